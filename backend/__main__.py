@@ -43,7 +43,7 @@ _DEFAULTS = RetentionPolicy()
 @cli.command("migrate")
 def migrate_command() -> None:
     """Migrate the database to the schema of this version. Does nothing if it has that schema."""
-    with _opened(_settings()) as database:
+    with _open_database(_load_settings()) as database:
         _upgrade(database)
     typer.echo(f"the database is at version {migrate.head_revision()}")
 
@@ -51,7 +51,7 @@ def migrate_command() -> None:
 @cli.command()
 def bootstrap() -> None:
     """Make the tokens of the admin and of workers if they do not exist, and print the names of their files."""
-    settings = _settings()
+    settings = _load_settings()
     _bootstrap(settings)
     typer.echo(f"admin token:  {settings.admin_token_file}\nworker token: {settings.worker_token_file}")
 
@@ -78,9 +78,9 @@ def collect(
     from backend.artifacts.run_files import open_store
     from backend.operations.retention import apply, plan_removal
 
-    settings = _settings()
+    settings = _load_settings()
     policy = RetentionPolicy(attempt_days, orphan_hours, log_days, token_days, settings.idempotency_hours)
-    with _migrated(settings) as database:
+    with _open_migrated(settings) as database:
         try:
             store = open_store(settings.artifacts)
             plan = plan_removal(database, store, policy)
@@ -114,11 +114,11 @@ def copy_command(
     """Copy the whole database into an empty one, for instance from SQLite to PostgreSQL. Stop the backend first."""
     from backend.db.copying import CopyError, copy_database
 
-    settings = _settings()
+    settings = _load_settings()
     if not target:
         _fail("name the target: --to, or DKD_TARGET_URL if the URL has a password in it")
-    source_settings = _settings(database_url=source) if source else settings
-    with _opened(source_settings) as reading, _opened(_settings(database_url=target)) as writing:
+    source_settings = _load_settings(database_url=source) if source else settings
+    with _open_database(source_settings) as reading, _open_database(_load_settings(database_url=target)) as writing:
         try:
             counts = copy_database(reading, writing, typer.echo)
         except CopyError as error:
@@ -132,7 +132,7 @@ def backup_command(file: Annotated[Path, typer.Argument(help="The new file; it m
     from backend.db.copying import CopyError, backup_sqlite
 
     try:
-        size = backup_sqlite(_settings().database_url, file)
+        size = backup_sqlite(_load_settings().database_url, file)
     except (CopyError, OSError, sqlite3.Error) as error:
         _fail(str(error))
     typer.echo(f"{file}: {size:,} bytes")
@@ -148,7 +148,7 @@ def serve(
     from backend.db.single_owner import DatabaseInUseError, single_owner
     from backend.logging import configure
 
-    settings = _settings()
+    settings = _load_settings()
     for sentence in Settings.misspelled_variables():
         typer.echo(f"warning: {sentence}", err=True)
     configure(settings.log_format, settings.log_level)
@@ -164,7 +164,7 @@ def serve(
 def _serve(settings: Settings, host: str, port: int) -> None:
     import uvicorn
 
-    from backend.api.connections import Connection
+    from backend.api.connections import LimitedConnection
     from backend.app import create_app
     from backend.operations.watchdog import Watchdog
 
@@ -174,7 +174,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        http=Connection,
+        http=LimitedConnection,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
@@ -202,7 +202,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
 def _bootstrap(settings: Settings) -> None:
     from backend.tokens import bootstrap as make_tokens
 
-    with _migrated(settings) as database:
+    with _open_migrated(settings) as database:
         make_tokens(database, settings)
 
 
@@ -214,15 +214,15 @@ def _upgrade(database: Database) -> None:
 
 
 @contextmanager
-def _migrated(settings: Settings) -> Iterator[Database]:
+def _open_migrated(settings: Settings) -> Iterator[Database]:
     """Open the database; end the command if it has the schema of another version."""
-    with _opened(settings) as database:
+    with _open_database(settings) as database:
         if problem := migrate.mismatch(database):
             _fail(problem)
         yield database
 
 
-def _stop_if_elsewhere(settings: Settings) -> None:
+def _refuse_misplaced_database(settings: Settings) -> None:
     """End the command if an older version has put this home's database outside the home.
 
     That version pasted the path of the home into a URL, in which ``?`` ends a path and ``%41`` is an A.
@@ -239,12 +239,12 @@ def _stop_if_elsewhere(settings: Settings) -> None:
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Database]:
+def _open_database(settings: Settings) -> Iterator[Database]:
     """Open the database; end the command with a message if it cannot be used."""
     url = make_url(settings.database_url)
     # A path that is not UTF-8 cannot be rendered as a URL.
     shown = ascii(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
-    _stop_if_elsewhere(settings)
+    _refuse_misplaced_database(settings)
     try:
         database = Database(settings.database_url)
         try:
@@ -258,7 +258,7 @@ def _opened(settings: Settings) -> Iterator[Database]:
         _fail(f"cannot use the database {shown}: {' '.join(reason.split())}")
     except DatabaseError as error:
         if type(error) is not DatabaseError:
-            raise  # a subclass: one of our statements is wrong, not the database
+            raise  # a subclass, which means that a statement of this program is wrong, not the database
         reason = " ".join(str(error.orig).split())
         _fail(
             f"the database {shown} is damaged, or the file is not a database ({reason}); replace it by a backup, "
@@ -266,7 +266,7 @@ def _opened(settings: Settings) -> Iterator[Database]:
         )
 
 
-def _settings(**changes: str) -> Settings:
+def _load_settings(**changes: str) -> Settings:
     try:
         return Settings.model_validate(changes) if changes else Settings()
     except ValidationError as error:

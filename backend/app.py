@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application.
 
     Args:
-        settings: the backend's settings; by default those of the environment. The database must have been migrated.
+        settings: The backend's settings; by default those of the environment. The database must have been migrated.
     """
     settings = settings or Settings()
     load_plugins(settings.plugins)

@@ -36,9 +36,9 @@ class ApiError(Exception):
 
     Args:
         status: HTTP status.
-        detail: a sentence for a person.
-        errors: the refused fields.
-        headers: more headers of the answer.
+        detail: A sentence for people.
+        errors: The refused fields.
+        headers: Further headers of the answer.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ def install(app: FastAPI) -> None:
     async def _conflict(request: Request, error: IntegrityError) -> JSONResponse:
         _log.warning("conflict", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(
-            409, "another request changed the same thing at the same time; read it and repeat yours"
+            409, "another request changed the same data at the same time; read the data again and repeat the request"
         )
 
     @app.exception_handler(OperationalError)
@@ -140,7 +140,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(DatabaseError)
     async def _database_damaged(request: Request, error: DatabaseError) -> JSONResponse:
-        if type(error) is not DatabaseError:  # a subclass: one of our statements is wrong
+        if type(error) is not DatabaseError:  # a subclass, which means that a statement of this program is wrong
             return await _unexpected(request, error)
         _log.error("database damaged", path=shown_path(request.scope), error=str(error.orig))
         return problem_response(503, "the database is damaged, or the file is not a database; see the backend's log")
@@ -152,7 +152,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OverflowError)
     async def _number_too_large(request: Request, error: OverflowError) -> JSONResponse:
-        """Answer SQLite's form of a number above 64 bits; PostgreSQL's driver raises DataError."""
+        """Answer SQLite's error for a number above 64 bits; PostgreSQL's driver raises DataError instead."""
         _log.error("number too large for its column", path=shown_path(request.scope), exc_info=error)
         return problem_response(422, "a number is larger than the database can hold")
 

@@ -18,7 +18,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class _Lines(structlog.PrintLogger):
-    """Drops a line that cannot be written, as on a full disk, so that the request it is about does not fail."""
+    """Drops a line that cannot be written, as on a full disk, so that the logged request does not fail."""
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -31,11 +31,12 @@ class _Lines(structlog.PrintLogger):
 def _printable(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Escape control sequences, which addresses and names may contain; values other than text become their ``repr``."""
     return {
-        printable(name, lines=False): value if name == "exc_info" else _escaped(value) for name, value in event.items()
+        printable(name, lines=False): value if name == "exc_info" else _escape_value(value)
+        for name, value in event.items()
     }
 
 
-def _escaped(value: Any) -> Any:
+def _escape_value(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     text = repr(value)

@@ -18,7 +18,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(ServiceSettings):
-    """Everything that differs between one machine and a cluster. The defaults are those of the embedded stack."""
+    """Settings that differ between one machine and a cluster. The defaults are those of the embedded stack."""
 
     model_config = SettingsConfigDict(
         env_prefix="DKD_", extra="ignore", frozen=True, validate_default=True, arbitrary_types_allowed=True
@@ -54,15 +54,15 @@ class Settings(ServiceSettings):
         "https://lab.example if a proxy terminates TLS.",
     )
     max_body_bytes: int = Field(
-        1024 * 1024, ge=1024, description="Greatest size of a spec or a sweep; of a bulk submission, four times this."
+        1024 * 1024, ge=1024, description="Maximum size of a spec or a sweep; a bulk submission may have four times it."
     )
     body_seconds: float = Field(
-        30.0, gt=0, description="Time for a request body to arrive; an upload has more time, by its size."
+        30.0, gt=0, description="Time limit of a request body; that of an upload grows with its size."
     )
     watchdog_seconds: float = Field(
         60.0, ge=0, description="The process ends itself if its event loop is blocked for this long; 0: never."
     )
-    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Greatest size of an uploaded teacher.")
+    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Maximum size of an uploaded teacher.")
     webhook_url: str | None = Field(
         None, pattern=r"^https?://[^\s]+$", description="Webhook of every experiment whose spec names none."
     )
@@ -84,14 +84,16 @@ class Settings(ServiceSettings):
         5, ge=1, description="A run fails after this many lost attempts in a row without a new checkpoint."
     )
     retry_delay_seconds: float = Field(
-        5.0, ge=0, description="Delay before an interrupted run is queued again; doubles with each one in a row."
+        5.0,
+        ge=0,
+        description="Delay before an interrupted run is queued again; doubles with each interruption in a row.",
     )
     max_retry_delay_seconds: float = Field(600.0, ge=0)
     reserve_after_seconds: float = Field(
         300.0, ge=0, description="GPUs are kept free for a run on several GPUs once it has waited this long."
     )
     reconcile_seconds: float = Field(5.0, gt=0)
-    idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+    idempotency_hours: float = Field(24.0, gt=0, description="Hours for which an Idempotency-Key is stored.")
 
     @field_validator("allowed_hosts", "allowed_origins", "plugins", "webhook_hosts", mode="before")
     @classmethod
@@ -108,15 +110,15 @@ class Settings(ServiceSettings):
     @field_validator("database_url")
     @classmethod
     def _named_driver(cls, url: str | URL) -> str | URL:
-        """Let ``postgres://`` and ``postgresql://`` mean psycopg 3, the installed driver."""
+        """Select psycopg 3, the installed driver, for ``postgres://`` and ``postgresql://``."""
         if isinstance(url, URL):
             return url
-        scheme, separator, rest = url.partition("://")
+        scheme, separator, location = url.partition("://")
         if not separator or scheme.partition("+")[0] not in {"sqlite", "postgresql", "postgres"}:
             raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
-        if scheme.startswith("sqlite") and "?" in rest:
+        if scheme.startswith("sqlite") and "?" in location:
             raise ValueError("write a question mark in the path of SQLite's file as %3F; options are not supported")
-        return f"postgresql+psycopg://{rest}" if scheme in {"postgres", "postgresql"} else url
+        return f"postgresql+psycopg://{location}" if scheme in {"postgres", "postgresql"} else url
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Settings:

@@ -1,4 +1,4 @@
-"""Bearer tokens. The database stores their hashes only; the first tokens are made at the start, in private files."""
+"""Bearer tokens. The database stores only their hashes; the first tokens are created at the start, in private files."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Principal:
     """The sender of a request.
 
     Attributes:
-        token_id: id of the request's token.
-        name: name of that token; experiments record it as their submitter.
-        scopes: scopes of that token, implied ones included.
+        token_id: Id of the request's token.
+        name: Name of that token; experiments record it as their submitter.
+        scopes: Scopes of that token, including implied scopes.
     """
 
     token_id: str
@@ -61,15 +61,15 @@ def digest(token: str) -> str:
 
 
 def identify(database: Database, token: str) -> Principal | None:
-    """Who holds this token; None where it is unknown, revoked or expired."""
-    wanted = digest(token)
+    """Return the principal of a token; None if the token is unknown, revoked or expired."""
+    sha256 = digest(token)
     with database.engine.connect() as connection:
-        row = connection.execute(_BY_HASH, {"wanted": wanted}).one_or_none()
+        row = connection.execute(_BY_HASH, {"sha256": sha256}).one_or_none()
     if row is None:
         return None
-    token_id, name, scopes, known = row
-    # The index finds by hash, of which a caller can choose no part; the comparison itself takes one time for all.
-    if not hmac.compare_digest(known, wanted):
+    token_id, name, scopes, stored_sha256 = row
+    # The row is found by the hash, which a caller cannot choose. The comparison takes constant time.
+    if not hmac.compare_digest(stored_sha256, sha256):
         return None
     return Principal(token_id, name, frozenset().union(*(_IMPLIED.get(scope, frozenset()) for scope in scopes)))
 
@@ -81,12 +81,12 @@ def add_token(session: Session, token: str, name: str, scopes: list[str]) -> Non
 
 
 def create(session: Session, request: TokenRequest, principal: Principal) -> CreatedToken:
-    """Create a token. Its text is in the answer and nowhere else.
+    """Create a token. Only the returned object contains its text.
 
     Raises:
         ApiError: 409 if a token of that name is in use; experiments record the name as their submitter.
     """
-    if session.scalars(select(Token.id).where(Token.name == request.name, _live())).first():
+    if session.scalars(select(Token.id).where(Token.name == request.name, _is_valid())).first():
         raise conflict(
             f"a token named {request.name!r} is in use; revoke it, or choose another name",
             ProblemField(path="name", message="is taken"),
@@ -105,21 +105,21 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
     )
     session.add(token)
     session.flush()
-    return CreatedToken(**_info(token, time_now).model_dump(), token=text)
+    return CreatedToken(**_to_token_info(token, time_now).model_dump(), token=text)
 
 
 def list_tokens(session: Session) -> list[TokenInfo]:
     """Return every token, newest first, without their texts and hashes."""
     time_now = now(session)
-    return [_info(token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
+    return [_to_token_info(token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
 
 
 def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
-    """Revoke a token: it is refused from the next request on. Repeating changes nothing.
+    """Revoke a token: it is refused from the next request on. Repeating the call changes nothing.
 
     Raises:
-        ApiError: 404 if there is none; 409 for the token of the request itself, so that an admin cannot revoke the last
-            admin token.
+        ApiError: 404 if there is no such token; 409 for the token of the request itself, so that an admin cannot revoke
+            the last admin token.
     """
     token = session.get(Token, token_id)
     if token is None:
@@ -128,31 +128,31 @@ def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
         raise conflict("this request was sent with this token; revoke it with another one")
     time_now = now(session)
     token.revoked_at = token.revoked_at or time_now
-    return _info(token, time_now)
+    return _to_token_info(token, time_now)
 
 
 def refuse_other(connection: Connection, owner: str | None, principal: Principal) -> None:
-    """Refuse a request if another token, which is still valid, owns what the request is about.
+    """Refuse a request about a worker that registered with another token, if that token is still valid.
 
     Args:
-        connection: of the caller's transaction.
-        owner: id of the owning token.
-        principal: sender of the request.
+        connection: Connection of the caller's transaction.
+        owner: Id of the token that the worker registered with.
+        principal: Sender of the request.
 
     Raises:
-        ApiError: 403.
+        ApiError: 403 in this case.
     """
     if owner in (None, principal.token_id):
         return
-    if connection.scalars(select(Token.id).where(Token.id == owner, _live())).first():
+    if connection.scalars(select(Token.id).where(Token.id == owner, _is_valid())).first():
         raise ApiError(403, "this worker registered with another token, which is still in use")
 
 
-def _live() -> ColumnElement[bool]:
+def _is_valid() -> ColumnElement[bool]:
     return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > db_now()))
 
 
-def _info(token: Token, time_now: datetime) -> TokenInfo:
+def _to_token_info(token: Token, time_now: datetime) -> TokenInfo:
     expired = token.expires_at is not None and token.expires_at <= time_now
     return TokenInfo.model_validate(
         {
@@ -168,18 +168,20 @@ def _info(token: Token, time_now: datetime) -> TokenInfo:
     )
 
 
-_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256).where(Token.sha256 == bindparam("wanted"), _live())
+_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256).where(
+    Token.sha256 == bindparam("sha256"), _is_valid()
+)
 
 
 def bootstrap(database: Database, settings: Settings) -> None:
     """Store the tokens of the admin, of workers and, if the settings name a file, of the dashboard.
 
-    A token is made if its file does not exist. An existing file is used, so that a second start, another replica and a
-    new database keep the token; but a token that has been revoked is replaced, because no program on this machine could
-    authenticate otherwise.
+    A token is created if its file does not exist. An existing file is used, so that a second start, another replica and
+    a new database keep the token. A token that has been revoked is replaced, because otherwise no program on this
+    machine could authenticate.
 
     Raises:
-        TokenFileError: a file cannot be read, or its token is weak.
+        TokenFileError: A file cannot be read, or its token is easily guessed.
     """
     files = [("admin", settings.admin_token_file, ADMIN_SCOPES), ("worker", settings.worker_token_file, WORKER_SCOPES)]
     if settings.dashboard_token_file:
@@ -187,30 +189,30 @@ def bootstrap(database: Database, settings: Settings) -> None:
     for name, file, scopes in files:
         token = _token_in(file)
         with database.write() as session:
-            if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_live())).first():
+            if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_is_valid())).first():
                 token = _token_in(file, refused=token)
             add_token(session, token, name, scopes)
 
 
 def _token_in(file: Path, refused: str = "") -> str:
-    """Return the token in the file; make one if the file does not exist or has the refused token.
+    """Return the token in the file; create one if the file does not exist or contains the refused token.
 
     Raises:
-        TokenFileError: the file cannot be read, or its token is easily guessed.
+        TokenFileError: The file cannot be read, or its token is easily guessed.
     """
     with contextlib.suppress(FileNotFoundError):
-        found = read_token(file)
-        if found.warning:
-            _log.warning(found.warning)
-        if found.token and found.token != refused:
-            if weakness := token_weakness(found.token):
+        token_file = read_token(file)
+        if token_file.warning:
+            _log.warning(token_file.warning)
+        if token_file.token and token_file.token != refused:
+            if weakness := token_weakness(token_file.token):
                 raise TokenFileError(
-                    f"the token in {file} is not used: {weakness}; remove the file, and a new token is made"
+                    f"the token in {file} is not used: {weakness}; remove the file to have a new token created"
                 )
-            return found.token
+            return token_file.token
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # A file that exists is empty, or its token is refused. Of two processes that start at once, both read the token of
-    # the first.
+    # A file that exists here is empty, or its token is refused. If two processes start at once, both read the token
+    # that the first has written.
     with (
         contextlib.suppress(FileExistsError),
         atomic_path(file, private=True, replace=file.exists()) as partial,

@@ -1,4 +1,4 @@
-"""Where the backend is and with which token it is called: arguments, the environment, the home of a local stack."""
+"""The backend's address and token, from arguments, the environment or the home of a local stack."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def find_url(url: str | None) -> str:
-    """Return the backend's address: ``url``, else DKD_API_URL, else that of the stack on this home, else the default.
+    """Return the backend's address, from the first of these sources that gives one.
+
+    The sources are ``url``, the environment variable DKD_API_URL, the file that the stack running on this home has
+    written, and ``DEFAULT_URL``.
+
+    Args:
+        url: The address that the caller gives; None to use the other sources.
 
     Raises:
-        ClientSettingsError: It is not an http or https address.
+        ClientSettingsError: The address is not an http or https address.
     """
     return normalize_url(url or os.environ.get("DKD_API_URL") or _first_line(Home.find().api_url) or DEFAULT_URL)
 
@@ -31,7 +37,7 @@ def normalize_url(url: str) -> str:
     """Return the address without trailing slashes.
 
     Raises:
-        ClientSettingsError: It is not an http or https address.
+        ClientSettingsError: The address is not an http or https address.
     """
     try:
         parsed = httpx.URL(url)
@@ -45,29 +51,29 @@ def normalize_url(url: str) -> str:
 
 
 def find_token(token: str | None, url: str, *, variable: str, local: Path) -> str | None:
-    """Return the bearer token: ``token``, else that of the environment, else that of the stack on this home.
+    """Return the bearer token: ``token``, else the environment's token, else the token of the stack on this home.
 
-    The local file is read only for a backend on this machine: its token means nothing elsewhere, and must not leak.
+    The local file is read only for a backend on this machine, because another backend must not receive its token.
 
     Args:
         token: The token passed by the caller.
         url: The backend's address.
-        variable: Name of the environment variable that holds a token; with the suffix ``_FILE``, of the variable that
-            holds the path of a token file.
+        variable: Name of the environment variable that contains a token. The variable of this name with the suffix
+            ``_FILE`` contains the path of a token file.
         local: The home's token file.
 
     Returns:
         The token, or None if none is configured.
 
     Raises:
-        ClientSettingsError: The configured file holds no token, or the token contains characters that no token has.
+        ClientSettingsError: The configured file contains no token, or the token contains invalid characters.
     """
     if value := token or os.environ.get(variable):
         return _validated(value, "the token that was passed" if token else variable)
     if path := os.environ.get(f"{variable}_FILE"):
         value = _read_token(Path(path))
         if not value:
-            raise ClientSettingsError(f"{variable}_FILE names {path}, which holds no readable token")
+            raise ClientSettingsError(f"{variable}_FILE names {path}, which contains no readable token")
         return _validated(value, f"{variable}_FILE")
     return _read_token(local) if is_loopback(url) else None
 
@@ -82,7 +88,7 @@ def is_loopback(url: str) -> bool:
 
 
 def _read_token(path: Path) -> str | None:
-    """Return the token in a file, or None if there is none. A file that other accounts can read is made private."""
+    """Return the token in a file; None if it has no token. A file that other accounts can read is made private."""
     try:
         file = read_token(path)
     except OSError:

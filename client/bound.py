@@ -1,6 +1,7 @@
-"""Answers with calls on them, as ``client.submit(spec).wait()``: aliases of ``client.experiments`` and ``client.runs``.
+"""Answers with methods that call the backend, such as ``client.submit(spec).wait()``.
 
-Each class is the plain answer plus a reference to the client's resources; each method is one call of a resource.
+Each class is the plain answer plus a reference to the client's resources. Each method calls one method of
+``client.experiments``, ``client.runs`` or ``client.comparisons``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from core.protocol import public
 
 
 @dataclass(frozen=True)
-class Resources:
-    """The resources that bound answers call."""
+class BoundResources:
+    """The client's resources that the methods of bound answers call."""
 
     experiments: Experiments
     runs: Runs
@@ -27,12 +28,12 @@ class Resources:
 
 
 class _Bound(BaseModel):
-    _bound_to: Resources | None = PrivateAttr(default=None)
+    _bound_to: BoundResources | None = PrivateAttr(default=None)
 
     @property
-    def _resources(self) -> Resources:
+    def _resources(self) -> BoundResources:
         if self._bound_to is None:
-            raise ClientSettingsError("this object was not read from a backend, so there is none to call")
+            raise ClientSettingsError("this object was not read from a backend, so its methods cannot call one")
         return self._bound_to
 
 
@@ -44,7 +45,7 @@ class _RunCalls(_Bound):
         """Alias of ``client.runs.metrics``."""
         return self._resources.runs.metrics(self.id, names=names, max_points=max_points)
 
-    def whole(self) -> BoundRun:
+    def details(self) -> BoundRun:
         """Alias of ``client.runs.get``."""
         return bind_run(self._resources.runs.get(self.id), self._resources)
 
@@ -62,23 +63,23 @@ class _RunCalls(_Bound):
 
 
 class BoundRunSummary(_RunCalls, public.RunSummary):
-    """A run in a list, with calls on it."""
+    """A run in a list, with methods that call the backend."""
 
 
 class BoundRun(_RunCalls, public.Run):
-    """A run with calls on it."""
+    """A run with methods that call the backend."""
 
 
 class BoundRunPage(public.RunPage):
-    """A page of runs, with calls on each."""
+    """A page of runs, each with methods that call the backend."""
 
-    items: list[BoundRunSummary]  # type: ignore[assignment]  # a subclass, and nothing is added to the list
+    items: list[BoundRunSummary]  # type: ignore[assignment]  # the items have a subclass, and the list is not changed
 
 
 class BoundExperiment(_Bound, public.Experiment):
-    """An experiment with calls on it and its runs."""
+    """An experiment and its runs, with methods that call the backend."""
 
-    runs: list[BoundRunSummary]  # type: ignore[assignment]  # a subclass, and nothing is added to the list
+    runs: list[BoundRunSummary]  # type: ignore[assignment]  # the items have a subclass, and the list is not changed
 
     def refresh(self) -> BoundExperiment:
         """Alias of ``client.experiments.get``."""
@@ -102,39 +103,39 @@ class BoundExperiment(_Bound, public.Experiment):
 class CallableRuns(Runs):
     """``client.runs``, which scripts also call as ``client.runs(…)``."""
 
-    _resources: Resources
+    _resources: BoundResources
 
     def __call__(self, **filters: Any) -> BoundRunPage:
-        """Alias of ``list``, with calls on each run."""
+        """Alias of ``list`` that returns bound runs."""
         page = self.list(**filters)
         items = [bind_summary(run, self._resources) for run in page.items]
         return BoundRunPage(**{**dict(page), "items": items})
 
     def iterate_bound(self, **filters: Any) -> Iterator[BoundRunSummary]:
-        """Yield the runs of ``iterate``, with calls on each."""
+        """Yield the runs of ``iterate`` as bound runs."""
         return (bind_summary(run, self._resources) for run in self.iterate(**filters))
 
 
 _BoundModel = TypeVar("_BoundModel", BoundRun, BoundRunSummary, BoundExperiment)
 
 
-def bind_run(run: public.Run, resources: Resources) -> BoundRun:
-    """Add calls to a run."""
+def bind_run(run: public.Run, resources: BoundResources) -> BoundRun:
+    """Return a run as a bound run."""
     return _bind(BoundRun, run, resources)
 
 
-def bind_summary(run: public.RunSummary, resources: Resources) -> BoundRunSummary:
-    """Add calls to a run of a list."""
+def bind_summary(run: public.RunSummary, resources: BoundResources) -> BoundRunSummary:
+    """Return a run of a list as a bound run."""
     return _bind(BoundRunSummary, run, resources)
 
 
-def bind_experiment(experiment: public.Experiment, resources: Resources) -> BoundExperiment:
-    """Add calls to an experiment and its runs."""
+def bind_experiment(experiment: public.Experiment, resources: BoundResources) -> BoundExperiment:
+    """Return an experiment as a bound experiment with bound runs."""
     runs = [bind_summary(run, resources) for run in experiment.runs]
     return _bind(BoundExperiment, experiment, resources, runs=runs)
 
 
-def _bind(kind: type[_BoundModel], answer: BaseModel, resources: Resources, **changes: Any) -> _BoundModel:
+def _bind(kind: type[_BoundModel], answer: BaseModel, resources: BoundResources, **changes: Any) -> _BoundModel:
     # The answer is valid already; validating it again would copy every field.
     bound = kind.model_construct(answer.model_fields_set, **{**dict(answer), **changes})
     bound._bound_to = resources

@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 
 from client.address import find_token, find_url
-from client.bound import BoundExperiment, BoundRun, CallableRuns, Resources, bind_experiment, bind_run
+from client.bound import BoundExperiment, BoundResources, BoundRun, CallableRuns, bind_experiment, bind_run
 from client.connection import API, Connection
 from client.resources import Comparisons, Experiments, Teachers, Tokens, Workers
 from common.home import Home
@@ -28,24 +28,24 @@ class Client:
             experiment = client.experiments.wait(experiment.id, progress=True)
             print(client.comparisons.get(experiment.id).paired[0].sentence)
 
-    Every call raises ApiError if the backend refuses it, and BackendUnreachable if no usable response comes. Requests
-    that may be sent twice are repeated after a lost connection or a 502, 503 or 504.
+    Every call raises ApiError if the backend refuses it, and BackendUnreachable if it gets no usable response. Requests
+    that may be sent twice are repeated after a lost connection or a status 502, 503 or 504.
 
     Attributes:
         url: The backend's address.
-        experiments: Creating, finding, changing and deleting experiments.
-        runs: Finding, reading, steering and deleting runs, and their files.
-        comparisons: Methods compared over paired seeds, and tables over many experiments.
-        workers: The workers and whether they accept runs.
-        teachers: Trained teachers, and weights uploaded for teachers.
-        tokens: Access tokens, for admins.
+        experiments: Creates, finds, changes and deletes experiments.
+        runs: Finds, reads, changes and deletes runs and their files.
+        comparisons: Compares methods over paired seeds, and returns tables over many experiments.
+        workers: Lists workers and sets whether they accept runs.
+        teachers: Lists trained teachers, and uploads weights of teachers.
+        tokens: Creates, lists and revokes access tokens, for admins.
 
     Args:
         url: The backend's address; by default DKD_API_URL, else the stack that runs on DKD_HOME, else
             http://127.0.0.1:8000.
-        token: By default DKD_API_TOKEN, else the content of the file that DKD_API_TOKEN_FILE names, else, for a backend
-            on this machine, the token that its stack has written to DKD_HOME.
-        timeout: Seconds for each of connect, read and write.
+        token: The bearer token; by default DKD_API_TOKEN, else the content of the file that DKD_API_TOKEN_FILE names,
+            else, for a backend on this machine, the token that its stack has written to DKD_HOME.
+        timeout: Time limit of connecting, of reading and of writing, in seconds each.
         transport: Replaces the network in tests.
 
     Raises:
@@ -69,7 +69,7 @@ class Client:
         self.workers = Workers(self._connection)
         self.teachers = Teachers(self._connection)
         self.tokens = Tokens(self._connection)
-        self._resources = self.runs._resources = Resources(self.experiments, self.runs, self.comparisons)
+        self._resources = self.runs._resources = BoundResources(self.experiments, self.runs, self.comparisons)
         self._define_aliases()
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class Client:
         self.close()
 
     def ready(self) -> bool:
-        """Return whether the backend accepts requests now. Tried once; never raises."""
+        """Return whether the backend accepts requests now, by one request. Never raises."""
         return self._connection.probe_status("/readyz") == 200
 
     def catalog(self) -> Catalog:
@@ -91,10 +91,10 @@ class Client:
         return self._connection.send("GET", f"{API}/catalog", Catalog, idempotent=True)
 
     def activity(self, *, hours: float = 24.0) -> Activity:
-        """Return what runs and waits, the workers, the newest results, and failures of the last ``hours``."""
+        """Return running and waiting runs, workers, the newest results, and failures of the last ``hours``."""
         return self._connection.send("GET", f"{API}/activity", Activity, query={"hours": hours}, idempotent=True)
 
-    # Aliases for scripts: the calls without groups. Those that return an experiment or a run add calls to it.
+    # Aliases for scripts: the same calls without the resource. Experiments and runs are returned as bound objects.
 
     def submit(
         self, spec: ExperimentSpec | Mapping[str, Any], *, idempotency_key: str | None = None
@@ -128,7 +128,7 @@ class Client:
         return bind_experiment(experiment, self._resources)
 
     def _define_aliases(self) -> None:
-        """Define the calls without groups that return plain data."""
+        """Define the aliases that return plain data."""
         self.submit_many = self.experiments.create_many
         self.sweep = self.experiments.create_sweep
         self.preview = self.experiments.preview

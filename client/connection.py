@@ -1,4 +1,4 @@
-"""HTTP requests to one backend: address, token, retries, and responses parsed into typed models."""
+"""HTTP requests to one backend, with its address, token and retries; responses are parsed into typed models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from core.specs.problems import problems_of
 
 API = "/api/v1"
 
-# Under a second in total, so that a person who forgot `dkd up` learns it at once.
+# Less than a second in total, so that a person who has not started a backend gets the error at once.
 _BACKOFF_SECONDS = (0.2, 0.5)
 _MAX_RETRY_AFTER_SECONDS = 5.0
 _UPLOAD_SECONDS = 600.0
@@ -33,7 +33,7 @@ Query = Mapping[str, str | int | float | Sequence[str] | Sequence[int] | None]
 
 
 def path_segment(text: str) -> str:
-    """Escape a name so that it is one segment of a path, whatever slashes, spaces and question marks it has."""
+    """Escape a name so that it is one segment of a path, even if it contains slashes, spaces or question marks."""
     return quote(text, safe="")
 
 
@@ -41,7 +41,7 @@ def build_body(kind: type[Body], **fields: Any) -> Body:
     """Build a request body.
 
     Raises:
-        SpecError: The backend would refuse a field; every such field is named.
+        SpecError: The backend would refuse the body; the error names every invalid field.
     """
     try:
         return kind(**fields)
@@ -52,13 +52,13 @@ def build_body(kind: type[Body], **fields: Any) -> Body:
 class Connection:
     """Sends requests to a backend and parses its responses. Safe to use from several threads.
 
-    Every method that sends raises ApiError if the backend refuses the request, and BackendUnreachable if no usable
-    response comes.
+    Every method that sends a request raises ApiError if the backend refuses it, and BackendUnreachable if it gets no
+    usable response.
 
     Args:
         url: The backend's address, without ``/api/v1``.
         token: The bearer token, if any.
-        timeout: Seconds for each of connect, read and write.
+        timeout: Time limit of connecting, of reading and of writing, in seconds each.
         transport: Replaces the network in tests.
 
     Raises:
@@ -98,18 +98,18 @@ class Connection:
         Args:
             method: The HTTP method.
             path: The path with ``/api/v1``.
-            reply: The model that the response is parsed into.
-            body: Sent as JSON.
-            query: Query parameters; those that are None are left out.
-            headers: More request headers.
-            idempotent: Whether the request may be sent twice. Only then is it repeated after a lost connection or a
+            reply: Type of the returned model.
+            body: The body, which is sent as JSON.
+            query: Query parameters; parameters that are None are not sent.
+            headers: Further request headers.
+            idempotent: Whether the request may be sent twice. If so, it is repeated after a lost connection or a status
                 502, 503 or 504.
         """
         response = self._request(method, path, body=body, query=query, headers=headers, idempotent=idempotent)
         return self._parse(response, reply)
 
     def get_text(self, path: str, *, query: Query | None = None) -> str:
-        """Return the text (CSV, Markdown, LaTeX) of a GET, repeated as ``send`` repeats."""
+        """Return the text (CSV, Markdown, LaTeX) of a GET request, which is repeated like an idempotent ``send``."""
         headers = {"Accept": "text/*, application/x-tex, application/json, application/problem+json"}
         response = self._request("GET", path, body=None, query=query, headers=headers, idempotent=True)
         refuse_html(response, self.url)
@@ -139,7 +139,7 @@ class Connection:
     def download(
         self, path: str, *, headers: Mapping[str, str]
     ) -> Iterator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
-        """Stream a GET: its status, its headers, and the bytes of the file, to which ranges refer."""
+        """Stream a GET request: yield its status, its headers, and the bytes of the file, to which ranges refer."""
         with self._stream(path, headers={**headers, "Accept-Encoding": "identity"}) as response:
             yield response.status_code, response.headers, response.iter_bytes()
 
@@ -149,11 +149,12 @@ class Connection:
 
         Args:
             path: The path with ``/api/v1``.
-            headers: More request headers.
-            read_timeout: Seconds without a line after which BackendUnreachable is raised.
+            headers: Further request headers.
+            read_timeout: Maximum number of seconds without a line.
 
         Raises:
-            NotABackend: The response is no event stream.
+            BackendUnreachable: No line came for ``read_timeout`` seconds.
+            NotABackend: The response is not an event stream.
         """
         timeout = httpx.Timeout(self._http.timeout.connect, read=read_timeout)
         with self._stream(path, headers=headers, timeout=timeout) as response:
@@ -163,7 +164,7 @@ class Connection:
                 raise NotABackend(self.url, f"{describe_page(response)}: {error}") from None
 
     def probe_status(self, path: str) -> int | None:
-        """Return the status of a GET, tried once; None if no response comes. Never raises."""
+        """Return the status of one GET request; None if there is no response. Never raises."""
         try:
             return self._http.get(path).status_code
         except httpx.HTTPError:
@@ -192,7 +193,9 @@ class Connection:
             field = ".".join(str(part) for part in first["loc"])
             message = f"{field}: {first['msg']}" if field else first["msg"]
             request = f"{response.request.method} {response.request.url.path}"
-            raise NotABackend(self.url, f"its response to {request} is no {reply.__name__}: {message}") from None
+            raise NotABackend(
+                self.url, f"its response to {request} is not a valid {reply.__name__}: {message}"
+            ) from None
 
     def _request(
         self,
@@ -221,7 +224,7 @@ class Connection:
             try:
                 response = self._http.send(request)
             except httpx.RequestError as error:
-                # A request that has used up its read timeout would use it up again.
+                # A request that has exceeded its read timeout would exceed it again.
                 delay = None if isinstance(error, httpx.ReadTimeout) else next(delays, None)
                 if delay is None:
                     raise error_of_request(error, self.url, self._proxy) from error
@@ -232,7 +235,7 @@ class Connection:
                 if delay is None:
                     raise error_of_response(response, self.url)
                 delay = max(delay, _retry_after(response))
-            # Jitter, so that the clients of a restarted backend do not all return at one instant.
+            # Jitter, so that the clients of a restarted backend do not all repeat their requests at the same moment.
             time.sleep(delay * random.uniform(0.8, 1.2))
 
 

@@ -1,8 +1,8 @@
-"""``python -m client.demo``: a complete comparison on real images, from nothing to a result table.
+"""``python -m client.demo``: a complete comparison on real images, from starting a stack to the result table.
 
-Starts an embedded stack of its own, submits ``examples/digits.yaml`` through the public API, shows the progress and the
-result, and leaves everything running until Ctrl-C. With ``DEMO_EXIT=1`` in the environment it ends by itself, with exit
-code 0 if every run succeeded, else 1 and a reason.
+The demo starts its own embedded stack, submits ``examples/digits.yaml`` through the public API, shows the progress and
+the result, and leaves the stack running until Ctrl-C. With ``DEMO_EXIT=1`` in the environment it ends by itself, with
+exit code 0 if every run succeeded, else 1 and a reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from client.errors import ApiError, BackendUnreachable
 from client.progress import Snapshot
 from client.rendering.comparisons import render_comparison
 from client.rendering.tables import console_for
-from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals, embedded_plan
+from client.stack import HomeBusyError, Stack, StackError, StackOptions, StackStopRequested, StopSignals, embedded_plan
 from client.stack.services import connect, missing_packages
 from common.durations import duration_text
 from common.home import Home
@@ -56,14 +56,14 @@ def main() -> int:
 
 
 def run(console: Console, signals: StopSignals, *, exits_by_itself: bool) -> int:
-    """Run the demo on its own stack and return the exit code. No process is left behind."""
+    """Run the demo on its own stack, stop every process, and return the exit code."""
     try:
         spec = read_experiment(example())
         if missing := missing_packages(dashboard=True):
             raise DemoError(f"packages are missing: pip install 'dkd-lab[{','.join(missing)}]'")
         with start(console, signals) as stack:
             return _run_on(stack, spec, console, exits_by_itself=exits_by_itself)
-    except StopRequested:
+    except StackStopRequested:
         _print(console, "stopped before the end")
         return 130
     except (DemoError, StackError) as error:
@@ -113,7 +113,7 @@ def example() -> Path:
     """Return the path of the demo's spec, in the checkout or in the current folder.
 
     Raises:
-        DemoError: It is in neither.
+        DemoError: The spec is in neither folder.
     """
     for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
         if (path := folder / "examples" / "digits.yaml").is_file():
@@ -138,13 +138,13 @@ def _run_on(stack: Stack, spec: ExperimentSpec, console: Console, *, exits_by_it
     if link:
         _print(console, f"\ndashboard  {link}")
     if not exits_by_itself:
-        # Also after a failure, which the dashboard shows in detail.
+        # The stack also keeps running after a failure, which the dashboard shows in detail.
         if failure:
             _print(console, f"\n{failure}")
         _print(console, "everything keeps running until Ctrl-C")
         try:
             stack.wait()
-        except StopRequested:
+        except StackStopRequested:
             _print(console, "stopping …")
     if failure:
         raise failure
@@ -155,11 +155,12 @@ def _failure(client: Client, snapshot: Snapshot) -> DemoError | None:
     failed = [run for run in snapshot.runs if run.state != "succeeded"]
     if not failed:
         return None
-    first = failed[0]
+    first_failed = failed[0]
     lines: list[str] = []
     with contextlib.suppress(ApiError, BackendUnreachable):
-        lines = client.runs.get(first.id).log_tail
-    text = f"{first.label} seed {first.seed} {first.state}: {first.reason or 'no reason given'}"
+        lines = client.runs.get(first_failed.id).log_tail
+    run = f"{first_failed.label} seed {first_failed.seed} {first_failed.state}"
+    text = f"{run}: {first_failed.reason or 'no reason given'}"
     return DemoError(f"{len(failed)} of {len(snapshot.runs)} runs did not succeed; {text}", lines)
 
 
@@ -168,7 +169,7 @@ def _dashboard_of(error: HomeBusyError) -> str:
 
 
 def _print(console: Console, text: str) -> None:
-    # soft_wrap: an address must stay in one piece. The terminal may be gone (SIGHUP), which must not stop the stop.
+    # soft_wrap keeps an address in one piece. A closed terminal (SIGHUP) must not prevent stopping the stack.
     with contextlib.suppress(OSError):
         console.print(text, soft_wrap=True)
 

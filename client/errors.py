@@ -1,4 +1,4 @@
-"""Errors between a caller and the backend. The text of each is one sentence for a person."""
+"""Errors of requests to the backend. The text of each error is one sentence for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ApiError(Exception):
 
     Attributes:
         status: The HTTP status.
-        problem: The problem details that the backend sent; for status 422 with the path of every refused field.
+        problem: The problem details that the backend sent; for status 422 they contain the path of every refused field.
     """
 
     def __init__(self, status: int, problem: ProblemDetails) -> None:
@@ -23,12 +23,12 @@ class ApiError(Exception):
 
 
 class BackendUnreachable(Exception):  # noqa: N818 (a condition of the network, not a mistake of the caller)
-    """No usable response comes from the backend's address. Subclasses tell the cases apart.
+    """The backend's address gives no usable response. Subclasses distinguish the cases.
 
     Attributes:
         url: The address that was tried.
         reason: The cause, in a few words.
-        hint: What a person can do about it.
+        hint: How a person can solve the problem.
     """
 
     sentence = "no backend answers at {url} ({reason})"
@@ -41,14 +41,14 @@ class BackendUnreachable(Exception):  # noqa: N818 (a condition of the network, 
 
 
 class BackendSilent(BackendUnreachable):
-    """A connection was made, and no response came in time. It is unknown whether the request was carried out."""
+    """A connection was opened, but no response came in time. It is unknown whether the request was carried out."""
 
     sentence = "the backend at {url} does not answer ({reason})"
     hint = "it may be busy, or wait for its disk or database: try again, and look into its log"
 
 
 class NotABackend(BackendUnreachable):
-    """The address is served by something else than this API: another program, or another version."""
+    """Another program, or another version of the backend, serves the address."""
 
     sentence = "the server at {url} is not a DKD Lab backend of this version ({reason})"
     hint = "check the address in DKD_API_URL, and any proxy in front of the backend"
@@ -62,4 +62,4 @@ class InsecureConnection(BackendUnreachable):
 
 
 class ClientSettingsError(ValueError):
-    """An address, a token file or a proxy that cannot be used, found before any request is sent."""
+    """An address, a token file or a proxy cannot be used. The error is raised before any request is sent."""

@@ -1,4 +1,4 @@
-"""Which error a failed request becomes, and the reason in its sentence."""
+"""Converts failed requests to errors with a readable reason."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def error_of_request(error: httpx.RequestError, url: str, proxy: object | None) 
     """Return the error for a request that got no usable response.
 
     Args:
-        error: What httpx raised.
+        error: The exception that httpx raised.
         url: The backend's address.
-        proxy: The proxy that the request went through, without credentials; None without one.
+        proxy: The proxy of the request, without credentials; None if the request used no proxy.
     """
     through = f"; through the proxy {proxy}" if proxy else ""
     if (tls_error := _tls_error(error)) is not None:
@@ -66,14 +66,14 @@ def refuse_html(response: httpx.Response, url: str) -> None:
     """Check that a response, already read, is not a page for a browser; the backend sends none.
 
     Raises:
-        NotABackend: It is one.
+        NotABackend: The response is such a page.
     """
     if "html" in response.headers.get("Content-Type", ""):
         raise NotABackend(url, describe_page(response))
 
 
 def describe_page(response: httpx.Response) -> str:
-    """Describe a response that is not the backend's: its status, a redirect's target, the title of a page."""
+    """Describe a response that is not from a backend: its status, a redirect's target, the title of a page."""
     text = f"status {response.status_code}"
     if response.is_redirect:
         text += f", a redirect to {response.headers.get('Location', '')[:_TITLE_LENGTH]}"
@@ -84,9 +84,9 @@ def describe_page(response: httpx.Response) -> str:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    seen: list[BaseException] = []
-    while error is not None and error not in seen and not isinstance(error, ssl.SSLError):
-        seen.append(error)
+    visited: list[BaseException] = []
+    while error is not None and error not in visited and not isinstance(error, ssl.SSLError):
+        visited.append(error)
         error = error.__cause__ or error.__context__
     return error if isinstance(error, ssl.SSLError) else None
 

@@ -1,4 +1,4 @@
-"""Replies of the API with a method for analysis added. They are plain data and hold no connection."""
+"""Replies of the API with additional methods for analysis. They are plain data without a connection."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Metrics(MetricsReply):
     def to_pandas(self) -> pd.DataFrame:
         """Return a data frame with a row per point.
 
-        Its columns are run, name, step, epoch, elapsed, value, low, high and resolution; ``low`` and ``high`` equal
-        ``value`` if a row is a single point.
+        The columns are run, name, step, epoch, elapsed, value, low, high and resolution. If a row is a single point,
+        ``low`` and ``high`` equal ``value``.
 
         Raises:
-            ClientSettingsError: pandas is not installed.
+            ClientSettingsError: Pandas is not installed.
         """
         try:
             import pandas as pd
@@ -45,7 +45,7 @@ class Metrics(MetricsReply):
         return pd.DataFrame(columns)
 
     def last(self, name: str) -> float:
-        """Return the newest value of a metric; NaN if it has none."""
+        """Return the newest value of a metric; NaN if the metric has no value."""
         return next(
             (float(series.value[-1]) for series in self.series if series.name == name and series.value), math.nan
         )

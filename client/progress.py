@@ -1,4 +1,4 @@
-"""Progress of an experiment or a run on the terminal: one bar for all of it, and a line per run that trains now."""
+"""Progress of an experiment or a run on the terminal: one bar for the total, and a line for each running training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.formatting import share_text
 from core.protocol.public import TERMINAL, Experiment, Run, RunSummary
 
 _TICK_SECONDS = 0.2
-# Longer than a restart of the backend takes; after that it is worth an end with a reason.
+# Longer than a restart of the backend takes. After this time without an answer, watching ends with an error.
 _PATIENCE_SECONDS = 60.0
 _LINE_INTERVAL_SECONDS = 10.0
 _NO_WORKER_NOTICE_SECONDS = 15.0
@@ -31,10 +31,10 @@ class Snapshot:
     """The progress of an experiment or a run at one time.
 
     Attributes:
-        name: Of the experiment or run.
-        share: The share of all steps that is done, 0 to 1.
-        runs: Its runs.
-        ended: Whether nothing will change any more.
+        name: Name of the experiment, or label and seed of the run.
+        share: Completed share of the training, 0 to 1.
+        runs: The runs of the experiment, or the single run.
+        ended: Whether all runs have ended.
     """
 
     name: str
@@ -69,8 +69,8 @@ def watch(
     Args:
         fetch: Returns the newest snapshot.
         console: Where progress is shown.
-        any_worker_online: Returns whether at least one worker is online; called when runs wait for long.
-        tick: Called several times a second; an exception that it raises ends the watching.
+        any_worker_online: Returns whether at least one worker is online; called if runs have waited for long.
+        tick: Called several times a second; if it raises an exception, watching ends.
         interval: Seconds between two snapshots; more if a snapshot takes long.
 
     Raises:
@@ -113,7 +113,7 @@ def watch(
 
 
 class _NoWorkerNotice:
-    """Decides when to say that runs wait because no worker is free or online."""
+    """Decides when to show the notice that runs wait because no worker is free or online."""
 
     def __init__(self, any_worker_online: Callable[[], bool]) -> None:
         self._any_worker_online = any_worker_online
@@ -121,7 +121,7 @@ class _NoWorkerNotice:
         self._shown = False
 
     def check(self, snapshot: Snapshot) -> str:
-        """Return the notice, once per wait; else an empty text."""
+        """Return the notice, once per waiting period; otherwise an empty text."""
         if any(run.state in ("running", "cancelling") for run in snapshot.runs):
             self._waiting_since, self._shown = time.monotonic(), False
             return ""
@@ -136,7 +136,7 @@ class _NoWorkerNotice:
 
 
 class _LiveDisplay:
-    """A bar that moves in place, with a line for each run that trains."""
+    """A progress bar that is updated in place, with a line for each running training."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -212,7 +212,7 @@ def done_text(snapshot: Snapshot) -> str:
 def running_text(run: RunSummary) -> str:
     """Return a text such as "dkd seed 1, epoch 12/30, test 95.22 %"."""
     parts = [run_name(run)]
-    # The spec gives the number of epochs before training starts; the number of steps is known only after.
+    # The number of epochs is known from the spec, the number of steps only after the training has started.
     parts.append(f"epoch {epochs(run)}" if run.total_steps else "starting")
     if test := accuracy(run):
         parts.append(f"test {test}")
@@ -234,7 +234,7 @@ def _sleep(seconds: float, tick: Callable[[], None] | None) -> None:
         time.sleep(seconds)
         return
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
+    while (remaining := end - time.monotonic()) > 0:
         tick()
-        time.sleep(min(left, _TICK_SECONDS))
+        time.sleep(min(remaining, _TICK_SECONDS))
     tick()

@@ -26,7 +26,7 @@ from core.protocol.worker import (
     RegistrationReply,
 )
 
-# How a request fails on a pooled connection that the backend closed while it was idle.
+# Errors of a request on a pooled connection that the backend had closed while it was idle.
 _STALE_CONNECTION = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 _Result = TypeVar("_Result")
@@ -35,15 +35,15 @@ _Result = TypeVar("_Result")
 class WorkerClient:
     """Registers a worker, claims runs and reports on them. A context manager; safe to use from several threads.
 
-    A request is repeated only if its pooled connection had been closed while idle: the supervisor decides when to try
-    again and when to give a run up. Every method raises ApiError if the backend refuses the request (409: the attempt
-    no longer owns the run), and BackendUnreachable if no usable response comes.
+    A request is repeated only if its pooled connection had been closed while idle. Otherwise the supervisor decides
+    when to repeat a request and when to give a run up. Every method raises ApiError if the backend refuses the request
+    (409: the attempt is no longer the run's current one), and BackendUnreachable if it gets no usable response.
 
     Args:
-        url: The backend's address; by default found as ``Client`` finds it.
+        url: The backend's address; the default is that of ``Client``.
         token: The worker's token; by default DKD_WORKER_TOKEN, else the content of the file that DKD_WORKER_TOKEN_FILE
             names, else, for a backend on this machine, the token that its stack has written to DKD_HOME.
-        timeout: Seconds for each of connect, read and write.
+        timeout: Time limit of connecting, of reading and of writing, in seconds each.
         transport: Replaces the network in tests.
     """
 
@@ -70,18 +70,18 @@ class WorkerClient:
         self.close()
 
     def register(self, registration: Registration) -> RegistrationReply:
-        """Register this worker. Runs that it still held before a restart return to the queue."""
+        """Register this worker. Runs that it held before a restart return to the queue."""
         return self._send("register", registration, RegistrationReply)
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
-        """Renew the lease of each run named, and return the orders for them."""
+        """Renew the leases of the runs in the heartbeat, and return the orders for them."""
         return self._send(f"{worker_id}/heartbeat", heartbeat, HeartbeatReply)
 
     def claim(self, worker_id: str, request: ClaimRequest | None = None) -> Claim | None:
         """Claim the best eligible run.
 
         Returns:
-            The claim, or None if no run is eligible. A request with a key returns the same run when it is repeated.
+            The claim, or None if no run is eligible. Repeating a request with the same key returns the same claim.
         """
         return self._send(f"{worker_id}/claim", request or ClaimRequest(), ClaimReply).claim
 
@@ -90,7 +90,7 @@ class WorkerClient:
         return self._send(f"{worker_id}/runs/{run_id}/events", batch, EventReply).accepted_seq
 
     def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
-        """Report how an attempt ended. Repeating the call changes nothing."""
+        """Report the outcome of an attempt. Repeating the call changes nothing."""
         path = f"{API}/worker/{worker_id}/runs/{run_id}/finish"
         self._with_fresh_connection(lambda: self._connection.send_empty("POST", path, body=outcome))
 
@@ -100,7 +100,7 @@ class WorkerClient:
 
     @staticmethod
     def _with_fresh_connection(request: Callable[[], _Result]) -> _Result:
-        """Make a request, and once more if its connection had been closed while idle."""
+        """Send a request, and repeat it once if its connection had been closed while idle."""
         try:
             return request()
         except BackendUnreachable as error:

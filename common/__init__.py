@@ -1,1 +1,1 @@
-"""What several rooms need and none owns: files, processes, settings, text. Free of torch; imports nothing of ours."""
+"""Code that the other packages share: files, processes, settings, text. It imports neither torch nor those packages."""

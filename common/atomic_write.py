@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all.
+"""Atomic writes: a file appears with its complete content or not at all.
 
 The content is written to a temporary file in the same folder, which is then renamed: a reader of the path finds the
 old content or the new one, never a part of it, also after a crash.
@@ -43,7 +43,7 @@ def atomic_path(
     partial = temporary or path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
         if private:
-            partial.unlink(missing_ok=True)  # of a process that was killed, perhaps with another mode
+            partial.unlink(missing_ok=True)  # left by a process that was killed, perhaps with another mode
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         yield partial
         if sync:
@@ -55,8 +55,8 @@ def atomic_path(
         if sync:
             sync_folder(path.parent)
     finally:
-        # Left by an error (on a full disk the space is needed), by the link, and by a rename between two names of one
-        # file, which keeps both.
+        # The temporary file still exists after an error (a full disk needs the space), after a link, and after a rename
+        # between two names of the same file, which keeps both names.
         partial.unlink(missing_ok=True)
 
 

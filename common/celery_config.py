@@ -12,12 +12,12 @@ NUDGE_QUEUE = "dkd"
 def celery_settings(broker_url: str, folder: Path) -> dict[str, Any]:
     """Return Celery's configuration for a broker.
 
-    The message carries no work, so it is acknowledged before anything runs (a lost nudge is repeated by the
-    reconciler; a late acknowledgement would run a long task twice), has no result, and is never prefetched.
+    A nudge contains no data and has no result. It is acknowledged before its task runs, since a late acknowledgement
+    would run a long task twice; the reconciler repeats a lost nudge. Nudges are never prefetched.
 
     Args:
         broker_url: ``filesystem://`` or ``redis://…``.
-        folder: where the filesystem transport keeps its messages; not used by the others.
+        folder: Folder of the messages of the filesystem transport; other transports do not use it.
     """
     settings: dict[str, Any] = {
         "broker_url": broker_url,

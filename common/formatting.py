@@ -29,7 +29,7 @@ class Bounds(Protocol):
 
 
 class Reached(Protocol):
-    """How many runs reached a target accuracy, and after how many epochs."""
+    """Counts of the runs that reached a target accuracy, and their epochs."""
 
     @property
     def median_epochs(self) -> float | None: ...
@@ -57,12 +57,12 @@ def value_text(value: float | None, unit: str = "", decimals: int | None = None)
     Args:
         value: The number.
         unit: Its unit; empty for a pure number.
-        decimals: By default as many as show four significant digits.
+        decimals: Number of decimals; by default the number that shows four significant digits.
     """
     if value is None:
         return NOTHING
     if not math.isfinite(value):
-        return _odd(value)
+        return _nonfinite_text(value)
     shown = _fixed(value, decimals_for(value / 100) if decimals is None else decimals)
     return f"{shown} {unit}" if unit else shown
 
@@ -97,14 +97,14 @@ def memory_text(used: float, total: float) -> str:
 
 
 def spread_text(sd: float | None, unit: str = "") -> str:
-    """Return a standard deviation, or another number of which two significant digits are enough."""
+    """Return a standard deviation, or a similar number, with two significant digits."""
     return NOTHING if sd is None else value_text(sd, unit, decimals_for(sd))
 
 
 def signed(value: float, unit: str = "", decimals: int | None = None) -> str:
     """Return a number with its sign, as "+0.52 percentage points"; the minus is typographic, and zero has no sign."""
     if not math.isfinite(value):
-        return _odd(value)
+        return _nonfinite_text(value)
     decimals = decimals_for(value) if decimals is None else decimals
     shown = _fixed(value, decimals)
     text = f"+{shown}" if value > 0 and not _is_zero(value, decimals) else shown
@@ -116,7 +116,7 @@ def mean_text(mean: float | None, sd: float | None = None) -> str:
     if mean is None:
         return NOTHING
     if not math.isfinite(mean):
-        return _odd(mean)
+        return _nonfinite_text(mean)
     scale = sd if sd else abs(mean) / 100  # a mean without spread: four significant digits
     decimals = decimals_for(scale)
     return _fixed(mean, decimals) if sd is None else f"{_fixed(mean, decimals)} ± {_fixed(sd, decimals)}"
@@ -166,7 +166,7 @@ def p_text(p: float | None, digits: int = 2) -> str:
     if p is None:
         return NOTHING
     if not math.isfinite(p):
-        return _odd(p)
+        return _nonfinite_text(p)
     for significant in range(digits, 8):
         shown = f"{p:.{significant}g}"
         if (float(shown) < SIGNIFICANCE) == (p < SIGNIFICANCE) and (float(shown) == SIGNIFICANCE) <= (
@@ -230,10 +230,10 @@ def target_text(target: float | None, share: float, *, absolute: bool) -> str:
 
 def _decimals(interval: Bounds | None, centre: float | None) -> int:
     """Return the decimals that an interval and its estimate share."""
-    shown = [] if centre is None else [centre]
+    values = [] if centre is None else [centre]
     if interval is not None:
-        shown += [interval.low, interval.high]
-    finite = [value for value in shown if math.isfinite(value)]
+        values += [interval.low, interval.high]
+    finite = [value for value in values if math.isfinite(value)]
     if interval is not None and math.isfinite(interval.high - interval.low):
         decimals = decimals_for(interval.high - interval.low)
     else:
@@ -259,7 +259,7 @@ def _fixed(value: float, decimals: int) -> str:
     return text.replace("-", "−")
 
 
-def _odd(value: float) -> str:
+def _nonfinite_text(value: float) -> str:
     if math.isnan(value):
         return "not a number"
     return "infinite" if value > 0 else "−infinite"

@@ -37,9 +37,13 @@ class Home:
 
     @classmethod
     def find(cls) -> Home:
-        """Return the home that the environment names. Nothing is created."""
-        given = os.environ.get("DKD_HOME")
-        return cls(Path(os.path.expanduser(given)).absolute() if given else user_data_path("dkd-lab", appauthor=False))
+        """Return the home that the environment names. Creates no folder."""
+        configured = os.environ.get("DKD_HOME")
+        return cls(
+            Path(os.path.expanduser(configured)).absolute()
+            if configured
+            else user_data_path("dkd-lab", appauthor=False)
+        )
 
     @property
     def database(self) -> Path:
@@ -53,8 +57,7 @@ class Home:
 
     @property
     def scratch(self) -> Path:
-        """Folder in which a worker trains if its artifact store is not a folder; files are fetched from the "
-        "store to it."""
+        """Folder in which a worker trains if its artifact store is remote; files of the store are downloaded to it."""
         return self.path / "scratch"
 
     @property
@@ -79,7 +82,7 @@ class Home:
 
     @property
     def worker_token(self) -> Path:
-        """File with the token that allows a worker to claim runs and to report, and nothing else; mode 0600."""
+        """File with the workers' token, whose scope is limited to claiming and reporting runs; mode 0600."""
         return self.path / "tokens" / "worker"
 
     @property
@@ -121,16 +124,17 @@ class Home:
     def _entries(self) -> Iterator[Path]:
         folder = self.path.resolve()
         shared = folder.stat().st_mode & stat.S_ISVTX  # such as /tmp
-        system = len(folder.parts) <= 3 and any(path.name not in _PRIVATE_ENTRIES for path in folder.iterdir())
-        if not (shared or system):
-            yield folder  # first, so that nobody else can reach the rest from then on
+        has_other_files = any(path.name not in _PRIVATE_ENTRIES for path in folder.iterdir())
+        is_system_folder = len(folder.parts) <= 3 and has_other_files
+        if not (shared or is_system_folder):
+            yield folder  # first, so that other accounts cannot reach its entries from then on
         for name in _PRIVATE_ENTRIES:
             entry = self.path / name
             if entry.is_symlink():
                 continue
             yield entry
-            for inside, folders, files in os.walk(entry):
-                yield from (Path(inside, name) for name in (*folders, *files))
+            for directory, folders, files in os.walk(entry):
+                yield from (Path(directory, name) for name in (*folders, *files))
 
 
 def _remove_others_access(path: Path) -> bool:

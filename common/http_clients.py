@@ -1,4 +1,4 @@
-"""HTTP clients that take proxy and certificates from the environment, but only those that their address needs.
+"""HTTP clients that read from the environment only the proxy and the certificates that their address needs.
 
 httpx makes a transport for every proxy in the environment, and fails if any of them cannot be used. Here the proxy is
 chosen after the address is known.
@@ -71,14 +71,14 @@ def proxy_for(url: str) -> Proxy | None:
     """
     parsed = httpx.URL(url)
     proxies = getproxies()
-    given = proxies.get(parsed.scheme) or proxies.get("all")
+    configured = proxies.get(parsed.scheme) or proxies.get("all")
     port = parsed.port or _PORTS.get(parsed.scheme, 0)
-    if not given or _is_loopback(parsed.host) or _is_excepted(parsed.host, port, proxies.get("no", "")):
+    if not configured or _is_loopback(parsed.host) or _is_excepted(parsed.host, port, proxies.get("no", "")):
         return None
-    variable = _variable(parsed.scheme, given)
+    variable = _variable(parsed.scheme, configured)
     advice = f"correct {variable}, or name {parsed.host} in NO_PROXY to reach it without a proxy"
     try:
-        address = httpx.URL(given if "://" in given else f"http://{given}")
+        address = httpx.URL(configured if "://" in configured else f"http://{configured}")
     except httpx.InvalidURL as error:
         raise HttpSettingsError(f"{variable} is not a valid proxy address ({error}); {advice}") from None
     if not address.host or address.scheme not in _SCHEMES:
@@ -103,10 +103,10 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
 
-def _is_excepted(host: str, port: int, listed: str) -> bool:
+def _is_excepted(host: str, port: int, no_proxy: str) -> bool:
     """Return whether a NO_PROXY list names the host, a parent domain or its network, each with or without a port."""
     address = _address(host)
-    for entry in filter(None, re.split(r"[,\s]+", listed.lower())):
+    for entry in filter(None, re.split(r"[,\s]+", no_proxy.lower())):
         name = entry.partition("://")[2] or entry
         if name == "*":
             return True
@@ -117,9 +117,9 @@ def _is_excepted(host: str, port: int, listed: str) -> bool:
                     return True
             except ValueError:
                 pass
-        name, _, wanted = name.rpartition(":") if re.search(r"[^:]:\d+$|\]:\d+$", name) else (name, "", "")
+        name, _, entry_port = name.rpartition(":") if re.search(r"[^:]:\d+$|\]:\d+$", name) else (name, "", "")
         name = name.strip("[]").removeprefix("*").lstrip(".").rstrip(".")
-        if wanted and int(wanted) != port:
+        if entry_port and int(entry_port) != port:
             continue
         if name and (host == name or (not address and host.endswith(f".{name}"))):
             return True
@@ -136,11 +136,11 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _certificates() -> ssl.SSLContext:
     # httpx uses the first of the two that is set.
-    named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
+    variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError too: a file without certificates
-        if named is None:
+        if variable is None:
             raise
         reason = "no certificates in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
-        raise HttpSettingsError(f"{named} names {os.environ[named]}: {reason}") from None
+        raise HttpSettingsError(f"{variable} names {os.environ[variable]}: {reason}") from None

@@ -1,4 +1,4 @@
-"""Bounds of input from outside: numbers, texts, lists and nesting. Imports nothing else of this project.
+"""Bounds of external input: numbers, texts, lists and nesting. This module imports no other module of this project.
 
 ``read_json`` checks a body before it is interpreted; the annotated types bound the fields of a message. Every stored
 integer fits a signed 64-bit column, and every counter can be read exactly by a JSON reader that has only doubles.
@@ -52,8 +52,8 @@ MAX_PROBLEMS = 100
 """Number of problems that an answer lists."""
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_UNFIT = re.compile("[\0\ud800-\udfff]")
-_SHOWN = 80
+_INVALID_TEXT = re.compile("[\0\ud800-\udfff]")
+_MAX_SHOWN = 80
 
 
 class BoundsError(ValueError):
@@ -61,7 +61,7 @@ class BoundsError(ValueError):
 
     Attributes:
         path: Path of the value, such as ``methods.1.params.alpha``; empty for the whole document.
-        message: What is wrong.
+        message: The problem, as a predicate without a subject.
     """
 
     def __init__(self, path: str, message: str) -> None:
@@ -75,9 +75,9 @@ class JsonBounds:
     """Bounds of a JSON document.
 
     Attributes:
-        depth: Nested lists and objects.
-        values: Numbers, texts, lists, objects and field names together.
-        items: Entries of one list, or fields of one object.
+        depth: Maximum number of nested lists and objects.
+        values: Maximum number of values: numbers, texts, lists, objects and field names together.
+        items: Maximum number of entries of one list, or of fields of one object.
         any_text: Accept NUL and lone surrogates. For callers that clean texts, because a training may print anything.
     """
 
@@ -144,7 +144,7 @@ def check_data(data: Any, bounds: JsonBounds = DEFAULT_BOUNDS) -> None:
         key, value = item
         count += 1
         problem = _scalar_problem(value, bounds)
-        if isinstance(key, str) and not bounds.any_text and _UNFIT.search(key):
+        if isinstance(key, str) and not bounds.any_text and _INVALID_TEXT.search(key):
             problem = "has a field whose name contains a character that is not text"
             raise BoundsError(_joined(path), problem)
         if problem is None and count > bounds.values:
@@ -166,7 +166,7 @@ def check_data(data: Any, bounds: JsonBounds = DEFAULT_BOUNDS) -> None:
 
 
 def number_problem(value: Any) -> str | None:
-    """Return what is wrong with a number's size; None if it is within bounds, or not a number."""
+    """Return the problem of a number that is out of bounds; None if it is within bounds, or not a number."""
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
         return "is a whole number beyond 64 bits"
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
@@ -175,12 +175,12 @@ def number_problem(value: Any) -> str | None:
 
 
 def field_problem(value: Any) -> str | None:
-    """Return what is wrong with the size of a spec's field or of a value in it; None if all is within bounds."""
+    """Return the problem of a spec's field, or of a value in it, that is out of bounds; None if there is none."""
     if isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             return f"has {len(value)} characters; at most {LONGEST_TEXT} are allowed"
         control = _CONTROLS.search(value)
-        return f"has a character that is not shown, U+{ord(control[0]):04X}; leave it out" if control else None
+        return f"contains a character that is not shown, U+{ord(control[0]):04X}; remove it" if control else None
     if isinstance(value, float):
         return f"is a number beyond ±{LARGEST:g}" if abs(value) > LARGEST else None
     if isinstance(value, dict | list | tuple):
@@ -206,21 +206,21 @@ def max_if_submitted(limit: int) -> Any:
 
 
 def first_problems(error: ValidationError, limit: int = MAX_PROBLEMS) -> tuple[list[Any], int]:
-    """Return pydantic's first problems without their inputs, and the number of the others."""
+    """Return pydantic's first problems without their inputs, and the number of the remaining problems."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
     return list(items[:limit]), max(len(items) - limit, 0)
 
 
 def _scalar_problem(value: Any, bounds: JsonBounds) -> str | None:
     if isinstance(value, str):
-        unfit = not bounds.any_text and _UNFIT.search(value)
-        return "contains a character that is not text" if unfit else None
+        invalid = not bounds.any_text and _INVALID_TEXT.search(value)
+        return "contains a character that is not text" if invalid else None
     return number_problem(value)
 
 
 def _joined(path: list[str]) -> str:
     """Join a path, without the root; each part is cut to a readable length."""
-    return ".".join(part[:_SHOWN].encode("utf-8", "replace").decode() for part in path[1:]).replace("\0", "\ufffd")
+    return ".".join(part[:_MAX_SHOWN].encode("utf-8", "replace").decode() for part in path[1:]).replace("\0", "\ufffd")
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise BoundsError("", f"the body is not JSON: {name[:_SHOWN]!r} is given twice")
+                raise BoundsError("", f"the body is not JSON: {name[:_MAX_SHOWN]!r} is given twice")
             seen.add(name)
     return fields
 

@@ -1,8 +1,8 @@
-"""Celery's filesystem transport, made robust: no file in its folders can end or block a reader.
+"""A robust variant of Celery's filesystem transport: no file in its folders can stop or block a worker.
 
 Kombu's transport writes a message under its final name, so that a reader may take an empty file, and the error ends the
 whole worker. A folder that is missing for a moment ends it too, and a FIFO with a message's name blocks it forever.
-Celery loads this module by its name in ``celery_settings``; nothing else imports it.
+No module imports this one: Celery loads it by the name that ``celery_settings`` gives.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
             return None
         try:
             payload = loads(content.decode())
-        except (ValueError, TypeError, RecursionError):  # incomplete, or of another program
+        except (ValueError, TypeError, RecursionError):  # incomplete, or written by another program
             self._drop(name, "it is not JSON")
             return None
         if not _is_message(payload):
@@ -89,13 +89,13 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
             return None
         return payload  # type: ignore[no-any-return]
 
-    def _drop(self, name: str, why: str) -> None:
+    def _drop(self, name: str, reason: str) -> None:
         # A folder, or a file that cannot be moved, is found again at every poll; it is logged once.
         if name not in self._logged:
             if len(self._logged) >= _MAX_LOGGED:
                 self._logged.clear()
             self._logged.add(name)
-            _log.warning("%r in the broker's folder was ignored: %s", name[:200], why)
+            _log.warning("%r in the broker's folder was ignored: %s", name[:200], reason)
 
     def _size(self, queue: str) -> int:
         try:
@@ -108,7 +108,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
             return []
         try:
             return list(super().get_table(exchange))
-        except (ValueError, TypeError, RecursionError):  # incomplete, or of another program
+        except (ValueError, TypeError, RecursionError):  # incomplete, or written by another program
             return []
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
@@ -133,7 +133,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
         return stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES
 
     def _clear_table(self, exchange: str) -> None:
-        """Remove whatever has the name of an exchange's table."""
+        """Remove the file, folder or link that has the name of an exchange's table."""
         file = Path(self._exchange_file(exchange))
         with contextlib.suppress(FileNotFoundError):
             if file.is_dir() and not file.is_symlink():
@@ -149,8 +149,12 @@ class Transport(filesystem.Transport):  # type: ignore[misc]
 
 
 def _content(path: Path) -> bytes | None:
-    """Return a file's content; None if it is not a regular file, or too large. Raises OSError."""
-    # It was a file a moment ago; whatever it is now must not block.
+    """Return a file's content; None if it is not a regular file, or too large.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    # The path may have been replaced since it was checked, so opening it must not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -162,7 +166,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _is_message(payload: Any) -> bool:
-    """Return whether it has the fields that Kombu reads of every message."""
+    """Return whether a payload has the fields that Kombu reads from every message."""
     if not isinstance(payload, dict) or not isinstance(payload.get("body"), str):
         return False
     properties = payload.get("properties")

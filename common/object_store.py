@@ -2,8 +2,8 @@
 
 A file of an attempt is an object whose name contains the file's SHA-256, and ``manifest.json`` beside it lists the
 objects with their sizes and hashes. Objects are never overwritten, and the manifest is written after them. So a file is
-in the store if its attempt's manifest lists it: what an interrupted upload left is never taken for a file, and a new
-checkpoint does not disturb a reader of the old one.
+in the store if its attempt's manifest lists it: objects that an interrupted upload left do not count as files, and a
+new checkpoint does not disturb a reader of the old one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def parse_artifacts(value: object) -> Path | str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if not text:
         raise ValueError("give a folder, or an address such as s3://bucket/prefix")
-    protocol, separator, rest = text.partition("://")
+    protocol, separator, path = text.partition("://")
     if not separator or protocol in _LOCAL:
-        return Path(rest if separator else text).expanduser()
+        return Path(path if separator else text).expanduser()
     if "::" in text or not urlsplit(text).netloc or any(mark in text for mark in "?#@*["):
         raise ValueError(f"write {protocol}://bucket/prefix; keys belong in the environment")
     import fsspec
@@ -71,7 +71,11 @@ def parse_artifacts(value: object) -> Path | str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal digits. Raises OSError."""
+    """Return the SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -94,35 +98,42 @@ class ObjectStore:
         # A cached listing would hide what other machines have written, and a cached instance would not use new keys in
         # the environment.
         options = {} if url.startswith("memory://") else {"use_listings_cache": False, "skip_instance_cache": True}
-        with self._explained("open"):
+        with self._store_errors("open"):
             self._fs, self._root = fsspec.url_to_fs(url, **options)
 
     def put(self, path: Path, key: str) -> None:
         """Write a file as one object, and check its size in the store."""
-        with self._explained(f"write {key} to"):
-            self._fs.put_file(str(path), self._at(key))
-            size = self._fs.info(self._at(key))["size"]
+        with self._store_errors(f"write {key} to"):
+            self._fs.put_file(str(path), self._path(key))
+            size = self._fs.info(self._path(key))["size"]
         if size != path.stat().st_size:
-            raise StoreError(f"the artifact store {self.url} has kept {size} bytes of {key}, not {path.stat().st_size}")
+            raise StoreError(
+                f"the artifact store {self.url} stored {size} bytes of {key} instead of {path.stat().st_size}"
+            )
 
     def get(self, key: str, path: Path, size: int | None, sha256: str) -> None:
-        """Read an object into a file in one step.
+        """Download an object to a file, atomically.
 
         Raises:
             FileNotFoundError: The object does not exist.
-            StoreError: The object has another size or hash.
+            StoreError: The object does not have the expected size or hash.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path, private=True) as partial:
-            with self._explained(f"read {key} from"):
-                self._fs.get_file(self._at(key), str(partial))
+            with self._store_errors(f"read {key} from"):
+                self._fs.get_file(self._path(key), str(partial))
             if (size is not None and partial.stat().st_size != size) or sha256_of(partial) != sha256:
                 raise StoreError(f"{key} in the artifact store {self.url} is not the file that was put there")
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes ``start`` to ``stop`` (excluded) of an object. Raises FileNotFoundError if it does not exist."""
-        with self._explained(f"read {key} from"):
-            data: bytes = self._fs.cat_file(self._at(key), start=start, end=stop)
+        """Return bytes ``start`` to ``stop`` (excluded) of an object.
+
+        Raises:
+            FileNotFoundError: The object does not exist.
+            StoreError: The object ends before ``stop``.
+        """
+        with self._store_errors(f"read {key} from"):
+            data: bytes = self._fs.cat_file(self._path(key), start=start, end=stop)
         if len(data) != stop - start:
             raise StoreError(f"{key} in the artifact store {self.url} is shorter than it was")
         return data
@@ -130,8 +141,8 @@ class ObjectStore:
     def manifest(self, folder: str) -> dict[str, ManifestEntry]:
         """Return the files of an attempt by name; empty if it has none, or its manifest is not valid."""
         try:
-            with self._explained(f"read {folder}/{MANIFEST} from"):
-                data = self._fs.cat_file(self._at(f"{folder}/{MANIFEST}"))
+            with self._store_errors(f"read {folder}/{MANIFEST} from"):
+                data = self._fs.cat_file(self._path(f"{folder}/{MANIFEST}"))
         except FileNotFoundError:
             return {}
         try:
@@ -142,12 +153,12 @@ class ObjectStore:
 
     def write_manifest(self, folder: str, files: Mapping[str, ManifestEntry]) -> None:
         """Write the manifest of an attempt; an existing one is replaced."""
-        named = {
+        entries = {
             name: {"object": entry.object, "size": entry.size, "sha256": entry.sha256}
             for name, entry in sorted(files.items())
         }
-        with self._explained(f"write {folder}/{MANIFEST} to"):
-            self._fs.pipe_file(self._at(f"{folder}/{MANIFEST}"), json.dumps({"files": named}, indent=1).encode())
+        with self._store_errors(f"write {folder}/{MANIFEST} to"):
+            self._fs.pipe_file(self._path(f"{folder}/{MANIFEST}"), json.dumps({"files": entries}, indent=1).encode())
 
     def add(self, folder: str, name: str, path: Path) -> ManifestEntry:
         """Write a file of an attempt as an object that is named by its content. The caller writes the manifest."""
@@ -157,14 +168,14 @@ class ObjectStore:
         return entry
 
     def fetch(self, key: str, path: Path) -> bool:
-        """Read a file of an attempt by its path, such as ``runs/ID/attempt-1/weights.safetensors``.
+        """Download a file of an attempt by its key, such as ``runs/ID/attempt-1/weights.safetensors``.
 
         Returns:
-            False if no manifest lists it, or it has been removed.
+            False if no manifest lists the file, or the file has been removed.
         """
-        at = PurePosixPath(key)
-        folder = "/".join(at.parts[:3])
-        entry = self.manifest(folder).get("/".join(at.parts[3:]))
+        parts = PurePosixPath(key).parts
+        folder = "/".join(parts[:3])
+        entry = self.manifest(folder).get("/".join(parts[3:]))
         if entry is None:
             return False
         try:
@@ -177,8 +188,8 @@ class ObjectStore:
         """Remove objects; missing ones are ignored."""
         for key in keys:
             try:
-                with self._explained(f"remove {key} from"):
-                    self._fs.rm_file(self._at(key))
+                with self._store_errors(f"remove {key} from"):
+                    self._fs.rm_file(self._path(key))
             except FileNotFoundError:
                 continue
 
@@ -189,34 +200,38 @@ class ObjectStore:
 
     def keys(self, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield every object below a folder, with the store's information about it, such as its ``size``."""
-        with self._explained(f"list {folder} in"):
+        with self._store_errors(f"list {folder} in"):
             try:
-                found = self._fs.find(self._at(folder), detail=True)
+                objects = self._fs.find(self._path(folder), detail=True)
             except FileNotFoundError:
                 return
         start = len(self._root.rstrip("/")) + 1
-        for path, info in found.items():
+        for path, info in objects.items():
             yield path[start:], info
 
     def modified(self, key: str) -> float:
-        """Return when an object was written, in seconds since 1970. Raises FileNotFoundError."""
-        with self._explained(f"look at {key} in"):
-            return float(self._fs.modified(self._at(key)).timestamp())
+        """Return when an object was written, in seconds since 1970.
 
-    def _at(self, key: str) -> str:
+        Raises:
+            FileNotFoundError: The object does not exist.
+        """
+        with self._store_errors(f"look at {key} in"):
+            return float(self._fs.modified(self._path(key)).timestamp())
+
+    def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key}"
 
     @contextmanager
-    def _explained(self, doing: str) -> Iterator[None]:
-        """Convert any error of an fsspec backend (each has its own) to a StoreError with one sentence."""
+    def _store_errors(self, action: str) -> Iterator[None]:
+        """Convert any error of an fsspec backend, each of which has its own types, to a StoreError of one sentence."""
         try:
             yield
         except FileNotFoundError as error:
-            if doing.startswith(("write", "open")):
-                raise StoreError(f"cannot {doing} the artifact store {self.url}: {_first_line(error)}") from error
+            if action.startswith(("write", "open")):
+                raise StoreError(f"cannot {action} the artifact store {self.url}: {_first_line(error)}") from error
             raise
         except Exception as error:
-            raise StoreError(f"cannot {doing} the artifact store {self.url}: {_first_line(error)}") from error
+            raise StoreError(f"cannot {action} the artifact store {self.url}: {_first_line(error)}") from error
 
 
 def is_plain(name: str) -> bool:
@@ -225,8 +240,8 @@ def is_plain(name: str) -> bool:
     return bool(name) and not path.is_absolute() and ".." not in path.parts and str(path) == name and "\0" not in name
 
 
-def _entry(found: Any) -> ManifestEntry:
-    entry = ManifestEntry(str(found["object"]), int(found["size"]), str(found["sha256"]))
+def _entry(data: Any) -> ManifestEntry:
+    entry = ManifestEntry(str(data["object"]), int(data["size"]), str(data["sha256"]))
     if "/" in entry.object or not is_plain(entry.object) or entry.size < 0:
         raise ValueError("an object outside the attempt's folder")
     return entry

@@ -47,7 +47,11 @@ class DashboardAccess:
         return f"{url.rstrip('/')}/{PREFIX}{self.issue()}/{page}"
 
     def issue(self) -> str:
-        """Return a new ticket, which can be used once within a day. Raises OSError if the home cannot be written."""
+        """Return a new ticket, which can be used once within a day.
+
+        Raises:
+            OSError: The home cannot be written.
+        """
         self._tickets.mkdir(parents=True, exist_ok=True, mode=0o700)
         for file in self._tickets.iterdir():
             with contextlib.suppress(OSError):
@@ -62,14 +66,18 @@ class DashboardAccess:
         """Use up a ticket; return whether it was valid."""
         file = self._file(ticket)
         try:
-            fresh = time.time() - file.stat().st_mtime <= TICKET_SECONDS
+            valid = time.time() - file.stat().st_mtime <= TICKET_SECONDS
             file.unlink()  # of two requests with one ticket at the same time, one succeeds
         except OSError:
             return False
-        return fresh
+        return valid
 
     def cookie(self) -> str:
-        """Return the value of a new cookie. Raises OSError if the home cannot be written."""
+        """Return the value of a new cookie.
+
+        Raises:
+            OSError: The home cannot be written.
+        """
         content = f"{int(time.time()) + COOKIE_SECONDS}.{secrets.token_urlsafe(16)}"
         return f"{content}.{_signature(self._key(make=True), content)}"
 
@@ -94,7 +102,7 @@ class DashboardAccess:
         if not make:
             return b""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Of two processes that make a key at the same time, both use that of the first.
+        # If two processes make a key at the same time, both use the key of the first.
         with (
             contextlib.suppress(FileExistsError),
             atomic_path(self._key_file, private=True, replace=False) as partial,

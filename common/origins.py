@@ -48,8 +48,8 @@ def _origin(text: str) -> tuple[str, Address] | None:
     scheme, separator, authority = text.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
         return None  # "null" too: sandboxed frames and files
-    found = address(authority, scheme.lower())
-    return (scheme.lower(), found) if found else None
+    parsed = address(authority, scheme.lower())
+    return (scheme.lower(), parsed) if parsed else None
 
 
 def host_allowed(host: str, allowed: Collection[str]) -> bool:

@@ -2,8 +2,8 @@
 
 Each entry point installs them once (``python -m core``, ``dkd``, ``python -m backend``, ``python -m worker``).
 Characters that the terminal's encoding lacks are replaced. If the reader is gone (``| head``), the terminal is closed
-or the disk behind a redirection is full, the error is stored instead of raised: a training, or the second of three
-changes, continues, and the command reports the error at its end.
+or the disk behind a redirection is full, the error is stored instead of raised: a training continues, as does a command
+that still has changes to make, and the command reports the error at its end.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Outputs:
 
     @property
     def lost(self) -> OSError | None:
-        """Why output was lost, such as a full disk; None if nothing was lost, or only because the reader is gone."""
+        """The error that lost output, such as a full disk; None if no output was lost or the reader has ended."""
         error = self.stdout.error if self.stdout else None
         return None if error is None or error.errno in _NOBODY_READS else error
 
@@ -68,13 +68,13 @@ def final_exit_code(outputs: Outputs, code: int, program: str) -> int:
 
 
 def install() -> Outputs:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that do not fail. An entry point calls it once, first."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that do not fail. Call it once, when a program starts."""
     files = {name: _install(name) for name in ("stdout", "stderr")}
     return Outputs(**files)
 
 
 def reader_gone() -> bool:
-    """Return whether the reader of stdout is gone, for a command that only displays."""
+    """Return whether the reader of stdout has ended. For commands that only display data."""
     stream = getattr(sys.stdout, "inner", sys.stdout)  # the stream inside common.terminal.SafeStream
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return isinstance(raw, UnfailingFile) and raw.error is not None
@@ -85,22 +85,22 @@ def _install(name: str) -> UnfailingFile | None:
     if stream is None:  # closed before the program was started
         setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
         return None
-    if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or a test's
+    if not isinstance(stream, io.TextIOWrapper):  # a stream of a notebook or of a test
         return None
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return None
     stream.flush()
-    lasting = UnfailingFile(descriptor, "wb", closefd=False)
-    lasting.name = f"<{name}>"
-    made = io.TextIOWrapper(
-        io.BufferedWriter(cast(io.RawIOBase, lasting)),
+    unfailing = UnfailingFile(descriptor, "wb", closefd=False)
+    unfailing.name = f"<{name}>"
+    replacement = io.TextIOWrapper(
+        io.BufferedWriter(cast(io.RawIOBase, unfailing)),
         encoding=stream.encoding,
         # On stderr, escapes are more informative than question marks.
         errors="replace" if name == "stdout" else "backslashreplace",
         line_buffering=stream.line_buffering or name == "stderr",
         write_through=stream.write_through,
     )
-    setattr(sys, name, made)
-    return lasting
+    setattr(sys, name, replacement)
+    return unfailing

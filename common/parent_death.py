@@ -2,7 +2,7 @@
 
 ``die_with_parent`` is called by a process that has just been started. Run as a program (``python -I -S
 parent_death.py PARENT COMMAND…``), this file ties a command to its parent and then becomes the command, because the
-setting outlives exec. It is a process of its own, and not a function that runs between fork and exec, because such a
+setting outlives exec. It is a separate process, and not a function that runs between fork and exec, because such a
 function is unsafe in a process that has threads. The file imports only the standard library, so that it starts in
 milliseconds, and so that a program that is started without site-packages can load it.
 

@@ -1,4 +1,4 @@
-"""Bounds of what a worker reports, and types that fit reports into them.
+"""Bounds of workers' reports, and types that fit reports into these bounds.
 
 An impossible number is refused. A text that is too long is cut, and control characters in it are escaped, because the
 end of a run must not be lost when its reason is a long traceback. The worker and the backend use the same types.
@@ -36,7 +36,7 @@ _ENVIRONMENT = 400_000
 
 def fit_text(text: str, limit: int, *, lines: bool = True) -> str:
     """Return a text with control characters escaped, and cut to ``limit`` characters with a mark at the cut."""
-    if len(text) > 4 * limit:  # the rest is not processed
+    if len(text) > 4 * limit:  # the cut part need not be processed
         text = text[: limit + 1]
     text = printable(text, lines=lines)
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
@@ -48,17 +48,17 @@ def fitted_to(limit: int, *, lines: bool = True) -> BeforeValidator:
 
 
 def fit_environment(environment: Any) -> Any:
-    """Return the environment that a training reports, cut to what is stored: at most a hundred names."""
+    """Return the environment that a training reports, cut to the size that is stored: at most a hundred names."""
     if not isinstance(environment, Mapping):
         return environment
     shortened: dict[Any, Any] = {}
-    left = _ENVIRONMENT
+    remaining = _ENVIRONMENT
     for key, text in environment.items():
-        if len(shortened) == _NAMES or left <= len(CUT):
+        if len(shortened) == _NAMES or remaining <= len(CUT):
             break
         name = fit_text(key, _NAME, lines=False) if isinstance(key, str) else key
-        shortened[name] = value = fit_text(text, min(_VALUE, left)) if isinstance(text, str) else text
-        left -= len(name) + len(value) if isinstance(name, str) and isinstance(value, str) else 0
+        shortened[name] = value = fit_text(text, min(_VALUE, remaining)) if isinstance(text, str) else text
+        remaining -= len(name) + len(value) if isinstance(name, str) and isinstance(value, str) else 0
     return shortened
 
 

@@ -38,14 +38,14 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def misspelled_variables(cls) -> list[str]:
         """Return a sentence for each environment variable that seems to be a misspelled setting."""
-        given = [name for name in os.environ if name.upper().startswith(_PREFIX)]
-        known = {name.upper() for name in cls.model_fields}
+        variables = [name for name in os.environ if name.upper().startswith(_PREFIX)]
+        settings = {name.upper() for name in cls.model_fields}
         sentences = []
-        for name in sorted(given):
-            bare = name.upper().removeprefix(_PREFIX)
-            near = difflib.get_close_matches(bare.replace("-", "_"), known, n=1, cutoff=_MISSPELT)
-            if bare not in known and near:
-                sentences.append(f"{name} is not a setting and has no effect; did you mean {_PREFIX}{near[0]}?")
+        for name in sorted(variables):
+            setting = name.upper().removeprefix(_PREFIX)
+            similar = difflib.get_close_matches(setting.replace("-", "_"), settings, n=1, cutoff=_MISSPELT)
+            if setting not in settings and similar:
+                sentences.append(f"{name} is not a setting and has no effect; did you mean {_PREFIX}{similar[0]}?")
         return sentences
 
 

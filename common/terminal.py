@@ -38,15 +38,15 @@ def printable(text: str, *, lines: bool = True) -> str:
     """
     if text.isprintable():  # the usual case, checked without a loop
         return text
-    return (_UNSAFE if lines else _UNSAFE_IN_A_LINE).sub(_spelled, text)
+    return (_UNSAFE if lines else _UNSAFE_IN_A_LINE).sub(_text_escape, text)
 
 
 def printable_json(text: str) -> str:
-    """Return JSON with the same characters as JSON escapes, which do not change its meaning."""
-    return text if text.isprintable() else _UNSAFE.sub(_escaped, text)
+    """Return JSON with control and invisible characters as JSON escapes, which do not change its meaning."""
+    return text if text.isprintable() else _UNSAFE.sub(_json_escape, text)
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _text_escape(match: re.Match[str]) -> str:
     character = match[0]
     if character in "\t\n\r":
         return {"\t": r"\t", "\n": r"\n", "\r": r"\r"}[character]
@@ -56,7 +56,7 @@ def _spelled(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _json_escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x10000:
         return f"\\u{code:04x}"
@@ -95,7 +95,7 @@ def inner(stream: TextIO) -> TextIO:
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Make everything printable that this process prints in the block; for the entry point of a program."""
+    """Make all output of this process printable within the block; for the entry point of a program."""
     with redirect_stdout(_safe(sys.stdout)), redirect_stderr(_safe(sys.stderr)):
         yield
 
@@ -113,10 +113,10 @@ def run_program(main: Callable[[], int | None], name: str = "dkd") -> NoReturn:
     with safe_output():
         try:
             code = main() or 0
-        except SystemExit as leaving:  # raised by argparse and typer
-            if isinstance(leaving.code, str):
+        except SystemExit as exit_request:  # raised by argparse and typer
+            if isinstance(exit_request.code, str):
                 raise
-            code = leaving.code or 0
+            code = exit_request.code or 0
         except Exception:  # noqa: BLE001 (the interpreter would print it after the output is no longer safe)
             traceback.print_exc()
             code = 1

@@ -67,13 +67,17 @@ def _make_private(descriptor: int, status: os.stat_result, path: Path) -> str:
     # A file of another account, such as a mounted secret of a container, is protected by that account.
     if not status.st_mode & _TOO_OPEN or status.st_uid != os.geteuid():
         return ""
-    was = f"the token file {path} had the mode {stat.S_IMODE(status.st_mode):04o}, so that other accounts could use it"
+    problem = (
+        f"the token file {path} had the mode {stat.S_IMODE(status.st_mode):04o}, so that other accounts could use it"
+    )
     if path.is_symlink():  # others may have to read its target
-        return f"{was}; its mode was not changed because it is a symbolic link: change the mode of its target to 0600"
+        return (
+            f"{problem}; its mode was not changed because it is a symbolic link: change the mode of its target to 0600"
+        )
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_TOO_OPEN)
-        return f"{was}; it is private now. Revoke the token if others use this machine"
-    return f"{was}, and it could not be changed"  # for example on a read-only mount
+        return f"{problem}; it is private now. Revoke the token if others use this machine"
+    return f"{problem}, and it could not be changed"  # for example on a read-only mount
 
 
 def token_weakness(token: str) -> str:

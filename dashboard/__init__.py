@@ -1,1 +1,1 @@
-"""The Streamlit dashboard: submit, watch and compare experiments in a browser. Speaks HTTP only, through ``client``."""
+"""The Streamlit dashboard, in which people submit, watch and compare experiments. It uses only ``client`` for data."""

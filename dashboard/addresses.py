@@ -1,4 +1,4 @@
-"""Query parameters of a page's address, validated before a request uses them: anybody can write a link."""
+"""Query parameters of a page's address. They are validated before use, because anybody can write a link."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 ValueKind = Literal["id", "name", "cursor"]
 MAX_CHARACTERS = 200
-"""Most characters of a name or of a search term."""
+"""Maximum length of a name or of a search term, in characters."""
 _MAX_VALUES = 1000
 _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
     "id": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?"),
@@ -28,7 +28,7 @@ def query_value(name: str, kind: ValueKind) -> str:
     """Return a query parameter; empty if it is absent.
 
     Raises:
-        AddressError: the value is not of that kind.
+        AddressError: The value is not of that kind.
     """
     value = st.query_params.get(name, "")
     return validated(value, name, kind) if value else ""
@@ -38,7 +38,7 @@ def query_values(name: str, kind: ValueKind) -> list[str]:
     """Return every value of a query parameter that may be repeated.
 
     Raises:
-        AddressError: a value is not of that kind, or there are too many values.
+        AddressError: A value is not of that kind, or there are too many values.
     """
     values = st.query_params.get_all(name)
     if len(values) > _MAX_VALUES:
@@ -50,7 +50,7 @@ def validated(value: str, name: str, kind: ValueKind) -> str:
     """Return the value unchanged.
 
     Raises:
-        AddressError: the value is not of that kind.
+        AddressError: The value is not of that kind.
     """
     if not _PATTERNS[kind].fullmatch(value):
         excerpt = value if len(value) <= 60 else f"{value[:60]}…"
@@ -59,7 +59,7 @@ def validated(value: str, name: str, kind: ValueKind) -> str:
 
 
 def searchable(values: list[str]) -> list[str]:
-    """Return the values that can be a name or a search term; a link may contain anything."""
+    """Return the values that are valid names or search terms; a link may contain other text."""
     return [value for value in values[:_MAX_VALUES] if _PATTERNS["name"].fullmatch(value)]
 
 
@@ -70,8 +70,8 @@ def accept_former_labels(key: str, values: Mapping[str, Any]) -> None:
     before the widget is drawn.
 
     Args:
-        key: key of the widget, which is the name of the query parameter.
-        values: present options by their former labels.
+        key: Key of the widget, which is the name of the query parameter.
+        values: Current options by their former labels.
     """
     label = st.query_params.get(key, "")
     if label in values and key not in st.session_state:

@@ -16,21 +16,21 @@ from starlette.middleware import Middleware
 from dashboard.server.asset_middleware import AssetMiddleware
 from dashboard.server.gate import Gate
 
-# Importing these takes a second, which the first visitor would otherwise wait.
-_WARM = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.views.compare")
+# Importing these modules takes a second, for which the first visitor would otherwise wait.
+_PRELOADED_MODULES = ("plotly.graph_objects", "plotly.io", "dashboard.views.run", "dashboard.views.compare")
 
 
 @asynccontextmanager
 async def _lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
-    warming = asyncio.create_task(_warm())
+    preloading = asyncio.create_task(_preload())
     yield {}
-    await warming
+    await preloading
 
 
-async def _warm() -> None:
-    await asyncio.gather(*(asyncio.to_thread(import_module, name) for name in _WARM))
-    # Streamlit collects garbage after each run of a script. A scan of all imported modules takes a tenth of a second in
-    # which nobody else is served, so objects that exist by now are excluded from later collections.
+async def _preload() -> None:
+    await asyncio.gather(*(asyncio.to_thread(import_module, name) for name in _PRELOADED_MODULES))
+    # Streamlit collects garbage after each run of a script. Scanning all imported modules would block the server for a
+    # tenth of a second each time, so the objects that exist now are excluded from later collections.
     gc.collect()
     gc.freeze()
 

@@ -17,8 +17,8 @@ _DIRECTIVE = re.compile(r":(?=[A-Za-z+])")
 _LINES = re.compile(r"[ \t]*[\r\n]\s*")
 _FIRST = re.compile(r"^(?=[#>+=|:-])", re.MULTILINE)
 _NUMBERED = re.compile(r"^(\d{1,9})([.)])", re.MULTILINE)
-# Streamlit searches for these after Markdown has been parsed, when backslashes are gone, but within one text node only.
-# An empty span splits the node and adds nothing to what is shown or copied.
+# Streamlit searches for these patterns after Markdown has been parsed and backslashes are removed, but only within one
+# text node. An empty span splits the node and does not change the shown or copied text.
 _SPLIT = ":color[]"
 _ICON = re.compile(r"\\?:(?!(?!100:|1234:)\d+:)(?=(?:[\w/+-]|\\.)+:)")
 _ADDRESS = re.compile(r"htt(?=ps?://)|w(?=ww\.)|(?<=[\w.+-])(?=@)", re.IGNORECASE)

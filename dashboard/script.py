@@ -15,9 +15,9 @@ _ICON = Path(__file__).with_name("assets") / "icon.svg"
 
 
 def main() -> None:
-    # A local file: the browser would fetch a named icon from a Google server.
+    # The icon is a local file, because the browser would fetch a named icon from a Google server.
     st.set_page_config(page_title="DKD Lab", page_icon=_ICON, layout="wide")
-    listed = [
+    pages = [
         st.Page(overview.show, title="Overview", icon=":material/dashboard:", default=True),
         st.Page(new_experiment.show, title="New experiment", icon=":material/add_circle:", url_path="new"),
         st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
@@ -28,18 +28,18 @@ def main() -> None:
         st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
         st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
     ]
-    session.register_pages({item.url_path or "overview": item for item in listed})
+    session.register_pages({item.url_path or "overview": item for item in pages})
     with session.error_boundary():
-        shown = [*listed]
+        shown_pages = [*pages]
         if login.requires_sign_in():
-            shown.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
-        inside = login.is_signed_in()
+            shown_pages.append(st.Page(login.sign_out, title="Sign out", icon=":material/logout:", url_path="sign-out"))
+        signed_in = login.is_signed_in()
         # Also called before sign-in, so that a deep link still leads to its page afterwards.
-        chosen = st.navigation(shown, position="top" if inside else "hidden")
+        page = st.navigation(shown_pages, position="top" if signed_in else "hidden")
         chart_component.preload()
-        if inside:
+        if signed_in:
             login.store_token()
-            chosen.run()
+            page.run()
         else:
             login.show_sign_in()
 

@@ -1,4 +1,4 @@
-"""What all pages share: the client, links to other pages, cached replies and messages about backend errors."""
+"""Functions that all pages share: the client, links to pages, stored replies, and messages about backend errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _client(settings: tuple[str | None, ...], token: str | None, timeout: float)
 
 
 def client() -> Client:
-    """Return the client with which the pages read.
+    """Return the client with which the pages read data.
 
     ``Client`` reads the address and the token from the environment, unless a person has signed in with a token.
     """
@@ -66,13 +66,13 @@ def catalog() -> Catalog:
 
 
 def curve_store() -> CurveStore:
-    """Return the curves that this browser session holds."""
+    """Return the store of this browser session's curves."""
     store: CurveStore = st.session_state.setdefault("curves", CurveStore())
     return store
 
 
 def register_pages(pages: Mapping[str, Page]) -> None:
-    """Store the pages by url_path for links. The views cannot import the list, which imports them."""
+    """Store the pages by url_path for links. The views cannot import the list of pages, which imports the views."""
     st.session_state["pages"] = dict(pages)
 
 
@@ -87,8 +87,8 @@ def action_link(
 ) -> None:
     """Draw a link to another page among buttons; it is disabled while ``query`` is None.
 
-    Streamlit 1.67 adds a history entry of its own before the page that ``st.switch_page`` opens, so that the back
-    button does not return from there. From a link it does, with ``assets/history.js``.
+    With ``st.switch_page``, Streamlit 1.67 adds another history entry before the opened page, so that the back button
+    does not return to this page. After a link it returns, with ``assets/history.js``.
     """
     st.page_link(
         page(name), label=label, icon=f":material/{icon}:", disabled=query is None, query_params=query, help=hint
@@ -100,8 +100,9 @@ class Fetched(Generic[T]):
     """The newest reply to a request.
 
     Attributes:
-        value: the reply.
-        outage_since: when the backend stopped answering, so that the reply may be out of date; None while it answers.
+        value: The reply.
+        outage_since: Time at which the backend stopped answering, so that the reply may be out of date; None while it
+            answers.
     """
 
     value: T
@@ -112,11 +113,12 @@ def fetch(key: str, request: Callable[[], T]) -> Fetched[T]:
     """Send a request to the backend, or return the last reply if the backend does not answer.
 
     Args:
-        key: identifies the request in this session; contains everything that the reply depends on.
+        key: Identifies the request in this session; it contains all parameters on which the reply depends.
+        request: Sends the request.
 
     Raises:
-        BackendUnreachable: the backend does not answer and has not answered this request before.
-        ApiError: the backend refused the request.
+        BackendUnreachable: The backend does not answer and has not answered this request before.
+        ApiError: The backend refused the request.
     """
     replies: dict[str, T] = st.session_state.setdefault("replies", {})
     try:
@@ -149,7 +151,7 @@ def show_outage(since: datetime | None) -> None:
 
 @contextmanager
 def error_boundary() -> Iterator[None]:
-    """Show errors of the backend as messages with instructions. Wraps every page."""
+    """Show errors of the backend as messages with instructions. Every page is drawn within this context manager."""
     try:
         yield
     except BackendUnreachable as error:
@@ -174,7 +176,7 @@ def error_boundary() -> Iterator[None]:
 
 
 def show_api_error(error: ApiError) -> None:
-    """Show why the backend refused a request, with a hint if there is one."""
+    """Show the reason why the backend refused a request, with a hint for some errors."""
     if error.status == 401 and login.token():
         login.sign_out("This token has expired or was revoked.")
     elif error.status == 403 and login.token():

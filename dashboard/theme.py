@@ -18,9 +18,9 @@ ORANGE, PURPLE, SKY = "#E69F00", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 GREY = "#8A8A8A"
-"""Colour of the teacher and of everything else that is not a method."""
+"""Colour of the teacher and of other elements that are not methods."""
 
-# Common labels have the most distinct colours; the colour of any other label depends on a hash of it.
+# Common labels have fixed colours, the most distinct ones; the colour of any other label depends on its hash.
 _COMMON_LABELS = {
     "dkd": BLUE,
     "dkd_align (sample)": VERMILLION,
@@ -33,10 +33,10 @@ _COMMON_LABELS = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn.
+    """Colour and marker of a method.
 
     Attributes:
-        colour: as ``#RRGGBB``.
+        colour: Colour as ``#RRGGBB``.
         symbol: Plotly's name of the marker, which distinguishes methods if there are more methods than colours.
     """
 
@@ -50,31 +50,33 @@ TEACHER = Style(GREY)
 def styles(labels: Iterable[str]) -> dict[str, Style]:
     """Return a style for each label of an experiment; up to 36 labels have distinct styles.
 
-    A style depends on the label alone unless two labels would collide, so that a method looks the same on every page
-    and almost always in every experiment.
+    A style depends only on the label, unless two labels would have the same style. So a method has the same style on
+    every page and nearly always in every experiment.
     """
-    wanted = list(dict.fromkeys(labels))
-    result: dict[str, Style] = {label: Style(_COMMON_LABELS[label]) for label in wanted if label in _COMMON_LABELS}
-    taken = set(result.values())
-    free = [Style(colour, symbol) for symbol in SYMBOLS for colour in PALETTE]
-    for label in wanted:
+    unique_labels = list(dict.fromkeys(labels))
+    result: dict[str, Style] = {
+        label: Style(_COMMON_LABELS[label]) for label in unique_labels if label in _COMMON_LABELS
+    }
+    used = set(result.values())
+    all_styles = [Style(colour, symbol) for symbol in SYMBOLS for colour in PALETTE]
+    for label in unique_labels:
         if label == "teacher":
             result[label] = TEACHER
         elif label not in result:
-            result[label] = _next_free(label, free, taken)
-            taken.add(result[label])
+            result[label] = _next_free(label, all_styles, used)
+            used.add(result[label])
     return result
 
 
-def _next_free(label: str, free: list[Style], taken: set[Style]) -> Style:
-    # crc32 and not hash(): the latter changes with every start of the interpreter.
+def _next_free(label: str, all_styles: list[Style], used: set[Style]) -> Style:
+    # crc32 is used because the values of hash() change with every start of the interpreter.
     first = zlib.crc32(label.encode()) % len(PALETTE)
     for block in range(len(SYMBOLS)):
         for step in range(len(PALETTE)):
-            style = free[block * len(PALETTE) + (first + step) % len(PALETTE)]
-            if style not in taken:
+            style = all_styles[block * len(PALETTE) + (first + step) % len(PALETTE)]
+            if style not in used:
                 return style
-    return free[zlib.crc32(label.encode()) % len(free)]
+    return all_styles[zlib.crc32(label.encode()) % len(all_styles)]
 
 
 def translucent(colour: str, opacity: float) -> str:

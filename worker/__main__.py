@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Run a worker.
 
     Returns:
-        Exit status: 0 after an orderly shutdown, 2 if a setting is wrong, else Celery's.
+        Exit status: 0 after an orderly shutdown, 2 if a setting is wrong, otherwise Celery's exit status.
     """
-    # There are no arguments but --help; any other one is refused.
+    # The only argument is --help; the parser refuses any other.
     parser = argparse.ArgumentParser(prog="python -m worker", description=_DESCRIPTION)
     parser.parse_args(arguments)
     _configure_logging()
@@ -65,7 +65,7 @@ def _configure_logging() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(message)s")
     for name in ("httpx", "httpcore", "kombu", "celery.utils.functional"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns that filesystem:// has no host; Celery itself logs that a broker is unreachable.
+    # This logger warns that filesystem:// has no host. If a broker is unreachable, Celery's own logger reports it.
     logging.getLogger("kombu.connection").setLevel(logging.ERROR)
     structlog.configure(
         processors=[

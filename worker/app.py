@@ -23,7 +23,8 @@ def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
     """Create the Celery application of one worker, with its task and signals connected to the service."""
     app = Celery("dkd", set_as_current=False)
     app.conf.update(celery_settings(settings.broker_url, settings.broker))
-    # No limit: work also arrives over HTTP, and a worker that gave up the broker would give up its trainings.
+    # No limit on retries: runs are also claimed over HTTP, and a worker that stopped retrying would exit and so end
+    # its trainings.
     app.conf.broker_connection_max_retries = None
     app.conf.worker_consumer = "worker.nudge_filter:Consumer"
 
@@ -34,11 +35,13 @@ def create_app(settings: WorkerSettings, service: WorkerService) -> Celery:
         service.start()
 
     def begin_shutdown(**_: Any) -> None:
-        # In a thread: Celery calls this in a signal handler, which may have interrupted a holder of our locks.
+        # In a thread, since Celery calls this function in a signal handler. The handler may have interrupted a thread
+        # that holds one of the service's locks.
         threading.Thread(target=service.begin_shutdown, name="shutdown", daemon=True).start()
 
     app.task(name=NUDGE_TASK)(run_next)
-    # worker_init precedes the connection to the broker; worker_ready follows it and would never come without a broker.
+    # worker_init is sent before the connection to the broker. worker_ready is sent after it, and thus never if the
+    # broker is unreachable.
     signals.worker_init.connect(start, weak=False)
     signals.worker_shutting_down.connect(begin_shutdown, weak=False)
     return app
@@ -61,7 +64,7 @@ def celery_arguments(slots: int, identity: WorkerIdentity) -> list[str]:
 
 
 def make_broker_folders(settings: WorkerSettings) -> None:
-    """Create the folders of the filesystem broker; nothing for other brokers.
+    """Create the folders of the filesystem broker. Other brokers need no folders.
 
     Raises:
         OSError: A folder cannot be created.
@@ -72,7 +75,7 @@ def make_broker_folders(settings: WorkerSettings) -> None:
 
 
 class MessagePruner:
-    """Deletes old messages that were delivered long ago: the filesystem broker keeps all of them.
+    """Deletes messages that were delivered long ago, since the filesystem broker keeps every delivered message.
 
     Args:
         folder: The broker's folder of delivered messages.
@@ -89,7 +92,7 @@ class MessagePruner:
         self._pruned_at = now
         with contextlib.suppress(FileNotFoundError):
             for path in self._folder.iterdir():
-                # Another worker on the same folder may have deleted it first.
+                # Another worker that uses the same folder may have deleted the file first.
                 with contextlib.suppress(OSError):
                     if now - path.lstat().st_mtime > _KEEP_SECONDS:
                         path.unlink()

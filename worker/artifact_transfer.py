@@ -22,17 +22,17 @@ log = structlog.get_logger()
 _UPLOAD = "upload:"
 _KEEP_SECONDS = 3 * 86_400.0
 _WEIGHTS = "weights.safetensors"
-# The previous checkpoint guards against damage on the local disk; the store has the latest one intact.
+# The previous checkpoint protects against a damaged file on the local disk. The store has an intact latest checkpoint.
 _LOCAL_ONLY = frozenset({"checkpoint.before.safetensors"})
 
 
 class ArtifactTransfer:
-    """Fetches what trainings read from the store, and starts the upload of what they write.
+    """Fetches the input files of trainings from the store, and starts the upload of their output files.
 
     Args:
         store: The artifact store.
-        root: Local folder with the same relative paths as the store. The worker may delete files in it: they can be
-            fetched or created again.
+        root: Local folder with the same relative paths as the store. The worker may delete any file in it, since the
+            file can be fetched or created again.
     """
 
     def __init__(self, store: ObjectStore, root: Path) -> None:
@@ -40,9 +40,10 @@ class ArtifactTransfer:
         self._root = root
 
     def fetch_inputs(self, claim: Claim) -> None:
-        """Fetch what the training reads: the teacher's weights, uploaded weights and the checkpoint.
+        """Fetch the training's input files: the teacher's weights, uploaded weights and the checkpoint.
 
-        A file that the store does not have is skipped; the code that reads it from the folder reports that.
+        A file that the store does not have is skipped. The code that reads the file from the folder reports that it
+        is missing.
 
         Raises:
             StoreError: The store cannot be read.
@@ -59,9 +60,9 @@ class ArtifactTransfer:
                 self._fetch(ref)
 
     def start_upload(self, claim: Claim, folder: Path) -> AttemptUpload:
-        """Upload the files with which an attempt begins, and return the upload for the following ones.
+        """Upload the files that the attempt's folder contains at the start; return the object for later uploads.
 
-        A store that cannot be written is thus noticed before hours of training and not after them.
+        If the store cannot be written, this call fails before the training starts and not after hours of training.
 
         Raises:
             StoreError: The store cannot be written.
@@ -77,7 +78,7 @@ class ArtifactTransfer:
             self._store.fetch(ref.path, local)
 
     def _prune(self, keep: Collection[str]) -> None:
-        """Delete files that were not used for days, such as the weights of teachers that were fetched once."""
+        """Delete files that were not used for ``_KEEP_SECONDS``, such as the weights of teachers."""
         oldest = time.time() - _KEEP_SECONDS
         for kind in ("runs", UPLOADS):
             with contextlib.suppress(OSError):
@@ -87,7 +88,7 @@ class ArtifactTransfer:
 
 
 class AttemptUpload:
-    """Uploads one attempt's files to the store; checkpoints during the training, in a thread of its own.
+    """Uploads one attempt's files to the store. A separate thread uploads checkpoints during the training.
 
     Args:
         store: The artifact store.
@@ -121,7 +122,7 @@ class AttemptUpload:
             return self._last_ticket
 
     def committed(self, ticket: int, event: Checkpointed) -> Event | None:
-        """Return the event to report for a submitted checkpoint; None while it is on its way to the store.
+        """Return the event to report for a submitted checkpoint; None while the checkpoint is being uploaded.
 
         Returns:
             ``event`` itself once the store has the checkpoint, or a warning if the upload failed.
@@ -139,12 +140,12 @@ class AttemptUpload:
         """Upload every new or changed file.
 
         Raises:
-            StoreError: The store cannot be written. Files that were uploaded before the error are not repeated.
+            StoreError: The store cannot be written. A later call does not repeat the uploads that succeeded.
         """
         self._put([path for path in sorted(self._folder.rglob("*")) if path.name not in _LOCAL_ONLY])
 
     def close(self) -> None:
-        """Upload no further checkpoint."""
+        """End the thread that uploads checkpoints, after the checkpoints that were already submitted."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -164,7 +165,7 @@ class AttemptUpload:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._submitted or self._closed)
-                # Later checkpoints overwrite earlier ones: the present state of the file satisfies all tickets.
+                # A later checkpoint overwrites the earlier one, so that one upload of the file completes all tickets.
                 submitted, self._submitted = self._submitted, []
                 if self._closed and not submitted:
                     return
@@ -181,11 +182,11 @@ class AttemptUpload:
         with self._lock:
             replaced: list[str] = []
             changed = False
-            top = self._folder.resolve()
+            resolved_folder = self._folder.resolve()
             for path in paths:
                 if path.name.startswith(".") or path.suffix == ".partial" or path.is_symlink() or not path.is_file():
                     continue
-                if not path.resolve().is_relative_to(top):
+                if not path.resolve().is_relative_to(resolved_folder):
                     raise StoreError(f"{path} is outside the attempt's folder")
                 name = path.relative_to(self._folder).as_posix()
                 version = _file_version(path)
@@ -205,7 +206,7 @@ class AttemptUpload:
 
 @contextlib.contextmanager
 def _snapshot(path: Path) -> Iterator[Path]:
-    """Give a file's present content a second name: a training may replace its checkpoint at any time."""
+    """Yield a link to or a copy of the file's current content, since a training may change the file at any time."""
     snapshot = path.with_name(f".sending-{uuid.uuid4().hex[:8]}")
     try:
         if path.suffix == ".safetensors":
@@ -213,7 +214,7 @@ def _snapshot(path: Path) -> Iterator[Path]:
                 os.link(path, snapshot)
             except OSError:
                 shutil.copyfile(path, snapshot)
-        else:  # a journal or an output, to which the training appends: a link would grow with it
+        else:  # a journal or an output: the training appends to the file itself, so that a link would change too
             shutil.copyfile(path, snapshot)
         yield snapshot
     finally:
@@ -226,7 +227,7 @@ def _file_version(path: Path) -> tuple[int, int, int]:
 
 
 def _touch_if_present(path: Path) -> bool:
-    """Return whether a file exists, and mark it as used just now."""
+    """Return whether a file exists; if it does, set its modification time to now."""
     try:
         os.utime(path)
     except OSError:

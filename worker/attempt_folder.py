@@ -22,7 +22,7 @@ _TAIL_LINES = 40
 
 
 class ClaimError(Exception):
-    """A run that cannot be trained as the backend described it. The message is the run's reason, for a person."""
+    """The run cannot be trained as the backend described it. The message becomes the run's reason, shown to people."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def prepare_attempt(root: Path, claim: Claim) -> AttemptFolder:
     arguments = ["--out", str(path), *_teacher_weights(root, claim)]
     checkpoint = _checkpoint(root, claim.checkpoint)
     if path.exists() and any(path.iterdir()):
-        # Left from before the backend's database was recreated: the training would continue another training's events.
+        # The folder of another run from before the backend's database was recreated. The training would append its
+        # events to the other run's journal.
         path.rename(path.with_name(f"{path.name}.old-{uuid.uuid4().hex[:8]}"))
     path.mkdir(parents=True, exist_ok=True)
     run = path / "run.json"
@@ -110,12 +111,12 @@ def resolve_inside(root: Path, relative: str) -> Path:
     Raises:
         ClaimError: The path is outside ``root`` or is ``root`` itself.
     """
-    top = root.resolve()
+    resolved_root = root.resolve()
     try:
-        path = (top / relative).resolve()
+        path = (resolved_root / relative).resolve()
     except (OSError, ValueError) as error:
         raise ClaimError(f"the path {relative!r} cannot be used: {error}") from None
-    if path == top or not path.is_relative_to(top):
+    if path == resolved_root or not path.is_relative_to(resolved_root):
         raise ClaimError(f"the path {relative!r} is outside the artifact store")
     return path
 
@@ -132,9 +133,10 @@ def _teacher_weights(root: Path, claim: Claim) -> Sequence[str]:
 
 
 def _checkpoint(root: Path, ref: ArtifactRef | None) -> Path | None:
-    """Return the checkpoint to resume from; None if there is none or it is unusable.
+    """Return the checkpoint to resume from; None if there is no checkpoint or it is unusable.
 
-    A training is a function of its spec, so that starting from the beginning costs only time.
+    Without a checkpoint, the training starts from the beginning. The result is the same, since a training is a function
+    of its spec.
     """
     if ref is None:
         return None

@@ -29,26 +29,28 @@ from worker.training_process import ProcessSpawner
 log = structlog.get_logger()
 
 _FIRST_WAIT = 0.5
-_LONGEST_WAIT = 5.0
+_MAX_WAIT = 5.0
 _GPU_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class SupervisorConfig:
-    """How this worker trains.
+    """Configuration of a worker's trainings.
 
     Attributes:
         worker_id: Id under which the worker is registered.
         artifacts: Root of the artifact store, or of the local folder that replaces it during training.
         command: Training command without the arguments that name the run.
-        environment: Returns the environment of a training on these GPUs, counted from 0; none on a CPU worker.
+        environment: Returns the environment of a training on the given GPUs, counted from 0. A CPU worker passes no
+            GPUs.
         slots: Number of concurrent trainings.
-        gpus: Number of GPUs on which the slots are; 0 on a CPU worker.
+        gpus: Number of GPUs that the slots use; 0 on a CPU worker.
         gpu_guard: Finds other people's processes on the GPUs; None if the driver cannot be queried.
-        share_gpus: Whether to use GPUs on which other people's processes compute.
-        disk_full: Returns without waiting whether a run started now would fail for want of disk space. Nothing is
-            claimed then: a disk that is full over a weekend would otherwise spoil the queue, five attempts per run.
-        transfer: Copies between the local folder and the store; None if the store is the folder.
+        share_gpus: Whether to use GPUs that other people's processes use.
+        disk_full: Returns without waiting whether the disk is so full that a run would fail. No run is claimed then.
+            Otherwise a disk that is full over a weekend would make every run in the queue fail, after five attempts
+            each.
+        transfer: Copies files between the local folder and the store; None if the store is the folder.
         limits: Time limits.
     """
 
@@ -66,13 +68,13 @@ class SupervisorConfig:
 
 
 class AttemptRunner:
-    """Runs attempts, several at a time in different threads.
+    """Runs attempts. Thread-safe: several threads may run one attempt each.
 
     Args:
         api: The backend.
-        config: How this worker trains.
-        backoff: Started after a fault of the worker itself.
-        shutting_down: Set when the worker shuts down; reports are then given up after ``limits.report`` seconds.
+        config: Configuration of this worker.
+        backoff: The pause in claiming, started after a fault of the worker itself.
+        shutting_down: Set when the worker shuts down. Reports are then tried for at most ``limits.report`` seconds.
     """
 
     def __init__(
@@ -85,14 +87,14 @@ class AttemptRunner:
         self._spawner = ProcessSpawner()
 
     def run(self, run: LeasedRun, gpus: tuple[int, ...]) -> Outcome | None:
-        """Train the run to its end and report the outcome.
+        """Train the run until it has ended, and report the outcome.
 
         Args:
             run: The run.
-            gpus: GPUs to train on, counted from 0; none on a CPU worker.
+            gpus: GPUs to train on, counted from 0; empty on a CPU worker.
 
         Returns:
-            The reported outcome, or None if nothing is to be reported or the backend could not be reached.
+            The outcome; None if no outcome is to be reported or the training's events could not be reported.
         """
         outcome = self._train(run, gpus)
         if outcome is not None:
@@ -108,14 +110,14 @@ class AttemptRunner:
         except ClaimError as error:
             return Outcome(attempt=attempt, outcome="failed", reason=str(error))
         except Exception as error:
-            # A fault of the worker, such as a full disk, and not of the run.
+            # This is a fault of the worker, such as a full disk, and not of the run.
             log.exception("the worker could not run a training", run=run.claim.run_id)
             self._backoff.start(str(error))
             reason = f"the worker {self._config.worker_id} could not run it: {error}"
             return Outcome(attempt=attempt, outcome="interrupted", reason=reason)
 
     def _train_with_store(self, run: LeasedRun, gpus: tuple[int, ...]) -> Outcome | None:
-        """Fetch the run's inputs if the store is not a folder, then train and upload."""
+        """Train the run. If the store is not a folder, fetch the input files first and upload the output files."""
         claim, transfer = run.claim, self._config.transfer
         if transfer:
             transfer.fetch_inputs(claim)
@@ -166,10 +168,10 @@ class AttemptRunner:
     def _wait_for_gpu_memory(
         self, run: LeasedRun, gpus: tuple[int, ...], pids_before: Collection[int], training_pids: Collection[int]
     ) -> set[int]:
-        """Wait until the GPU memory of an ended training is free: the next training may need all of it.
+        """Wait until the GPU memory of an ended training is free, since the next training may need all of it.
 
         Returns:
-            Processes whose memory was not freed in time.
+            Ids of the processes whose memory was not freed in time.
         """
         guard, limits = self._config.gpu_guard, self._config.limits.within(run.claim.lease_seconds)
         assert guard is not None
@@ -184,10 +186,10 @@ class AttemptRunner:
         return pids
 
     def _wait_for_reports(self, run: LeasedRun, reporter: Reporter) -> bool:
-        """Wait until every event is sent, however long the backend is away.
+        """Wait until every event is sent. An outage of the backend is waited for without a limit.
 
         Returns:
-            Whether the outcome is to be reported: False if the run was taken away or the worker shuts down.
+            Whether the outcome is to be reported; False if the backend withdrew the run or the worker shuts down.
         """
         deadline = self._report_deadline()
         while not reporter.wait(0.2):
@@ -198,7 +200,10 @@ class AttemptRunner:
         return run.intent is not StopIntent.DISCARD
 
     def _upload_files(self, run: LeasedRun, upload: AttemptUpload, outcome: Outcome) -> Outcome:
-        """Put the attempt's files into the store: a run has not succeeded before its weights are there."""
+        """Upload the attempt's files to the store, and return the outcome.
+
+        A run that succeeded is reported as interrupted if the upload fails, since its weights would be missing.
+        """
         give_up_at = clock.now() + self._config.limits.store
         wait = _FIRST_WAIT
         while True:
@@ -215,7 +220,7 @@ class AttemptRunner:
             if outcome.outcome != "succeeded" or run.intent is StopIntent.DISCARD or clock.now() + wait > give_up_at:
                 break
             time.sleep(wait * random.uniform(0.8, 1.2))
-            wait = min(wait * 2, _LONGEST_WAIT)
+            wait = min(wait * 2, _MAX_WAIT)
         if outcome.outcome != "succeeded":
             return outcome
         self._backoff.start(reason)
@@ -240,8 +245,8 @@ class AttemptRunner:
             if deadline and clock.now() > deadline:
                 return
             time.sleep(wait * random.uniform(0.8, 1.2))
-            wait = min(wait * 2, _LONGEST_WAIT)
+            wait = min(wait * 2, _MAX_WAIT)
 
     def _report_deadline(self) -> float | None:
-        """Return when a worker that shuts down gives up reporting; None while it does not shut down."""
+        """Return the time on ``clock.now()`` after which no report is tried; None unless the worker shuts down."""
         return clock.now() + self._config.limits.report if self._shutting_down.is_set() else None

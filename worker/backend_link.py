@@ -1,4 +1,4 @@
-"""The worker's interface to the backend, and a connection that reads address and token again after a failure."""
+"""The worker's interface to the backend, and a connection that reads its address and token again after a failure."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from core.protocol.worker import (
 Reply = TypeVar("Reply")
 
 FENCED = 409
-"""Status of a report from an attempt that is no longer the run's current one."""
+"""HTTP status of the reply to a report from an attempt that is no longer the run's current attempt."""
 NOT_FOUND = 404
-"""Status if the backend has no such worker or run."""
+"""HTTP status of the reply if the backend has no such worker or run."""
 _RETRYABLE = frozenset({401, 403, 408, 425, 429})
 
 
 class WorkerApi(Protocol):
     """The worker's side of the protocol; ``client.WorkerClient`` implements it over HTTP.
 
-    Every method raises ApiError if the backend refuses the request, and BackendUnreachable without a usable reply.
+    Every method raises ApiError if the backend refuses the request, and BackendUnreachable if no usable reply arrives.
     """
 
     def register(self, registration: Registration) -> RegistrationReply:
-        """Register the worker; its runs of an earlier life return to the queue."""
+        """Register the worker. Runs that it held before a restart return to the queue."""
 
     def heartbeat(self, worker_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
         """Renew the leases of the runs in ``heartbeat``, and return an order for each."""
@@ -42,7 +42,7 @@ class WorkerApi(Protocol):
         """Claim the best eligible run; None if there is none. A request with the same key returns the same run."""
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
-        """Report events of a training; return the last sequence number that the backend has stored."""
+        """Report events of a training; return the highest sequence number that the backend has stored."""
 
     def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
         """Report the end of an attempt."""
@@ -56,8 +56,8 @@ def is_transient(error: ApiError) -> bool:
 class BackendLink:
     """A ``WorkerApi`` that connects on first use and reconnects after a failure.
 
-    The backend writes the token, and ``dkd up`` the address, on their first start, which may come after the worker's.
-    Both may change during the worker's life.
+    The backend writes the token on its first start, and ``dkd up`` writes the address. Both may happen after the worker
+    has started, and both values may change while the worker runs.
 
     Args:
         connect: Creates a connection with the current address and token.
@@ -83,7 +83,7 @@ class BackendLink:
         self._call(lambda api: api.finish(worker_id, run_id, outcome))
 
     def _call(self, request: Callable[[WorkerApi], Reply]) -> Reply:
-        # A local variable: another thread may reset the attribute meanwhile.
+        # Stored in a local variable, since another thread may reset the attribute during the request.
         api = self._api
         if api is None:
             try:

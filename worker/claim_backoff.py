@@ -1,4 +1,4 @@
-"""The pause in claiming after a fault of the worker itself."""
+"""The pause in claiming that follows a fault of the worker itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LONGEST_SECONDS = 600.0
 
 
 class ClaimBackoff:
-    """Pauses claiming, twice as long after each fault in a row. Thread-safe.
+    """Pauses claiming; each consecutive fault doubles the pause. Thread-safe.
 
-    Without a pause a worker with a broken disk or GPU would claim one run after another and spoil the whole queue.
+    Without a pause, a worker with a broken disk or GPU would claim one run after another and make all of them fail.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class ClaimBackoff:
             self._next_seconds = min(self._next_seconds * 2, _LONGEST_SECONDS)
 
     def reset(self) -> None:
-        """Make the next pause short again: a training ended without a fault of the worker."""
+        """Make the next pause short again. To be called if a training ended without a fault of the worker."""
         with self._lock:
             self._next_seconds = _FIRST_SECONDS
 
     def problem(self) -> str:
-        """Return a sentence about the present pause; empty if there is none."""
+        """Return a sentence about the current pause; an empty string if claiming is not paused."""
         with self._lock:
             seconds = self._until - clock.now()
             if seconds <= 0 or not self._reason:

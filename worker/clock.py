@@ -7,7 +7,7 @@ import time
 
 
 def now() -> float:
-    """Return monotonic seconds that include the time the machine was suspended: leases run out meanwhile."""
+    """Return monotonic seconds. They include suspended time on Linux, since leases also expire during a suspension."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -40,26 +40,26 @@ class Devices:
 
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
-        """Kind of worker that these devices make."""
+        """Kind of the worker: ``gpu`` if it has a GPU, otherwise ``cpu``."""
         return "gpu" if self.gpus else "cpu"
 
     def environment(self, gpus: Sequence[int]) -> dict[str, str]:
-        """Return the variables that bind a training to these GPUs, counted from 0, or to none."""
+        """Return the variables that restrict a training to these GPUs, counted from 0; without GPUs, to the CPU."""
         return {_VISIBLE: ",".join(self.gpus[gpu] for gpu in gpus), GPUS_GIVEN: str(len(gpus))}
 
 
-def find_devices(wanted: Literal["auto", "cpu", "gpu"], environment: Mapping[str, str] = os.environ) -> Devices:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES names or, if it is not set, those that nvidia-smi lists.
+def find_devices(requested: Literal["auto", "cpu", "gpu"], environment: Mapping[str, str] = os.environ) -> Devices:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names or, if it is not set, the GPUs that nvidia-smi lists.
 
     Args:
-        wanted: ``cpu`` uses no GPU; ``gpu`` requires one.
+        requested: ``auto`` uses the GPUs if there are any; ``cpu`` uses no GPU; ``gpu`` requires a GPU.
         environment: Environment of this process.
 
     Raises:
-        DeviceError: ``wanted`` is ``gpu`` and there is none.
+        DeviceError: ``requested`` is ``gpu``, and there is no GPU.
     """
-    gpus = () if wanted == "cpu" else _gpus(environment.get(_VISIBLE))
-    if wanted == "gpu" and not gpus:
+    gpus = () if requested == "cpu" else _gpus(environment.get(_VISIBLE))
+    if requested == "gpu" and not gpus:
         raise DeviceError(
             "DKD_DEVICE is gpu, but there is no GPU: nvidia-smi lists none, or CUDA_VISIBLE_DEVICES is empty"
         )
@@ -76,22 +76,22 @@ def training_environment(
     cache: Path,
     environment: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
-    """Return the complete environment of a training: this worker's without secrets, with devices and threads.
+    """Return the complete environment of a training: the worker's without secrets, plus devices and threads.
 
     Args:
         devices: The worker's devices.
         gpus: GPUs of the training, counted from 0.
-        threads: CPU threads that a person has set; None if the training chooses the number by its workload.
+        threads: Number of CPU threads from the settings; None if the training chooses the number by its workload.
         share: Maximum number of CPU threads if ``threads`` is None.
-        worker_id: Id of the worker, by which it finds its processes.
-        cache: Folder for files that trainings can create again, if the environment sets no ``DKD_CACHE_DIR``.
+        worker_id: Id of the worker. The worker finds its processes by it.
+        cache: Cache folder, used if the environment does not set ``DKD_CACHE_DIR``.
         environment: Environment of this process.
     """
     inherited = {name: value for name, value in environment.items() if name not in _SECRETS}
     number = str(threads or share)
     return {
         "DKD_CACHE_DIR": str(cache),
-        # CUDA then numbers the GPUs as nvidia-smi and the driver's library do.
+        # With this order, CUDA numbers the GPUs as nvidia-smi and the driver's library do.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         **inherited,
         **devices.environment(gpus),
@@ -100,7 +100,7 @@ def training_environment(
         "OMP_NUM_THREADS": number,
         "MKL_NUM_THREADS": number,
         "PYTHONUNBUFFERED": "1",
-        # A crash in native code then writes its Python stack to stderr, from where it reaches the run's log.
+        # A crash in native code then writes its Python stack to stderr, which is included in the run's log.
         "PYTHONFAULTHANDLER": "1",
     }
 
@@ -110,7 +110,7 @@ def _gpus(visible: str | None) -> tuple[str, ...]:
         names = tuple(name.strip() for name in visible.split(",") if name.strip())
         return () if "-1" in names else names
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
+        output = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU "))
+    return tuple(str(number) for number, line in enumerate(output.splitlines()) if line.startswith("GPU "))

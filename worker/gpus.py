@@ -24,7 +24,7 @@ class GpuReading:
         use: Share of about the last second in which the GPU computed, %.
         memory_used: Bytes.
         memory_total: Bytes.
-        pids: Ids of the processes that compute on it.
+        pids: Ids of the processes that use the GPU for computation.
     """
 
     name: str = ""
@@ -54,7 +54,7 @@ class NvmlMonitor:
         self._handles = [self._handle(name) for name in gpus]
 
     def read(self) -> list[GpuReading]:
-        """Return one reading per GPU; an empty one for a GPU that the driver does not have."""
+        """Return one reading per GPU; a reading without values for a GPU that the driver does not have."""
         return [GpuReading() if handle is None else self._read(handle) for handle in self._handles]
 
     def _handle(self, name: str) -> Any:
@@ -87,7 +87,7 @@ class NvmlMonitor:
 
 
 def find_gpu_monitor(gpus: Sequence[str]) -> GpuMonitor | None:
-    """Return a monitor of the GPUs; None without GPUs, without the library or if the driver does not respond."""
+    """Return a monitor of the GPUs; None if there are no GPUs, no library, or no response from the driver."""
     if not gpus:
         return None
     try:
@@ -106,8 +106,8 @@ def find_gpu_monitor(gpus: Sequence[str]) -> GpuMonitor | None:
 class GpuGuard:
     """Distinguishes this worker's processes on the GPUs from other people's.
 
-    A driver may report process ids of another namespace, as in a container. If a run of this worker is on a GPU and
-    none of the reported processes belongs to the worker, the owners are unknown and no process counts as foreign.
+    In a container, a driver may report process ids of another namespace. Therefore, if a run of this worker uses a GPU
+    but none of the reported processes belongs to the worker, the owners are unknown and no process counts as foreign.
 
     Args:
         monitor: Reads the GPUs.
@@ -119,10 +119,10 @@ class GpuGuard:
         self._worker_id = worker_id
 
     def in_foreign_use(self, occupied: Collection[int]) -> frozenset[int]:
-        """Return the GPUs, counted from 0, on which somebody else computes.
+        """Return the GPUs, counted from 0, that a process of somebody else uses.
 
         Args:
-            occupied: GPUs on which a run of this worker is.
+            occupied: GPUs that a run of this worker uses.
         """
         readings = enumerate(self._monitor.read())
         return frozenset(
@@ -133,7 +133,7 @@ class GpuGuard:
         """Return the usage of each GPU as the heartbeat reports it.
 
         Args:
-            occupied: GPUs on which a run of this worker is.
+            occupied: GPUs that a run of this worker uses.
         """
         return [
             GpuUse(
@@ -148,23 +148,24 @@ class GpuGuard:
         ]
 
     def processes(self, gpus: Collection[int]) -> frozenset[int]:
-        """Return the ids of all processes that compute on these GPUs."""
+        """Return the ids of all processes that use these GPUs."""
         readings = self._monitor.read()
         return frozenset().union(*(readings[gpu].pids or () for gpu in gpus))
 
     def unfreed_processes(
         self, gpus: Collection[int], pids_before: Collection[int], training_pids: Collection[int], *, exclusive: bool
     ) -> set[int]:
-        """Return the processes of an ended training that still have memory of these GPUs.
+        """Return the processes of an ended training that still occupy memory of these GPUs.
 
         Args:
             gpus: GPUs of the training.
-            pids_before: Processes on them when the training began.
-            training_pids: Processes of the training.
-            exclusive: Whether no other run of this worker can be on these GPUs.
+            pids_before: Ids of the processes that used these GPUs when the training began.
+            training_pids: Ids of the training's processes.
+            exclusive: Whether no other run of this worker can use these GPUs.
         """
-        # The driver lists a process until its memory is free, even after the process has ended. A living process
-        # belongs to somebody; an id without a process here is the training's in another namespace.
+        # The driver lists a process until its memory is free, even after the process has ended. An id that belongs to a
+        # living process on this machine is somebody else's. An id without such a process is the training's process in
+        # another namespace.
         return {
             pid
             for pid in self.processes(gpus).difference(pids_before)
@@ -172,7 +173,10 @@ class GpuGuard:
         }
 
     def _foreign_count(self, reading: GpuReading, occupied: bool, *, leftovers: bool = False) -> int:
-        """Count foreign processes; with ``leftovers`` also this worker's on a GPU on which none of its runs is left."""
+        """Count foreign processes.
+
+        With ``leftovers``, processes of this worker on a GPU that none of its runs uses count as foreign too.
+        """
         pids = reading.pids or frozenset()
         if not occupied and leftovers:
             return len(pids)

@@ -24,8 +24,8 @@ class Health:
 
     Attributes:
         gpus: Usage of each GPU.
-        problems: Sentences for a person about what impairs the worker.
-        disk_full: Whether the artifact store's disk is full, so that a run started now would fail.
+        problems: Sentences for a person about the worker's problems.
+        disk_full: Whether the artifact store's disk is full. If it is, a run that starts now would fail.
     """
 
     gpus: list[GpuUse] = field(default_factory=list)
@@ -47,7 +47,7 @@ def disk_space_problem(folder: Path) -> str:
 
 
 class HealthMonitor:
-    """Runs a health check periodically in its own thread: a disk or driver that hangs must not delay a heartbeat.
+    """Runs a health check periodically in its own thread, so that a disk or driver that hangs delays no heartbeat.
 
     Args:
         check: The health check.
@@ -71,7 +71,7 @@ class HealthMonitor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Start no further check."""
+        """Stop: no further check starts."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -80,7 +80,7 @@ class HealthMonitor:
             try:
                 self._latest = self._check()
             except Exception:
-                # Drivers and disks can fail in any way, and the heartbeat must continue to report something.
+                # Drivers and disks can raise any error. The thread must continue, since the heartbeat needs a result.
                 log.exception("health check failed")
                 self._latest = Health(problems=["the health check failed; see the worker's log"])
             for problem in self._latest.problems:

@@ -21,20 +21,20 @@ _RETRY_SECONDS = 1.0
 
 
 class HeartbeatThread:
-    """Registers the worker whenever necessary and sends a heartbeat every ``heartbeat_seconds``.
+    """Registers the worker, again if the backend does not know it, and sends a heartbeat every ``heartbeat_seconds``.
 
-    A lease is measured from the *sending* of the heartbeat that renewed it: the backend cannot have started it earlier.
-    The supervisor stops a training whose lease ends (``worker.training_monitor``); a request without a reply does not
-    delay that.
+    The duration of a lease is counted from the time at which the heartbeat that renewed it was *sent*, since the
+    backend cannot have started the lease earlier. The supervisor stops a training before its lease ends
+    (``worker.training_monitor``), even while a request has no reply.
 
     Args:
         api: The backend.
         registration: The worker's registration.
         supervisor: Source of the runs to report; receives the orders.
         chores: Called with every heartbeat, for periodic cleaning.
-        health: Returns the machine's health without waiting.
-        heartbeat_file: Touched with every heartbeat, whether or not the backend replies: it shows that the worker is
-            alive, not that the backend is.
+        health: Returns the machine's latest health check without waiting.
+        heartbeat_file: File that is touched with every heartbeat, whether or not the backend replies. It shows that the
+            worker is alive; it says nothing about the backend.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class HeartbeatThread:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start to send heartbeats."""
+        """Start the thread that sends heartbeats."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no further heartbeat; wait at most a second for a request in progress."""
+        """Stop the heartbeats; wait at most one second for a request in progress."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
@@ -119,7 +119,7 @@ class HeartbeatThread:
                 self._warn(f"the heartbeat file cannot be written: {error}")
 
     def _warn(self, text: str) -> None:
-        """Log a warning once, not with every heartbeat of an outage."""
+        """Log a warning, unless it equals the previous one: an outage is logged once and not with every heartbeat."""
         if text != self._last_warning:
             log.warning("heartbeat", reason=text)
             self._last_warning = text

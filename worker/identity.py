@@ -1,4 +1,4 @@
-"""The worker's id. It survives restarts, so that a worker can return the runs that it held when it died."""
+"""The worker's id. It stays the same after a restart, so that the runs which the worker held can be queued again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Self
 
 
 class WorkerIdentity:
-    """An id that no other living worker has, stored in ``home/workers``. A context manager that frees it at exit.
+    """An id that no other running worker has, stored in ``home/workers``. A context manager that frees the id at exit.
 
-    Workers of the same name and home get instance numbers from 1 in the order of their start. The lock on an instance
-    number ends with the process that holds it, however the process ends.
+    Workers of the same name and home get instance numbers from 1 in the order of their start. The operating system
+    frees the lock on an instance number when the process that holds it ends, for any reason.
 
     Args:
         home: Folder of the embedded stack.
@@ -24,7 +24,7 @@ class WorkerIdentity:
 
     Attributes:
         id: The id, of 36 characters.
-        name: The given name; from the second instance on with the instance number appended.
+        name: The name, with the instance number appended if the number is 2 or higher.
 
     Raises:
         OSError: The folder cannot be written.
@@ -54,7 +54,7 @@ class WorkerIdentity:
 
 
 def _lock(path: Path) -> int | None:
-    """Return a descriptor (not inherited by children) that holds the file's lock; None if it is taken."""
+    """Return a descriptor that holds the file's lock; None if another process holds it. Children do not inherit it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,5 +78,5 @@ def _read_or_create_id(descriptor: int) -> str:
 
 
 def _file_name(name: str) -> str:
-    # The digest distinguishes names that are equal after unsafe characters are replaced.
+    # The digest distinguishes names that become equal when unsafe characters are replaced.
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

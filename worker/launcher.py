@@ -1,23 +1,24 @@
-"""Starts one training and makes sure that none of its processes is left behind.
+"""Starts one training, and kills every process of the training that still runs after it has ended.
 
-A separate file that imports only the standard library and ``common.parent_death``, which does the same. It is run by
-its path (``python -I -S launcher.py``), so that it starts in milliseconds. It stands between the worker and the
-training, and ends shortly after the training::
+The worker runs this file by its path (``python -I -S launcher.py``), so that it starts in milliseconds. It imports only
+the standard library and ``common.parent_death``, which imports only the standard library too. The launcher is the
+training's parent process, and ends shortly after the training::
 
     worker ──stdin (control)──► launcher ──fork, exec──► training ──► child processes
            ◄─stdout (status)──
 
-* The worker holds the other end of stdin. ``t`` asks the training to end (SIGTERM); ``k`` kills everything; the end of
-  the file means that the worker is gone, however it died, and kills everything too. The launcher itself must not be
-  killed together with the worker (PR_SET_PDEATHSIG = SIGKILL): it has to live to kill the others. It requests SIGHUP
-  instead, in case another process has inherited the pipe.
-* The launcher is a child subreaper: the children of a process that dies become the launcher's children, even those in a
-  session of their own. When the launcher has no child left, nothing is left.
-* The training gets SIGKILL when the launcher dies (PR_SET_PDEATHSIG, set between fork and exec: the launcher has one
-  thread, so that a fork is safe and the thread's end is the process's end).
+* The worker holds the other end of stdin. If the launcher reads ``t``, it asks the training to end (SIGTERM). If it
+  reads ``k``, it kills all processes of the training. It does the same at the end of the file, which means that the
+  worker has ended for any reason. The launcher must not itself be killed when the worker ends (PR_SET_PDEATHSIG =
+  SIGKILL), since it has to kill the other processes. It requests SIGHUP instead, in case another process has inherited
+  the pipe.
+* The launcher is a child subreaper: the children of a process that dies become the launcher's children, even if they
+  have their own session. When the launcher has no more children, no process of the training runs.
+* The training gets SIGKILL when the launcher dies (PR_SET_PDEATHSIG). The launcher sets this between fork and exec. It
+  has only one thread, so that a fork is safe and the end of the thread is the end of the process.
 
-Without prctl (macOS) the pipe and the search for child processes have to suffice; the worker then finds orphans by the
-mark in their environment.
+macOS has no prctl. There, only the pipe and the search for child processes are available, and the worker finds the
+remaining processes by the mark in their environment.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ TERMINATE = b"t"
 KILL = b"k"
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-# Python ignores these two; a program it starts expects the defaults.
+# Python ignores SIGPIPE and SIGXFSZ; the training expects the default handlers.
 _DEFAULTED = (*_HANDLED, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Launcher:
-    """One training, from its start until none of its processes is left."""
+    """One training, from its start until none of its processes runs."""
 
     def __init__(self, command: list[str], stdout: str) -> None:
         self._command = command
@@ -57,7 +58,11 @@ class Launcher:
         os.set_blocking(self._wake_write, False)
 
     def run(self) -> int:
-        """Start the training, wait for its end and kill what is left. Return its wait status; 0 if it is unknown."""
+        """Start the training, wait for its end, and kill its remaining processes.
+
+        Returns:
+            The training's wait status; 0 if it is unknown.
+        """
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in _HANDLED:
             signal.signal(number, lambda *_: None)
@@ -68,7 +73,7 @@ class Launcher:
 
     def _start(self) -> None:
         launcher = os.getpid()
-        # Blocked until the child has the default handlers: a SIGTERM in between would be lost.
+        # Signals are blocked until the child has the default handlers; a SIGTERM before that would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._child = os.fork()
         if self._child == 0:
@@ -94,7 +99,7 @@ class Launcher:
             os._exit(CANNOT_START)
 
     def _wait(self) -> None:
-        """Wait until the training has ended or everything is to be killed."""
+        """Wait until the training has ended, or until the worker has ended or has requested to kill it."""
         while True:
             ready, _, _ = select.select([0, self._wake], [], [])
             if 0 in ready:
@@ -117,7 +122,7 @@ class Launcher:
             os.kill(self._child, signal.SIGTERM)
 
     def _reap(self) -> bool:
-        """Reap every child that has ended. Return whether a child is left."""
+        """Reap every child that has ended. Return whether any child still runs."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -129,7 +134,7 @@ class Launcher:
                 self._status = status
 
     def _kill_all(self) -> None:
-        # Repeated: a process may fork while another one is being killed.
+        # Repeated, since a process may fork while another process is being killed.
         while self._reap():
             for pid in descendants():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -165,14 +170,21 @@ def _processes() -> list[tuple[int, int]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``launcher.py PARENT STDOUT COMMAND…``: the worker's process id, the training's output file, its command."""
+    """Run ``launcher.py PARENT STDOUT COMMAND…``.
+
+    Args:
+        arguments: The worker's process id, the training's output file, and the training's command.
+
+    Returns:
+        Exit status of the training; 128 plus the signal's number if a signal ended it.
+    """
     parent, stdout, *command = arguments
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     if not die_with_parent(int(parent), signal.SIGHUP):
         return CANNOT_START
     status = Launcher(command, stdout).run()
     code = os.waitstatus_to_exitcode(status)
-    with contextlib.suppress(OSError):  # the worker is gone
+    with contextlib.suppress(OSError):  # the worker has ended
         os.write(1, json.dumps({"code": code}).encode())
     return code if code >= 0 else 128 - code
 

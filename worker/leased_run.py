@@ -10,7 +10,7 @@ from worker import clock
 
 
 class StopIntent(IntEnum):
-    """Whether and how a training is to stop, in order of urgency. The intent of a run never becomes less urgent."""
+    """Whether a training has to stop, and how, in order of urgency. The intent of a run never becomes less urgent."""
 
     CONTINUE = 0
     REQUEUE = 1
@@ -20,7 +20,7 @@ class StopIntent(IntEnum):
     CANCEL = 3
     """Stop: a person cancelled the run."""
     DISCARD = 4
-    """Stop at once and report nothing: the run is no longer this worker's."""
+    """Stop at once and report nothing: the backend no longer assigns the run to this worker."""
 
 
 class LeasedRun:
@@ -47,18 +47,18 @@ class LeasedRun:
 
     @property
     def reason(self) -> str:
-        """Reason of the intent; empty while the training is to continue."""
+        """Reason of the intent; empty while the intent is ``CONTINUE``."""
         return self._reason
 
     def request_stop(self, intent: StopIntent, reason: str) -> None:
-        """Set a more urgent intent. An intent that is not more urgent than the present one is ignored."""
+        """Set the intent and its reason, unless the current intent is at least as urgent."""
         with self._lock:
             if intent > self._intent:
                 self._intent, self._reason = intent, reason
                 self._changed.set()
 
     def renew(self, lease_end: float) -> None:
-        """Extend the lease; an earlier end than the present one is ignored."""
+        """Extend the lease, unless it already ends later than ``lease_end``."""
         with self._lock:
             self._lease_end = max(self._lease_end, lease_end)
 

@@ -1,8 +1,9 @@
 """Checks the broker's messages before Celery processes them.
 
-Everybody who reaches the broker can put any message into the queue. Celery terminates a worker over a body that is not
-a list, and receives the same message again after a restart, since it was never acknowledged. A nudge carries no work: a
-valid nudge is passed on as if it had been created here; any other message is acknowledged, dropped and logged.
+Anyone who can reach the broker can put any message into the queue. If a message's body is not a list, Celery terminates
+the worker, and it receives the same message again after a restart, since the message was never acknowledged. A nudge
+contains no data. Therefore a valid nudge is replaced by a newly created one, and any other message is acknowledged,
+dropped and logged.
 
 Celery loads this module by the name that ``worker.app`` gives it.
 """
@@ -33,8 +34,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A message that cannot be decoded raises any exception deep in the transport, which has removed it from the
-        # queue by then. As after a lost connection, the worker reconnects and continues.
+        # A message that cannot be decoded can raise any exception in the transport, after the transport has removed the
+        # message from the queue. The worker then reconnects and continues, as it does after a lost connection.
         self.connection_errors = (Exception,)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], None]:
@@ -51,7 +52,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                     return
             except Exception:
                 log.exception("dropped a message that is not a nudge", message=_excerpt(message))
-            # Otherwise it would be delivered again, even after a restart.
+            # Without an acknowledgement, the message would be delivered again, even after a restart.
             message.ack_log_error(consumer.consumer.logger, self.connection_errors)
 
         return on_message
@@ -62,7 +63,7 @@ def _excerpt(message: Message) -> str:
 
 
 def nudge_problem(message: Message) -> str:
-    """Return why a message is not a nudge; empty if it is one."""
+    """Return the reason why a message is not a valid nudge; an empty string if it is valid."""
     headers, body = message.headers, message.body
     if not isinstance(headers, dict) or headers.get("task") != NUDGE_TASK:
         return "its task is not the nudge task"
@@ -75,14 +76,14 @@ def nudge_problem(message: Message) -> str:
     except (ValueError, TypeError, RecursionError):
         return "its body or its expiry is not a nudge's"
     if args != [] or kwargs != {} or not isinstance(embedded, dict) or any(map(embedded.get, _EMBEDDED)):
-        return "it carries arguments"
+        return "it has arguments"
     if not valid_expiry or headers.get("eta") is not None or headers.get("timelimit") not in (None, [None, None]):
         return "it sets its own times"
     return ""
 
 
 def _sanitize(message: Message) -> None:
-    """Replace everything in a nudge but its expiry with the standard content, whatever the sender wrote."""
+    """Replace the whole content of a nudge except its expiry with standard values."""
     identity = str(uuid.uuid4())
     message.headers = {
         "lang": "py",

@@ -1,4 +1,4 @@
-"""Finds and kills every process that belongs to a training, even in a session of its own or without its parent."""
+"""Finds and kills every process of a training, even if it has its own session or its parent has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORKER_MARK = "DKD_RUN_OWNER"
 
 
 def marked_processes(variable: str, value: str) -> set[psutil.Process]:
-    """Return processes whose environment has ``variable`` = ``value``, except this process and its ancestors."""
+    """Return processes whose environment contains ``variable`` = ``value``, except this process and its ancestors."""
     excluded_pids = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return {
         process
@@ -33,17 +33,17 @@ def descendants_of(pid: int) -> set[psutil.Process]:
 
 
 def running(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """Return the processes that still run. A zombie does not: it only waits for its parent to reap it."""
+    """Return the processes that still run. A zombie has ended: it only waits until its parent reaps it."""
     return {process for process in processes if _is_running(process)}
 
 
 def kill_marked(variable: str, value: str, seen: Iterable[psutil.Process] = (), *, seconds: float) -> set[int]:
-    """Kill the marked processes and those seen earlier until none of them runs.
+    """Kill the marked processes and the processes in ``seen``, repeatedly, until none of them runs.
 
     Args:
         variable: Name of the mark.
         value: Value of the mark.
-        seen: Processes seen earlier: a process that overwrote its environment has lost the mark.
+        seen: Processes recorded earlier. They are needed since a process that overwrote its environment has no mark.
         seconds: Time limit. A process in uninterruptible sleep cannot be killed.
 
     Returns:
@@ -56,7 +56,7 @@ def kill_marked(variable: str, value: str, seen: Iterable[psutil.Process] = (), 
             break
         _kill(remaining)
         psutil.wait_procs(remaining, timeout=0.2)
-        # Searched again: a process may have started another one while it was being killed.
+        # The search is repeated, since a process may have started another process before it was killed.
         remaining = running(marked_processes(variable, value) | seen)
     return {process.pid for process in remaining}
 

@@ -1,4 +1,4 @@
-"""Sends one training's journal to the backend, in order, and repeats what the backend has not accepted."""
+"""Sends the records of one training's journal to the backend in order; repeats records until they are accepted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 _POLL_SECONDS = 0.3
 _FIRST_WAIT = 0.5
-_LONGEST_WAIT = 5.0
-# Records read ahead of the backend's last reply; during a long outage the rest stays in the file.
+_MAX_WAIT = 5.0
+# Maximum number of unaccepted records in memory. During a long outage, further records are not read from the file.
 _READ_AHEAD = 2_000
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 262_144
@@ -30,31 +30,31 @@ _TAIL_LINES = 20
 
 
 class CheckpointSink(Protocol):
-    """Stores checkpoints where other machines find them; ``worker.artifact_transfer.AttemptUpload`` implements it."""
+    """Stores checkpoints for other machines. ``worker.artifact_transfer.AttemptUpload`` implements it."""
 
     def submit(self, event: Checkpointed) -> int:
         """Store a checkpoint in the background. Return a ticket for ``committed``."""
 
     def committed(self, ticket: int, event: Checkpointed) -> Event | None:
-        """Return the event to report for a submitted checkpoint; None while it is being stored."""
+        """Return the event to report for a submitted checkpoint; None while the checkpoint is being stored."""
 
 
 class Reporter:
-    """Follows a journal in its own thread, so that an outage of the backend never delays the end of a training.
+    """Reads and sends a journal in its own thread, so that an outage of the backend never delays a training.
 
-    The journal is on disk before anything is sent, and every record has a number, so that a repeated record changes
-    nothing: after an outage the next batch starts after the last number that the backend accepted.
+    A record is on disk before it is sent. Every record has a number, and the backend ignores a number that it already
+    has. After an outage, the next batch starts after the last number that the backend accepted.
 
     Args:
         api: The backend.
         worker_id: Id of this worker.
-        run: The run; its intent is set if the backend refuses the reports.
+        run: The run. A stop is requested from it if the backend refuses the reports.
         journal: The training's journal.
-        checkpoint_sink: A checkpoint, and the records after it, are not reported before the sink has stored the
-            checkpoint. None if other machines read the folder to which the training writes.
+        checkpoint_sink: Stores each checkpoint. A checkpoint and the records after it are not reported before the sink
+            has stored it. None if other machines can read the folder to which the training writes.
 
     Attributes:
-        final_event: The event with which the training ended; None until it is read.
+        final_event: The training's final event; None before it has been read.
     """
 
     def __init__(
@@ -83,25 +83,25 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name=f"report-{run.claim.run_id}", daemon=True)
 
     def start(self) -> None:
-        """Start to report."""
+        """Start the thread that sends the records."""
         self._thread.start()
 
     def training_ended(self) -> None:
-        """Read the journal to its end, send it and stop: the training writes nothing more."""
+        """Tell the reporter that the training has ended, so that it stops after it has sent the whole journal."""
         self._ended.set()
         self._wake.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` for the reporter's end.
+        """Wait at most ``seconds`` until the reporter has ended.
 
         Returns:
-            Whether it has ended: everything is sent, the backend refuses the reports, or it was abandoned.
+            Whether it has ended, since all records are sent, the backend refuses the reports, or it was abandoned.
         """
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def abandon(self) -> None:
-        """Send nothing more."""
+        """Stop the reporter without sending the remaining records."""
         self._abandoned.set()
         self._wake.set()
 
@@ -112,7 +112,7 @@ class Reporter:
     def _run(self) -> None:
         wait = _FIRST_WAIT
         while not self._abandoned.is_set():
-            # Before reading, so that everything written before the end is read.
+            # Checked before the journal is read, so that all records that were written before the end are read.
             ended = self._ended.is_set()
             try:
                 self._read()
@@ -127,7 +127,7 @@ class Reporter:
                 wait = _FIRST_WAIT
             else:
                 self._pause(wait * random.uniform(0.8, 1.2))
-                wait = min(wait * 2, _LONGEST_WAIT)
+                wait = min(wait * 2, _MAX_WAIT)
 
     def _read(self) -> None:
         while len(self._pending) < _READ_AHEAD:
@@ -154,7 +154,7 @@ class Reporter:
             self._lines.append(event.message)
 
     def _send(self) -> bool:
-        """Send one batch. Return False if the caller is to pause before the next one."""
+        """Send one batch. Return False if the caller has to wait before it sends the next batch."""
         batch = self._next_batch()
         if not batch:
             return False
@@ -178,7 +178,7 @@ class Reporter:
         progress = accepted_seq >= batch[0].seq
         self._accepted_seq = accepted_seq
         if accepted_seq < batch[0].seq - 1:
-            # The backend has lost records that it had accepted, as after a restored backup: send them again.
+            # The backend has lost records that it had accepted, for example by restoring a backup. Send them again.
             self._reader = JournalReader(self._journal)
             self._pending.clear()
         while self._pending and self._pending[0].seq <= accepted_seq:
@@ -199,7 +199,7 @@ class Reporter:
         return batch
 
     def _sendable(self, record: Record) -> Record | None:
-        """Return the record as it is to be sent; None while its checkpoint is on its way to the store."""
+        """Return the record in the form to send; None while its checkpoint is being stored."""
         if self._checkpoint_sink is None or not isinstance(record.event, Checkpointed):
             return record
         event = self._checkpoint_sink.committed(self._tickets[record.seq], record.event)
@@ -219,7 +219,7 @@ def _estimated_size(event: Event) -> int:
     """Return the approximate number of bytes of an event as JSON."""
     if isinstance(event, Metrics):
         return 150 + sum(len(name) + 25 for name in event.values)
-    if isinstance(event, Started | Log):  # long texts, whose characters may take several bytes each
+    if isinstance(event, Started | Log):  # these may contain long texts, with several bytes per character
         return 150 + len(event.model_dump_json())
     return 150
 

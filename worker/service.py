@@ -1,4 +1,4 @@
-"""One worker: its identity, its link to the backend, its supervisor and its heartbeat."""
+"""One worker: its identity, its connection to the backend, its supervisor and its heartbeat."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _KILL_SECONDS = 10.0
 
 
 class WorkerService:
-    """Runs trainings from its start to its end, whatever the state of the broker.
+    """Claims and trains runs between ``start`` and ``close``, whether or not the broker is reachable.
 
     Args:
         settings: The worker's settings.
         identity: Its id and name.
         chores: Called with every heartbeat, for periodic cleaning.
-        connect: Creates a connection to the backend; over HTTP unless given.
+        connect: Creates a connection to the backend; by default an HTTP connection.
 
     Attributes:
         slots: Number of concurrent trainings.
         supervisor: Claims and trains runs.
 
     Raises:
-        DeviceError: The settings require a GPU, and there is none.
+        DeviceError: The settings require a GPU, and there is no GPU.
     """
 
     def __init__(
@@ -75,26 +75,26 @@ class WorkerService:
         )
 
     def start(self) -> None:
-        """Kill processes that an earlier life of this worker left behind, then register and work. Does not wait."""
+        """Kill processes that remain from before a restart of this worker, then start to work. Does not wait."""
         surviving_pids = kill_marked(WORKER_MARK, self._identity.id, seconds=_KILL_SECONDS)
         if surviving_pids:
-            log.error("processes of an earlier life could not be killed", pids=sorted(surviving_pids))
+            log.error("processes from before the restart could not be killed", pids=sorted(surviving_pids))
         self._health_monitor.start()
         self._heartbeat.start()
 
     def begin_shutdown(self) -> None:
-        """Claim nothing more, and have every training write its checkpoint and stop. Does not wait."""
+        """Stop claiming runs, and ask every training to write a checkpoint and end. Does not wait."""
         self.supervisor.begin_shutdown()
 
     def close(self) -> bool:
-        """Shut down and wait until every run is returned to the queue. Return False if that took too long."""
+        """Shut down, and wait until every run is returned to the queue. Return False if the time limit has passed."""
         self.begin_shutdown()
         settings = self._settings
-        # The settings' limits, and the time that killing a training may take.
-        done = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_limit + 30.0)
+        # The limit is the sum of the settings' limits, plus 30 s to kill a training.
+        finished = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_limit + 30.0)
         self._heartbeat.stop()
         self._health_monitor.stop()
-        return done
+        return finished
 
     def _check_health(self) -> Health:
         occupied = self.supervisor.occupied_gpus()
@@ -103,7 +103,7 @@ class WorkerService:
         problems = [disk]
         if not self._settings.share_gpus:
             problems += [
-                f"GPU {gpu.index} is not used: {gpu.foreign} process(es) of somebody else compute on it"
+                f"GPU {gpu.index} is not used: {gpu.foreign} process(es) of somebody else use it"
                 for gpu in gpus
                 if gpu.foreign
             ]

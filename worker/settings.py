@@ -22,7 +22,7 @@ def _home() -> Path:
 
 
 def _processor_count() -> int:
-    if sys.platform == "linux":  # fewer than the machine has in a container or under taskset
+    if sys.platform == "linux":  # in a container or under taskset, only some of the machine's processors are usable
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -30,9 +30,9 @@ def _processor_count() -> int:
 class WorkerSettings(ServiceSettings):
     """Settings that are read once, when the worker starts.
 
-    The client reads the backend's address and token (DKD_API_URL, DKD_WORKER_TOKEN, DKD_WORKER_TOKEN_FILE, or else the
-    files of the stack in the home) each time it connects: a stack that starts together with its worker writes them
-    later.
+    The backend's address and token are not among them: the client reads them each time it connects, from DKD_API_URL,
+    DKD_WORKER_TOKEN and DKD_WORKER_TOKEN_FILE or from the stack's files in the home. A stack that starts together with
+    its worker writes these files after the worker has started.
     """
 
     model_config = SettingsConfigDict(env_prefix="DKD_", frozen=True, extra="ignore")
@@ -121,7 +121,7 @@ class WorkerSettings(ServiceSettings):
 
     @property
     def report_limit(self) -> float:
-        """Seconds for the last reports: longer if the last checkpoint must be in a store before it is reported."""
+        """Seconds for the last reports. The default is longer if the last checkpoint must be uploaded first."""
         return self.report_seconds or (30.0 if self.artifact_url else 5.0)
 
     @property

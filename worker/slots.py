@@ -1,4 +1,4 @@
-"""The slots of a worker: which are free, and the GPU of each."""
+"""The slots of a worker: which of them are free, and which GPU each of them uses."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable
 
 
 class SlotPool:
-    """Slots for trainings, counted from 0. Not thread-safe: callers that share it lock it.
+    """Slots for trainings, counted from 0. Not thread-safe: callers that share a pool must use a lock.
 
-    Slots are distributed over the GPUs in turn: slot 0 is on GPU 0, and slots beyond the number of GPUs share them.
+    With n GPUs, slot s uses GPU s modulo n.
 
     Args:
         count: Number of slots.
         gpus: GPUs of this machine; 0 on a CPU worker.
 
     Attributes:
-        gpus: Number of GPUs that have a slot.
+        gpus: Number of GPUs that have at least one slot.
     """
 
     def __init__(self, count: int, gpus: int = 0) -> None:
@@ -34,39 +34,39 @@ class SlotPool:
         return frozenset(self.gpus_of(slot for slot in self._all if slot not in self._free))
 
     def free_gpus(self, excluded: Collection[int] = ()) -> int:
-        """Return the number of GPUs with a free slot, without the excluded ones."""
+        """Return the number of GPUs that have a free slot and are not excluded."""
         return len(set(self.gpus_of(self._free)).difference(excluded))
 
     def acquire(self, gpus: int, excluded: Collection[int] = ()) -> tuple[int, ...] | None:
-        """Occupy one slot on each of ``gpus`` GPUs, those with the fewest runs; on a CPU worker one slot.
+        """Occupy one slot on each of the ``gpus`` GPUs with the most free slots; on a CPU worker, occupy one slot.
 
         Args:
             gpus: Number of GPUs.
             excluded: GPUs that must not be used.
 
         Returns:
-            The slots, or None if there are not enough; then none is occupied.
+            The slots. None if there are not enough free slots; no slot is occupied then.
         """
         if not self.gpus:
-            chosen = sorted(self._free)[:1]
+            slots = sorted(self._free)[:1]
             required = 1
         else:
             slot_by_gpu = {slot % self.gpus: slot for slot in sorted(self._free, reverse=True)}
             usable = [gpu for gpu in slot_by_gpu if gpu not in excluded]
-            emptiest = sorted(usable, key=lambda gpu: (-self._free_on(gpu), gpu))
-            chosen = [slot_by_gpu[gpu] for gpu in sorted(emptiest[:gpus])]
+            by_free_slots = sorted(usable, key=lambda gpu: (-self._free_on(gpu), gpu))
+            slots = [slot_by_gpu[gpu] for gpu in sorted(by_free_slots[:gpus])]
             required = gpus
-        if len(chosen) < required:
+        if len(slots) < required:
             return None
-        self._free.difference_update(chosen)
-        return tuple(chosen)
+        self._free.difference_update(slots)
+        return tuple(slots)
 
     def release(self, slots: Iterable[int]) -> None:
         """Free the slots."""
         self._free.update(slots)
 
     def gpus_of(self, slots: Iterable[int]) -> tuple[int, ...]:
-        """Return the GPU of each slot; nothing on a CPU worker."""
+        """Return the GPU of each slot; an empty tuple on a CPU worker."""
         return tuple(slot % self.gpus for slot in slots) if self.gpus else ()
 
     def _free_on(self, gpu: int) -> int:

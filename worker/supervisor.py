@@ -1,4 +1,4 @@
-"""Claims runs and supervises each of them to its end, one training process per slot."""
+"""Claims runs, and supervises each of them until it has ended, with one training process per slot."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SHUTDOWN = "the worker is shutting down"
 
 
 class Supervisor:
-    """Claims and trains runs. Shared by Celery's threads, which call ``run_next``, and the heartbeat thread.
+    """Claims and trains runs. Used by Celery's threads, which call ``run_next``, and by the heartbeat thread.
 
     Args:
         api: The backend.
-        config: How this worker trains.
+        config: Configuration of this worker.
     """
 
     def __init__(self, api: WorkerApi, config: SupervisorConfig) -> None:
@@ -36,11 +36,12 @@ class Supervisor:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._slots = SlotPool(config.slots, config.gpus)
-        # Held during a claim: the request states how many GPUs are free, and no other claim may take them before the
-        # reply.
+        # Held during a claim. The request contains the number of free GPUs, and no other claim may occupy them before
+        # the reply arrives.
         self._claiming = threading.Lock()
         self._unanswered_key: str | None = None
-        # By run and attempt: while the end of one attempt is not reported yet, this worker may get the next attempt.
+        # The key contains the attempt, since this worker may get a run's next attempt before it has reported the end of
+        # the previous one.
         self._leased: dict[tuple[str, int], LeasedRun] = {}
         self._registered = False
         self._shutting_down = threading.Event()
@@ -49,14 +50,14 @@ class Supervisor:
         self._runner = AttemptRunner(api, config, self._backoff, self._shutting_down)
 
     def set_registered(self, registered: bool) -> None:
-        """Set whether the backend has registered this worker; nothing is claimed otherwise."""
+        """Set whether this worker is registered at the backend. It claims runs only while it is registered."""
         self._registered = registered
 
     def run_next(self) -> int:
-        """Claim and train runs one after another until nothing is eligible or no slot is free.
+        """Claim and train runs one after another until no run is eligible or no slot is free.
 
         Returns:
-            The number of runs.
+            The number of trained runs.
         """
         runs = 0
         with self._lock:
@@ -77,15 +78,15 @@ class Supervisor:
         return runs
 
     def start_claiming(self, eligible: int) -> None:
-        """Start threads that claim ``eligible`` runs, as far as slots are free: the broker's nudge may never arrive."""
+        """Start one thread per eligible run, at most one per free slot, since the broker's nudge may never arrive."""
         with self._lock:
-            # A claim without a reply may have been granted, and the run then waits for this worker alone.
+            # The backend may have granted a claim whose reply was lost; no other worker can then claim that run.
             count = min(max(eligible, int(self._unanswered_key is not None)), self._slots.free)
         for _ in range(count):
             threading.Thread(target=self.run_next, name="run-next", daemon=True).start()
 
     def holdings(self) -> list[LeaseRenewal]:
-        """Return the runs to name in a heartbeat."""
+        """Return the runs whose leases the next heartbeat renews."""
         with self._lock:
             return [run.holding for run in self._leased.values()]
 
@@ -95,7 +96,7 @@ class Supervisor:
             return self._slots.occupied_gpus
 
     def problems(self) -> list[str]:
-        """Return sentences for a person about what keeps this worker from claiming."""
+        """Return sentences for a person about the reasons why this worker does not claim runs."""
         problem = self._backoff.problem()
         return [problem] if problem else []
 
@@ -122,7 +123,7 @@ class Supervisor:
                 run.request_stop(StopIntent.REQUEUE, "paused")
 
     def begin_shutdown(self) -> None:
-        """Claim nothing more, and return every run to the queue with a checkpoint. Does not wait."""
+        """Stop claiming runs, and request that every run returns to the queue with a checkpoint. Does not wait."""
         with self._lock:
             self._shutting_down.set()
             leased = list(self._leased.values())
@@ -130,12 +131,12 @@ class Supervisor:
             run.request_stop(StopIntent.REQUEUE, _SHUTDOWN)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until no run is left, at most ``seconds``. Return whether none is left."""
+        """Wait at most ``seconds`` until no thread claims or trains runs. Return whether that is so."""
         with self._idle:
             return self._idle.wait_for(lambda: self._active_threads == 0, seconds)
 
     def _claim(self) -> tuple[LeasedRun, tuple[int, ...]] | None:
-        """Claim a run. Return it with its slots, or None if there is no run, slot or GPU for it now."""
+        """Claim a run. Return it with its slots; None if no run is eligible, or if no slot or GPU is free."""
         with self._claiming:
             with self._lock:
                 may_claim = (
@@ -161,13 +162,13 @@ class Supervisor:
             return None if claim is None else self._lease(claim, sent_at, excluded)
 
     def _excluded_gpus(self, occupied: frozenset[int]) -> frozenset[int]:
-        """Return the GPUs that are not used because a process of somebody else computes on them."""
+        """Return the GPUs that are not used, since a process of somebody else uses them."""
         if self._config.gpu_guard is None or self._config.share_gpus:
             return frozenset()
         return self._config.gpu_guard.in_foreign_use(occupied)
 
     def _send_claim(self, request: ClaimRequest) -> Claim | None:
-        """Send a claim. A claim whose reply is lost is repeated with the same key and then returns the same run."""
+        """Send a claim. If its reply is lost, the next claim has the same key, and the backend returns the same run."""
         self._unanswered_key = request.key
         try:
             claim = self._api.claim(self._config.worker_id, request)
@@ -189,9 +190,9 @@ class Supervisor:
             slots = self._slots.acquire(claim.gpus, excluded)
             self._leased[claim.run_id, claim.attempt] = run
             shutting_down = self._shutting_down.is_set()
-        if shutting_down:  # began while the claim was on its way
+        if shutting_down:  # the shutdown began during the claim
             run.request_stop(StopIntent.REQUEUE, _SHUTDOWN)
-        elif slots is None:  # granted to a claim whose reply was lost, and somebody else has taken the GPUs since
+        elif slots is None:  # the first reply to this claim was lost, and another process now uses the GPUs
             self._backoff.start(f"fewer than {claim.gpus} GPUs are free")
             run.request_stop(StopIntent.REQUEUE, f"the worker no longer has {claim.gpus} free GPUs")
         return run, slots or ()

@@ -1,4 +1,4 @@
-"""Monitors one training until it has ended: by itself, on a stop request, or before its lease ends."""
+"""Monitors one training until it has ended, and stops it on request or before its lease ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class TimeLimits:
     """Time limits of a training, in seconds.
 
     Attributes:
-        grace: From a stop request, for the training to write a checkpoint, until it is killed.
-        margin: Between the end of the training and the end of its lease.
-        linger: From the training's final event until its process is killed.
-        report: For the last reports of a worker that shuts down.
-        gpu: From the end of a training, for the driver to free its GPU memory.
-        store: For uploading a trained run's files to a store that is not a folder.
+        grace: Time after a stop request in which the training can write a checkpoint before it is killed.
+        margin: Minimum time between the end of the training and the end of its lease.
+        linger: Time after the training's final event before its process is killed.
+        report: Time for the last reports of a worker that shuts down.
+        gpu: Time for the driver to free the GPU memory after the end of a training.
+        store: Time for the upload of a trained run's files to a store that is not a folder.
     """
 
     grace: float = 30.0
@@ -40,12 +40,12 @@ class TimeLimits:
 def monitor_training(
     process: TrainingProcess, run: LeasedRun, reporter: Reporter, limits: TimeLimits
 ) -> tuple[ProcessExit, set[int]]:
-    """Wait until the training has ended, stop it if necessary, and kill whatever it leaves behind.
+    """Wait until the training has ended, stop it if necessary, and kill its remaining processes.
 
-    Nothing here waits for the backend: a training whose lease cannot be renewed is stopped in time.
+    This function never waits for the backend, so that a training whose lease cannot be renewed is stopped in time.
 
     Returns:
-        How the training's process ended, and the ids of processes that could not be killed.
+        Exit status or signal of the training's process, and the ids of processes that could not be killed.
     """
     limits = limits.within(run.claim.lease_seconds)
     stop_sent_at: float | None = None

@@ -1,4 +1,4 @@
-"""One training as a process: start it through the launcher, ask it to stop, kill everything it started."""
+"""The process of one training: started by the launcher, stopped on request, and killed with its descendants."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from worker.process_tree import RUN_MARK, descendants_of, kill_marked, running
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
-# Interval at which the launcher's descendants are recorded, in case the launcher itself is killed.
+# Interval between two recordings of the launcher's descendants, which are needed if the launcher itself is killed.
 _SCAN_SECONDS = 2.0
-# Time for the launcher to kill everything before the worker does it itself.
+# Time in which the launcher can kill the training's processes before the worker kills them.
 _LAUNCHER_SECONDS = 5.0
 _KILL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """How a training's process ended.
+    """The end of a training's process.
 
     Attributes:
-        code: Exit status; None if a signal ended it or the status is unknown.
-        signal: Number of the signal; None if no signal ended it or the signal is unknown.
-        out_of_memory: Whether the system killed some process for lack of memory meanwhile: a hint, not a proof.
+        code: Exit status; None if a signal ended the process or the status is unknown.
+        signal: Number of the signal that ended the process; None if there was no signal or it is unknown.
+        out_of_memory: Whether the system killed any process for lack of memory during the training. That process need
+            not be the training's.
     """
 
     code: int | None = None
@@ -54,10 +55,10 @@ class ProcessExit:
 
 
 class TrainingProcess:
-    """A started training. Only the thread that supervises it calls the methods.
+    """A started training. Not thread-safe: only the thread that supervises the training may call the methods.
 
     Attributes:
-        seen_pids: Ids of all its processes that were ever seen.
+        seen_pids: Ids of all recorded processes of the training.
 
     Args:
         launcher: The launcher's process.
@@ -79,7 +80,7 @@ class TrainingProcess:
         return self._launcher.pid
 
     def poll(self) -> ProcessExit | None:
-        """Return how the training ended; None while it runs."""
+        """Return the training's exit status or signal; None while the training runs."""
         if self._exit is not None:
             return self._exit
         if self._launcher.poll() is None:
@@ -94,19 +95,19 @@ class TrainingProcess:
         self._send(TERMINATE)
 
     def kill(self) -> set[int]:
-        """Kill the training and everything it started, and check that nothing is left.
+        """Kill all processes of the training, and check that none of them still runs.
 
-        Call it also after the training has ended by itself.
+        To be called even if the training has ended by itself, since its child processes may still run.
 
         Returns:
-            Ids of processes that could not be killed: those in uninterruptible sleep or of another user.
+            Ids of processes that could not be killed, since they are in uninterruptible sleep or of another user.
         """
         if self._launcher.poll() is None:
             self._scan()
             self._send(KILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._launcher.wait(_LAUNCHER_SECONDS)
-        # The launcher has the mark too: a launcher that hangs is killed here.
+        # The launcher has the mark too, so that a launcher that hangs is killed here.
         surviving_pids = kill_marked(RUN_MARK, self._token, running(self._seen), seconds=_KILL_SECONDS)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._launcher.wait(_LAUNCHER_SECONDS)
@@ -143,8 +144,8 @@ class TrainingProcess:
 class ProcessSpawner:
     """Starts all trainings from one permanent thread.
 
-    The kernel sends a child its parent-death signal when the *thread* that started it ends. Threads of Celery's pool
-    and of the heartbeat come and go; this thread lives as long as the worker.
+    The kernel sends a child its parent-death signal when the *thread* that started the child ends. Threads of Celery's
+    pool and of the heartbeat may end at any time; this thread ends only with the worker.
     """
 
     def __init__(self) -> None:
@@ -158,8 +159,8 @@ class ProcessSpawner:
         Args:
             command: The program and its arguments.
             environment: The complete environment.
-            stdout: File to append the training's output to.
-            stderr: File to append the errors of the training and of the launcher to.
+            stdout: File to which the training's standard output is appended.
+            stderr: File to which the standard error of the training and of the launcher is appended.
 
         Raises:
             OSError: The launcher cannot be started, or a file cannot be opened.
@@ -177,7 +178,8 @@ class ProcessSpawner:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                # Ctrl-C in the terminal then reaches the worker alone, which stops the training in order.
+                # With its own session, the launcher does not get Ctrl-C from the terminal. The worker gets it and stops
+                # the training in an orderly way.
                 start_new_session=True,
             )
         return TrainingProcess(launcher, token)

@@ -1,1 +1,1 @@
-"""What every request passes: access, limits of bodies and rates, errors, pages."""
+"""Code that every request passes through: access control, limits of bodies and connections, errors, pagination."""

@@ -17,12 +17,12 @@ class Limit:
     """Limits of a request body.
 
     Attributes:
-        bytes: its greatest length.
-        json: bounds of its content; None if the body is not JSON.
-        typed: pydantic parses the JSON straight into a model whose fields are all bounded, so only the number of its
-            values is checked before.
-        long: the work may take seconds; it stops if the client closes its connection.
-        streamed: the body is written to disk as it arrives, so the time it may take grows with its size.
+        bytes: Maximum length.
+        json: Bounds of the content; None if the body is not JSON.
+        typed: The JSON is parsed directly into a model whose fields are all bounded, so only the number of values is
+            checked beforehand.
+        long: Answering may take seconds; the work stops if the client closes its connection.
+        streamed: The body is written to disk as it arrives, so its time limit grows with its size.
     """
 
     bytes: int
@@ -35,14 +35,14 @@ class Limit:
         """Return the seconds a body may have taken once ``received`` bytes of it have arrived.
 
         Args:
-            received: bytes.
-            base_seconds: the time that any body may take, whatever its size.
+            received: Number of bytes.
+            base_seconds: Time limit of a body that is not streamed.
         """
         return base_seconds + (received / _SLOWEST_BYTES_PER_SECOND if self.streamed else 0.0)
 
 
 def limits(settings: Settings) -> dict[str, Limit]:
-    """Return the limits by path below ``/api/v1``. A route with a body that is missing here fails at its first use."""
+    """Return the limits by path below ``/api/v1``. A route with a body that is not listed fails at its first use."""
     small = Limit(16 * _KIB, JsonBounds(depth=4, values=1000, items=1000))
     spec = Limit(settings.max_body_bytes)
     log = JsonBounds(depth=4, values=2000, items=1000, any_text=True)

@@ -44,7 +44,7 @@ _IDS: dict[str, tuple[str, re.Pattern[str]]] = {
     "sha256": ("upload", re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")),
     "key": ("experiment", re.compile(_NAME, re.DOTALL)),
 }
-"""For each path parameter: the kind of thing it names, and the pattern of its values."""
+"""For each path parameter: the kind of object that it names, and the pattern of its values."""
 _INVALID_CHARACTERS = frozenset("\0\ufffd")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CHECKED_HEADERS = ("idempotency-key", "last-event-id", "if-range", "range")
@@ -53,17 +53,17 @@ _client_gone: ContextVar[threading.Event | None] = ContextVar("client_gone", def
 
 
 class ClientGoneError(Exception):
-    """The client has closed its connection, so nobody will read the answer."""
+    """The client has closed its connection and cannot receive the response."""
 
 
 def check_client_waits() -> None:
     """Stop long work whose client has gone. Long work calls this from time to time.
 
     Raises:
-        ClientGoneError: the client has closed its connection.
+        ClientGoneError: The client has closed its connection.
     """
-    gone = _client_gone.get()
-    if gone is not None and gone.is_set():
+    disconnected = _client_gone.get()
+    if disconnected is not None and disconnected.is_set():
         raise ClientGoneError
 
 
@@ -71,7 +71,7 @@ class BoundedRequest(Request):
     """A request whose body has been read within its limits.
 
     Attributes:
-        data: the JSON body as plain data; None if there is no body, or it is not JSON.
+        data: The JSON body as plain data; None if there is no body, or it is not JSON.
     """
 
     data: Any = None
@@ -87,7 +87,7 @@ class BoundedRoute(APIRoute):
         return self.bounded(super().get_route_handler())
 
     def bounded(self, inner: Handler) -> Handler:
-        """Return ``inner`` behind the checks."""
+        """Return a handler that makes the checks and then calls ``inner``."""
         needed = _scopes(self.dependant)
         takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
         checks = [(name, *_IDS[name]) for name in self.param_convertors]
@@ -111,7 +111,7 @@ class BoundedRoute(APIRoute):
                 bounded = await _read(request, limit)
                 return await (_watch_client(bounded, inner) if limit.long else inner(bounded))
             except ClientDisconnect:  # before the whole body arrived
-                return Response(status_code=400)  # nobody reads it
+                return Response(status_code=400)  # the client has disconnected and does not receive it
 
         return handle
 
@@ -131,8 +131,8 @@ def _check_texts(request: Request, checks: list[Any]) -> None:
         raise not_found(checks[0][1], request.path_params[checks[0][0]])
     query: bytes = request.scope["query_string"]
     if query and (b"%" in query or not query.isascii()):
-        plain = unquote_to_bytes(query.replace(b"+", b" "))
-        if b"\0" in plain or not _is_text(plain):
+        decoded_query = unquote_to_bytes(query.replace(b"+", b" "))
+        if b"\0" in decoded_query or not _is_text(decoded_query):
             parameters = request.query_params.multi_items()
             raise _not_text(*(name for name, value in parameters if _INVALID_CHARACTERS & {*name, *value}))
     for name in _CHECKED_HEADERS:
@@ -155,7 +155,7 @@ def _is_text(raw: bytes) -> bool:
 
 
 async def _read(request: Request, limit: Limit) -> BoundedRequest:
-    """Return the request with its body read and checked; a streamed body is only bounded.
+    """Return the request with its body read and checked; a streamed body is not read, only limited.
 
     Raises:
         ApiError: 413 above the limit, before reading if Content-Length announces it; 408 if the body does not arrive in
@@ -214,7 +214,7 @@ async def _watch_client(request: BoundedRequest, inner: Callable[[Request], Awai
     try:
         return await inner(request)
     except ClientGoneError:
-        return Response(status_code=400)  # nobody reads it
+        return Response(status_code=400)  # the client has disconnected and does not receive it
     finally:
         watching.cancel()
         _client_gone.reset(token)

@@ -1,8 +1,8 @@
 """Limits of time and number for the connections of the server.
 
-uvicorn closes a connection that is idle after an answer. It keeps a connection that has sent nothing, a request head
-that never ends, and the rest of a body that no route reads. Once the process has no file descriptor left, it refuses
-every client.
+uvicorn closes a connection that is idle after an answer. It keeps a connection that has sent nothing, that sends a
+request head without end, or that sends a body which no route reads. Once the process has no file descriptor left, it
+refuses every client.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_SECONDS = 15.0
-"""For the head of a request, from its first byte; and for a new connection to send its first byte."""
+"""Time limit of a request's head, counted from its first byte, and of the wait for a new connection's first byte."""
 REST_SECONDS = 15.0
-"""For the rest of a request that has already been answered."""
+"""Time limit for receiving the remaining body of a request that has already been answered."""
 HEAD_BYTES = 64 * 1024
 SPARE_DESCRIPTORS = 256
-"""Kept free for files, the broker, and the connections of the database, each of which has three files open."""
+"""File descriptors reserved for files, the broker and database connections; such a connection has three files open."""
 _SWEEP_SECONDS = 1.0
 
 
@@ -38,12 +38,12 @@ def max_connections() -> int:
     return max(limit - SPARE_DESCRIPTORS, limit // 2)
 
 
-class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with limits of time and size for a head, and of number for all connections.
+class LimitedConnection(HttpToolsProtocol):
+    """A connection of uvicorn with limits: of time and size for a request's head, and of the number of connections.
 
     Attributes:
-        waits_since: time on the event loop's clock since which the server waits for the client; None while the client
-            waits for the server.
+        waits_since: Time on the event loop's clock at which the server began to wait for the client; None while the
+            client waits for the server.
     """
 
     waits_since: float | None = None
@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection that has waited longest for its client; return whether there was one."""
-        idle = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        idle = [other for other in self.connections if isinstance(other, LimitedConnection) and other is not self]
         waiting = [other for other in idle if other.waits_since is not None and not other.transport.is_closing()]
         if not waiting:
             return False
@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol):
         self.waits_since = self.loop.time()
 
     def overdue(self, now: float) -> bool:
-        """Return whether the client has exceeded its time for a head, or for what it sends after an answer."""
+        """Return whether the client has exceeded its time for a head, or for the data that it sends after an answer."""
         patience = HEAD_SECONDS if self._in_head else REST_SECONDS
         return self.waits_since is not None and now - self.waits_since > patience
 
@@ -99,7 +99,7 @@ class Connection(HttpToolsProtocol):
         self.refuse(400, msg)
 
     def refuse(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        """Answer before a route could, and close the connection."""
+        """Send an error without calling a route, and close the connection."""
         problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
         body = json.dumps(problem | {"errors": []}).encode()
         common = {"content-type": "application/problem+json", "content-length": str(len(body)), "connection": "close"}
@@ -117,7 +117,7 @@ class _Sweeper:
         self._running = False
 
     @classmethod
-    def of(cls, connection: Connection) -> _Sweeper:
+    def of(cls, connection: LimitedConnection) -> _Sweeper:
         state: Any = connection.server_state
         if not hasattr(state, "sweeper"):
             state.sweeper = cls(connection.loop, connection.connections)
@@ -132,7 +132,7 @@ class _Sweeper:
     def _sweep(self) -> None:
         now = self._loop.time()
         for connection in list(self._connections):
-            if isinstance(connection, Connection) and connection.overdue(now):
+            if isinstance(connection, LimitedConnection) and connection.overdue(now):
                 connection.transport.abort()
         self._running = False
         if self._connections:

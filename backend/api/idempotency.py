@@ -17,8 +17,8 @@ class KeyedRequest:
     """A POST with an ``Idempotency-Key``.
 
     Attributes:
-        token_id: id of the token that sent it; equal keys of two tokens are independent.
-        key: the header's value.
+        token_id: Id of the token that sent it; equal keys of two tokens are independent.
+        key: The header's value.
         body_sha256: SHA-256 of the body.
     """
 

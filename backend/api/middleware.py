@@ -15,7 +15,7 @@ from common.origins import address, host_allowed, origin_allowed
 _log = structlog.get_logger(__name__)
 
 
-def _header(scope: Scope, name: bytes) -> str:
+def _header_value(scope: Scope, name: bytes) -> str:
     """Return the first header of that name; empty if absent."""
     return next((value.decode("latin-1") for header, value in scope["headers"] if header == name), "")
 
@@ -29,9 +29,9 @@ class HostCheck:
     the Host only.
 
     Args:
-        app: the application behind this middleware.
-        allowed: host names that a request may be addressed to; ``*`` for any.
-        origins: other origins whose pages may call this API, such as ``https://lab.example`` behind a proxy with TLS.
+        app: The application behind this middleware.
+        allowed: Host names that a request may be addressed to; ``*`` for any.
+        origins: Other origins whose pages may call this API, such as ``https://lab.example`` behind a proxy with TLS.
     """
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str], origins: Iterable[str] = ()) -> None:
@@ -41,7 +41,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            authority, origin = _header(scope, b"host"), _header(scope, b"origin")
+            authority, origin = _header_value(scope, b"host"), _header_value(scope, b"origin")
             target = address(authority, scope["scheme"])
             host = target.host if target else ""
             if "*" not in self._allowed and not host_allowed(host, self._allowed):
@@ -94,9 +94,9 @@ class SecurityHeaders:
 
 
 class AccessLog:
-    """Writes one log line per request; requests that workers and probes repeat every few seconds at level debug.
+    """Writes one log line per request, at level debug if workers or probes repeat the request every few seconds.
 
-    A stream whose reader has closed it is a request that has ended, not an error.
+    A client that closes a stream ends its request; this is not logged as an error.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -118,11 +118,11 @@ class AccessLog:
         try:
             await self.app(scope, receive, record_status)
         except BaseExceptionGroup as group:
-            # A client that leaves a stream before its end closes the pipe that the framework writes to.
+            # A client that closes a stream before its end breaks the pipe that the framework writes to.
             if group.split(anyio.BrokenResourceError)[1] is not None:
                 raise
         finally:
             quiet = status < 400 and (scope["method"] == "GET" or scope["path"].startswith("/api/v1/worker/"))
             write = _log.debug if quiet else _log.info
-            took = round(1000 * (time.perf_counter() - began), 1)
-            write("request", method=scope["method"], path=shown_path(scope), status=status, ms=took)
+            milliseconds = round(1000 * (time.perf_counter() - began), 1)
+            write("request", method=scope["method"], path=shown_path(scope), status=status, ms=milliseconds)

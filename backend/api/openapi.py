@@ -15,7 +15,7 @@ from core.protocol.submissions import MAX_EXPERIMENTS
 from core.specs import ExperimentSpec, SweepSpec
 
 _SCHEMAS = "#/components/schemas/"
-_SENT = "-Input"
+_REQUEST_SUFFIX = "-Input"
 """Suffix of the names of request schemas, as FastAPI writes it."""
 _SPEC: dict[str, Any] = {
     "dataset": "digits",
@@ -31,9 +31,9 @@ def _body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 
-SPEC_BODY = _body({"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"}, {"name": "digits", **_SPEC})
+SPEC_BODY = _body({"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_REQUEST_SUFFIX}"}, {"name": "digits", **_SPEC})
 SWEEP_BODY = _body(
-    {"$ref": f"{_SCHEMAS}{SweepSpec.__name__}{_SENT}"},
+    {"$ref": f"{_SCHEMAS}{SweepSpec.__name__}{_REQUEST_SUFFIX}"},
     {
         "name": "beta",
         "experiment": _SPEC,
@@ -51,7 +51,7 @@ BULK_BODY = _body(
                 "type": "array",
                 "minItems": 1,
                 "maxItems": MAX_EXPERIMENTS,
-                "items": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_SENT}"},
+                "items": {"$ref": f"{_SCHEMAS}{ExperimentSpec.__name__}{_REQUEST_SUFFIX}"},
             }
         },
     },
@@ -125,8 +125,8 @@ def _with_problems(description: dict[str, Any]) -> dict[str, Any]:
         schemas.pop(name, None)
     _add(schemas, ProblemDetails, "")
     # The request forms, in which few fields are required; answers have every field.
-    _add(schemas, ExperimentSpec, _SENT)
-    _add(schemas, SweepSpec, _SENT)
+    _add(schemas, ExperimentSpec, _REQUEST_SUFFIX)
+    _add(schemas, SweepSpec, _REQUEST_SUFFIX)
     for path, operations in description["paths"].items():
         for operation in operations.values():
             _describe(path, operation)
@@ -169,6 +169,6 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
 def _problem(code: str) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": {"$ref": _SCHEMAS + ProblemDetails.__name__}}
     if code in _PROBLEMS:
-        about = {"type": "about:blank", "title": HTTPStatus(int(code)).phrase, "status": int(code)}
-        content["example"] = {**about, "errors": [], **_PROBLEMS[code]}
+        common = {"type": "about:blank", "title": HTTPStatus(int(code)).phrase, "status": int(code)}
+        content["example"] = {**common, "errors": [], **_PROBLEMS[code]}
     return content

@@ -29,11 +29,11 @@ class SortOrder:
     """A sort order of rows.
 
     Attributes:
-        name: its name in requests; a cursor is valid for one sort order only.
-        by: the sort column, never NULL; None to sort by id alone.
-        row_id: the id column, which breaks ties.
-        kind: type of the values of ``by``.
-        descending: greatest first.
+        name: Its name in requests; a cursor is valid for one sort order only.
+        by: The sort column, never NULL; None to sort by id alone.
+        row_id: The id column, which breaks ties.
+        kind: Type of the values of ``by``.
+        descending: Greatest first.
     """
 
     name: str
@@ -53,8 +53,8 @@ class SortOrder:
         """Return the cursor of a row.
 
         Args:
-            value: the row's value of ``by``.
-            row_id: the row's id.
+            value: The row's value of ``by``.
+            row_id: The row's id.
         """
         json_value = value.isoformat() if isinstance(value, datetime) else value
         text = json.dumps([self.name, json_value, row_id], separators=(",", ":"))
@@ -62,10 +62,10 @@ class SortOrder:
 
     def _after(self, cursor: str) -> ColumnElement[bool]:
         value, row_id = self._read(cursor)
-        beyond = self.row_id < row_id if self.descending else self.row_id > row_id
+        id_condition = self.row_id < row_id if self.descending else self.row_id > row_id
         if self.by is None:
-            return beyond
-        return or_(self.by < value if self.descending else self.by > value, and_(self.by == value, beyond))
+            return id_condition
+        return or_(self.by < value if self.descending else self.by > value, and_(self.by == value, id_condition))
 
     def _read(self, cursor: str) -> tuple[Any, str]:
         """Return the sort value and the row id of a cursor.
@@ -85,10 +85,10 @@ class SortOrder:
                 value = value.astimezone(UTC)
             elif self.kind is float:
                 value = float(value)
-            fits = self.by is None or (isinstance(value, self.kind) and not isinstance(value, bool))
+            valid_type = self.by is None or (isinstance(value, self.kind) and not isinstance(value, bool))
         except (binascii.Error, UnicodeError, ValueError, TypeError, OverflowError):
             raise _invalid_cursor() from None
-        if not fits or name != self.name or not isinstance(row_id, str) or not _ID.fullmatch(row_id):
+        if not valid_type or name != self.name or not isinstance(row_id, str) or not _ID.fullmatch(row_id):
             raise _invalid_cursor()
         return value, row_id
 

@@ -25,10 +25,10 @@ from common.input_bounds import first_problems
 
 
 class ProtocolRequest(Request):
-    """A request of a worker, with what an endpoint needs to answer it.
+    """A worker's request, with the objects that an endpoint uses to answer it.
 
     Attributes:
-        principal: the token that the request came with.
+        principal: Principal of the request's token.
     """
 
     def __init__(self, scope: Scope, principal: Principal) -> None:
@@ -71,7 +71,11 @@ class ProtocolRoute(BoundedRoute):
 
 
 def _validate(body_type: TypeAdapter[Any], raw: bytes) -> Any:
-    """Parse and validate a body in one go. Raises RequestValidationError with the path of every problem."""
+    """Parse and validate a body in one step.
+
+    Raises:
+        RequestValidationError: The body is not valid; the error has the path of every problem.
+    """
     try:
         return body_type.validate_json(raw)
     except ValidationError as error:

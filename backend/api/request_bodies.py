@@ -23,15 +23,15 @@ class Body:
 
 
 async def read_body(request: Request, _: Annotated[Principal, submits]) -> Body:
-    """The body that the route's bounds have read."""
+    """Return the body, which the route has read within its limits."""
     raw = await request.body()
     if not raw:
         raise SpecError([Problem("", "the body is not JSON: it is empty")])
     return Body(await request.json(), hashlib.sha256(raw).hexdigest())
 
 
-# The spec is judged by ``parse_experiment``, as in the command line and the form, so that every path and sentence is
-# the same in all three; the framework only reads the bytes.
+# ``parse_experiment`` validates the spec, as in the command line and in the form, so that all three report the same
+# paths and messages; the framework only reads the bytes.
 BodyDep = Annotated[Body, Depends(read_body)]
 KeyDep = Annotated[
     str | None,
@@ -39,6 +39,6 @@ KeyDep = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=KEY_LENGTH,
-        description="Any text of your own; the same request sent again with it makes nothing new.",
+        description="Any text that the client chooses. Repeating a request with the same key creates nothing twice.",
     ),
 ]

@@ -13,7 +13,7 @@ async def refuse_unknown(request: Request) -> None:
     """Refuse unknown query parameters: if a misspelt filter were ignored, the list would show the wrong rows.
 
     Raises:
-        RequestValidationError: one problem per unknown parameter.
+        RequestValidationError: One problem per unknown parameter.
     """
     if request.scope["query_string"]:
         route: APIRoute = request.scope["route"]

@@ -1,1 +1,1 @@
-"""Files: what runs leave behind, and uploaded weights of teachers."""
+"""Files that runs have written, and uploaded weights of teachers."""

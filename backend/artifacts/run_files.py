@@ -31,13 +31,13 @@ class StoredFile:
     """A file of a run.
 
     Attributes:
-        id: hash of attempt and name; downloads use it.
-        attempt: number of the attempt that wrote it.
-        name: path within the folder of that attempt.
-        size: bytes.
-        location: where the store has it; for the store alone.
-        path: on this machine; None if the store is a bucket.
-        sha256: empty if the store does not record it.
+        id: Hash of attempt and name, which a download's address contains.
+        attempt: Number of the attempt that wrote the file.
+        name: Path within the folder of that attempt.
+        size: Size in bytes.
+        location: Address of the file in the store; only the store reads it.
+        path: Path on this machine; None if the store is a bucket.
+        sha256: SHA-256 of the content; empty if the store does not record it.
     """
 
     id: str
@@ -55,9 +55,9 @@ class StoredItem:
 
     Attributes:
         kind: ``attempt``, ``upload`` or ``other``.
-        name: run id and attempt folder (``ID/attempt-1``), or the name of the file.
-        size: bytes.
-        modified: modification time of its newest file, seconds since 1970.
+        name: Run id and attempt folder (``ID/attempt-1``), or the name of the file.
+        size: Size in bytes.
+        modified: Modification time of its newest file, in seconds since 1970.
     """
 
     kind: str
@@ -67,10 +67,10 @@ class StoredItem:
 
 
 class Store(Protocol):
-    """The place of artifacts: ``runs/ID/attempt-N/…`` and ``uploads/SHA256.safetensors``.
+    """A store of artifacts: ``runs/ID/attempt-N/…`` and ``uploads/SHA256.safetensors``.
 
     Attributes:
-        upload_lock: held by this process while it compares uploaded files with the rows of the database.
+        upload_lock: Held by this process while it compares uploaded files with the rows of the database.
     """
 
     upload_lock: threading.Lock
@@ -88,7 +88,7 @@ class Store(Protocol):
         ...
 
     def new_file(self) -> Path:
-        """Create an empty file on this machine, which an upload is received into."""
+        """Create an empty file on this machine, to which a received upload is written."""
         ...
 
     def add_upload(self, path: Path, sha256: str) -> None:
@@ -99,7 +99,7 @@ class Store(Protocol):
         """Return whether the file of an upload exists.
 
         Raises:
-            OSError: the store does not answer.
+            OSError: The store does not answer.
         """
         ...
 
@@ -115,18 +115,18 @@ class Store(Protocol):
         """Remove an item.
 
         Raises:
-            OSError: the item cannot be removed.
+            OSError: The item cannot be removed.
         """
         ...
 
 
-def open_store(where: Path | str) -> Store:
+def open_store(address: Path | str) -> Store:
     """Return the store of ``Settings.artifacts``.
 
     Raises:
-        StoreError: the address is not usable.
+        StoreError: The address is not usable.
     """
-    return FolderStore(where) if isinstance(where, Path) else RemoteStore(where)
+    return FolderStore(address) if isinstance(address, Path) else RemoteStore(address)
 
 
 class FolderStore:
@@ -172,7 +172,8 @@ class FolderStore:
         return Path(name)
 
     def add_upload(self, path: Path, sha256: str) -> None:
-        # The temporary name begins as those of ``new_file`` do, so that one that a crash leaves is removed likewise.
+        # The temporary name begins like those of ``new_file``, so that garbage collection also removes a file that a
+        # crash left.
         temporary = path.with_name(f"{path.name}.link")
         with atomic_path(self.root / upload_key(sha256), temporary=temporary) as link:
             try:

@@ -32,8 +32,8 @@ class Contents:
     """The content of a file.
 
     Attributes:
-        tensors: number of tensors.
-        parameters: number of elements of all tensors.
+        tensors: Number of tensors.
+        parameters: Number of elements of all tensors.
     """
 
     tensors: int
@@ -44,7 +44,7 @@ def inspect(path: Path) -> Contents:
     """Check a file's header against its length.
 
     Raises:
-        NotSafetensorsError: the file is not a valid safetensors file.
+        NotSafetensorsError: The file is not a valid safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -58,8 +58,8 @@ def inspect(path: Path) -> Contents:
         raise NotSafetensorsError(f"its header is not valid: {error.message}") from None
     if not isinstance(header, dict):
         raise NotSafetensorsError("its header is not a JSON object")
-    about = header.get("__metadata__", {})
-    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise NotSafetensorsError("its __metadata__ does not map names to texts")
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if not tensors:

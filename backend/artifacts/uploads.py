@@ -51,12 +51,12 @@ def check(path: Path, sha256: str) -> Received:
 
 
 def add(database: Database, store: Store, received: Received, name: str, submitted_by: str) -> Upload:
-    """Move a received file into the store and record it under a name. Repeating changes nothing.
+    """Move a received file into the store and record it under a name. Repeating the call changes nothing.
 
     Raises:
-        ApiError: 409 if another file has the name, this file has another name, or other requests delete the file again
-            and again meanwhile.
-        OSError: the store does not accept the file.
+        ApiError: 409 if another file has the name, this file has another name, or other requests repeatedly delete the
+            file meanwhile.
+        OSError: The store does not accept the file.
     """
     with database.read() as session:
         refuse_conflict(session, received.sha256, name)
@@ -93,7 +93,7 @@ def remove_file(database: Database, store: Store, sha256: str, remove: Callable[
 
 @contextmanager
 def _exclusive(database: Database, store: Store) -> Iterator[None]:
-    """Prevent other requests, in any replica of the backend, from adding an upload or removing the file of one.
+    """Prevent other requests, in any replica of the backend, from adding an upload or removing an upload's file.
 
     Otherwise a file that was just recorded again could be removed between the change of its row and of the file.
     """
@@ -107,7 +107,7 @@ def _exclusive(database: Database, store: Store) -> Iterator[None]:
 
 
 def record(session: Session, received: Received, name: str, submitted_by: str) -> Upload:
-    """Record a stored file under a name. Repeating changes nothing.
+    """Record a stored file under a name. Repeating the call changes nothing.
 
     Raises:
         ApiError: 409 if another file has the name, or this file has another name.
@@ -127,7 +127,11 @@ def record(session: Session, received: Received, name: str, submitted_by: str) -
 
 
 def refuse_conflict(session: Session, sha256: str, name: str) -> None:
-    """Raise ApiError 409 if another file has the name, or this file has another name."""
+    """Refuse a name that another file has, or a file that has another name.
+
+    Raises:
+        ApiError: 409 in both cases.
+    """
     for row in session.scalars(
         select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == sha256))
     ):
@@ -141,9 +145,9 @@ def find(session: Session, key: str, *, locked: bool = False) -> models.Upload |
     """Return an upload by name, or else by SHA-256.
 
     Args:
-        session: of the caller's transaction.
-        key: name or SHA-256.
-        locked: lock the row against ``delete``; for a transaction that writes a run which needs the upload.
+        session: Session of the caller's transaction.
+        key: Name or SHA-256.
+        locked: Lock the row against ``delete``, for a transaction that writes a run which uses the upload.
     """
     query = select(models.Upload).where((models.Upload.name == key) | (models.Upload.sha256 == key.lower()))
     if locked:
@@ -172,10 +176,10 @@ def delete(session: Session, key: str) -> str:
         raise not_found("upload", key)
     # A submission in progress may have read the row already; its runs are visible once the lock is granted.
     session.refresh(upload, with_for_update=True)
-    waiting = select(models.Run.id, models.Run.spec).where(
+    pending_teachers = select(models.Run.id, models.Run.spec).where(
         models.Run.role == "teacher", models.Run.state.not_in(TERMINAL)
     )
-    for run_id, spec in session.execute(waiting):
+    for run_id, spec in session.execute(pending_teachers):
         if (spec.get("weights") or {}).get("source") == UPLOAD + upload.sha256:
             raise conflict(f"run {run_id} still needs this file; cancel the run first")
     session.delete(upload)
@@ -188,11 +192,11 @@ def resolve_uploads(
     """Replace the name of each upload in the specs by its SHA-256, which distinguishes their teachers.
 
     Args:
-        connection: of the caller's transaction.
-        specs: pairs of a path prefix for problems and a spec.
+        connection: Connection of the caller's transaction.
+        specs: Pairs of a path prefix for problems and a spec.
 
     Raises:
-        SpecError: with the path of each name that no upload has.
+        SpecError: An upload does not exist; each problem has the path of the name in its spec.
     """
 
     @cache  # many specs of one request name one teacher

@@ -1,4 +1,4 @@
-"""Comparisons of methods by what their runs have measured: comparison, overview, claims, table, and these as text."""
+"""Comparisons of methods by measurements of their runs: comparison, overview, claims, table, and their text forms."""
 
 from backend.comparisons.claims import judge
 from backend.comparisons.comparison import compare, sample_of

@@ -1,4 +1,4 @@
-"""The claims of a published paper, judged by the runs of an experiment. ``core.papers`` has the papers and claims."""
+"""Verdicts on the claims of a published paper, from the runs of an experiment. ``core.papers`` defines the claims."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class _JudgedClaim:
     """A claim with the test that decides it, before p is adjusted for the other tests of the report.
 
     Attributes:
-        claim: verdict "cannot tell" until the report's tests are decided.
-        test: the test; ``_UNTESTED`` if there is nothing to test.
-        verdict_if_different: the verdict if the test finds a difference, by its direction.
-        conclusion: appended to the reason then.
+        claim: The claim; its verdict is "cannot tell" until all tests of the report are known.
+        test: The test; ``_UNTESTED`` if there is nothing to test.
+        verdict_if_different: Verdict if the test is significant; it follows from the sign of the difference.
+        conclusion: Text that is appended to the reason if the test is significant.
     """
 
     claim: PaperClaim
@@ -54,13 +54,14 @@ def judge(
     """Judge the claims of a paper, by values of the last epoch.
 
     Args:
-        session: for reading.
-        experiments: read as one; they differ in their seeds alone.
-        options: of these, ``baseline``, the target and ``difference`` are used.
-        paper: name in ``core.papers``; by default the first paper that has claims.
+        session: Session for reading.
+        experiments: Experiments that differ only in their seeds; they are evaluated as one.
+        options: Comparison options; only ``baseline``, the target and ``difference`` are used.
+        paper: Name in ``core.papers``; by default the first paper that has claims.
 
     Raises:
-        ApiError: 422 if the experiments are not one, the baseline is not one of their methods, or the paper is unknown.
+        ApiError: 422 if the experiments differ in more than their seeds, the baseline is not one of their methods, or
+            the paper is unknown.
     """
     source = _paper(paper)
     options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": ACCURACY})
@@ -71,11 +72,11 @@ def judge(
     if labels and baseline:
         claims = _judge_by_runs(session, sample, source, labels, baseline, options)
     else:
-        lack = f"{source.baseline_title} method to compare it with" if labels else f"{source.method_title} method"
-        claims = [_JudgedClaim(_claim(claim, reason=f"the experiment has no {lack}")) for claim in source.run_claims]
+        missing = f"{source.baseline_title} method to compare it with" if labels else f"{source.method_title} method"
+        claims = [_JudgedClaim(_claim(claim, reason=f"the experiment has no {missing}")) for claim in source.run_claims]
     decisions = verdicts.decide([claim.test for claim in claims])
     count = sum(decision.p_holm is not None for decision in decisions)
-    decided = [_decided(claim, decision) for claim, decision in zip(claims, decisions, strict=True)]
+    decided = [_with_verdict(claim, decision) for claim, decision in zip(claims, decisions, strict=True)]
     setting = _loss_setting(sample, source)
     findings = source.loss_claims(setting) if source.loss_claims else []
     return PaperClaims(
@@ -84,7 +85,7 @@ def judge(
         experiment=sample.experiments[0].name,
         experiments=[item.name for item in sample.experiments],
         condition=teacher_summary(sample),
-        claims=[*map(_of_loss, findings), *sorted(decided, key=lambda claim: claim.number)],
+        claims=[*map(_loss_claim, findings), *sorted(decided, key=lambda claim: claim.number)],
         notes=_notes(sample, source.notes(setting) if source.notes else [], count),
     )
 
@@ -111,7 +112,7 @@ def _claim(claim: RunClaim, method: str = "", baseline: str = "", reason: str = 
     )
 
 
-def _of_loss(finding: LossFinding) -> PaperClaim:
+def _loss_claim(finding: LossFinding) -> PaperClaim:
     return PaperClaim(
         number=finding.number,
         claim=finding.text,
@@ -130,7 +131,7 @@ def _judge_by_runs(
     methods = {
         metric: methods_of(
             sample,
-            metric_selection.pick(session, sample, metric, "last"),
+            metric_selection.select_values(session, sample, metric, "last"),
             series if metric == ACCURACY else {},
             convergence_target(options),
         )
@@ -222,8 +223,8 @@ _JUDGES: dict[str, Callable[[RunClaim, Method, Method, Sample, ComparisonOptions
 }
 
 
-def _decided(judged: _JudgedClaim, decision: verdicts.Decision) -> PaperClaim:
-    """Return the claim with its verdict and its adjusted p."""
+def _with_verdict(judged: _JudgedClaim, decision: verdicts.Decision) -> PaperClaim:
+    """Return the claim with its verdict and its adjusted p value."""
     claim, test, tests = judged.claim, judged.test, decision.tests
     if claim.p is None or decision.p_holm is None:
         return claim
@@ -238,8 +239,8 @@ def _decided(judged: _JudgedClaim, decision: verdicts.Decision) -> PaperClaim:
         noun = "pairs" if test.n == claim.n else "teachers"
         if test.smallest_p is not None and test.smallest_p >= SIGNIFICANCE:
             text += f"; {test.n} {noun} cannot show p < {p_text(test.smallest_p, 3)}"
-        elif decision.least is not None and decision.least >= SIGNIFICANCE:
-            text += f"; over {tests} tests {test.n} {noun} cannot show p < {p_text(decision.least)}"
+        elif decision.smallest_p_holm is not None and decision.smallest_p_holm >= SIGNIFICANCE:
+            text += f"; over {tests} tests {test.n} {noun} cannot show p < {p_text(decision.smallest_p_holm)}"
     return claim.model_copy(update={"reason": text, "verdict": verdict, "p_holm": decision.p_holm})
 
 
@@ -253,7 +254,7 @@ def _baseline(sample: Sample, label: str | None, paper: Paper) -> str | None:
 
 
 def _loss_setting(sample: Sample, paper: Paper) -> LossSetting:
-    """Return the classes and the temperature of the experiment; those of CIFAR-100 and 4 if it does not give them."""
+    """Return the number of classes and the temperature of the experiment; by default 100, as in CIFAR-100, and 4."""
     try:
         dataset = DatasetRef.model_validate(sample.spec["dataset"])
     except ValidationError:  # a plugin's data set, and the plugin is not installed

@@ -1,4 +1,4 @@
-"""The comparison of one experiment, or of several that differ in their seeds alone."""
+"""The comparison of the methods of one experiment, or of several experiments that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.comparisons import experiment_keys, metric_selection, same_data, se
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, decide_all, group, methods_of, paired
 from backend.comparisons.metric_selection import SelectedValue
-from backend.comparisons.run_data import ACCURACY, VALIDATION, Data, Sample, curves, load, merge
+from backend.comparisons.run_data import ACCURACY, VALIDATION, ImageData, Sample, curves, load, merge
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
@@ -28,7 +28,7 @@ def convergence_target(options: ComparisonOptions) -> ConvergenceTarget:
 
 
 def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sample:
-    """Read the runs of the experiments as one sample of one data set; runs of other images are set aside.
+    """Read the runs of the experiments as one sample of one data set; runs that used other images are set aside.
 
     Raises:
         ApiError: 422 if the experiments differ in more than seeds and labels; the answer names the difference.
@@ -40,7 +40,7 @@ def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sam
             text = f"{other.name} and {first.name} are not one experiment over more seeds: they differ in {difference}"
             raise invalid(text, ProblemField(path="experiment", message=text))
     by_id = load(session, list(dict.fromkeys(experiments)))
-    return same_data.of_one(merge(list(by_id.values())))
+    return same_data.set_others_aside(merge(list(by_id.values())))
 
 
 def compare(
@@ -49,31 +49,31 @@ def compare(
     """Compare the methods of the experiments pair by pair.
 
     Args:
-        session: for reading.
-        experiments: read as one; they differ in their seeds alone.
-        options: baseline, metric, epoch and target.
+        session: Session for reading.
+        experiments: Experiments that differ only in their seeds; they are evaluated as one.
+        options: Baseline, metric, epoch and target.
 
     Raises:
-        ApiError: 422 if the experiments do not have the baseline or the metric, or cannot be read as one.
+        ApiError: 422 if the experiments lack the baseline or the metric, or differ in more than their seeds.
     """
     options = options or ComparisonOptions()
     spec = ComparisonSpec(options.metric, options.which, options.difference)
-    goal = convergence_target(options)
+    target_rule = convergence_target(options)
     sample = sample_of(session, experiments)
     baseline = baseline_of(sample, options.baseline)
-    picked = metric_selection.pick(session, sample, options.metric, options.which)
-    refuse_unknown(session, sample, options, picked)
+    selected = metric_selection.select_values(session, sample, options.metric, options.which)
+    refuse_unknown(session, sample, options, selected)
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     counted = [student for student in sample.students if not student.set_aside]
-    targets = [target for student in counted if (target := goal.of(student)) is not None]
-    # Read even without a target, because the curves over time are drawn by the same rule.
+    targets = [target for student in counted if (target := target_rule.of(student)) is not None]
+    # Read even without a target, because the rule for comparing times also applies to the curves over time.
     series = curves(session, ended, [ACCURACY, timing.REUSED, timing.TEACHER_SECONDS])
-    methods = methods_of(sample, picked, series, goal)
+    methods = methods_of(sample, selected, series, target_rule)
     first = sample.experiments[0]
     others = [method for method in methods.values() if method.label != baseline]
     pairs = decide_all([paired(method, methods[baseline], sample, spec) for method in others], spec)
     test_size = max((student.test_size for student in sample.students if not student.set_aside), default=0)
-    tops = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
+    accuracies = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
     return Comparison(
         experiment_id=first.id,
         experiment=first.name,
@@ -85,7 +85,7 @@ def compare(
         epoch=options.which,
         test_size=test_size,
         resolution=100 / test_size if test_size else None,
-        teacher_top1=math.fsum(tops) / len(tops) if tops else None,
+        teacher_top1=math.fsum(accuracies) / len(accuracies) if accuracies else None,
         teachers=[
             TeacherUsed(
                 run_id=teacher.run_id,
@@ -100,14 +100,14 @@ def compare(
         target=math.fsum(targets) / len(targets) if targets else None,
         absolute_target=options.target is not None,
         baseline=baseline,
-        groups=[group(method, sample, goal) for method in methods.values()],
+        groups=[group(method, sample, target_rule) for method in methods.values()],
         paired=pairs,
         tests=sum(pair.sign_flip_p is not None for pair in pairs),
         complete=sample.complete,
         condition=teacher_summary(sample),
         notes=notes(sample, methods, spec),
         timing=methods[baseline].timing,
-        data=same_data.describe(sample.data) if sample.data != Data() else "",
+        data=same_data.describe(sample.data) if sample.data != ImageData() else "",
         set_aside=[student.run_id for student in sample.students if student.set_aside],
         set_aside_data={student.run_id: student.other_data for student in sample.students if student.set_aside},
     )
@@ -130,24 +130,24 @@ def baseline_of(sample: Sample, label: str | None) -> str:
 
 
 def refuse_unknown(
-    session: Session, sample: Sample, options: ComparisonOptions, picked: Mapping[str, SelectedValue]
+    session: Session, sample: Sample, options: ComparisonOptions, selected: Mapping[str, SelectedValue]
 ) -> None:
     """Refuse an unknown metric, and an epoch chosen by validation if no run has a validation split.
 
     Raises:
         ApiError: 422.
     """
-    if options.metric not in METRICS and not any(item.value is not None for item in picked.values()):
-        table, name, used = models.MetricLatest, models.MetricName, models.ExperimentRun
-        linked = select(used.run_id).where(used.experiment_id.in_([item.id for item in sample.experiments]))
+    if options.metric not in METRICS and not any(item.value is not None for item in selected.values()):
+        table, name, link = models.MetricLatest, models.MetricName, models.ExperimentRun
+        linked = select(link.run_id).where(link.experiment_id.in_([item.id for item in sample.experiments]))
         measured = and_(table.name_id == name.id, name.name == options.metric, table.run_id.in_(linked))
         query = select(exists().where(measured))
         if not session.scalar(query):
             text = str(UnknownNameError("metric", options.metric, metric_spellings()))
             raise invalid(text, ProblemField(path="metric", message=text))
-    done = [student for student in sample.students if student.state == "succeeded"]
-    if options.which == "best_val" and done and not any(item.value is not None for item in picked.values()):
-        reasons = {picked[student.run_id].reason for student in done}
+    succeeded = [student for student in sample.students if student.state == "succeeded"]
+    if options.which == "best_val" and succeeded and not any(item.value is not None for item in selected.values()):
+        reasons = {selected[student.run_id].reason for student in succeeded}
         if all(VALIDATION in reason and "never" in reason for reason in reasons):
             text = (
                 "no run has a validation split that an epoch could be chosen by; set dataset: {params: "
@@ -157,7 +157,7 @@ def refuse_unknown(
 
 
 def teacher_summary(sample: Sample) -> str:
-    """Return the teachers that the result is conditional on, in a few words."""
+    """Return a short description of the teachers on which the result is conditional."""
     seeds = [str(teacher.seed) for teacher in sample.teachers]
     if not seeds:
         return "training without a teacher"
@@ -183,11 +183,11 @@ def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
 
 
 def notes(sample: Sample, methods: Mapping[str, Method], spec: ComparisonSpec) -> list[str]:
-    """Return what a reader needs to know in addition to the numbers, one sentence each."""
+    """Return the notes below the numbers: caveats, missing values, times and repeated seeds, one sentence each."""
     sentences = caveats(sample, spec)
     succeeded = any(student.state == "succeeded" for student in sample.students)
     if succeeded and not any(method.values for method in methods.values()):
-        reasons = {item.reason for method in methods.values() for item in method.picked.values() if item.reason}
+        reasons = {item.reason for method in methods.values() for item in method.selected.values() if item.reason}
         sentences.append(f"No run that succeeded has a value of {spec.metric}: {'; '.join(sorted(reasons))}.")
     if any(run.seconds is not None for method in methods.values() for run in method.reached.values()):
         basis = next(iter(methods.values())).timing

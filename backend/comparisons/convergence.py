@@ -1,4 +1,4 @@
-"""How fast runs reach a target accuracy: epochs, seconds, GPU-seconds, and the area under the accuracy curve."""
+"""Speed of convergence: epochs, seconds and GPU-seconds to a target accuracy, and the area under the accuracy curve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from backend.comparisons import statistics, timing
-from backend.comparisons.run_data import ACCURACY, Curve, Curves, Key, Student
+from backend.comparisons.run_data import ACCURACY, Curves, Key, MetricCurve, StudentRun
 from core.protocol.comparisons import Convergence, PairedConvergence, RunConvergence, UncountedRun
 
 
@@ -17,14 +17,14 @@ class ConvergenceTarget:
     """The accuracy that a run has to reach.
 
     Attributes:
-        share: share of the teacher's accuracy after its last epoch; not used if ``absolute`` is given.
-        absolute: accuracy in %.
+        share: Share of the teacher's accuracy after its last epoch; not used if ``absolute`` is given.
+        absolute: Accuracy in %.
     """
 
     share: float
     absolute: float | None = None
 
-    def of(self, student: Student) -> float | None:
+    def of(self, student: StudentRun) -> float | None:
         """Return the student's target in %; None until its teacher's accuracy is known."""
         if self.absolute is not None:
             return self.absolute
@@ -32,14 +32,16 @@ class ConvergenceTarget:
         return None if top1 is None else self.share * top1
 
 
-def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Curve] | None = None) -> RunConvergence:
+def run_convergence(
+    student: StudentRun, curve: MetricCurve, target: float, others: Mapping[str, MetricCurve] | None = None
+) -> RunConvergence:
     """Return when a run's test accuracy reached the target.
 
     Args:
-        student: the run.
-        curve: its test accuracy.
-        target: accuracy in %.
-        others: its other curves by metric, for the time that its teacher's logits took.
+        student: The run.
+        curve: Test accuracy of the run.
+        target: Accuracy in %.
+        others: Other curves of the run by metric, which give the time of the teacher's logits.
     """
     others = others or {}
     epochs = statistics.epochs_to_target(curve.epoch, curve.value, target)
@@ -56,23 +58,25 @@ def reach(student: Student, curve: Curve, target: float, others: Mapping[str, Cu
         gpu_seconds=None if seconds is None or gpus is None else seconds * gpus,
         area=statistics.area_under(curve.epoch, curve.value) if student.state == "succeeded" else None,
     )
-    return timing.teacher_part(reached, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
+    return timing.with_teacher_time(reached, others.get(timing.TEACHER_SECONDS), others.get(timing.REUSED), step)
 
 
-def reached_by(students: Iterable[Student], series: Curves, goal: ConvergenceTarget) -> dict[Key, RunConvergence]:
-    """Return, by pair, when each run reached its target: runs that succeeded, or failed after a measurement."""
+def convergence_by_pair(
+    students: Iterable[StudentRun], series: Curves, goal: ConvergenceTarget
+) -> dict[Key, RunConvergence]:
+    """Return the convergence of each run by pair, for runs that succeeded or that failed after a measurement."""
     reached: dict[Key, RunConvergence] = {}
     for student in students:
         measured = series.get(student.run_id, {})
         target = goal.of(student)
         ended = student.state in ("succeeded", "failed") and not student.set_aside
         if ACCURACY in measured and target is not None and ended:
-            reached[student.key] = reach(student, measured[ACCURACY], target, measured)
+            reached[student.key] = run_convergence(student, measured[ACCURACY], target, measured)
     return reached
 
 
 def summarize(
-    students: Sequence[Student], reached: Mapping[Key, RunConvergence], goal: ConvergenceTarget
+    students: Sequence[StudentRun], reached: Mapping[Key, RunConvergence], goal: ConvergenceTarget
 ) -> Convergence | None:
     """Summarize one method's convergence; None until a target is known for one of its runs."""
     targets = [target for student in students if not student.set_aside and (target := goal.of(student)) is not None]
@@ -112,14 +116,14 @@ def compare(
 ) -> PairedConvergence | None:
     """Compare the convergence of two methods pair by pair.
 
-    A run that never reached the target is later than any that did, so the sign of every difference is known and the
-    sign test is exact; the size of a difference is known only if both runs reached the target. If teachers vary, a
-    teacher is the unit of the test: it counts as earlier if more of its pairs are earlier than later.
+    A run that never reached the target counts as later than any run that did, so the sign of every difference is known
+    and the sign test is exact; the size of a difference is known only if both runs reached the target. If teachers
+    vary, a teacher is the unit of the test: it counts as earlier if more of its pairs are earlier than later.
 
     Args:
-        method: by pair, when the method's runs reached the target.
-        base: the same of the baseline.
-        timed: whether times may be compared; otherwise there is no ratio of times.
+        method: Convergence of the method's runs by pair.
+        base: Convergence of the baseline's runs by pair.
+        timed: Whether times may be compared; otherwise there is no ratio of times.
 
     Returns:
         None if no pair has ended.
@@ -131,7 +135,7 @@ def compare(
     earlier, later = _counts(signs.values())
     units = statistics.by_block(signs)
     units_earlier, units_later = _counts(units)
-    both = [key for key in keys if method[key].epochs is not None and base[key].epochs is not None]
+    reached_keys = [key for key in keys if method[key].epochs is not None and base[key].epochs is not None]
     # The area is of whole curves; if teachers vary it is averaged by teacher, like every other mean.
     areas = {key: (method[key].area, base[key].area) for key in keys}
     differences = statistics.by_block(
@@ -147,10 +151,11 @@ def compare(
         units_earlier=units_earlier,
         units_later=units_later,
         sign_p=statistics.sign_test_p(units_earlier, units_later),
-        both_reached=len(both),
-        speed_up=_ratio([base[key].epochs for key in both], [method[key].epochs for key in both]),
+        both_reached=len(reached_keys),
+        speed_up=_ratio([base[key].epochs for key in reached_keys], [method[key].epochs for key in reached_keys]),
         speed_up_seconds=_ratio(
-            [timing.seconds_of(base[key]) for key in both], [timing.seconds_of(method[key]) for key in both]
+            [timing.seconds_of(base[key]) for key in reached_keys],
+            [timing.seconds_of(method[key]) for key in reached_keys],
         )
         if timed
         else None,

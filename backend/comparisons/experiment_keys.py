@@ -1,4 +1,4 @@
-"""Which experiments are repetitions of each other: equal data set, teacher, student and training; seeds may differ."""
+"""Finds experiments that repeat each other: data set, teacher, student and training are equal; seeds may differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.specs import parse_stored_experiment
 
 
 def setting(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a spec that decides its row of the table.
+    """Return the part of a spec that determines its row of the table.
 
     Defaults are filled in, so that a spec stored before a field existed equals one stored after. The teacher's seed is
     left out: it is a repetition, like the students' seeds.
@@ -74,6 +74,6 @@ def group_rows(samples: list[Sample]) -> list[list[Sample]]:
 
 
 def _method_difference(first: dict[str, Any], second: dict[str, Any]) -> str | None:
-    """Return the first label that stands for different methods or parameters in the two specs."""
+    """Return the first label that has different methods or parameters in the two specs."""
     labels = (label for label in first if label in second and first[label] != second[label])
     return next((f"the parameters of {label}" for label in labels), None)

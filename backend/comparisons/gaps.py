@@ -14,7 +14,7 @@ from core.protocol.comparisons import MissingPair
 
 
 def gaps(method: Method, sample: Sample, keys: Iterable[Key]) -> list[MissingPair]:
-    """Return every pair that the method has no value for, with the reason."""
+    """Return every pair for which the method has no value, with the reason."""
     return [item for key in keys for item in missing_pair(key, (method,), sample)]
 
 
@@ -33,11 +33,11 @@ def commands(methods: Mapping[str, Method], sample: Sample, keys: Iterable[Key])
                 unplanned.setdefault((label, key[0]), []).append(key[1])
             elif run.state in ("failed", "cancelled"):
                 retries.append(f"dkd retry {run.run_id}")
-    together: dict[tuple[int, str, tuple[int, ...]], list[str]] = {}
+    submissions: dict[tuple[int, str, tuple[int, ...]], list[str]] = {}
     for (label, block), seeds in unplanned.items():
-        together.setdefault((_source(label, sample), block, tuple(sorted(seeds))), []).append(label)
+        submissions.setdefault((_source(label, sample), block, tuple(sorted(seeds))), []).append(label)
     return retries + [
-        _submit(sample, index, block, seeds, labels) for (index, block, seeds), labels in together.items()
+        _submit(sample, index, block, seeds, labels) for (index, block, seeds), labels in submissions.items()
     ]
 
 
@@ -54,19 +54,20 @@ def _submit(sample: Sample, index: int, block: str, seeds: tuple[int, ...], labe
     source = sample.experiments[index]
     spec = source.spec
     choices = [item for item in spec["methods"] if item["label"] in labels]
-    which = "" if len(choices) == len(spec["methods"]) else f" {','.join(labels)[:25]}"
+    label_part = "" if len(choices) == len(spec["methods"]) else f" {','.join(labels)[:25]}"
     teacher = next((item for item in sample.teachers if item.fingerprint == block), None)
-    of_teacher = f" teacher {teacher.seed}" if teacher is not None and sample.teachers_vary else ""
-    name = f"{source.name[:35]}{which}{of_teacher} seeds {_ranges(seeds)}"[:100].rstrip()  # the limit of a name
+    teacher_part = f" teacher {teacher.seed}" if teacher is not None and sample.teachers_vary else ""
+    name = f"{source.name[:35]}{label_part}{teacher_part} seeds {_seed_ranges(seeds)}"
+    name = name[:100].rstrip()  # the limit of a name
     changes = [f"name={_quoted(name)}", f"seeds={list(seeds)}"]
-    if which:
+    if label_part:
         changes.append(f"methods={json.dumps([_without_defaults(choice) for choice in choices], ensure_ascii=False)}")
     if teacher is not None and spec.get("teacher") and spec["teacher"]["seed"] != teacher.seed:
         changes.append(f"teacher.seed={teacher.seed}")
-    sets = " ".join(f"--set {shlex.quote(change)}" for change in changes)
+    options = " ".join(f"--set {shlex.quote(change)}" for change in changes)
     # A name that begins with a dash would be read as an option.
     key = source.id if source.name.startswith("-") else shlex.quote(source.name)
-    return f"dkd export {key} --format spec | dkd submit - {sets}"
+    return f"dkd export {key} --format spec | dkd submit - {options}"
 
 
 def _without_defaults(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _ranges(seeds: Sequence[int]) -> str:
+def _seed_ranges(seeds: Sequence[int]) -> str:
     """Return seeds as text, such as "0-2,5"."""
     parts: list[list[int]] = []
     for seed in seeds:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backend.comparisons import convergence, power, setting_differences, statistics, timing, verdicts
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.metric_selection import SelectedValue
-from backend.comparisons.run_data import Curves, Key, Sample, Student
+from backend.comparisons.run_data import Curves, Key, Sample, StudentRun
 from common.formatting import signed, spread_text
 from core.catalog import METRICS
 from core.protocol.comparisons import (
@@ -26,13 +26,13 @@ from core.protocol.comparisons import (
 
 @dataclass(frozen=True)
 class ComparisonSpec:
-    """What is compared.
+    """The metric of a comparison and the epoch of its values.
 
     Attributes:
-        metric: name of the metric.
-        which: epoch of the values.
-        difference: a difference that the comparison should be able to show, in the metric's unit (percentage points of
-            a percentage).
+        metric: Name of the metric.
+        which: Epoch of the values.
+        difference: Difference that the comparison should be able to show, in the metric's unit; percentage points if
+            the metric is a percentage.
     """
 
     metric: str
@@ -41,7 +41,7 @@ class ComparisonSpec:
 
     @property
     def tested(self) -> bool:
-        """Return whether values are tested: those of an epoch chosen by the test images are only shown."""
+        """Return whether values are tested. Values of an epoch that was chosen by the test images are only shown."""
         return self.which != "oracle" and not self.metric.startswith("oracle/")
 
     @property
@@ -65,45 +65,47 @@ class Method:
     """One method's runs by pair, with their values and their convergence.
 
     Attributes:
-        picked: values by run id.
-        reached: convergence by pair.
-        timing: the part of the times that may be compared between methods.
+        selected: Selected values by run id.
+        reached: Convergence by pair.
+        timing: Part of the times that may be compared between methods.
     """
 
     label: str
     name: str
-    runs: Mapping[Key, Student]
-    picked: Mapping[str, SelectedValue]
+    runs: Mapping[Key, StudentRun]
+    selected: Mapping[str, SelectedValue]
     reached: Mapping[Key, RunConvergence]
     timing: Timing = "whole"
 
     @property
     def values(self) -> dict[Key, float]:
         """Return the values that exist, by pair."""
-        values = {key: self.picked[run.run_id].value for key, run in self.runs.items()}
+        values = {key: self.selected[run.run_id].value for key, run in self.runs.items()}
         return {key: value for key, value in values.items() if value is not None}
 
 
 def methods_of(
-    sample: Sample, picked: Mapping[str, SelectedValue], series: Curves, target: ConvergenceTarget
+    sample: Sample, selected: Mapping[str, SelectedValue], series: Curves, target: ConvergenceTarget
 ) -> dict[str, Method]:
     """Return every method of the sample by its label."""
-    valued = {run_id for run_id, item in picked.items() if item.value is not None}
-    chosen = sample.by_label(dict.fromkeys(valued))
-    reached = {label: convergence.reached_by(chosen[label].values(), series, target) for label in sample.labels}
+    run_ids = {run_id for run_id, item in selected.items() if item.value is not None}
+    runs_by_label = sample.by_label(dict.fromkeys(run_ids))
+    reached = {
+        label: convergence.convergence_by_pair(runs_by_label[label].values(), series, target) for label in sample.labels
+    }
     basis = timing.basis_of(
         (run, series[run.run_id], reached[label].get(key))
         for label in reached
-        for key, run in chosen[label].items()
+        for key, run in runs_by_label[label].items()
         if run.run_id in series and not run.set_aside
     )
     return {
         label: Method(
             label,
             name,
-            chosen[label],
-            picked,
-            {key: timing.compared_by(run, basis) for key, run in reached[label].items()},
+            runs_by_label[label],
+            selected,
+            {key: timing.with_comparable_times(run, basis) for key, run in reached[label].items()},
             basis,
         )
         for label, name in sample.labels.items()
@@ -127,7 +129,7 @@ def group(method: Method, sample: Sample, target: ConvergenceTarget | None = Non
         interval=summary.interval,
         values={} if sample.teachers_vary else {key[1]: values[key] for key in keys},
         missing=sorted({key[1] for key in sample.keys if key not in values}),
-        runs=[_run_value(run, method.picked[run.run_id]) for run in runs],
+        runs=[_run_value(run, method.selected[run.run_id]) for run in runs],
         convergence=convergence.summarize(runs, method.reached, target) if target else None,
     )
 
@@ -137,12 +139,12 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
 
     Verdict and sentence are missing: they need all comparisons of the report (see ``decide_all``).
     """
-    mine, theirs = method.values, base.values
-    shared = [key for key in sample.keys if key in mine and key in theirs]
-    by_pair = {key: mine[key] - theirs[key] for key in shared}
+    method_values, baseline_values = method.values, base.values
+    shared = [key for key in sample.keys if key in method_values and key in baseline_values]
+    by_pair = {key: method_values[key] - baseline_values[key] for key in shared}
     differences = statistics.by_block(by_pair)
     summary = statistics.summarize(differences)
-    vary = sample.teachers_vary
+    teachers_vary = sample.teachers_vary
     differing = setting_differences.differing_settings((method.runs[key], base.runs[key]) for key in shared)
     tested = spec.tested
     needed = (
@@ -153,7 +155,7 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
         baseline=base.label,
         n=len(shared),
         seeds=[seed for _, seed in shared],
-        unit="teacher" if vary else "seed",
+        unit="teacher" if teachers_vary else "seed",
         units=summary.n,
         mean_difference=summary.mean,
         sd=summary.sd,
@@ -161,14 +163,16 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
         sign_flip_p=statistics.sign_flip_p(differences) if tested else None,
         smallest_p=statistics.smallest_p(summary.n) if tested else None,
         correlation=statistics.correlation(
-            statistics.by_block({key: mine[key] for key in shared}),
-            statistics.by_block({key: theirs[key] for key in shared}),
+            statistics.by_block({key: method_values[key] for key in shared}),
+            statistics.by_block({key: baseline_values[key] for key in shared}),
         ),
-        # Of all runs, not only of the paired ones: Welch's interval does not need pairs.
-        welch_interval=statistics.welch_interval(statistics.by_block(mine), statistics.by_block(theirs))
+        # Welch's interval needs no pairs, so all runs count, not only the paired ones.
+        welch_interval=statistics.welch_interval(
+            statistics.by_block(method_values), statistics.by_block(baseline_values)
+        )
         if tested
         else None,
-        teachers=_by_teacher(by_pair, sample) if vary else [],
+        teachers=_by_teacher(by_pair, sample) if teachers_vary else [],
         missing=[item for key in sample.keys for item in missing_pair(key, (method, base), sample)],
         unlike=differing,
         needed=needed,
@@ -178,7 +182,7 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
 
 
 def decide_all(pairs: Sequence[PairedDifference], spec: ComparisonSpec) -> list[PairedDifference]:
-    """Return all comparisons of one report, each with its verdict, corrected over the report, and its sentence."""
+    """Return all comparisons of a report, each with its sentence and its verdict, corrected over the report."""
     tests = [test_of(pair, spec.better) for pair in pairs]
     decided = []
     for pair, test, decision in zip(pairs, tests, verdicts.decide(tests), strict=True):
@@ -203,8 +207,8 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
     missing = []
     for side in sides:
         run = side.runs.get(key)
-        picked = side.picked.get(run.run_id) if run else None
-        if picked is None or picked.value is None:
+        value = side.selected.get(run.run_id) if run else None
+        if value is None or value.value is None:
             missing.append(
                 MissingPair(
                     seed=key[1],
@@ -212,7 +216,7 @@ def missing_pair(key: Key, sides: Sequence[Method], sample: Sample) -> list[Miss
                     label=side.label,
                     run_id=run.run_id if run else "",
                     state=run.state if run else "not planned",
-                    reason=picked.reason if picked else "",
+                    reason=value.reason if value else "",
                 )
             )
     return missing
@@ -238,17 +242,17 @@ def _seeds_sentence(pair: PairedDifference, spec: ComparisonSpec) -> list[str]:
     if spec.difference is None or not spec.tested or pair.units < 2:
         return []
     noun = "teachers" if pair.unit == "teacher" else "seeds"
-    if pair.units < power.LEAST_PAIRS:
+    if pair.units < power.MIN_PAIRS:
         return [
-            f"The spread of {pair.units} {_noun(pair)}s is too uncertain to estimate a number of {noun}; it takes at "
-            f"least {power.LEAST_PAIRS}."
+            f"The spread of {pair.units} {_noun(pair)}s is too uncertain to estimate a number of {noun}: at least "
+            f"{power.MIN_PAIRS} are needed."
         ]
     needed = pair.needed
     if needed is None:
         return []
     shown = spread_text(needed.difference, spec.difference_unit)
     high = f"{needed.high:,}" if needed.high is not None else "more than 1,000"
-    range_ = high if needed.low in (needed.high, power.MOST) else f"between {needed.low:,} and {high}"
+    range_ = high if needed.low in (needed.high, power.MAX_PAIRS) else f"between {needed.low:,} and {high}"
     return [
         f"Showing a difference of {shown} in one comparison alone (80 % power, 5 % two-sided) would take {range_} "
         f"{noun} in total: {pair.units} {_noun(pair)}s give the sd of the differences, {spread_text(pair.sd)}, only as "
@@ -270,14 +274,14 @@ def _by_teacher(by_pair: Mapping[Key, float], sample: Sample) -> list[TeacherDif
     return differences
 
 
-def _run_value(run: Student, picked: SelectedValue) -> RunValue:
+def _run_value(run: StudentRun, value: SelectedValue) -> RunValue:
     return RunValue(
         run_id=run.run_id,
         experiment=run.experiment,
         seed=run.seed,
         teacher_seed=run.teacher_seed,
         state=run.state,
-        value=picked.value,
-        epoch=picked.epoch,
-        reason=picked.reason,
+        value=value.value,
+        epoch=value.epoch,
+        reason=value.reason,
     )

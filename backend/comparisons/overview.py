@@ -1,4 +1,4 @@
-"""The overview: every metric that students end with, compared in the same way."""
+"""The overview: all metrics that students have measured, each compared in the same way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.catalog.metrics import COUNTS
 from core.protocol.comparison_queries import METRIC_GROUPS, ComparisonOptions
 from core.protocol.comparisons import EPOCH_CHOICES, Overview, OverviewCell, OverviewRow
 
-_OF_TEACHER = ("_teacher", "_teacher_drop")
+_TEACHER_SUFFIXES = ("_teacher", "_teacher_drop")
 
 
 def overview(
@@ -32,22 +32,22 @@ def overview(
     Metrics that no succeeded run has measured are left out, as are metrics of the teacher itself.
 
     Args:
-        session: for reading.
-        experiments: read as one; they differ in their seeds alone.
-        options: baseline and epoch.
-        groups: groups of metrics, the part of a metric's name before the slash.
+        session: Session for reading.
+        experiments: Experiments that differ only in their seeds; they are evaluated as one.
+        options: Baseline and epoch.
+        groups: Groups of metrics; a group is the part of a metric's name before the slash.
     """
     options = options or ComparisonOptions()
     sample = sample_of(session, experiments)
     baseline = baseline_of(sample, options.baseline)
     metrics = _measured(session, sample, groups)
-    picked = metric_selection.pick_all(session, sample, metrics, options.which)
+    selected = metric_selection.select_for_all(session, sample, metrics, options.which)
     titles = metric_selection.title_of(session, sample, metrics)
     rows: list[OverviewRow] = []
     tests: dict[tuple[str, str], verdicts.Test] = {}
     for metric in metrics:
-        nothing = metric_selection.SelectedValue()
-        values = {student.run_id: picked[metric].get(student.run_id, nothing) for student in sample.students}
+        no_value = metric_selection.SelectedValue()
+        values = {student.run_id: selected[metric].get(student.run_id, no_value) for student in sample.students}
         if any(item.value is not None for item in values.values()):
             methods = methods_of(sample, values, {}, convergence_target(options))
             row = _row(methods, baseline, sample, ComparisonSpec(metric, options.which), tests)
@@ -67,7 +67,7 @@ def overview(
         baseline=baseline,
         condition=f"{teacher_summary(sample)}; {EPOCH_CHOICES[options.which]}",
         tests=count,
-        rows=_decided(rows, tests),
+        rows=_with_verdicts(rows, tests),
         notes=notes,
     )
 
@@ -99,9 +99,9 @@ def _row(
     return OverviewRow(metric=metric.name, title=metric.title, unit=metric.unit, better=metric.better, cells=cells)
 
 
-def _decided(rows: Sequence[OverviewRow], units: Mapping[tuple[str, str], verdicts.Test]) -> list[OverviewRow]:
+def _with_verdicts(rows: Sequence[OverviewRow], tests: Mapping[tuple[str, str], verdicts.Test]) -> list[OverviewRow]:
     """Return the rows with the verdicts of all tested cells, corrected over all rows."""
-    decisions = dict(zip(units, verdicts.decide(list(units.values())), strict=True))
+    decisions = dict(zip(tests, verdicts.decide(list(tests.values())), strict=True))
     decided = []
     for row in rows:
         cells = []
@@ -114,21 +114,23 @@ def _decided(rows: Sequence[OverviewRow], units: Mapping[tuple[str, str], verdic
 
 
 def _no_verdict_possible(tests: Sequence[verdicts.Test]) -> list[str]:
-    """Return a note if no cell can have a verdict, whatever its values, with so few pairs and so many comparisons."""
-    least = [decision.least for decision in verdicts.decide(tests) if decision.least is not None]
-    if not least or min(least) < SIGNIFICANCE:
+    """Return a note if the pairs are too few, or the comparisons too many, for any cell to have a verdict."""
+    smallest_p_values = [
+        decision.smallest_p_holm for decision in verdicts.decide(tests) if decision.smallest_p_holm is not None
+    ]
+    if not smallest_p_values or min(smallest_p_values) < SIGNIFICANCE:
         return []
-    most = max(test.n for test in tests)
+    max_pairs = max(test.n for test in tests)
     return [
-        f"No cell can have a verdict yet: over {len(least)} comparisons {most} pairs cannot show p < "
-        f"{p_text(min(least))}. A comparison of one metric (dkd compare --metric) makes fewer tests."
+        f"No cell can have a verdict yet: over {len(smallest_p_values)} comparisons {max_pairs} pairs cannot show p < "
+        f"{p_text(min(smallest_p_values))}. A comparison of one metric (dkd compare --metric) makes fewer tests."
     ]
 
 
 def _measured(session: Session, sample: Sample, groups: Sequence[str]) -> list[str]:
     """Return the metrics of these groups that a run of the sample has, in the catalog's order."""
-    table, name, used = models.MetricLatest, models.MetricName, models.ExperimentRun
-    linked = select(used.run_id).where(used.experiment_id.in_([item.id for item in sample.experiments]))
+    table, name, link = models.MetricLatest, models.MetricName, models.ExperimentRun
+    linked = select(link.run_id).where(link.experiment_id.in_([item.id for item in sample.experiments]))
     query = select(name.name).where(name.id.in_(select(table.name_id).where(table.run_id.in_(linked)).distinct()))
     measured = set(session.scalars(query))
     return [
@@ -136,6 +138,6 @@ def _measured(session: Session, sample: Sample, groups: Sequence[str]) -> list[s
         for metric in METRICS
         if metric in measured
         and metric.partition("/")[0] in groups
-        and not metric.endswith(_OF_TEACHER)
+        and not metric.endswith(_TEACHER_SUFFIXES)
         and metric not in COUNTS
     ]

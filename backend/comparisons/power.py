@@ -1,4 +1,4 @@
-"""The number of seeds that a difference would take: a range, because few pairs give an uncertain spread."""
+"""The number of seeds needed to show a difference: a range, because few pairs give an uncertain spread."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from core.protocol.comparisons import SeedsNeeded
 
 POWER = 0.8
-LEAST_PAIRS = 4
+MIN_PAIRS = 4
 """With fewer pairs the 95 % interval of the sd spans more than a factor of twelve, so no range is given."""
-MOST = 1000
+MAX_PAIRS = 1000
 _SIGNIFICANCE = 0.05
-# 5 pairs cannot give a sign-flip p below 0.0625, whatever their differences.
-_LEAST_SEEDS = 6
+# With 5 pairs, the smallest possible sign-flip p is 0.0625.
+_MIN_SEEDS = 6
 
 
 def sd_interval(sd: float, n: int) -> tuple[float, float]:
@@ -34,16 +34,16 @@ def power_of(n: int, effect: float) -> float:
     shift = effect * math.sqrt(n)
     # Far above the critical value the lower tail of the noncentral t is 0, for which scipy may return NaN.
     below = nctdtr(df, shift, critical)
-    far_side = nctdtr(df, shift, -critical)
-    return float(1 - (0.0 if math.isnan(below) else below) + (0.0 if math.isnan(far_side) else far_side))
+    lower_tail = nctdtr(df, shift, -critical)
+    return float(1 - (0.0 if math.isnan(below) else below) + (0.0 if math.isnan(lower_tail) else lower_tail))
 
 
 def seeds_for(difference: float, sd: float) -> int | None:
     """Return the fewest pairs that show ``difference`` with 80 % power: at least 6; None above 1,000."""
     effect = abs(difference) / sd
-    if power_of(MOST, effect) < POWER:
+    if power_of(MAX_PAIRS, effect) < POWER:
         return None
-    low, high = _LEAST_SEEDS, MOST
+    low, high = _MIN_SEEDS, MAX_PAIRS
     while low < high:
         middle = (low + high) // 2
         if power_of(middle, effect) >= POWER:
@@ -57,22 +57,22 @@ def seeds_needed(difference: float, sd: float | None, n: int) -> SeedsNeeded | N
     """Return the range of seeds that would show a difference.
 
     Args:
-        difference: in the metric's unit.
-        sd: standard deviation of the differences of n pairs.
-        n: number of pairs.
+        difference: Difference in the metric's unit.
+        sd: Standard deviation of the differences of n pairs.
+        n: Number of pairs.
 
     Returns:
         None below 4 pairs, without spread, and for a difference of 0.
     """
-    if n < LEAST_PAIRS or not sd or difference == 0:
+    if n < MIN_PAIRS or not sd or difference == 0:
         return None
-    least, greatest = sd_interval(sd, n)
-    few = seeds_for(difference, least)
+    sd_low, sd_high = sd_interval(sd, n)
+    seeds_low = seeds_for(difference, sd_low)
     return SeedsNeeded(
         difference=abs(difference),
         power=POWER,
-        low=MOST if few is None else few,
-        high=seeds_for(difference, greatest),
-        sd_low=least,
-        sd_high=greatest,
+        low=MAX_PAIRS if seeds_low is None else seeds_low,
+        high=seeds_for(difference, sd_high),
+        sd_low=sd_low,
+        sd_high=sd_high,
     )

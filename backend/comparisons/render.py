@@ -33,25 +33,25 @@ from core.protocol.comparisons import (
 )
 
 
-def comparison_sheet(found: Comparison) -> Sheet:
+def comparison_sheet(comparison: Comparison) -> Sheet:
     """Return a comparison as a sheet with one row per method."""
-    pairs = {pair.label: pair for pair in found.paired}
-    unit = f" ({found.unit})" if found.unit else ""
-    points = f" ({difference_unit(found.unit)})" if found.unit else ""
-    target = target_text(found.target, found.target_share, absolute=found.absolute_target)
+    pairs = {pair.label: pair for pair in comparison.paired}
+    unit = f" ({comparison.unit})" if comparison.unit else ""
+    points = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
+    target = target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
     header = [
         "Method",
-        f"{found.title}{unit}",
+        f"{comparison.title}{unit}",
         "n",
         "95 % interval",
-        f"Difference to {found.baseline}{points}",
+        f"Difference to {comparison.baseline}{points}",
         "95 % interval",
         "p of this comparison alone",
         "p after Holm",
         f"Epochs to {target}",
     ]
     rows = []
-    for group in found.groups:
+    for group in comparison.groups:
         pair = pairs.get(group.label)
         rows.append(
             [
@@ -67,26 +67,26 @@ def comparison_sheet(found: Comparison) -> Sheet:
             ]
         )
     notes = [
-        f"Mean ± sample standard deviation, {EPOCH_CHOICES[found.epoch]}.",
-        f"Holds for {found.condition}.",
-        *(f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in found.paired),
-        *found.notes,
+        f"Mean ± sample standard deviation, {EPOCH_CHOICES[comparison.epoch]}.",
+        f"Holds for {comparison.condition}.",
+        *(f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in comparison.paired),
+        *comparison.notes,
     ]
     commented = [
         f"{group.label}: runs {' '.join(run.run_id for run in group.runs if run.value is not None)}"
-        for group in found.groups
+        for group in comparison.groups
     ]
-    return Sheet(found.experiment, header, rows, frozenset({1, 2}), notes, commented)
+    return Sheet(comparison.experiment, header, rows, frozenset({1, 2}), notes, commented)
 
 
-def comparison_records(found: Comparison) -> list[dict[str, Any]]:
-    pairs = {pair.label: pair for pair in found.paired}
+def comparison_records(comparison: Comparison) -> list[dict[str, Any]]:
+    pairs = {pair.label: pair for pair in comparison.paired}
     return [
         {
-            "experiment": found.experiment,
-            "metric": found.metric,
-            "unit": found.unit,
-            "epoch": found.epoch,
+            "experiment": comparison.experiment,
+            "metric": comparison.metric,
+            "unit": comparison.unit,
+            "epoch": comparison.epoch,
             "label": group.label,
             "method": group.method,
             "n": group.n,
@@ -94,24 +94,24 @@ def comparison_records(found: Comparison) -> list[dict[str, Any]]:
             "sd": group.sd,
             "se": group.se,
             **_ends("mean", group.interval),
-            "baseline": found.baseline,
+            "baseline": comparison.baseline,
             **_pair_record(pairs.get(group.label)),
             **_convergence_record(group.convergence),
-            "timing": found.timing,
+            "timing": comparison.timing,
             "missing_seeds": " ".join(map(str, group.missing)),
             "run_ids": " ".join(run.run_id for run in group.runs if run.value is not None),
         }
-        for group in found.groups
+        for group in comparison.groups
     ]
 
 
-def overview_sheet(found: Overview) -> Sheet:
+def overview_sheet(overview: Overview) -> Sheet:
     """Return an overview as a sheet: one row per metric, and per method a column of means and one of differences."""
-    labels = [cell.label for cell in found.rows[0].cells] if found.rows else []
-    others = [label for label in labels if label != found.baseline]
-    header = ["Metric", *labels, *(f"{label} − {found.baseline}" for label in others)]
+    labels = [cell.label for cell in overview.rows[0].cells] if overview.rows else []
+    compared_labels = [label for label in labels if label != overview.baseline]
+    header = ["Metric", *labels, *(f"{label} − {overview.baseline}" for label in compared_labels)]
     rows = []
-    for row in found.rows:
+    for row in overview.rows:
         cells = {cell.label: cell for cell in row.cells}
         arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.better]
         title = f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}"
@@ -119,25 +119,25 @@ def overview_sheet(found: Overview) -> Sheet:
             [
                 Text(title),
                 *(Text(mean_text(cells[label].mean, cells[label].sd)) for label in labels),
-                *(_difference(cells[label]) for label in others),
+                *(_difference(cells[label]) for label in compared_labels),
             ]
         )
-    notes = ["↑: higher is better; ↓: lower is better.", f"Holds for {found.condition}.", *found.notes]
-    return Sheet(found.experiment, header, rows, frozenset(range(1, len(header))), notes)
+    notes = ["↑: higher is better; ↓: lower is better.", f"Holds for {overview.condition}.", *overview.notes]
+    return Sheet(overview.experiment, header, rows, frozenset(range(1, len(header))), notes)
 
 
-def overview_records(found: Overview) -> list[dict[str, Any]]:
+def overview_records(overview: Overview) -> list[dict[str, Any]]:
     return [
-        {"metric": row.metric, "unit": row.unit, "better": row.better or "", "epoch": found.epoch}
-        | {"baseline": found.baseline, "label": cell.label, "n": cell.n, "mean": cell.mean, "sd": cell.sd}
+        {"metric": row.metric, "unit": row.unit, "better": row.better or "", "epoch": overview.epoch}
+        | {"baseline": overview.baseline, "label": cell.label, "n": cell.n, "mean": cell.mean, "sd": cell.sd}
         | {"pairs": cell.pairs, "difference": cell.mean_difference, **_ends("difference", cell.interval)}
         | {"sign_flip_p": cell.sign_flip_p, "sign_flip_p_holm": cell.sign_flip_p_holm, "verdict": cell.verdict or ""}
-        for row in found.rows
+        for row in overview.rows
         for cell in row.cells
     ]
 
 
-def claims_sheet(found: PaperClaims) -> Sheet:
+def claims_sheet(claims: PaperClaims) -> Sheet:
     """Return the claims as a sheet with one row per claim and case."""
     rows = [
         [
@@ -147,43 +147,43 @@ def claims_sheet(found: PaperClaims) -> Sheet:
             Text(str(claim.n) if claim.n else NOTHING),
             Text(claim.reason),
         ]
-        for claim in found.claims
+        for claim in claims.claims
     ]
     header = ["Claim", "Case", "Verdict", "Pairs", "Reason"]
-    return Sheet(f"Claims of {found.paper_title} in {found.experiment}", header, rows, frozenset({3}), found.notes)
+    return Sheet(f"Claims of {claims.paper_title} in {claims.experiment}", header, rows, frozenset({3}), claims.notes)
 
 
-def claims_records(found: PaperClaims) -> list[dict[str, Any]]:
-    return [claim.model_dump(mode="json", exclude={"numbers"}) for claim in found.claims]
+def claims_records(claims: PaperClaims) -> list[dict[str, Any]]:
+    return [claim.model_dump(mode="json", exclude={"numbers"}) for claim in claims.claims]
 
 
-def table_sheet(found: ResultTable) -> Sheet:
+def table_sheet(table: ResultTable) -> Sheet:
     """Return the table as a sheet: one row per setting, one column per method, published values in brackets."""
-    header = ["Setting", "Teacher", *found.methods]
+    header = ["Setting", "Teacher", *table.methods]
     rows = []
-    for row in found.rows:
+    for row in table.rows:
         cells = {cell.label: cell for cell in row.cells}
         top1 = value_text(row.teacher_top1, decimals=2)
         rows.append(
             [
                 Text(row.title),
                 Text(f"{top1}{_brackets(row.published)}"),
-                *(_table_cell(cells.get(label)) for label in found.methods),
+                *(_table_cell(cells.get(label)) for label in table.methods),
             ]
         )
-    notes = list(found.notes)
-    sources = dict.fromkeys(item.source for row in found.rows for cell in row.cells for item in cell.published)
+    notes = list(table.notes)
+    sources = dict.fromkeys(item.source for row in table.rows for cell in row.cells for item in cell.published)
     if sources:
         notes.append(f"In brackets, as published: {'; '.join(sources)}.")
-    unit = f" ({found.unit})" if found.unit else ""
+    unit = f" ({table.unit})" if table.unit else ""
     commented = []
-    for row in found.rows:
+    for row in table.rows:
         commented += [f"{row.title}, {cell.label}: runs {' '.join(cell.run_ids) or NOTHING}" for cell in row.cells]
         commented += [f"missing, queue with: {command}" for command in row.commands]
-    return Sheet(f"{found.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
+    return Sheet(f"{table.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
 
 
-def table_records(found: ResultTable) -> list[dict[str, Any]]:
+def table_records(table: ResultTable) -> list[dict[str, Any]]:
     return [
         {
             "setting": row.title,
@@ -191,18 +191,18 @@ def table_records(found: ResultTable) -> list[dict[str, Any]]:
             "teacher": row.teacher,
             "student": row.student,
             "teacher_top1": row.teacher_top1,
-            "metric": found.metric,
-            "epoch": found.epoch,
+            "metric": table.metric,
+            "epoch": table.epoch,
             "label": cell.label,
             "n": cell.n,
             "mean": cell.mean,
             "sd": cell.sd,
             **_ends("mean", cell.interval),
-            "baseline": found.baseline,
+            "baseline": table.baseline,
             "pairs": cell.pairs,
             "difference": cell.mean_difference,
             **_ends("difference", cell.difference_interval),
-            "test": found.test,
+            "test": table.test,
             "p": cell.p,
             "p_holm": cell.p_holm,
             "verdict": cell.verdict or "",
@@ -210,7 +210,7 @@ def table_records(found: ResultTable) -> list[dict[str, Any]]:
             "run_ids": " ".join(cell.run_ids),
             "published": "; ".join(f"{item.value} ({item.source})" for item in cell.published),
         }
-        for row in found.rows
+        for row in table.rows
         for cell in row.cells
     ]
 

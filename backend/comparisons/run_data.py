@@ -25,13 +25,13 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Data:
+class ImageData:
     """The images that a run was trained and tested on, as far as the run recorded them.
 
     Attributes:
-        images: beginning of the SHA-256 of all images with their labels; "" if it was not recorded.
-        train: number of training images; 0 until the run has started.
-        test: number of test images; 0 until the run has started.
+        images: Beginning of the SHA-256 of all images with their labels; "" if it was not recorded.
+        train: Number of training images; 0 until the run has started.
+        test: Number of test images; 0 until the run has started.
     """
 
     images: str = ""
@@ -39,18 +39,18 @@ class Data:
     test: int = 0
 
     @classmethod
-    def of(cls, row: Any) -> Data:
+    def of(cls, row: Any) -> ImageData:
         """Return the data of a run's row."""
         return cls((row.environment or {}).get(IMAGES_KEY, ""), row.train_size or 0, row.test_size or 0)
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherRun:
     """The teacher of an experiment.
 
     Attributes:
-        top1: test accuracy after its last epoch, %; None until it has succeeded.
-        other_data: the teacher was tested on other images than the compared students; ``top1`` is then None.
+        top1: Test accuracy after the last epoch, %; None until the run has succeeded.
+        other_data: Whether the teacher was tested on other images than the compared students; ``top1`` is then None.
     """
 
     run_id: str
@@ -58,19 +58,19 @@ class Teacher:
     seed: int
     state: RunState
     top1: float | None
-    data: Data = Data()
+    data: ImageData = ImageData()
     other_data: bool = False
 
 
 @dataclass(frozen=True)
-class Student:
+class StudentRun:
     """A run that is compared.
 
     Attributes:
-        teacher: teacher of its experiment, even if its own method reads none: runs of one experiment form pairs.
-        devices: devices of its attempts, such as "cpu" or "cuda NVIDIA H200".
-        set_aside: reason why it is not compared although it succeeded; empty if it is compared.
-        other_data: its data, if they are the reason.
+        teacher: Teacher of the experiment, even if the run's method uses none: runs of one experiment form pairs.
+        devices: Devices of the attempts, such as "cpu" or "cuda NVIDIA H200".
+        set_aside: Reason why the run is not compared although it succeeded; empty if it is compared.
+        other_data: Description of the run's data, if they are the reason; else empty.
     """
 
     run_id: str
@@ -78,14 +78,14 @@ class Student:
     label: str
     method: str
     seed: int
-    teacher: Teacher | None
+    teacher: TeacherRun | None
     state: RunState
     reason: str
     epochs: int
     test_size: int
     environment: Mapping[str, str]
     devices: tuple[str, ...]
-    data: Data = Data()
+    data: ImageData = ImageData()
     set_aside: str = ""
     other_data: str = ""
 
@@ -99,14 +99,14 @@ class Student:
 
     @property
     def gpus(self) -> int | None:
-        """Return the number of GPUs that it was trained on; None for a CPU, and if its attempts differ."""
+        """Return the number of GPUs that the run was trained on; None if an attempt was not on GPUs."""
         if not self.devices or any(not device.startswith("cuda") for device in self.devices):
             return None
         return rank_count(self.environment)
 
 
 @dataclass
-class Curve:
+class MetricCurve:
     """One metric of one run, one point per measurement, ordered by step."""
 
     step: list[int] = field(default_factory=list)
@@ -124,29 +124,29 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Latest:
+class LatestPoint:
     """The newest point of a metric of a run."""
 
     epoch: float
     value: float
 
 
-Curves = dict[str, dict[str, Curve]]
+Curves = dict[str, dict[str, MetricCurve]]
 """Curves by run id and metric."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The runs of one experiment, or of several that are read as one.
+    """The runs of one experiment, or of several that are evaluated as one.
 
     Attributes:
-        data: the data that are compared, if runs of other data were set aside or split off.
+        data: Data that are compared, if runs of other data were set aside or split off.
     """
 
     experiments: tuple[models.Experiment, ...]
-    students: tuple[Student, ...]
-    teachers: tuple[Teacher, ...]
-    data: Data = Data()
+    students: tuple[StudentRun, ...]
+    teachers: tuple[TeacherRun, ...]
+    data: ImageData = ImageData()
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -182,9 +182,9 @@ class Sample:
         """Return the key of every pair, in the order of the specs."""
         return list(dict.fromkeys(student.key for student in self.students))
 
-    def by_label(self, values: Mapping[str, Any]) -> dict[str, dict[Key, Student]]:
+    def by_label(self, values: Mapping[str, Any]) -> dict[str, dict[Key, StudentRun]]:
         """Return one run per method and pair: the first that has a value, else the first that succeeded."""
-        by_label: dict[str, dict[Key, Student]] = {label: {} for label in self.labels}
+        by_label: dict[str, dict[Key, StudentRun]] = {label: {} for label in self.labels}
         for student in self.students:
             runs = by_label[student.label]
             other = runs.get(student.key)
@@ -193,7 +193,7 @@ class Sample:
         return by_label
 
 
-def _rank(student: Student, values: Mapping[str, Any]) -> int:
+def _rank(student: StudentRun, values: Mapping[str, Any]) -> int:
     if student.run_id in values:
         return 0
     return 1 if student.state == "succeeded" else 2 if student.state not in TERMINAL else 3
@@ -201,16 +201,16 @@ def _rank(student: Student, values: Mapping[str, Any]) -> int:
 
 def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str, Sample]:
     """Read the runs of each experiment, by the experiment's id."""
-    run, used = models.Run, models.ExperimentRun
+    run, link = models.Run, models.ExperimentRun
     names = {item.id: item.name for item in experiments}
     rows: list[Any] = []
     devices: dict[str, list[str]] = {}
     for part in chunked(names):
-        linked = used.experiment_id.in_(part)
+        linked = link.experiment_id.in_(part)
         rows += session.execute(
             select(
-                used.experiment_id,
-                used.label,
+                link.experiment_id,
+                link.label,
                 run.id,
                 run.role,
                 run.state,
@@ -223,27 +223,32 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
                 run.test_size,
                 run.environment,
             )
-            .join(run, run.id == used.run_id)
+            .join(run, run.id == link.run_id)
             .where(linked)
-            .order_by(used.experiment_id, used.position)
+            .order_by(link.experiment_id, link.position)
         )
-        attempts = select(models.Attempt.run_id, models.Attempt.device).join(used, used.run_id == models.Attempt.run_id)
+        attempts = select(models.Attempt.run_id, models.Attempt.device).join(link, link.run_id == models.Attempt.run_id)
         for run_id, device in session.execute(attempts.where(linked).distinct()):
             if device:
                 devices.setdefault(run_id, []).append(plain_device(device))
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
-    last = latest(session, succeeded, [ACCURACY])
+    latest_points = latest(session, succeeded, [ACCURACY])
     teachers = {
-        row.experiment_id: Teacher(
-            row.id, row.fingerprint, row.seed, row.state, _finite(last.get(row.id, {}).get(ACCURACY)), Data.of(row)
+        row.experiment_id: TeacherRun(
+            row.id,
+            row.fingerprint,
+            row.seed,
+            row.state,
+            _finite(latest_points.get(row.id, {}).get(ACCURACY)),
+            ImageData.of(row),
         )
         for row in rows
         if row.role == "teacher"
     }
-    students: dict[str, list[Student]] = {key: [] for key in names}
+    students: dict[str, list[StudentRun]] = {key: [] for key in names}
     for row in rows:
         if row.role == "student":
-            student = Student(
+            student = StudentRun(
                 run_id=row.id,
                 experiment=names[row.experiment_id],
                 label=row.label,
@@ -256,7 +261,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
                 test_size=row.test_size,
                 environment=row.environment,
                 devices=tuple(sorted(set(devices.get(row.id, ())))),
-                data=Data.of(row),
+                data=ImageData.of(row),
             )
             students[row.experiment_id].append(student)
     return {
@@ -266,7 +271,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
 
 
 def merge(samples: Sequence[Sample]) -> Sample:
-    """Return several samples as one. They must differ in their seeds alone (see ``experiment_keys.difference``)."""
+    """Return several samples as one. They must differ only in their seeds (see ``experiment_keys.difference``)."""
     teachers = tuple({teacher.fingerprint: teacher for sample in samples for teacher in sample.teachers}.values())
     students = [student for sample in samples for student in sample.students]
     if len(teachers) == 1:
@@ -275,10 +280,10 @@ def merge(samples: Sequence[Sample]) -> Sample:
     return Sample(tuple(item for sample in samples for item in sample.experiments), tuple(students), teachers)
 
 
-def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None) -> dict[str, dict[str, Latest]]:
-    """Read the newest point of each metric, by run and name; of all metrics for ``names=None``."""
+def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None) -> dict[str, dict[str, LatestPoint]]:
+    """Read the newest point of each metric by run and name; ``names=None`` selects all metrics."""
     table, name = models.MetricLatest, models.MetricName
-    points: dict[str, dict[str, Latest]] = {}
+    points: dict[str, dict[str, LatestPoint]] = {}
     for part in chunked(run_ids):
         query = (
             select(table.run_id, name.name, table.epoch, table.value, table.kind)
@@ -289,12 +294,12 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
             query = query.where(name.name.in_(names))
         for run_id, metric, epoch, value, kind in session.execute(query):
             (finite_epoch,) = replace_nonfinite([epoch])
-            points.setdefault(run_id, {})[metric] = Latest(finite_epoch, decode(value, kind))
+            points.setdefault(run_id, {})[metric] = LatestPoint(finite_epoch, decode(value, kind))
     return points
 
 
 def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Curves:
-    """Read whole series, by run and metric. Use it for metrics that are measured once per epoch."""
+    """Read complete series by run and metric. For metrics that are measured once per epoch."""
     point, name = models.MetricPoint, models.MetricName
     by_id = {key: text for text, key in session.execute(select(name.name, name.id).where(name.name.in_(names)))}
     series: Curves = {}
@@ -307,7 +312,7 @@ def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Cu
         for run_id, name_id, step, epoch, elapsed, value, kind in session.execute(query):
             if not (math.isfinite(epoch) and math.isfinite(elapsed)):  # stored by an older version
                 continue
-            curve = series.setdefault(run_id, {}).setdefault(by_id[name_id], Curve())
+            curve = series.setdefault(run_id, {}).setdefault(by_id[name_id], MetricCurve())
             curve.step.append(step)
             curve.epoch.append(epoch)
             curve.elapsed.append(elapsed)
@@ -315,7 +320,7 @@ def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Cu
     return series
 
 
-def _finite(point: Latest | None) -> float | None:
+def _finite(point: LatestPoint | None) -> float | None:
     return point.value if point and math.isfinite(point.value) else None
 
 

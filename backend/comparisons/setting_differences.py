@@ -1,11 +1,11 @@
-"""Settings, other than the method, in which the runs of a pair differ: chosen for speed, the machine, the versions."""
+"""Settings other than the method in which the runs of a pair differ: for speed, of the machine, and versions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from backend.comparisons.run_data import Sample, Student
+from backend.comparisons.run_data import Sample, StudentRun
 from core.events import DECODING_KEY, RANKS_KEY
 from core.protocol.comparisons import SettingDifference
 
@@ -13,11 +13,11 @@ SPEED = ("precision", "compile", "cuda_graphs", "channels_last", "fused", "threa
 MACHINE = ("torch", "processor", "device", "commit", DECODING_KEY)
 _POOLED = ("precision", "teacher_logits", DECODING_KEY)
 """Settings that change a run's numbers by more than the order of additions does."""
-# They differ between any two machines, or are recorded to repeat a run rather than to judge it.
+# These differ between any two machines, or are recorded for repeating a run and not for comparing it.
 _IGNORED = frozenset({"python", "platform", "packages", "diff", "host"})
 
 
-def differing_settings(pairs: Iterable[tuple[Student, Student]]) -> list[SettingDifference]:
+def differing_settings(pairs: Iterable[tuple[StudentRun, StudentRun]]) -> list[SettingDifference]:
     """Return every setting in which a pair differs, with its seeds; those chosen for speed come first."""
     seeds_of: dict[str, list[int]] = {}
     values: dict[str, str] = {}
@@ -54,13 +54,13 @@ def pooled(sample: Sample) -> list[str]:
 
 def sentences(differences: Iterable[SettingDifference], pairs: int) -> list[str]:
     """Return one sentence about settings chosen for speed and one about machines and versions, if pairs differ."""
-    words = {
+    texts = {
         "speed": "were trained with different settings",
         "machine": "were trained on different machines or versions",
     }
     differences = list(differences)
     notes = []
-    for kind, text in words.items():
+    for kind, text in texts.items():
         of_kind = [item for item in differences if item.kind == kind]
         if of_kind:
             count = len({seed for item in of_kind for seed in item.seeds})
@@ -69,7 +69,7 @@ def sentences(differences: Iterable[SettingDifference], pairs: int) -> list[str]
     return notes
 
 
-def _settings_of(student: Student) -> Mapping[str, str]:
+def _settings_of(student: StudentRun) -> Mapping[str, str]:
     settings = dict(student.environment)
     if student.devices:
         settings["device"] = ", ".join(student.devices)

@@ -65,12 +65,12 @@ class Sheet:
     """A table with its title and notes.
 
     Attributes:
-        title: caption.
-        header: texts of the header row.
-        rows: cells.
-        numbers: indices of the columns that are aligned to the right.
-        notes: sentences below the table.
-        commented: lines that become comments in LaTeX's source, and a block below the notes in Markdown.
+        title: Caption.
+        header: Texts of the header row.
+        rows: Cells by row.
+        numbers: Indices of the columns that are aligned to the right.
+        notes: Sentences below the table.
+        commented: Lines that become comments in LaTeX's source, and a block below the notes in Markdown.
     """
 
     title: str
@@ -84,11 +84,12 @@ class Sheet:
 def markdown(sheet: Sheet) -> str:
     """Return the sheet as GitHub's Markdown."""
     rule = ["---:" if index in sheet.numbers else "---" for index in range(len(sheet.header))]
-    lines = [f"**{_marked(sheet.title)}**", "", _row(map(_marked, sheet.header)), _row(rule)]
+    lines = [f"**{_escape_markdown(sheet.title)}**", "", _row(map(_escape_markdown, sheet.header)), _row(rule)]
     lines += [
-        _row(f"**{_marked(cell.text)}**" if cell.bold else _marked(cell.text) for cell in cells) for cells in sheet.rows
+        _row(f"**{_escape_markdown(cell.text)}**" if cell.bold else _escape_markdown(cell.text) for cell in cells)
+        for cells in sheet.rows
     ]
-    lines += [""] + [f"- {_marked(note)}" for note in sheet.notes]
+    lines += [""] + [f"- {_escape_markdown(note)}" for note in sheet.notes]
     if sheet.commented:
         lines += ["", "```text", *sheet.commented, "```"]
     return "\n".join(lines) + "\n"
@@ -122,12 +123,12 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_inert, names))
-    writer.writerows([_inert(record.get(name, "")) for name in names] for record in records)
+    writer.writerow(map(_escape_formula, names))
+    writer.writerows([_escape_formula(record.get(name, "")) for name in names] for record in records)
     return out.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     """Prefix a text that a spreadsheet would read as a formula with an apostrophe.
 
     Source: OWASP, "CSV Injection". A text that is a number is also a number for a spreadsheet, and stays unchanged.
@@ -144,7 +145,7 @@ def tex(text: str) -> str:
     return _HAT.sub(r"$\\hat{\1}$", shown)
 
 
-def _marked(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 

@@ -30,8 +30,8 @@ class Summary:
     """A sample's mean and spread, in the sample's unit.
 
     Attributes:
-        sd: sample standard deviation; None below n = 2.
-        se: standard error of the mean, sd/√n.
+        sd: Sample standard deviation; None below n = 2.
+        se: Standard error of the mean, sd/√n.
         interval: 95 % t interval of the mean; None below n = 2, and if all values are equal: a spread of exactly zero
             in a few values gives no bound.
     """
@@ -53,7 +53,7 @@ def summarize(values: Sequence[float]) -> Summary:
         return Summary(n=1, mean=mean)
     sd = _sd(values, mean)
     se = sd / math.sqrt(n)
-    interval = _around(mean, se, n - 1) if sd > 0 else None
+    interval = _t_interval(mean, se, n - 1) if sd > 0 else None
     return Summary(n=n, mean=mean, sd=sd, se=se, interval=interval)
 
 
@@ -64,7 +64,7 @@ def by_block(values: Mapping[tuple[str, int], float]) -> list[float]:
     runs are averaged first.
 
     Args:
-        values: by block (a teacher's fingerprint) and seed.
+        values: Values by block (a teacher's fingerprint) and seed.
     """
     blocks: dict[str, list[float]] = {}
     for (block, _), value in values.items():
@@ -86,7 +86,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     is a valid p and the same at every call.
 
     Args:
-        differences: one per pair.
+        differences: One difference per pair.
 
     Returns:
         None without pairs.
@@ -131,10 +131,10 @@ def t_p(mean: float, sd: float | None, n: int, limit: float = 0.0) -> float | No
     """Return the two-sided p of the t test that n normally distributed values have the mean ``limit``.
 
     Args:
-        mean: their mean.
-        sd: their sample standard deviation.
-        n: their number.
-        limit: the mean under the null hypothesis.
+        mean: Mean of the values.
+        sd: Sample standard deviation of the values.
+        n: Number of values.
+        limit: Mean under the null hypothesis.
 
     Returns:
         None without spread or below n = 2.
@@ -152,7 +152,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     Rejecting every test whose adjusted p is at most α keeps the chance of any false rejection below α.
 
     Args:
-        ps: None stands for no test; it stays None and is not counted.
+        ps: The p value of each test; None means that there is no test, stays None and is not counted.
     """
     order = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     adjusted: list[float | None] = [None] * len(ps)
@@ -188,7 +188,7 @@ def welch_interval(values: Sequence[float], baseline: Sequence[float]) -> Interv
     if variance == 0:
         return None
     df = variance**2 / (first.se**4 / (first.n - 1) + second.se**4 / (second.n - 1))
-    return _around(first.mean - second.mean, math.sqrt(variance), df)
+    return _t_interval(first.mean - second.mean, math.sqrt(variance), df)
 
 
 def epochs_to_target(epochs: Sequence[float], values: Sequence[float], target: float) -> float | None:
@@ -198,9 +198,9 @@ def epochs_to_target(epochs: Sequence[float], values: Sequence[float], target: f
     target.
 
     Args:
-        epochs: epoch of each measurement, increasing.
-        values: the measurements, of the same length.
-        target: in the unit of the values.
+        epochs: Epoch of each measurement, increasing.
+        values: The measurements; as many as epochs.
+        target: Target in the unit of the values.
 
     Returns:
         None if there are no two such measurements.
@@ -248,7 +248,7 @@ def _dot(first: Sequence[float], second: Sequence[float]) -> float:
     return math.fsum(one * other for one, other in zip(first, second, strict=True))
 
 
-def _around(centre: float, se: float, df: float) -> Interval:
+def _t_interval(centre: float, se: float, df: float) -> Interval:
     half = _t_quantile(df) * se
     return Interval(low=centre - half, high=centre + half)
 

@@ -15,7 +15,7 @@ from backend.comparisons import experiment_keys, gaps, metric_selection, same_da
 from backend.comparisons.comparison import refuse_unknown, teacher_summary
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, group, methods_of
-from backend.comparisons.run_data import Data, Key, Sample, load, merge
+from backend.comparisons.run_data import ImageData, Key, Sample, load, merge
 from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
@@ -43,10 +43,10 @@ class Filter:
     """Selects the experiments of the table; a filter that is None or empty selects all.
 
     Attributes:
-        tags: present tags; an experiment needs every one of them.
-        dataset: name in the catalog.
-        student: name in the catalog.
-        teacher: name in the catalog.
+        tags: Present tags; an experiment needs every one of them.
+        dataset: Name of the data set in the catalog.
+        student: Name of the student's model in the catalog.
+        teacher: Name of the teacher's model in the catalog.
     """
 
     tags: Sequence[str] = ()
@@ -57,14 +57,14 @@ class Filter:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the table shows.
+    """The content of the table.
 
     Attributes:
-        metric: name of the metric.
-        which: epoch of the values.
-        baseline: label of the column that the others are tested against; None for the method that the rows begin with.
-        test: the test that decides on bold.
-        seeds: seeds that every cell should have; empty for those that the row's experiments plan.
+        metric: Name of the metric.
+        which: Epoch of the values.
+        baseline: Label of the column against which the others are tested; None for the first method of the rows.
+        test: Test that decides which cells are bold.
+        seeds: Seeds that every cell should have; empty for the seeds that the row's experiments plan.
     """
 
     metric: str
@@ -79,28 +79,29 @@ class Layout:
 
 
 def find(
-    session: Session, selection: Filter, named: Sequence[models.Experiment] | None = None
+    session: Session, selection: Filter, candidates: Sequence[models.Experiment] | None = None
 ) -> list[models.Experiment]:
     """Return the experiments that the filter selects.
 
     Args:
-        session: for reading.
-        selection: the filter.
-        named: experiments to select from, whose order is kept; None for all that are not archived, oldest first.
+        session: Session for reading.
+        selection: The filter.
+        candidates: Experiments to select from, whose order is kept. None selects from all experiments that are not
+            archived, oldest first.
 
     Raises:
         ApiError: 422 if there are too many for one table.
     """
     query = select(models.Experiment).order_by(models.Experiment.id)
-    if named is None:
+    if candidates is None:
         query = query.where(models.Experiment.archived_at.is_(None))
     for tag in selection.tags:  # present tags; the spec has those that it was submitted with
         tagged = select(models.ExperimentTag.experiment_id).where(models.ExperimentTag.tag == tag)
         query = query.where(models.Experiment.id.in_(tagged))
     experiments = [item for item in session.scalars(query) if _matches(item.spec, selection)]
-    if named is not None:
+    if candidates is not None:
         ids = {item.id for item in experiments}
-        experiments = [item for item in named if item.id in ids]
+        experiments = [item for item in candidates if item.id in ids]
     if len(experiments) > MAX_EXPERIMENTS:
         text = f"a table has at most {MAX_EXPERIMENTS} experiments, and {len(experiments)} match; select by tag or name"
         raise invalid(text, ProblemField(path="tag", message=text))
@@ -108,7 +109,7 @@ def find(
 
 
 def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> ResultTable:
-    """Return the table of these experiments; those that differ in their seeds alone form one row.
+    """Return the table of these experiments; those that differ only in their seeds form one row.
 
     If no baseline is named and the rows do not begin with the same method, the baseline is the method of most rows.
 
@@ -120,10 +121,10 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
     baseline = _baseline(samples, labels, layout.baseline)
     pooled_sample = merge(loaded) if loaded else Sample((), (), ())
-    picked = metric_selection.pick(session, pooled_sample, layout.metric, layout.which)
+    selected = metric_selection.select_values(session, pooled_sample, layout.metric, layout.which)
     if loaded:
-        refuse_unknown(session, pooled_sample, ComparisonOptions(metric=layout.metric, which=layout.which), picked)
-    rows = [_Row.of(sample, picked, layout) for sample in samples]
+        refuse_unknown(session, pooled_sample, ComparisonOptions(metric=layout.metric, which=layout.which), selected)
+    rows = [_Row.of(sample, selected, layout) for sample in samples]
     cells = [row.cells(baseline, labels, layout) for row in rows]
     _decide(cells, layout)
     titles = [row.title for row in rows]
@@ -150,7 +151,7 @@ class _Row:
     published: Sequence[PublishedRow]
 
     @classmethod
-    def of(cls, sample: Sample, picked: Mapping[str, metric_selection.SelectedValue], layout: Layout) -> _Row:
+    def of(cls, sample: Sample, selected: Mapping[str, metric_selection.SelectedValue], layout: Layout) -> _Row:
         spec = sample.spec
         blocks = dict.fromkeys(key[0] for key in sample.keys)
         requested = [(block, seed) for block in blocks for seed in layout.seeds]
@@ -159,7 +160,7 @@ class _Row:
         dataset = spec["dataset"]
         return cls(
             sample,
-            methods_of(sample, picked, {}, ConvergenceTarget(1.0)),
+            methods_of(sample, selected, {}, ConvergenceTarget(1.0)),
             list(dict.fromkeys([*sample.keys, *requested])),
             published_for(dataset["name"], dataset["params"], teacher, student) if layout.metric == "test/top1" else (),
         )
@@ -175,10 +176,10 @@ class _Row:
         """Return the title, with a distinguishing mark if other rows have the same title.
 
         Args:
-            titles: titles of all rows, this one included.
+            titles: Titles of all rows, this one included.
         """
         marks = [_experiment_names(self.sample)] if titles.count(self.title) > 1 else []
-        if self.sample.data != Data():
+        if self.sample.data != ImageData():
             marks.append(same_data.describe(self.sample.data))
         return f"{self.title} ({'; '.join(marks)})" if marks else self.title
 
@@ -188,23 +189,23 @@ class _Row:
     def _cell(self, label: str, baseline: str, layout: Layout) -> TableCell:
         method = self.methods[label]
         summary = group(method, self.sample)
-        mine = method.values
-        missing = [key for key in self.keys if key not in mine]
+        method_values = method.values
+        missing = [key for key in self.keys if key not in method_values]
         cell = TableCell(
             label=label,
             n=summary.n,
             mean=summary.mean,
             sd=summary.sd,
             interval=summary.interval,
-            run_ids=[method.runs[key].run_id for key in self.keys if key in mine],
+            run_ids=[method.runs[key].run_id for key in self.keys if key in method_values],
             missing=gaps.gaps(method, self.sample, missing),
             published=_published(self.published, method.name),
         )
         base = self.methods.get(baseline)
         if base is None or label == baseline:
             return cell
-        theirs = base.values
-        by_pair = {key: mine[key] - theirs[key] for key in mine if key in theirs}
+        baseline_values = base.values
+        by_pair = {key: method_values[key] - baseline_values[key] for key in method_values if key in baseline_values}
         differences = statistics.by_block(by_pair)
         summary_of_differences = statistics.summarize(differences)
         changes: dict[str, Any] = {
@@ -219,14 +220,14 @@ class _Row:
 
     def to_protocol(self, cells: list[TableCell], titles: Sequence[str]) -> TableRow:
         spec = self.sample.spec
-        tops = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
+        accuracies = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         return TableRow(
             title=self.unique_title(titles),
-            images=same_data.describe(self.sample.data) if self.sample.data != Data() else "",
+            images=same_data.describe(self.sample.data) if self.sample.data != ImageData() else "",
             dataset=spec["dataset"]["name"],
             teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
             student=spec["student"]["model"]["name"],
-            teacher_top1=math.fsum(tops) / len(tops) if tops else None,
+            teacher_top1=math.fsum(accuracies) / len(accuracies) if accuracies else None,
             published=_published(self.published, "teacher"),
             condition=teacher_summary(self.sample),
             experiments=[item.name for item in self.sample.experiments],
@@ -238,7 +239,7 @@ class _Row:
 
 
 def _decide(cells: list[list[TableCell]], layout: Layout) -> None:
-    """Adjust every p of the table at once, and set the verdict of each cell; in place."""
+    """Adjust the p values of the table together, and set the verdict of each cell; in place."""
     indices = [(row, column) for row, of_row in enumerate(cells) for column in range(len(of_row))]
     tests = [_test_of(cells[row][column], layout) for row, column in indices]
     for (row, column), decision in zip(indices, verdicts.decide(tests), strict=True):
@@ -260,11 +261,11 @@ def _baseline(samples: Sequence[Sample], labels: Sequence[str], label: str | Non
         raise invalid(text, ProblemField(path="baseline", message=text))
     if label is not None:
         return label
-    first = list(dict.fromkeys(next(iter(sample.labels)) for sample in samples))
-    if len(first) < 2:
-        return first[0] if first else ""
+    first_methods = list(dict.fromkeys(next(iter(sample.labels)) for sample in samples))
+    if len(first_methods) < 2:
+        return first_methods[0] if first_methods else ""
     rows_with = Counter(label for sample in samples for label in sample.labels)
-    return max(labels, key=lambda label: rows_with[label])  # the first column of several
+    return max(labels, key=lambda label: rows_with[label])  # if several have equally many rows, the first column
 
 
 def published() -> PublishedTable:
@@ -326,7 +327,7 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
         notes.append(f"No baseline was named: {baseline} is the method of most rows.")
     if any(cell.missing for row in cells for cell in row):
         notes.append("Seeds are missing: see the commands that would queue them.")
-    if any(sample.data != Data() for sample in samples):
+    if any(sample.data != ImageData() for sample in samples):
         notes.append("The data of a setting changed between its runs: each data set is a separate row, named by it.")
     if any(sample.teachers_vary for sample in samples):
         notes.append("If teachers vary, mean and spread are those of the teachers' means.")
@@ -358,17 +359,18 @@ def _experiment_names(sample: Sample) -> str:
 
 
 def _no_bold_possible(tested: Sequence[TableCell]) -> list[str]:
-    """Return a note with the n that it would take, if no cell can be bold whatever its values."""
-    most = max(cell.units for cell in tested)
+    """Return a note with the required n, if there are too few pairs for any cell to be bold."""
+    max_units = max(cell.units for cell in tested)
     vary = any(cell.units != cell.pairs for cell in tested)
-    noun, more = ("pairs or teachers", "seeds or teachers") if vary else ("pairs", "seeds")
-    least = statistics.smallest_p(most) or 1.0
-    if least * len(tested) < SIGNIFICANCE:
+    noun, needed_noun = ("pairs or teachers", "seeds or teachers") if vary else ("pairs", "seeds")
+    smallest_p = statistics.smallest_p(max_units) or 1.0
+    if smallest_p * len(tested) < SIGNIFICANCE:
         return []
-    needed = most
+    needed = max_units
     while 2.0 ** (1 - needed) * len(tested) >= SIGNIFICANCE:
         needed += 1
     return [
-        f"No cell can be bold yet: {most} {noun} cannot show p < {p_text(least, 3)}, and Holm over {len(tested)} "
-        f"comparisons requires less than {p_text(SIGNIFICANCE / len(tested))} for the first; {needed} {more} could."
+        f"No cell can be bold yet: {max_units} {noun} cannot show p < {p_text(smallest_p, 3)}, and Holm over "
+        f"{len(tested)} comparisons requires less than {p_text(SIGNIFICANCE / len(tested))} for the first; "
+        f"{needed} {needed_noun} could."
     ]

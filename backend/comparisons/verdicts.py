@@ -1,4 +1,4 @@
-"""Verdicts: whether a report calls one method better than another. This is decided here and nowhere else.
+"""Verdicts: whether a report calls one method better than another. Only this module decides it.
 
 A report is the answer to one request: a comparison, an overview, a table, the claims. Its family is every comparison of
 a method with the baseline that it tests, over all of its metrics and rows. A verdict needs p < 0.05 after Holm's
@@ -25,12 +25,12 @@ class Test:
     """One comparison of a method with the baseline, before p is adjusted.
 
     Attributes:
-        n: number of differences.
-        mean: their mean; None without any.
-        p: two-sided p of this comparison alone; None if it is not tested.
-        smallest_p: the smallest p that n differences can give; None if there is no such bound.
+        n: Number of differences.
+        mean: Mean of the differences; None if there are none.
+        p: Two-sided p of this comparison alone; None if it is not tested.
+        smallest_p: The smallest p that n differences can give; None if there is no such bound.
         interval: 95 % t interval of the mean, of this comparison alone.
-        better: the direction that is better; None if neither is.
+        better: The direction that is better; None if neither is.
     """
 
     __test__ = False  # pytest would collect the class by its name
@@ -51,7 +51,7 @@ class Test:
 
     @property
     def excludes_zero(self) -> bool:
-        """Return whether the interval shows a difference; without an interval (no spread) nothing contradicts one."""
+        """Return whether the interval excludes zero; True if there is no interval because the values have no spread."""
         return self.interval is None or not self.interval.low <= 0 <= self.interval.high
 
 
@@ -60,16 +60,16 @@ class Decision:
     """The decision on one comparison of a report.
 
     Attributes:
-        p_holm: p after Holm over the report; None if the comparison is not tested.
-        verdict: None if the comparison is not tested.
-        tests: number of comparisons that the report tests.
-        least: the smallest ``p_holm`` that the numbers of differences in this report allow.
+        p_holm: P after Holm's correction over the report; None if the comparison is not tested.
+        verdict: Verdict; None if the comparison is not tested.
+        tests: Number of comparisons that the report tests.
+        smallest_p_holm: The smallest ``p_holm`` that the numbers of differences in this report allow.
     """
 
     p_holm: float | None
     verdict: Verdict | None
     tests: int
-    least: float | None = None
+    smallest_p_holm: float | None = None
 
 
 def decide(family: Sequence[Test]) -> list[Decision]:
@@ -78,7 +78,8 @@ def decide(family: Sequence[Test]) -> list[Decision]:
     bounds = statistics.holm([None if test.p is None else test.smallest_p or 0.0 for test in family])
     count = sum(test.p is not None for test in family)
     return [
-        Decision(p, _verdict(test, p), count, least) for test, p, least in zip(family, adjusted, bounds, strict=True)
+        Decision(p, _verdict(test, p), count, smallest)
+        for test, p, smallest in zip(family, adjusted, bounds, strict=True)
     ]
 
 
@@ -97,12 +98,12 @@ def sentence(test: Test, decision: Decision, *, label: str, baseline: str, unit:
     """Return the result of a comparison in one sentence.
 
     Args:
-        test: the comparison.
-        decision: the decision on it.
-        label: label of the method.
-        baseline: label of the baseline.
-        unit: unit of the differences, such as ``percentage points``.
-        noun: unit of observation: a pair, or a teacher whose pairs were averaged.
+        test: The comparison.
+        decision: The decision on the comparison.
+        label: Label of the method.
+        baseline: Label of the baseline.
+        unit: Unit of the differences, such as ``percentage points``.
+        noun: Unit of observation: a pair, or a teacher whose pairs were averaged.
     """
     n, mean = test.n, test.mean
     pairs = f"{n} {noun}" if n == 1 else f"{n} {noun}s"
@@ -132,12 +133,13 @@ def sentence(test: Test, decision: Decision, *, label: str, baseline: str, unit:
 
 
 def _p_words(test: Test, decision: Decision, pairs: str) -> str:
-    """Return the p that decides, with its name; or that so few pairs cannot give a small p."""
+    """Return the clause with the decisive p and its name; or the clause that so few pairs cannot give a small p."""
     over = f" after Holm over the {decision.tests} comparisons of this report"
     if test.smallest_p is not None and test.smallest_p >= SIGNIFICANCE:
         return f"{pairs} cannot show p < {p_text(test.smallest_p, 3)}"
-    if decision.least is not None and decision.least >= SIGNIFICANCE:
-        return f"{pairs} cannot show p < {p_text(decision.least)}{over} (p of this comparison alone: {p_text(test.p)})"
+    if decision.smallest_p_holm is not None and decision.smallest_p_holm >= SIGNIFICANCE:
+        smallest = p_text(decision.smallest_p_holm)
+        return f"{pairs} cannot show p < {smallest}{over} (p of this comparison alone: {p_text(test.p)})"
     if decision.tests > 1:
         alone = f"{pairs}; p of this comparison alone: {p_text(test.p)}"
         return f"the sign-flip p is {p_text(decision.p_holm)}{over} ({alone})"

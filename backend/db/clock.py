@@ -1,4 +1,4 @@
-"""The clock that all leases and records are measured by."""
+"""The clock that dates all leases and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies a database into another one, of either kind, and a SQLite file while it is in use."""
+"""Copies a database into an empty one of either kind, and backs up a SQLite file while it is in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODULUS = 1 << 128
 
 
 class CopyError(Exception):
-    """The reason why a database is not copied. The target is unchanged."""
+    """A database cannot be copied; the target is unchanged."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TableDigest:
 def copy_database(
     source: Database, target: Database, report: Callable[[str], object] = lambda _: None
 ) -> dict[str, int]:
-    """Copy every row in one transaction. A target without a schema gets the one of this version.
+    """Copy every row in one transaction. If the target has no schema, it gets the schema of this version.
 
     The source is read in one snapshot, so that rows written to it meanwhile are not copied. Source and target are read
     again and compared, table by table, before the target is committed.
@@ -91,8 +91,8 @@ def digest_of(connection: Connection, table: Table) -> TableDigest:
     for batch in _batches(connection, table):
         rows += len(batch)
         for row in batch:
-            plain = json.dumps(row, sort_keys=True, default=_plain, ensure_ascii=True)
-            digest = (digest + int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=16).digest())) % _MODULUS
+            row_text = json.dumps(row, sort_keys=True, default=_plain, ensure_ascii=True)
+            digest = (digest + int.from_bytes(hashlib.blake2b(row_text.encode(), digest_size=16).digest())) % _MODULUS
     return TableDigest(rows, digest)
 
 
@@ -143,7 +143,7 @@ def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Mapping[
 
 
 def _set_sequence(connection: Connection, table: Table) -> None:
-    """Let PostgreSQL's next number follow the greatest one; SQLite does so by itself."""
+    """Set PostgreSQL's next number to follow the greatest stored number. SQLite needs no such step."""
     column = table.autoincrement_column
     if column is None or connection.dialect.name != "postgresql":
         return

@@ -33,8 +33,8 @@ _PRAGMAS = (
     "synchronous=FULL",
     "foreign_keys=ON",
     f"busy_timeout={_BUSY_SECONDS}000",
-    # In pages, 16 MB: a page that is written often goes to the database file once per checkpoint, and a commit waits
-    # for its checkpoint.
+    # The unit is pages; 4000 pages have 16 MB. A page that is written often is copied to the database file once per
+    # checkpoint, and the commit that starts a checkpoint waits for it.
     "wal_autocheckpoint=4000",
 )
 
@@ -47,7 +47,7 @@ class Database:
     nested; on PostgreSQL they are ordinary transactions.
 
     Args:
-        url: The address of the database as SQLAlchemy writes it. A SQLite file is made, private to its user, if absent.
+        url: The address of the database in SQLAlchemy's form. A missing SQLite file is created, private to its user.
     """
 
     def __init__(self, url: str | URL) -> None:
@@ -85,7 +85,7 @@ class Database:
             work: Called with the connection, in the writer thread (SQLite) or in a thread of the pool (PostgreSQL).
 
         Returns:
-            What ``work`` returns, once it is committed.
+            The result of ``work``, after the commit.
         """
         if self._writer is None:
             return await anyio.to_thread.run_sync(self._run, work)
@@ -139,7 +139,7 @@ def _sqlite_engine(url: str | URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # the driver then begins no transaction of its own
+        connection.isolation_level = None  # otherwise the driver would begin transactions by itself
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").close()
 

@@ -13,7 +13,7 @@ _RANDOM_BITS = 32
 
 def new_ids(count: int) -> list[str]:
     """Return ids that sort in the order of the list: milliseconds since 1970 (48 bits), then 32 random bits."""
-    start = secrets.randbits(_RANDOM_BITS - 1)  # the top bit is free, so that counting up never carries
+    start = secrets.randbits(_RANDOM_BITS - 1)  # the top bit is zero: adding the index cannot overflow
     milliseconds = (time.time_ns() // 1_000_000) & ((1 << _TIME_BITS) - 1)
     return [_encode((milliseconds << _RANDOM_BITS) + start + index) for index in range(count)]
 

@@ -29,7 +29,7 @@ def upgrade(database: Database) -> None:
     from alembic import command
 
     if (revision := current_revision(database)) and not _is_known(revision):
-        raise LaterVersionError(_later(revision))
+        raise LaterVersionError(_later_version_text(revision))
 
     with database.engine.connect() as connection:
         config = _config()
@@ -51,12 +51,12 @@ def mismatch(database: Database) -> str:
     if revision == head_revision():
         return ""
     if revision and not _is_known(revision):
-        return _later(revision)
+        return _later_version_text(revision)
     state = f"is at version {revision}" if revision else "has no tables yet"
     return f"the database {state}, and this program needs version {head_revision()}; run `python -m backend migrate`"
 
 
-def _later(revision: str) -> str:
+def _later_version_text(revision: str) -> str:
     return (
         f"the database is at version {revision}, which a later version of this program has made; this one supports "
         f"versions up to {head_revision()}: install the later program again, or restore the backup made before it"

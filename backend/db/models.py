@@ -26,7 +26,7 @@ from backend.db.types import BigInt, Json, UtcDateTime
 _ID = String(16)
 
 LIVE_TEACHER_CONDITION = text("role = 'teacher' AND state NOT IN ('failed','cancelled')")
-"""The condition of the partial index, which an INSERT with ON CONFLICT on that index repeats word for word."""
+"""The condition of the partial index. An INSERT with ON CONFLICT on that index has to repeat it word for word."""
 
 
 class Base(DeclarativeBase):
@@ -69,7 +69,7 @@ class Experiment(Base):
 
 
 class ExperimentTag(Base):
-    """A tag of an experiment: at first those of the spec. Later changes are made here and not in the spec."""
+    """A tag of an experiment. The spec's tags are copied here; later changes are made here and not in the spec."""
 
     __tablename__ = "experiment_tags"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -100,7 +100,8 @@ class Run(Base):
         ),
         CheckConstraint("role IN ('teacher','student')", name="role"),
         CheckConstraint("device IN ('any','cpu','gpu')", name="device"),
-        # Two experiments submitted at once share one teacher: the second insert meets this index.
+        # If two experiments with the same teacher are submitted at once, the second insert conflicts with this index,
+        # so that they share one run.
         Index(
             "uq_runs_live_teacher",
             "fingerprint",
@@ -108,9 +109,9 @@ class Run(Base):
             sqlite_where=LIVE_TEACHER_CONDITION,
             postgresql_where=LIVE_TEACHER_CONDITION,
         ),
-        # Read by a claim, in this order.
+        # A claim reads the runs in this order.
         Index("ix_runs_claim", "state", text("priority DESC"), "id"),
-        # The columns that lists are sorted and filtered by: an index alone answers, since the rows are long.
+        # The columns by which lists are sorted and filtered: reading the index alone avoids reading the long rows.
         Index("ix_runs_order", "priority", "id", "started_at", "ended_at", "experiment_id"),
         Index("ix_runs_worker_id", "worker_id"),
         Index("ix_runs_teacher_run_id", "teacher_run_id"),
@@ -120,7 +121,7 @@ class Run(Base):
     experiment_id: Mapped[str | None] = mapped_column(
         ForeignKey("experiments.id", ondelete="SET NULL"),
         index=True,
-        doc="The first experiment that used it.",
+        doc="The first experiment that used the run.",
     )
     fingerprint: Mapped[str] = mapped_column(String(48))
     role: Mapped[str] = mapped_column(String(8))
@@ -136,18 +137,18 @@ class Run(Base):
     log_tail: Mapped[list[str]] = mapped_column(default=list)
     priority: Mapped[int] = mapped_column(default=0)
     device: Mapped[str] = mapped_column(String(8), default="any")
-    gpus: Mapped[int] = mapped_column(default=1, server_default="1", doc="GPUs that it needs on a GPU worker.")
+    gpus: Mapped[int] = mapped_column(default=1, server_default="1", doc="GPUs that the run needs on a GPU worker.")
     labels: Mapped[str] = mapped_column(
-        Text, default=",", server_default=",", doc="Labels that its worker must have, as ``,a,b,``: see eligibility."
+        Text, default=",", server_default=",", doc="Labels that the worker must have, as ``,a,b,``: see eligibility."
     )
     pausing: Mapped[bool] = mapped_column(
-        default=False, server_default=false(), doc="Its worker is to return it, after which it is paused."
+        default=False, server_default=false(), doc="The worker has to return the run, which is then paused."
     )
     queued_at: Mapped[datetime | None] = mapped_column(doc="Time at which it was queued.")
     not_before: Mapped[datetime | None]
     teacher_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
     teacher_failed: Mapped[bool] = mapped_column(
-        default=False, doc="It failed because its teacher did; reviving the teacher revives it."
+        default=False, doc="The run failed because its teacher failed; reviving the teacher revives it."
     )
 
     attempt: Mapped[int] = mapped_column(default=0)
@@ -172,14 +173,14 @@ class Run(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    reported_at: Mapped[datetime | None] = mapped_column(doc="Time of the last report of its training.")
+    reported_at: Mapped[datetime | None] = mapped_column(doc="Time of the training's last report.")
 
 
 class Attempt(Base):
     """One try at a run by one worker."""
 
     __tablename__ = "attempts"
-    # A claim that is repeated because its answer was lost finds the attempt that it has made.
+    # A claim that is repeated after a lost answer finds by this index the attempt that it created.
     __table_args__ = (Index("uq_attempts_claim", "worker_id", "claim_key", unique=True),)
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
@@ -193,7 +194,7 @@ class Attempt(Base):
     outcome: Mapped[str] = mapped_column(String(12), default="")
     reason: Mapped[str] = mapped_column(Text, default="")
     accepted_seq: Mapped[int] = mapped_column(BigInt, default=0)
-    claim_key: Mapped[str | None] = mapped_column(String(64), doc="Key of the claim request that made it.")
+    claim_key: Mapped[str | None] = mapped_column(String(64), doc="Key of the claim request that created the attempt.")
     waited: Mapped[float | None] = mapped_column(doc="Seconds for which the run had been ready.")
 
 
@@ -213,21 +214,23 @@ class Worker(Base):
     gpus: Mapped[int] = mapped_column(default=0, server_default="0")
     labels: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     draining: Mapped[bool] = mapped_column(
-        default=False, server_default=false(), doc="It takes no new runs, also after a restart."
+        default=False, server_default=false(), doc="The worker claims no new runs, also after a restart."
     )
     report: Mapped[dict[str, Any]] = mapped_column(
         default=dict, server_default="{}", doc="GPUs and problems in its last heartbeat."
     )
     # No foreign key: the two tables would refer to each other. Every claim checks it.
-    reserved_run_id: Mapped[str | None] = mapped_column(_ID, doc="The run over several GPUs that it reserves GPUs for.")
+    reserved_run_id: Mapped[str | None] = mapped_column(
+        _ID, doc="Run over several GPUs for which the worker reserves GPUs."
+    )
     # No foreign key: SQLite cannot add one in place as the models define it. A deleted token restricts nothing.
-    token_id: Mapped[str | None] = mapped_column(_ID, doc="Token of its registration; no other may act for it.")
+    token_id: Mapped[str | None] = mapped_column(_ID, doc="Token of the registration; only it may act for the worker.")
     registered_at: Mapped[datetime]
     last_heartbeat: Mapped[datetime]
 
 
 class MetricName(Base):
-    """The name of a metric. It has a table of its own, so that a point stores a small number instead of a text."""
+    """The name of a metric. Names have a separate table, so that a point stores a small number instead of a text."""
 
     __tablename__ = "metric_names"
 

@@ -1,4 +1,4 @@
-"""One backend per SQLite file: two would each hand out the runs, and both write to the file."""
+"""Allows one backend per SQLite file: two backends would both hand out the same runs and write to the file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DatabaseInUseError(Exception):
 def single_owner(database_url: str | URL, address: str) -> Iterator[None]:
     """Hold a lock on a SQLite database while it is served. PostgreSQL accepts any number of backends.
 
-    The lock is the kernel's, so it ends with the process in every case. It is on a file beside the database: closing a
-    descriptor of the database itself would release SQLite's own locks.
+    The kernel holds the lock, so it ends with the process in every case. The lock is on a file beside the database:
+    closing a descriptor of the database itself would release SQLite's own locks.
 
     Args:
         address: The address of this backend, which the error of a second one contains.

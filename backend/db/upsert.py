@@ -18,16 +18,21 @@ def insert_if_absent(
     unique: Sequence[str],
     where: TextClause | None = None,
 ) -> bool:
-    """Insert a row unless the unique index has an equal one. Waits for a transaction that is just inserting it.
+    """Insert a row unless a stored row has the same values in the columns of a unique index.
+
+    If another transaction has inserted such a row and has not ended, the call waits for its end.
 
     Args:
+        connection: Connection of the caller's transaction.
+        table: The table.
+        values: The row by column.
         unique: The columns of the index.
-        where: The condition of the index, if it is a partial one.
+        where: The condition of the index, if it is a partial index.
 
     Returns:
         Whether the row was inserted.
     """
-    statement = _insert(connection, table).values(**values)
+    statement = _insert_statement(connection, table).values(**values)
     statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
     # RETURNING, since a driver's row count is not reliable after an INSERT.
     return connection.execute(statement.returning(literal_column("1"))).first() is not None
@@ -41,24 +46,26 @@ def insert_new(
     unique: Sequence[str],
     returning: str,
 ) -> list[Any]:
-    """Insert those rows that the unique index, and the rows before them, have no equal of.
+    """Insert each row unless a stored row, or an earlier row of the list, has the same values in the unique columns.
 
-    Waits as ``insert_if_absent`` does.
+    Like ``insert_if_absent``, the call waits for other transactions that have inserted such rows.
 
     Args:
-        rows: At least one; all have the same keys.
-        unique: The columns of the index.
-        returning: A column.
+        connection: Connection of the caller's transaction.
+        table: The table.
+        rows: At least one row; all rows have the same keys.
+        unique: The columns of the unique index.
+        returning: Name of the column to return.
 
     Returns:
-        The values of that column in the rows inserted.
+        The values of the column ``returning`` in the inserted rows.
     """
-    statement = _insert(connection, table).on_conflict_do_nothing(index_elements=list(unique))
+    statement = _insert_statement(connection, table).on_conflict_do_nothing(index_elements=list(unique))
     column = inspect(table).local_table.c[returning]
     return list(connection.scalars(statement.returning(column), rows))
 
 
-def _insert(connection: Connection, table: type[DeclarativeBase]) -> Any:
+def _insert_statement(connection: Connection, table: type[DeclarativeBase]) -> Any:
     """Return the dialect's own INSERT: the two have the same methods, but no common type."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(inspect(table).local_table)

@@ -38,8 +38,8 @@ class WriterThread:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(dkd_begin="BEGIN IMMEDIATE")
-        self._connection: Connection | None = None  # used by the thread alone
-        self._ended_by: sqlite3.Error | None = None  # with which SQLite ended the transaction by itself
+        self._connection: Connection | None = None  # only the thread uses it
+        self._ended_by: sqlite3.Error | None = None  # the error with which SQLite itself ended the transaction
         event.listen(engine, "handle_error", self._keep_first_error)
         self._changed = threading.Condition()  # guards the attributes below
         self._waiting: deque[_Unit[Any]] = deque()
@@ -54,7 +54,7 @@ class WriterThread:
             work: Called in the writer thread with a connection in a transaction, which it must not end.
 
         Returns:
-            A future of what ``work`` returns. Cancelling it before the unit has begun takes the unit out of the queue.
+            A future of the result of ``work``. Cancelling it before the unit has begun removes the unit from the queue.
 
         Raises:
             RuntimeError: The calling thread runs a unit itself, so that waiting for another one would never end.
@@ -105,7 +105,7 @@ class WriterThread:
         unit.result()
 
     def close(self) -> None:
-        """Wait until no unit is left, then end the thread and close its connection. The next unit starts another."""
+        """Wait until the queue is empty, then end the thread and its connection. The next unit starts a new thread."""
         with self._changed:
             thread = self._thread
             if thread is not None and threading.get_ident() in (self._borrower, thread.ident):
@@ -120,7 +120,7 @@ class WriterThread:
             self._run_group(unit)
 
     def _wait_for_unit(self) -> _Unit[Any] | None:
-        """Return the next unit, or None once the thread is to end."""
+        """Return the next unit; None if the thread has to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             if self._waiting:
@@ -134,7 +134,7 @@ class WriterThread:
             return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
 
     def _run_group(self, first: _Unit[Any]) -> None:
-        """Run a unit and those that wait behind it, until none waits or the group is full, and commit them."""
+        """Run a unit and those queued behind it, until the queue is empty or the group is full, and commit them."""
         self._ended_by = None
         try:
             connection = self._connect()
@@ -143,7 +143,7 @@ class WriterThread:
             self._disconnect()
             refused = [first]
             if isinstance(error, OperationalError) and is_locked(error.orig):
-                # The others would each wait for the same lock, one after the other, as long as this one has.
+                # Otherwise each queued unit would wait for the same lock, one after the other, for as long.
                 refused += self._take_waiting(sys.maxsize)
             for unit in refused:
                 unit.refuse(error)
@@ -170,9 +170,10 @@ class WriterThread:
                 unit.finish()
 
     def _keep_first_error(self, context: ExceptionContext) -> OperationalError | None:
-        """Remember the error with which SQLite ended the transaction by itself, for example a full disk.
+        """Store the error with which SQLite itself ended the transaction, for example a full disk.
 
-        What fails afterwards, such as the rollback to a savepoint that no longer exists, is replaced by that error.
+        Later errors that follow from it, such as that of a rollback to a savepoint that no longer exists, are replaced
+        by the stored error.
         """
         error, connection = context.original_exception, context.connection
         if connection is None or connection is not self._connection or not isinstance(error, sqlite3.Error):
@@ -197,7 +198,7 @@ class WriterThread:
 
 
 class _Unit(Generic[R]):
-    """A unit of work with its outcome, which its caller gets once the group has ended."""
+    """A unit of work with its outcome, which the caller receives when the group has ended."""
 
     def __init__(self, work: Callable[[Connection], R]) -> None:
         self._work = work
@@ -206,7 +207,10 @@ class _Unit(Generic[R]):
         self.future: Future[R] = Future()
 
     def run(self, connection: Connection) -> None:
-        """Do the work in a savepoint, unless the caller has cancelled it. Raises what ends the group's transaction."""
+        """Do the work in a savepoint, unless the caller has cancelled it.
+
+        An exception of the work is stored. An exception of the savepoint is raised, because it ends the group.
+        """
         if not self.future.set_running_or_notify_cancel():
             return
         savepoint = connection.begin_nested()
@@ -226,18 +230,18 @@ class _Unit(Generic[R]):
             self.future.set_exception(error)
 
     def finish(self, group_error: BaseException | None = None) -> None:
-        """Hand over the outcome; ``group_error`` is what ended the transaction of the group."""
+        """Set the future to the outcome; ``group_error`` is the error that ended the group's transaction, if any."""
         if self.future.cancelled():
             return
         error = self._error or group_error
         if error is not None:
             self.future.set_exception(error)
         else:
-            self.future.set_result(self._result)  # type: ignore[arg-type]  # what the work returned
+            self.future.set_result(self._result)  # type: ignore[arg-type]  # the result of the work
 
 
 def is_locked(error: BaseException | None) -> bool:
-    """Return whether SQLite refused something because another program holds the lock of the database."""
+    """Return whether the error means that another program holds the lock of the SQLite database."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
 

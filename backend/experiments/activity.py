@@ -35,12 +35,12 @@ def activity(session: Session, hours: float) -> Activity:
     """
     timestamp = now(session)
     since = timestamp - timedelta(hours=hours)
-    waiting, waiting_groups = _waiting(session, timestamp)
-    failed, failed_groups, failed_runs = _failed(session, since)
+    waiting, waiting_groups = _waiting_runs(session, timestamp)
+    failed, failed_groups, failed_runs = _failed_runs(session, since)
     return Activity(
         time=timestamp,
         counts=_counts(session),
-        running=_running(session),
+        running=_running_runs(session),
         waiting=waiting,
         waiting_groups=waiting_groups,
         failed_since=since,
@@ -57,37 +57,37 @@ def _counts(session: Session) -> StateCounts:
     return StateCounts.model_validate(dict(rows.all()))
 
 
-def _running(session: Session) -> list[RunningRun]:
-    first = (
+def _running_runs(session: Session) -> list[RunningRun]:
+    query = (
         serializers.RUN_QUERY.where(Run.state.in_(LEASED_STATES)).order_by(Run.started_at, Run.id).limit(_MAX_RUNNING)
     )
     connection = session.connection()
-    runs = serializers.run_summaries(connection, connection.execute(first).all())
+    runs = serializers.run_summaries(connection, connection.execute(query).all())
     seconds_per_step = _seconds_per_step(session, [run.id for run in runs])
     running = []
     for run in runs:
-        left = None
+        seconds_left = None
         if run.state == "running" and run.id in seconds_per_step and run.total_steps:
-            left = max(run.total_steps - run.step, 0) * seconds_per_step[run.id]
-        running.append(RunningRun.model_construct(run=run, seconds_left=left))
+            seconds_left = max(run.total_steps - run.step, 0) * seconds_per_step[run.id]
+        running.append(RunningRun.model_construct(run=run, seconds_left=seconds_left))
     return running
 
 
 def _seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
     """Return training seconds per step over all attempts, without the time in the queue."""
     latest, point = MetricLatest, MetricPoint
-    same = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)
+    same_point = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)
     name = select(models.MetricName.id).where(models.MetricName.name == _TIMED_METRIC).scalar_subquery()
     query = (
         select(point.run_id, point.elapsed, point.step)
-        .join(latest, same)
+        .join(latest, same_point)
         .where(latest.run_id.in_(run_ids), latest.name_id == name, HAS_VALUE)
     )
     rows = session.execute(query)
     return {run_id: elapsed / step for run_id, elapsed, step in rows if step > 0 and math.isfinite(elapsed)}
 
 
-def _waiting(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
+def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
     """Return groups of waiting runs, at most ``_MAX_WAITING``, and the number of groups."""
     waiting_run = (
         select(
@@ -98,7 +98,7 @@ def _waiting(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], 
             Run.gpus,
             Run.labels,
             func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
-            # Only a queued run's own reason (why it was requeued) matters; the group states the reason of others.
+            # Only queued runs have a stored reason, why they were requeued; other reasons follow from the group.
             case((Run.state == "queued", Run.reason), else_="").label("reason"),
             Run.priority,
             Run.created_at,
@@ -181,7 +181,7 @@ def _waiting_reason(row: Row[Any], capacities: Sequence[WorkerCapacity]) -> str:
     return "; ".join(reasons)
 
 
-def _failed(session: Session, since: datetime) -> tuple[list[FailedRuns], int, int]:
+def _failed_runs(session: Session, since: datetime) -> tuple[list[FailedRuns], int, int]:
     """Return groups of failed runs, at most ``_MAX_FAILED``, the number of groups, and the number of runs in them."""
     shown = or_(Experiment.archived_at.is_(None), Experiment.id.is_(None))
     grouped = (

@@ -37,7 +37,7 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
     """Estimate the time of planned runs from the median epoch time of past runs of the same kind.
 
     Succeeded runs with the same data set, network, method and batch size are of the same kind. If they were trained on
-    several kinds of devices, only those on the most frequent one count.
+    several kinds of devices, only the runs on the most frequent kind count.
 
     Args:
         session: A read transaction.
@@ -49,8 +49,8 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
     without_past = 0
     for run in planned:
         kind = "\n".join((run.dataset.model_dump_json(), run.model.model_dump_json(), run.method.name, _batch(run)))
-        new = kind not in past_by_kind
-        if new:
+        is_new_kind = kind not in past_by_kind
+        if is_new_kind:
             past_by_kind[kind] = _on_most_used_device(_past_runs(session, run, spec.resources.device))
         if not past_by_kind[kind]:
             without_past += 1
@@ -62,7 +62,7 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
             device=device,
             seconds=previous.seconds + seconds,
             runs=previous.runs + 1,
-            based_on=previous.based_on + (len(past_by_kind[kind]) if new else 0),
+            based_on=previous.based_on + (len(past_by_kind[kind]) if is_new_kind else 0),
         )
     return Estimate(times=sorted(devices.values(), key=lambda item: -item.seconds), unknown=without_past)
 
@@ -112,7 +112,7 @@ def _past_runs(session: Session, planned_run: RunSpec, device: str) -> list[_Pas
 
 
 def _ranks(environment: dict[str, str], device: str) -> int:
-    """Return the number of GPUs that trained together; 1 on a CPU, which processes share."""
+    """Return the number of GPUs that trained together; 1 on a CPU, because all processes share it."""
     return rank_count(environment) if device.startswith("cuda") else 1
 
 

@@ -30,22 +30,24 @@ def change(session: Session, experiment: Experiment, requested: ExperimentEdit) 
 def _change_tags(session: Session, experiment: Experiment, requested: ExperimentEdit) -> None:
     # Locked, so that concurrent additions do not overwrite each other.
     session.execute(select(Experiment.id).where(Experiment.id == experiment.id).with_for_update())
-    of_experiment = ExperimentTag.experiment_id == experiment.id
+    belongs_to_experiment = ExperimentTag.experiment_id == experiment.id
     current = (
-        session.scalars(select(ExperimentTag.tag).where(of_experiment)) if requested.tags is None else requested.tags
+        session.scalars(select(ExperimentTag.tag).where(belongs_to_experiment))
+        if requested.tags is None
+        else requested.tags
     )
     removed = set(requested.remove_tags)
     tags = list(dict.fromkeys(tag for tag in (*current, *requested.add_tags) if tag not in removed))
     if len(tags) > MAX_TAGS:
         message = f"an experiment has at most {MAX_TAGS} tags; it would have {len(tags)}"
         raise invalid(message, ProblemField(path="add_tags", message=message))
-    session.execute(delete(ExperimentTag).where(of_experiment))
+    session.execute(delete(ExperimentTag).where(belongs_to_experiment))
     if tags:
         session.execute(insert(ExperimentTag), [{"experiment_id": experiment.id, "tag": tag} for tag in tags])
 
 
 def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
-    """Delete an experiment with the runs that nothing else uses.
+    """Delete an experiment and those of its runs that no other experiment or student uses.
 
     Returns:
         Ids of the deleted runs, whose files the caller then removes.
@@ -53,9 +55,9 @@ def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
     Raises:
         ApiError: 409 if one of these runs has not ended.
     """
-    other = (ExperimentRun.run_id == Run.id) & (ExperimentRun.experiment_id != experiment.id)
+    in_other_experiment = (ExperimentRun.run_id == Run.id) & (ExperimentRun.experiment_id != experiment.id)
     linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment.id)
-    shared = select(ExperimentRun.run_id).where(other).exists()
+    shared = select(ExperimentRun.run_id).where(in_other_experiment).exists()
     exclusive = lock_runs(session, Run.id.in_(linked) & ~shared)
     ids = [run.id for run in exclusive]
     teachers = {run.id for run in exclusive if run.role == "teacher"}
@@ -105,10 +107,10 @@ def _used_from_outside(session: Session, teachers: set[str], ids: Sequence[str])
 
 def _reassign_owner(session: Session, experiment_id: str) -> None:
     """Assign the runs that remain to the first other experiment that uses them."""
-    used = select(ExperimentRun.experiment_id).where(
+    remaining_users = select(ExperimentRun.experiment_id).where(
         ExperimentRun.run_id == Run.id, ExperimentRun.experiment_id != experiment_id
     )
-    new_owner = used.order_by(ExperimentRun.experiment_id).limit(1).scalar_subquery()
+    new_owner = remaining_users.order_by(ExperimentRun.experiment_id).limit(1).scalar_subquery()
     session.execute(
         update(Run)
         .where(Run.experiment_id == experiment_id)

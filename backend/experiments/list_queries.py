@@ -41,7 +41,7 @@ UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 
 
 class _ListQuery(BaseModel):
-    """Filters and order of both lists. Items must match every field, and any value of a field; tags must all match."""
+    """Filters and order of both lists. An item matches every given field, by any of its values; tags must all match."""
 
     model_config = ConfigDict(frozen=True)
 

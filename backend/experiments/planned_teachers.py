@@ -53,12 +53,12 @@ def plan_teachers(
     planned = []
     for fingerprint, (spec, run) in list(requested.items())[:limit]:
         if fingerprint in live:
-            planned.append(_existing(session, run, fingerprint, live[fingerprint]))
+            planned.append(_describe_existing(session, run, fingerprint, live[fingerprint]))
             continue
         name = run.dataset.name
         if name not in candidates:
             candidates[name] = _candidates(session, name)
-        planned.append(_new(spec, run, fingerprint, candidates[name], _last_failed(session, fingerprint)))
+        planned.append(_describe_new(spec, run, fingerprint, candidates[name], _last_failed(session, fingerprint)))
     return planned, len(requested), len(requested) - len(live)
 
 
@@ -101,30 +101,30 @@ def _last_failed(session: Session, fingerprint: str) -> Any:
     return session.execute(query.order_by(Run.id.desc()).limit(1)).first()
 
 
-def _existing(session: Session, run: RunSpec, fingerprint: str, candidate: Any) -> PlannedTeacher:
-    top1 = _accuracy(session, candidate.id)
+def _describe_existing(session: Session, run: RunSpec, fingerprint: str, candidate: Any) -> PlannedTeacher:
+    top1 = _latest_accuracy(session, candidate.id)
     state = candidate.state
     description = f"{state}, {top1:.2f} %" if state == "succeeded" and top1 is not None else state
     text = (
-        f"The teacher is run {candidate.id} ({_describe(run)}; {description}): it is used as it is, and no teacher is "
+        f"The teacher is run {candidate.id} ({_run_text(run)}; {description}): this run is used, and no teacher is "
         "trained."
     )
-    return _planned(run, fingerprint, text, run_id=candidate.id, state=state, top1=top1)
+    return _planned_teacher(run, fingerprint, text, run_id=candidate.id, state=state, top1=top1)
 
 
-def _new(
+def _describe_new(
     spec: ExperimentSpec, run: RunSpec, fingerprint: str, candidates: Sequence[Any], failed: Any
 ) -> PlannedTeacher:
-    description = f"A new teacher is trained ({_describe(run)})"
+    description = f"A new teacher is trained ({_run_text(run)})"
     if failed is not None:
         ending = "was cancelled" if failed.state == "cancelled" else "failed"
         text = f"{description}: the previous one, run {failed.id}, {ending}."
-        return _planned(run, fingerprint, text)
+        return _planned_teacher(run, fingerprint, text)
     requested = run.model_dump(mode="json")
     candidates_with_differences = [(candidate, _differences(requested, candidate.spec)) for candidate in candidates]
     if not candidates_with_differences:
-        return _planned(run, fingerprint, f"{description}: there is no teacher on {run.dataset.name} yet.")
-    # A teacher with another network is no substitute, however few its other differences.
+        return _planned_teacher(run, fingerprint, f"{description}: there is no teacher on {run.dataset.name} yet.")
+    # A teacher with the same network is preferred, even if it has more differences than a teacher with another network.
     candidate, differing = min(
         candidates_with_differences, key=lambda item: (item[0].model != run.model.name, len(item[1]))
     )
@@ -134,33 +134,33 @@ def _new(
     ]
     if candidate.model != run.model.name:
         text = f"{description}: there is no {run.model.name} on {run.dataset.name} yet."
-        return _planned(run, fingerprint, text, nearest=candidate.id, differences=fields)
-    named = ", ".join(
+        return _planned_teacher(run, fingerprint, text, nearest=candidate.id, differences=fields)
+    difference_text = ", ".join(
         f"{item.path} ({_value_text(item.here)} here, {_value_text(item.there)} there)" for item in fields[:_MAX_NAMED]
     )
     more = f" and {len(fields) - _MAX_NAMED} more fields" if len(fields) > _MAX_NAMED else ""
-    text = f"{description}: the most similar one, run {candidate.id}, differs in {named}{more}."
+    text = f"{description}: the most similar one, run {candidate.id}, differs in {difference_text}{more}."
     if any(item.path.startswith("training") for item in fields):
         text += (
             " It is trained like the students, since the spec has no teacher.training; set teacher.training to keep "
             "the teacher when the students' training changes."
         )
-    return _planned(run, fingerprint, text, nearest=candidate.id, differences=fields)
+    return _planned_teacher(run, fingerprint, text, nearest=candidate.id, differences=fields)
 
 
-def _planned(run: RunSpec, fingerprint: str, sentence: str, **more: Any) -> PlannedTeacher:
+def _planned_teacher(run: RunSpec, fingerprint: str, sentence: str, **more: Any) -> PlannedTeacher:
     return PlannedTeacher(
         fingerprint=fingerprint,
         model=run.model.name,
         dataset=run.dataset.name,
         seed=run.seed,
-        epochs=run.training.epochs if _trains(run) else 0,
+        epochs=run.training.epochs if _is_trained(run) else 0,
         sentence=sentence,
         **more,
     )
 
 
-def _describe(run: RunSpec) -> str:
+def _run_text(run: RunSpec) -> str:
     description = f"{run.training.epochs} epochs" if run.training.epochs != 1 else "1 epoch"
     if run.weights:
         description = (
@@ -169,11 +169,11 @@ def _describe(run: RunSpec) -> str:
     return f"{run.model.name} on {run.dataset.name}, seed {run.seed}, {description}"
 
 
-def _trains(run: RunSpec) -> bool:
+def _is_trained(run: RunSpec) -> bool:
     return run.weights is None or run.weights.fine_tune
 
 
-def _accuracy(session: Session, run_id: str) -> float | None:
+def _latest_accuracy(session: Session, run_id: str) -> float | None:
     name = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
     query = select(MetricLatest.value, MetricLatest.kind)
     row = session.execute(query.where(MetricLatest.run_id == run_id, MetricLatest.name_id == name, HAS_VALUE)).first()

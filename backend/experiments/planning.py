@@ -137,7 +137,7 @@ def _insert_experiments(
 
 
 def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, draft: Mapping[str, Any]) -> Preview:
-    """Return what ``create`` would create, with warnings and an estimate.
+    """Return a preview of the runs that ``create`` would create, with warnings and an estimate of their time.
 
     Args:
         session: A read transaction.
@@ -156,7 +156,9 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
     ]
     warnings = warnings_as_fields(warnings_of(spec))
     warnings[:0] = map(name_taken_warning, existing_names(session, [spec.name]))
-    trained = [item.spec for item, is_shared in zip(plan, shared, strict=True) if not is_shared and _trains(item.spec)]
+    trained = [
+        item.spec for item, is_shared in zip(plan, shared, strict=True) if not is_shared and _is_trained(item.spec)
+    ]
     return Preview(
         spec=spec.model_dump(mode="json"),
         draft=dict(draft),
@@ -167,8 +169,8 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
     )
 
 
-def _trains(run: RunSpec) -> bool:
-    """Return whether the run trains at all: given weights may be used as they are."""
+def _is_trained(run: RunSpec) -> bool:
+    """Return whether the run trains a network; False if it uses given weights unchanged."""
     return run.weights is None or run.weights.fine_tune
 
 

@@ -24,7 +24,7 @@ from core.specs import ExperimentSpec, parse_stored_experiment, problems_of, war
 from core.specs.labels import misleading_label
 
 RECORD_ONLY_KEYS = ("packages", "diff")
-"""Keys of a run's environment that are too long for the run itself; they are in its record."""
+"""Keys of a run's environment whose values are too long for lists and pages; only the run's record has them."""
 HEADLINE_METRICS = ("test/top1", "train/loss")
 _TAIL_LINES = 40
 

@@ -105,10 +105,10 @@ def create(
 
 
 def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft: Mapping[str, Any]) -> Preview:
-    """Return what ``create`` would create.
+    """Return a preview of the runs that ``create`` would create.
 
     Raises:
-        SpecError: As ``create``; a name that is taken is only a warning.
+        SpecError: The spec names an upload that does not exist or a webhook that is not allowed.
     """
     refuse_webhooks([("", spec)], settings)
     ((_, stored),) = uploads.resolve_uploads(session.connection(), [("", spec)])
@@ -163,7 +163,7 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
     """Refuse more runs than one request may create.
 
     Raises:
-        SpecError: With ``path``.
+        SpecError: The specs have too many runs; the problem has the path ``path``.
     """
     count = sum(len(spec.seeds) * len(spec.methods) for spec in specs)
     if count > MAX_RUNS:

@@ -1,8 +1,8 @@
 """Writes metric points in bulk and reads them as series of bounded length.
 
 Every batch with metrics gets the run's next ``ingest`` number, counted under the run's row lock. A reader that asks for
-points after number k therefore misses nothing, whatever the order of steps or commits; a cursor over steps would miss
-late points, and a database sequence may skip numbers that are committed out of order.
+points after number k therefore misses none, whatever the order of steps or commits. A cursor over steps would miss late
+points, and numbers of a database sequence may be committed out of order.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Upsert:
         )
         self.sqlite = self._replacing(sqlite.insert(table), replaced, when)
 
-    # Any: the two dialects have the same on_conflict methods but no common type.
+    # The type is Any because the two dialects have the same on_conflict methods but no common type.
     def _replacing(self, statement: Any, replaced: Sequence[str], when: Callable[..., ColumnElement[bool]]) -> Any:
         new = statement.excluded
         return statement.on_conflict_do_update(
@@ -150,7 +150,7 @@ def insert(connection: Connection, run_id: str, ingest: int, records: Iterable[R
                     "value": value,
                     "kind": kind,
                 }
-                points[name, event.step] = row  # of duplicates in a batch the later one
+                points[name, event.step] = row  # a later duplicate in the batch replaces an earlier one
     if not points:
         return ingest
     ingest += 1
@@ -169,14 +169,20 @@ def insert(connection: Connection, run_id: str, ingest: int, records: Iterable[R
 def rewind(connection: Connection, run_id: str, to_step: int) -> None:
     """Reset the latest values to those up to a step: a resumed attempt starts before the end of the previous one.
 
-    Later points stay, as the old attempt's curve, until the new attempt replaces them. A metric without a point up to
-    the step keeps its row, by which its series is found, with a step of -1 (see ``HAS_VALUE``).
+    Later points stay, as the curve of the old attempt, until the new attempt replaces them. A metric without a point up
+    to the step keeps its row, which is needed to find its series, with the step -1 (see ``HAS_VALUE``).
     """
-    beyond = and_(_LATEST.c.run_id == run_id, _LATEST.c.step > to_step)
-    before = and_(_POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id, _POINTS.c.step <= to_step)
-    latest = select(func.max(_POINTS.c.step)).where(before).correlate(_LATEST).scalar_subquery()
-    moved = update(_LATEST).where(beyond).values(step=func.coalesce(latest, -1), epoch=0.0, value=None, kind=NAN)
-    steps = {row.name_id: row.step for row in connection.execute(moved.returning(_LATEST.c.name_id, _LATEST.c.step))}
+    is_later = and_(_LATEST.c.run_id == run_id, _LATEST.c.step > to_step)
+    is_earlier_point = and_(
+        _POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id, _POINTS.c.step <= to_step
+    )
+    latest = select(func.max(_POINTS.c.step)).where(is_earlier_point).correlate(_LATEST).scalar_subquery()
+    update_latest = (
+        update(_LATEST).where(is_later).values(step=func.coalesce(latest, -1), epoch=0.0, value=None, kind=NAN)
+    )
+    steps = {
+        row.name_id: row.step for row in connection.execute(update_latest.returning(_LATEST.c.name_id, _LATEST.c.step))
+    }
     keys = [tuple_(_POINTS.c.name_id, _POINTS.c.step) == (name, step) for name, step in steps.items() if step >= 0]
     if keys:
         columns = [_POINTS.c[column.name] for column in _LATEST.c]
@@ -187,9 +193,9 @@ def rewind(connection: Connection, run_id: str, to_step: int) -> None:
 def metrics_reply(
     session: Session, run: models.Run, names: Sequence[str] | None, since: int, max_points: int
 ) -> MetricsReply:
-    """Return the series of a run with the cursor for the next request. The arguments are those of ``read``."""
+    """Return the series of a run with the cursor for the next request. See ``read`` for the arguments."""
     series = read(session, run, names, since, max_points)
-    # Constructed without validation: validating 100,000 of our own numbers takes longer than reading them.
+    # Constructed without validation: validating 100,000 stored numbers takes longer than reading them.
     state = cast(RunState, run.state)
     return MetricsReply.model_construct(run_id=run.id, state=state, cursor=run.ingest, series=series)
 
@@ -209,7 +215,7 @@ def read(session: Session, run: models.Run, names: Sequence[str] | None, since: 
         condition = and_(condition, _POINTS.c.ingest <= run.ingest, _POINTS.c.ingest > since)
         extents = _extents_since(condition, names)
     else:
-        # As a sum: for a bare column SQLite would use the index for "since" and look up every point in the table.
+        # The sum keeps SQLite from using the index of "ingest", with which it would look up every point in the table.
         condition = and_(condition, _POINTS.c.ingest + 0 <= run.ingest)
         extents = _extents(run.id, names, max_points)
     series_by_name: dict[int, _SeriesColumns] = {}
@@ -271,20 +277,22 @@ def _bucket_width(first: int, last: int, max_points: int) -> int:
 
 def _extents(run_id: str, names: Sequence[str] | None, max_points: int) -> Select[Any]:
     """Select name_id, name, first and last step and number of points per series, counted up to ``max_points`` + 1."""
-    one = and_(_POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id)
-    some = select(literal(1)).select_from(_POINTS).where(one).limit(max_points + 1).correlate(_LATEST).subquery()
-    ends = (
+    is_of_series = and_(_POINTS.c.run_id == run_id, _POINTS.c.name_id == _LATEST.c.name_id)
+    limited_points = (
+        select(literal(1)).select_from(_POINTS).where(is_of_series).limit(max_points + 1).correlate(_LATEST).subquery()
+    )
+    extents = (
         select(
             _LATEST.c.name_id,
             _NAMES.c.name,
-            select(func.min(_POINTS.c.step)).where(one).correlate(_LATEST).scalar_subquery().label("first"),
-            select(func.max(_POINTS.c.step)).where(one).correlate(_LATEST).scalar_subquery().label("last"),
-            select(func.count()).select_from(some).scalar_subquery().label("count"),
+            select(func.min(_POINTS.c.step)).where(is_of_series).correlate(_LATEST).scalar_subquery().label("first"),
+            select(func.max(_POINTS.c.step)).where(is_of_series).correlate(_LATEST).scalar_subquery().label("last"),
+            select(func.count()).select_from(limited_points).scalar_subquery().label("count"),
         )
         .join(_NAMES, _NAMES.c.id == _LATEST.c.name_id)
         .where(_LATEST.c.run_id == run_id)
     )
-    return ends if names is None else ends.where(_NAMES.c.name.in_(names))
+    return extents if names is None else extents.where(_NAMES.c.name.in_(names))
 
 
 def _extents_since(condition: ColumnElement[bool], names: Sequence[str] | None) -> Select[Any]:
@@ -313,10 +321,10 @@ def _read_unbucketed(
 def _read_buckets(
     session: Session, condition: ColumnElement[bool], width: int, series_by_name: dict[int, _SeriesColumns]
 ) -> None:
-    """Read mean, minimum and maximum of each bucket, with the mean that IEEE arithmetic gives.
+    """Read mean, minimum and maximum of each bucket.
 
-    A bucket with a NaN, or with both infinities, has the mean NaN. Its minimum and maximum are those of its other
-    values, including infinities, so that one NaN hides neither.
+    As in IEEE arithmetic, a bucket with a NaN, or with both infinities, has the mean NaN. The minimum and the maximum
+    are computed from the other values, including infinities, so that a NaN does not hide them.
     """
     c = _POINTS.c
     bucket = (c.step // width).label("bucket")
@@ -330,13 +338,13 @@ def _read_buckets(
         kinds = select(c.name_id, bucket, c.kind).where(condition, c.kind != FINITE).distinct()
         for name_id, number, kind in session.execute(kinds):
             nonfinite_kinds.setdefault((name_id, number), set()).add(kind)
-    for name_id, number, step, epoch, elapsed, mean, least, greatest, _ in rows:
+    for name_id, number, step, epoch, elapsed, mean, min_step, greatest, _ in rows:
         kinds_in_bucket = nonfinite_kinds.get((name_id, number), set())
         columns = series_by_name[name_id]
         columns.step.append(step)
         columns.epoch.append(epoch)
         columns.elapsed.append(elapsed)
-        numbers = [value for value in (least, greatest) if value is not None]
+        numbers = [value for value in (min_step, greatest) if value is not None]
         numbers += [_NOT_FINITE[kind] for kind in (PLUS_INFINITY, MINUS_INFINITY) if kind in kinds_in_bucket]
         columns.value.append(_mean(mean, kinds_in_bucket))
         columns.low.append(min(numbers, default=math.nan))
@@ -365,8 +373,8 @@ _IDS_OF = select(_NAMES.c.name, _NAMES.c.id).where(_NAMES.c.name.in_(bindparam("
 def _name_ids(connection: Connection, run_id: str, names: Iterable[str]) -> dict[str, int]:
     """Return the id of each name, inserting missing names.
 
-    Not cached: an id of a transaction that is rolled back would stay in the cache, and one look-up per batch is cheap
-    compared with its points.
+    Ids are not cached: an id of a transaction that is rolled back would stay in the cache, and one look-up per batch
+    takes little time compared with inserting its points.
     """
     ordered = sorted(names)  # in a fixed order, so that two batches with new names cannot deadlock
     ids = _ids_of(connection, ordered)

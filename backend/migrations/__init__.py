@@ -1,1 +1,1 @@
-"""Alembic's scripts. A new one follows a change of ``backend.db.models``; a test holds the two equal."""
+"""Alembic's scripts. Each change of ``backend.db.models`` needs a new script; a test checks that they agree."""

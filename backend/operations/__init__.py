@@ -1,1 +1,1 @@
-"""Upkeep: retention, webhooks, Prometheus metrics, the watchdog."""
+"""Operation of the backend: retention, webhooks, Prometheus metrics, the watchdog."""

@@ -19,7 +19,7 @@ from backend.queue.reconciler import LEASE_EXPIRED
 from core.protocol.public import RunState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Seconds: from one second to three days.
+# In seconds, from one second to three days.
 _WAIT_BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600, 72 * 3_600)
 _OUTCOMES = ("succeeded", "failed", "cancelled", "interrupted", "lost")
 

@@ -31,15 +31,15 @@ class RetentionError(Exception):
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """How long unneeded items are kept.
+    """Times for which items are kept after they are no longer needed.
 
     Attributes:
-        attempt_days: files of an attempt that failed, was cancelled or interrupted, since its end.
-        orphan_hours: files that nothing refers to, since they were last written; a file that is being written has no
-            row yet.
-        log_days: log lines, since their run ended.
-        token_days: tokens, since they expired or were revoked.
-        idempotency_hours: see ``Settings.idempotency_hours``.
+        attempt_days: Days to keep files of an attempt that failed, was cancelled or interrupted, after its end.
+        orphan_hours: Hours to keep files without a row in the database after they were last written. A file that is
+            being written has no row yet.
+        log_days: Days to keep log lines after the end of their run.
+        token_days: Days to keep tokens after they expired or were revoked.
+        idempotency_hours: Hours to keep idempotency keys; see ``Settings.idempotency_hours``.
     """
 
     attempt_days: float = 30.0
@@ -59,11 +59,11 @@ class RemovableItem:
 
 @dataclass
 class RemovalPlan:
-    """What may be removed.
+    """Items and rows that may be removed.
 
     Attributes:
-        files: items of the artifact store.
-        rows: number of rows by kind.
+        files: Items of the artifact store.
+        rows: Number of rows by kind.
     """
 
     files: list[RemovableItem] = field(default_factory=list)
@@ -75,11 +75,11 @@ class RemovalPlan:
 
 
 def plan_removal(database: Database, store: Store, policy: RetentionPolicy) -> RemovalPlan:
-    """Find what may be removed; nothing is changed.
+    """Find the items and rows that may be removed; nothing is changed.
 
     Raises:
-        RetentionError: the database has no runs but the store has files of runs; one of the two is probably not the
-            intended one.
+        RetentionError: The database has no runs but the store has files of runs, so one of the two settings is probably
+            wrong.
     """
     items = list(store.items())  # before the database is read, so that rows written meanwhile are seen
     with database.read() as session:
@@ -93,10 +93,10 @@ def plan_removal(database: Database, store: Store, policy: RetentionPolicy) -> R
 
 
 def apply(database: Database, store: Store, plan: RemovalPlan, policy: RetentionPolicy) -> list[str]:
-    """Remove what was planned.
+    """Remove the items and rows of a plan.
 
     Returns:
-        One sentence per item that could not be removed; all others are removed.
+        One sentence per item that could not be removed; all other items have been removed.
     """
     problems = []
     for file in plan.files:
@@ -149,7 +149,7 @@ def _removable(session: Session, items: list[StoredItem], policy: RetentionPolic
                 yield RemovableItem(item, "of a deleted run" if run is None else "of an unknown attempt")
             continue
         current = run.state not in TERMINAL and run.attempt == key[1]
-        # A succeeded run is never resumed; any other may be, by a retry.
+        # A succeeded run is never resumed; a retry may resume any other run.
         needed_path = run.weights_path if run.state == "succeeded" else run.checkpoint_path
         if current or attempt.ended_at is None or attempt.outcome == "succeeded":
             continue

@@ -15,8 +15,8 @@ class Watchdog:
     reason. Use one per process.
 
     Args:
-        seconds: the longest time that the loop may be blocked; 0 for no limit.
-        log: stream for the stacks; it must have a file descriptor.
+        seconds: Maximum time for which the loop may be blocked; 0 for no limit.
+        log: Stream for the stacks; it must have a file descriptor.
     """
 
     def __init__(self, seconds: float, log: IO[str] | None = None) -> None:

@@ -36,9 +36,9 @@ from core.specs import ExperimentSpec, Problem, SpecError
 _log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0)
-"""Delays after the first, second … failed delivery; after the last one the message is abandoned."""
+"""Delays after the first, second … failed delivery. After the last delay, the message is abandoned."""
 _TIMEOUT_SECONDS = 10.0
-_CLAIM_SECONDS = 60.0  # no other replica sends a message that one replica has claimed
+_CLAIM_SECONDS = 60.0  # time in which no other replica sends a message that one replica has claimed
 _KEEP_DELIVERED = timedelta(days=7)
 _BATCH_SIZE = 50
 _PERIOD_SECONDS = 5.0
@@ -48,7 +48,7 @@ def refuse_webhooks(specs: Sequence[tuple[str, ExperimentSpec]], settings: Setti
     """Refuse webhooks whose origin the settings do not list.
 
     Raises:
-        SpecError: with the path of each such webhook.
+        SpecError: With the path of each such webhook.
     """
     allowed = {_origin(entry) for entry in settings.webhook_hosts}
     problems = [
@@ -75,15 +75,15 @@ def signature(secret: str, moment: int, body: bytes) -> str:
 
     Args:
         secret: ``DKD_WEBHOOK_SECRET``.
-        moment: seconds since 1970.
-        body: bytes of the request.
+        moment: Seconds since 1970.
+        body: Bytes of the request.
     """
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={moment},v1={digest}"
 
 
 class Webhooks:
-    """Finds new messages and sends them, one pass every few seconds. Several replicas may do so at the same time."""
+    """Creates messages about state changes and sends them, one pass every few seconds. Several replicas may do so."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -155,7 +155,7 @@ def _state_changes(session: Session, settings: Settings) -> list[tuple[str, str,
         _some_run(Run.state == "cancelled").label("cancelled"),
     ).where(
         Experiment.webhook.is_not(None),
-        # An experiment that has ended is read again only if one of its runs is live, because it was retried.
+        # An experiment that has ended is read again only if a retry has made one of its runs live.
         Experiment.webhook_state.in_(("active", "stalled")) | live,
     )
     changes = []

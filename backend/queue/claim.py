@@ -30,7 +30,7 @@ def count_eligible(session: Session, worker: Worker, timestamp: datetime) -> int
 def attempt_folder(run_id: str, attempt: int) -> str:
     """Return the folder of an attempt's files in the artifact store.
 
-    Each attempt has its own, so that late writes of an old attempt cannot collide with those of a new one.
+    Each attempt has a separate folder, so that an old attempt cannot overwrite the files of a new attempt.
     """
     return f"runs/{run_id}/attempt-{attempt}"
 

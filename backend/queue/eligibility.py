@@ -79,7 +79,7 @@ def online_capacities(connection: Connection) -> list[WorkerCapacity]:
 
 
 class RunRequirements(Protocol):
-    """What a run requires of its worker, as columns of its row."""
+    """The requirements of a run for its worker, as columns of the run's row."""
 
     @property
     def device(self) -> str: ...
@@ -104,5 +104,5 @@ def explain_wait(run: RunRequirements, capacities: Sequence[WorkerCapacity]) -> 
         kind = f"a worker with {run.gpus} GPUs"
     else:
         kind = {"gpu": "a GPU worker", "cpu": "a CPU worker"}.get(run.device, "a worker")
-    named = f" labelled {', '.join(labels)}" if labels else ""
-    return f"waits for {kind}{named}; " + ("all that are online are draining" if suitable else "none is online")
+    label_text = f" labelled {', '.join(labels)}" if labels else ""
+    return f"waits for {kind}{label_text}; " + ("all that are online are draining" if suitable else "none is online")

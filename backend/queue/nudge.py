@@ -1,4 +1,4 @@
-"""Nudges: messages to workers that runs can be claimed. They carry no work and may be lost, doubled or late."""
+"""Nudges: messages to workers that runs can be claimed. They contain no data, and may be lost, repeated or late."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Nudger:
                     celery.send_task(
                         NUDGE_TASK, queue=NUDGE_QUEUE, retry=False, ignore_result=True, expires=_KEEP_SECONDS
                     )
-            except Exception as error:  # noqa: BLE001 (every transport raises its own)
+            except Exception as error:  # noqa: BLE001 (every transport has its own exceptions)
                 if not self._unavailable_until:
                     _log.warning("broker unavailable; workers learn of runs by their heartbeats", error=str(error))
                 self._unavailable_until = time.monotonic() + _RETRY_AFTER_SECONDS

@@ -1,4 +1,4 @@
-"""The reconciler: expired leases, workers that are silent, and lost nudges."""
+"""The reconciler requeues runs whose lease has expired, marks silent workers offline and repeats lost nudges."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ class Reconciler:
     def run_once(self) -> ReconcileResult:
         """Run one pass.
 
-        No run is requeued before one lease has passed since the first pass, or since a jump of the clock: workers could
-        not renew leases while the backend was down, so that a lease that expired then means nothing; nor does one that
-        expired because the database's clock was set forward. If the clock was set back, times that it gave before
+        No run is requeued before one lease has passed since the first pass, or since a jump of the clock. Workers could
+        not renew leases while the backend was down, so a lease that expired then does not mean that its worker is lost.
+        The same applies if the database's clock was set forward. If the clock was set back, stored times in the future
         would be valid for too long, and are reduced to the latest time that could be set now.
         """
         requeued = 0
@@ -135,8 +135,8 @@ class Reconciler:
             for run in lock_runs(session, (Run.state == "queued") & (Run.not_before > delay)):
                 run.not_before = delay
         with self._database.write() as session:
-            late = update(Worker).where(Worker.last_heartbeat > db_now()).values(last_heartbeat=db_now())
-            session.execute(late.execution_options(synchronize_session=False))
+            future_heartbeats = update(Worker).where(Worker.last_heartbeat > db_now()).values(last_heartbeat=db_now())
+            session.execute(future_heartbeats.execution_options(synchronize_session=False))
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Run a pass every ``reconcile_seconds`` until ``stop`` is set. A pass that fails is logged.
@@ -157,8 +157,7 @@ class Reconciler:
 def send_nudges(database: Database, nudger: Nudger) -> int:
     """Send one nudge for each eligible run for which an online worker has a free slot, up to a few per worker.
 
-    A nudged worker claims as many runs as it has slots for, and messages that nobody consumes would pile up in the
-    broker.
+    A nudged worker claims runs for all its free slots, so more nudges would only accumulate in the broker.
 
     Returns:
         The number of nudges.

@@ -17,14 +17,14 @@ from backend.queue.eligibility import explain_wait, online_capacities
 from core.protocol.public import TERMINAL, TeacherInfo
 
 LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
-"""Condition for teachers that are trained or will be."""
+"""Condition for teachers that have been trained, are being trained or will be trained."""
 _MAX_NAMED = 5
 _MAX_LISTED = 1000
 _TOP1 = "test/top1"
 
 
 def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
-    """Return the teacher of that fingerprint that is trained or will be, of which there is at most one.
+    """Return the live teacher (see ``LIVE_TEACHER``) with the fingerprint; there is at most one.
 
     Args:
         session: A transaction.
@@ -48,7 +48,7 @@ def reactivate(teacher: Run, timestamp: datetime) -> None:
 
 
 def inherit_priority(session: Session, teacher: Run) -> None:
-    """Set a teacher's priority to the highest of the students that wait for it; without students it stays."""
+    """Set a teacher's priority to the highest of the students that wait for it; without such students it stays."""
     session.flush()
     students = select(func.max(Run.priority)).where(Run.teacher_run_id == teacher.id, Run.state.not_in(TERMINAL))
     highest = session.scalars(students).one()
@@ -73,17 +73,19 @@ def refuse_if_students_wait(session: Session, teacher: Run) -> None:
     waiting = session.execute(query).all()
     if not waiting:
         return
-    named = ", ".join(f"{count} of {name!r}" for name, count in waiting[:_MAX_NAMED])
+    experiment_names = ", ".join(f"{count} of {name!r}" for name, count in waiting[:_MAX_NAMED])
     more = f" and {len(waiting) - _MAX_NAMED} more experiments" if len(waiting) > _MAX_NAMED else ""
     total = sum(count for _, count in waiting)
-    raise conflict(f"{total} run(s) wait for this teacher: {named}{more}; cancel them or their experiments first")
+    raise conflict(
+        f"{total} run(s) wait for this teacher: {experiment_names}{more}; cancel them or their experiments first"
+    )
 
 
 def list_teachers(session: Session) -> list[TeacherInfo]:
     """Return the newest 1,000 teachers, newest first, with the students and experiments that use them."""
-    latest, name, used, student = MetricLatest, MetricName, ExperimentRun, aliased(Run)
+    latest, name, link, student = MetricLatest, MetricName, ExperimentRun, aliased(Run)
     students = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
-    of_it = select(used.experiment_id).where(used.run_id == Run.id).correlate(Run)
+    experiments_of_run = select(link.experiment_id).where(link.run_id == Run.id).correlate(Run)
     top1 = select(name.id).where(name.name == _TOP1).scalar_subquery()
     source, fine_tune = Run.spec["weights"]["source"].as_string(), Run.spec["weights"]["fine_tune"].as_boolean()
     query = (
@@ -92,8 +94,8 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
             latest.value,
             latest.kind,
             students.label("students"),
-            of_it.with_only_columns(func.count()).scalar_subquery().label("experiments"),
-            of_it.with_only_columns(func.max(used.experiment_id)).scalar_subquery().label("example"),
+            experiments_of_run.with_only_columns(func.count()).scalar_subquery().label("experiments"),
+            experiments_of_run.with_only_columns(func.max(link.experiment_id)).scalar_subquery().label("example"),
             source.label("source"),
             fine_tune.label("fine_tune"),
         )

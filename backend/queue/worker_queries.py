@@ -69,7 +69,7 @@ def _worker(row: WorkerRow, runs: list[WorkerRun]) -> Worker:
             "running": [run.run_id for run in runs],
             "runs": runs,
             "busy": sum(run.gpus for run in runs),
-            # The last report of a silent worker does not describe its GPUs now.
+            # The last report of a silent worker may no longer describe its GPUs.
             "gpus": row.report.get("gpus", []) if online else [],
             "problems": row.report.get("problems", []) if online else [],
             "reserved_for": row.reserved_run_id,

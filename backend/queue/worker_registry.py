@@ -24,11 +24,11 @@ def register(
 ) -> RegistrationReply:
     """Register a worker, or register it again after a restart.
 
-    Runs that it held before the restart return to the queue at once.
+    Runs that the worker held before the restart return to the queue at once.
 
     Raises:
-        ApiError: 403 if it registered with another token that is still in use, or 409 if the workers of this token
-            have too many slots in total.
+        ApiError: 403 if the worker registered with another token that is still in use, or 409 if the workers of this
+            token have too many slots in total.
     """
     # Serialized: concurrent registrations could get the same name, and exceed the slots of their token.
     serialize(session.connection(), SerializedTask.REGISTRATIONS)
@@ -60,7 +60,7 @@ def register(
 
 
 def heartbeat(session: Session, worker_id: str, report: Heartbeat, settings: Settings) -> HeartbeatReply:
-    """Renew the leases of the worker's runs, and return an order for each run that it named.
+    """Renew the leases of the worker's runs, and return an order for each run in the heartbeat.
 
     Raises:
         ApiError: 404 if there is no such worker.
@@ -73,8 +73,8 @@ def heartbeat(session: Session, worker_id: str, report: Heartbeat, settings: Set
         "gpus": [gpu.model_dump() for gpu in report.gpus],
         "problems": report.problems,
     }
-    named = [holding.run_id for holding in report.holding]
-    runs = {run.id: run for run in lock_runs(session, Run.id.in_(named))} if named else {}
+    run_ids = [holding.run_id for holding in report.holding]
+    runs = {run.id: run for run in lock_runs(session, Run.id.in_(run_ids))} if run_ids else {}
     orders: list[RunOrder] = []
     for holding in report.holding:
         run = runs.get(holding.run_id)
@@ -104,8 +104,8 @@ def drain(session: Session, key: str, draining: bool) -> None:
 
     Args:
         session: A write transaction.
-        key: The worker's id or name. Of several workers with the name, the one that is online is chosen.
-        draining: Whether it is to accept no new runs.
+        key: The worker's id or name. If several workers have the name, the online worker is used.
+        draining: Whether the worker accepts no new runs.
 
     Raises:
         ApiError: 404 if there is no such worker, or 409 if several have that name.

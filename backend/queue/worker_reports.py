@@ -1,4 +1,4 @@
-"""A worker's reports about a run: its training's events and its outcome. Old attempts are refused."""
+"""A worker's reports about a run: events of the training and its outcome. Reports of old attempts are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CURRENT_STATE = (
     .where(_RUNS.c.id == bindparam("run"))
     .with_for_update(of=_RUNS)
 )
-# The database's time, in the same statement.
+# The time is that of the database's clock, read in the same statement.
 _UPDATE_RUN = update(_RUNS).where(_RUNS.c.id == bindparam("run")).values(reported_at=db_now())
 _UPDATE_ATTEMPT = update(_ATTEMPTS).where(
     _ATTEMPTS.c.run_id == bindparam("run"), _ATTEMPTS.c.number == bindparam("attempt")
@@ -122,7 +122,7 @@ def _end_cancelled(session: Session, run: Run, reason: str, timestamp: datetime)
     if run.state == "cancelling":
         end_run(session, run, "cancelled", reason, timestamp)
         return
-    # It was needed again after it was cancelled and before the worker had stopped it.
+    # The run was needed again after it was cancelled and before the worker had stopped it.
     requeue(run, "", timestamp)
 
 

@@ -17,10 +17,12 @@ router = APIRouter(tags=["activity"], route_class=BoundedRoute)
 @router.get("/activity", dependencies=[reads], response_model=Activity)
 def read_activity(
     session: SessionDep,
-    hours: Annotated[float, Query(gt=0, le=24 * 366, description="Failed runs of this many hours are listed.")] = 24.0,
+    hours: Annotated[
+        float, Query(gt=0, le=24 * 366, description="Runs that failed within this number of hours are listed.")
+    ] = 24.0,
 ) -> Response:
     """Return running runs with their remaining time, waiting runs with the reason, recent failures, workers, results.
 
-    One answer of bounded size; it is cheap enough to be polled.
+    The answer has a bounded size and is fast enough to be polled.
     """
     return Response(activity.activity(session, hours).model_dump_json(), media_type="application/json")

@@ -75,7 +75,7 @@ def _files(session: Session, store: Store, run_id: str) -> list[StoredFile]:
 
 
 def _requested_range(request: Request, file: StoredFile) -> tuple[int, int] | None:
-    """Return the start and the (exclusive) stop of the requested range; None for the whole file.
+    """Return the start and the (exclusive) stop of the requested range; None for the complete file.
 
     An invalid range, several ranges, or a range of another version of the file (If-Range) are ignored (RFC 9110, 14.2).
     The header is then removed from the request, because FileResponse reads it too.

@@ -1,4 +1,4 @@
-"""Comparisons of methods: of one experiment, over all metrics, the claims of a paper, and the table over many."""
+"""Comparisons of methods: within an experiment, over all metrics, by a paper's claims, and over many experiments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_comparison(session: SessionDep, query: Annotated[ComparisonQuery, Query
 
 @router.get("/overview", responses=_ANSWERS, response_model=Overview)
 def read_overview(session: SessionDep, query: Annotated[OverviewQuery, Query()]) -> Overview | Response:
-    """Compare the methods by every metric that the students end with."""
+    """Compare the methods by every metric that the students have measured."""
     experiments = _experiments(session, query.experiment)
     overview = comparisons.overview(session, experiments, query, query.group or METRIC_GROUPS)
     if query.kind == "json":
@@ -68,9 +68,9 @@ def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> Re
     Verdicts are corrected by Holm over all comparisons of the table.
     """
     selection = Filter(tags=query.tag or (), dataset=query.dataset, teacher=query.teacher, student=query.student)
-    named = [find(session, key) for key in query.experiment] if query.experiment else None
+    candidates = [find(session, key) for key in query.experiment] if query.experiment else None
     layout = Layout(query.metric, which=query.which, baseline=query.baseline, test=query.test, seeds=query.seed or ())
-    table = comparisons.table(session, comparisons.find(session, selection, named), layout)
+    table = comparisons.table(session, comparisons.find(session, selection, candidates), layout)
     if query.kind == "json":
         return table
     return _text(query.kind, render.table_sheet(table), render.table_records(table))

@@ -33,11 +33,11 @@ _MAX_LINES = 500
 
 @dataclass(frozen=True)
 class StreamCursor:
-    """How far a reader has read; its text is the id of an event.
+    """A position in a run's events; its text form is the id of an event.
 
     Attributes:
-        ingest: cursor of the metrics.
-        line: number of the last log line.
+        ingest: Cursor of the metrics.
+        line: Number of the last log line.
     """
 
     ingest: int = 0
@@ -58,11 +58,11 @@ class _Update:
     """The result of one read of the database.
 
     Attributes:
-        events: the new events in order.
-        cursor: cursor after them.
-        progress: the run's progress.
-        full: there are more log lines to read at once.
-        ended: the run has ended, and every event has been read.
+        events: The new events in order.
+        cursor: Cursor after these events.
+        progress: The run's progress.
+        full: Whether there are more log lines, which should be read at once.
+        ended: Whether the run has ended and every event has been read.
     """
 
     events: list[ServerSentEvent]
@@ -87,7 +87,7 @@ def _still_allowed(database: Database, token: str) -> bool:
 
 
 def _existing_run(run_id: str, database: DatabaseDep) -> str:
-    # A dependency, so that 404 is answered before the stream begins and the session is closed before it.
+    # This is a dependency, so that 404 is answered and the session is closed before the stream begins.
     with database.read() as session:
         if session.get(models.Run, run_id) is None:
             raise not_found("run", run_id)
@@ -108,8 +108,8 @@ async def read_events(
     """Stream a run's events until it ends.
 
     `state` (RunProgress) comes first and at each change, `metrics` (MetricsReply) with new points, `log` (LogLine), and
-    `end` (RunProgress) once the run has ended and everything before it is sent; the stream then closes. Any event id
-    can be sent back as `Last-Event-ID`. The stream ends without `end` if the run is deleted or the token is revoked.
+    `end` (RunProgress) once the run has ended and all earlier events are sent; the stream then closes. Any event id can
+    be sent back as `Last-Event-ID`. The stream ends without `end` if the run is deleted or the token is revoked.
     """
     stopping: threading.Event = request.app.state.stopping
     stream_cursor = StreamCursor.parse(last_event_id) or StreamCursor(since, after)
@@ -136,15 +136,15 @@ async def read_news(
     cursor: Annotated[
         str, Query(max_length=100, description="The cursor of the previous answer; empty to read from the start.")
     ] = "",
-    wait: Annotated[float, Query(ge=0, le=60, description="Maximum seconds to wait for something new.")] = 25.0,
+    wait: Annotated[float, Query(ge=0, le=60, description="Maximum number of seconds to wait for an update.")] = 25.0,
     max_points: Annotated[int, Query(ge=1, le=20_000, description="Maximum number of points per series.")] = 2000,
     tail: Annotated[
-        int | None, Query(ge=1, le=500, description="Without a cursor: only this many last lines of the log.")
+        int | None, Query(ge=1, le=500, description="Without a cursor: only this number of last log lines.")
     ] = None,
 ) -> RunUpdates:
     """Wait for updates of a run after a cursor (long polling), for clients that cannot read server-sent events.
 
-    Repeat the request with the answer's cursor until `ended` is true. If nothing is new within `wait` seconds, the
+    Repeat the request with the answer's cursor until `ended` is true. If there is no update within `wait` seconds, the
     answer has no metrics and no lines.
     """
     stopping: threading.Event = request.app.state.stopping
@@ -156,8 +156,8 @@ async def read_news(
     until = time.monotonic() + wait
     while True:
         news = await run_in_threadpool(_news, database, token, run_id, stream_cursor, max_points, tail)
-        new = news.metrics.series or news.lines or news.ended or news.state != state
-        if new or stopping.is_set() or time.monotonic() >= until or await request.is_disconnected():
+        has_news = news.metrics.series or news.lines or news.ended or news.state != state
+        if has_news or stopping.is_set() or time.monotonic() >= until or await request.is_disconnected():
             return news
         await anyio.sleep(min(_PERIOD_SECONDS, max(until - time.monotonic(), 0.0)))
 
@@ -190,7 +190,7 @@ def _news(
 def _read_update(
     database: Database, token: str, run_id: str, cursor: StreamCursor, previous: RunProgress | None, max_points: int
 ) -> _Update | None:
-    """Read new events in one short session, so that no session is held while the stream waits.
+    """Read new events in one short session, so that the waiting stream holds no session.
 
     Returns:
         None if the run was deleted or the token is no longer valid.

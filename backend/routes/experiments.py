@@ -37,33 +37,37 @@ def experiment(key: str, session: SessionDep) -> public.Experiment:
 
 @router.post("/{key:path}/cancel", dependencies=[submits])
 def cancel(key: str, database: DatabaseDep) -> public.Experiment:
-    """Cancel every run that has not ended; a teacher only if no other experiment needs it. Repeating is harmless."""
+    """Cancel every run that has not ended, but a teacher only if no other experiment needs it.
+
+    Repeating the request has no effect.
+    """
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.cancel_experiment(session, experiment_id, now(session))
-    return whole(database, experiment_id)
+    return changed_experiment(database, experiment_id)
 
 
 @router.post("/{key:path}/pause", dependencies=[submits])
 def pause(key: str, database: DatabaseDep) -> public.Experiment:
-    """Pause every run that has not ended; a teacher only if no other experiment waits for it.
+    """Pause every run that has not ended, but a teacher only if no other experiment waits for it.
 
-    A training run is `pausing` until its worker has returned it to the queue with a checkpoint. Repeating is harmless.
+    A training run is `pausing` until its worker has returned it to the queue with a checkpoint. Repeating the request
+    has no effect.
     """
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.pause_experiment(session, experiment_id)
-    return whole(database, experiment_id)
+    return changed_experiment(database, experiment_id)
 
 
 @router.post("/{key:path}/resume", dependencies=[submits])
 def resume(key: str, database: DatabaseDep, nudges: NudgesDep) -> public.Experiment:
-    """Resume every paused run from its checkpoint. Repeating is harmless."""
+    """Resume every paused run from its checkpoint. Repeating the request has no effect."""
     with database.write() as session:
         experiment_id = find(session, key).id
         pausing.resume_experiment(session, experiment_id, now(session))
     nudges.request()
-    return whole(database, experiment_id)
+    return changed_experiment(database, experiment_id)
 
 
 @router.post("/{key:path}/priority", dependencies=[submits])
@@ -75,34 +79,34 @@ def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> 
     with database.write() as session:
         experiment_id = find(session, key).id
         lifecycle.set_experiment_priority(session, experiment_id, change.priority)
-    return whole(database, experiment_id)
+    return changed_experiment(database, experiment_id)
 
 
 @router.patch("/{key:path}", dependencies=[submits])
 def change(key: str, changes: ExperimentEdit, database: DatabaseDep) -> public.Experiment:
     """Change an experiment's tags and notes. Its spec stays as it was submitted."""
     with database.write() as session:
-        found = find(session, key)
-        experiment_edits.change(session, found, changes)
-    return whole(database, found.id)
+        experiment = find(session, key)
+        experiment_edits.change(session, experiment, changes)
+    return changed_experiment(database, experiment.id)
 
 
 @router.post("/{key:path}/archive", dependencies=[submits])
 def archive(key: str, database: DatabaseDep) -> public.Experiment:
-    """Hide an experiment and its runs from lists; its runs continue. Repeating is harmless."""
+    """Hide an experiment and its runs from lists; its runs continue. Repeating has no effect."""
     with database.write() as session:
-        found = find(session, key)
-        found.archived_at = found.archived_at or now(session)
-    return whole(database, found.id)
+        experiment = find(session, key)
+        experiment.archived_at = experiment.archived_at or now(session)
+    return changed_experiment(database, experiment.id)
 
 
 @router.post("/{key:path}/unarchive", dependencies=[submits])
 def unarchive(key: str, database: DatabaseDep) -> public.Experiment:
-    """Show an archived experiment in lists again. Repeating is harmless."""
+    """Show an archived experiment in lists again. Repeating has no effect."""
     with database.write() as session:
-        found = find(session, key)
-        found.archived_at = None
-    return whole(database, found.id)
+        experiment = find(session, key)
+        experiment.archived_at = None
+    return changed_experiment(database, experiment.id)
 
 
 @router.delete(
@@ -121,9 +125,9 @@ def delete(key: str, database: DatabaseDep, store: StoreDep, tasks: BackgroundTa
     tasks.add_task(store.remove_runs, deleted)
 
 
-def whole(database: Database, experiment_id: str) -> public.Experiment:
-    """Return the experiment with its runs: the answer to a change."""
-    # After the commit: reading thousands of runs would block SQLite's one writer.
+def changed_experiment(database: Database, experiment_id: str) -> public.Experiment:
+    """Return the experiment with its runs, as the answer to a request that has changed it."""
+    # Read after the commit: reading thousands of runs would block SQLite's one writer.
     with database.read() as session:
         connection = session.connection()
         return serializers.full_experiment(connection, serializers.experiment_row(connection, experiment_id))
@@ -133,7 +137,7 @@ def find(session: Session, key: str) -> Experiment:
     """Return an experiment by its id, or else by its name.
 
     Raises:
-        ApiError: 404 if there is none.
+        ApiError: 404 if there is no such experiment.
     """
     # Older versions stored names as they were typed; today they are stored in Unicode normal form.
     names = dict.fromkeys((key, normal(key)))

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/exports", tags=["exports"], dependencies=[reads], ro
 
 @router.get("/runs/{run_id}")
 def run_record(run_id: str, session: SessionDep) -> RunRecord:
-    """Export what is needed to repeat a run: spec, fingerprint, package versions, commit with its changes, hardware."""
+    """Export the record for repeating a run: spec, fingerprint, package versions, commit with its changes, hardware."""
     return records.run_record(session, run_id)
 
 
@@ -37,7 +37,7 @@ def experiment_record(
         Literal["json", "csv"], Query(alias="format", description="json: complete records; csv: one row per run.")
     ] = "json",
 ) -> ExperimentRecord | Response:
-    """Export what is needed to repeat every run of an experiment; as CSV, one row per run with its last metrics."""
+    """Export the records for repeating an experiment's runs; as CSV, one row per run with its last metrics."""
     record = records.experiment_record(session, find(session, experiment))
     if kind == "json":
         return record

@@ -43,7 +43,7 @@ def read_logs(
     session: SessionDep,
     after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Number of the last line already read.")] = 0,
     limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines in the answer.")] = 500,
-    tail: Annotated[int | None, Query(ge=1, le=5000, description="Only this many last lines.")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=5000, description="Only this number of last lines.")] = None,
 ) -> LogsReply:
     """Read the run's log lines, in the order of their numbers."""
     return log_store.read(session, _run(session, run_id).id, after, limit, tail)

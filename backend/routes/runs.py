@@ -33,25 +33,25 @@ def runs(session: SessionDep, query: Annotated[list_queries.RunQuery, Query()]) 
 @router.get("/{run_id}", dependencies=[reads])
 def run(run_id: str, session: SessionDep) -> public.Run:
     """Read a run with its spec, attempts and environment."""
-    found = serializers.full_run(session, run_id)
-    if found is None:
+    full_run = serializers.full_run(session, run_id)
+    if full_run is None:
         raise not_found("run", run_id)
-    return found
+    return full_run
 
 
 @router.post(
     "/{run_id}/cancel",
     dependencies=[submits],
-    responses={409: {"description": "The run is a teacher that other runs wait for"}},
+    responses={409: {"description": "The run is a teacher for which other runs wait"}},
 )
 def cancel(run_id: str, database: DatabaseDep) -> public.Run:
-    """Cancel a run. A training run is `cancelling` until its worker reports that none of its processes is left.
+    """Cancel a run. A training run is `cancelling` until its worker reports that all its processes have ended.
 
-    Nothing changes if the run has ended. 409 for a teacher that runs wait for; the answer names them.
+    Nothing changes if the run has ended. 409 for a teacher for which other runs wait; the answer names them.
     """
     with database.write() as session:
         lifecycle.cancel_run(session, run_id, now(session))
-    return _whole(database, run_id)
+    return _changed_run(database, run_id)
 
 
 @router.post("/{run_id}/pause", dependencies=[submits])
@@ -62,7 +62,7 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
     """
     with database.write() as session:
         pausing.pause(session, run_id)
-    return _whole(database, run_id)
+    return _changed_run(database, run_id)
 
 
 @router.post("/{run_id}/resume", dependencies=[submits])
@@ -71,7 +71,7 @@ def resume(run_id: str, database: DatabaseDep, nudges: NudgesDep) -> public.Run:
     with database.write() as session:
         pausing.resume(session, run_id, now(session))
     nudges.request()
-    return _whole(database, run_id)
+    return _changed_run(database, run_id)
 
 
 @router.post(
@@ -86,7 +86,7 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
     """
     with database.write() as session:
         lifecycle.set_priority(session, run_id, change.priority)
-    return _whole(database, run_id)
+    return _changed_run(database, run_id)
 
 
 @router.post(
@@ -95,14 +95,14 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
     responses={409: {"description": "The run has succeeded, or is being cancelled"}},
 )
 def retry(run_id: str, database: DatabaseDep, nudges: NudgesDep) -> public.Run:
-    """Queue a failed or cancelled run again with its last checkpoint, and its teacher too if that has not succeeded.
+    """Queue a failed or cancelled run again with its last checkpoint, and its teacher if it has not succeeded.
 
     Nothing changes if the run is queued or running; 409 if it has succeeded or is being cancelled.
     """
     with database.write() as session:
         lifecycle.retry(session, run_id, now(session))
     nudges.request()
-    return _whole(database, run_id)
+    return _changed_run(database, run_id)
 
 
 @router.delete(
@@ -121,9 +121,9 @@ def delete(run_id: str, database: DatabaseDep, store: StoreDep, tasks: Backgroun
     tasks.add_task(store.remove_runs, deleted)
 
 
-def _whole(database: Database, run_id: str) -> public.Run:
+def _changed_run(database: Database, run_id: str) -> public.Run:
     with database.read() as session:
-        found = serializers.full_run(session, run_id)
-    if found is None:
+        full_run = serializers.full_run(session, run_id)
+    if full_run is None:
         raise not_found("run", run_id)
-    return found
+    return full_run

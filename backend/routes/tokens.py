@@ -14,9 +14,9 @@ router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=BoundedRoute)
 
 @router.post("", status_code=201, responses={409: {"description": "A token of that name is in use"}})
 def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseDep) -> CreatedToken:
-    """Create a token. Its text is in this answer only; the backend stores its hash.
+    """Create a token. Only this answer contains the token's text; the backend stores its hash.
 
-    Not repeatable: a second request with the same name is refused with 409.
+    The request cannot be repeated: a second request with the same name is refused with 409.
     """
     with database.write() as session:
         return tokens.create(session, request, principal)
@@ -30,6 +30,6 @@ def list_tokens(session: SessionDep) -> TokenList:
 
 @router.delete("/{token_id}", responses={409: {"description": "The request was sent with this token"}})
 def revoke_token(token_id: str, principal: AdminDep, database: DatabaseDep) -> TokenInfo:
-    """Revoke a token: it is refused from the next request on. Repeating is harmless."""
+    """Revoke a token: it is refused from the next request on. Repeating has no effect."""
     with database.write() as session:
         return tokens.revoke(session, token_id, principal)

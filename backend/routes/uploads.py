@@ -36,7 +36,7 @@ async def upload(
     store: StoreDep,
     name: Annotated[
         str,
-        Query(min_length=1, max_length=100, pattern=UPLOAD_NAME, description="The name that specs use for it."),
+        Query(min_length=1, max_length=100, pattern=UPLOAD_NAME, description="The name of the weights in specs."),
     ],
 ) -> Upload:
     """Upload a teacher's weights: the body is a safetensors file.
@@ -67,7 +67,7 @@ async def upload(
 
 @router.get("", dependencies=[reads])
 def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
-    """List uploaded weights, newest first, and the greatest size of an upload."""
+    """List uploaded weights, newest first, and the maximum size of an upload."""
     return UploadList(items=uploads.list_uploads(session), max_bytes=settings.max_upload_bytes)
 
 
@@ -75,11 +75,12 @@ def list_uploads(session: SessionDep, settings: SettingsDep) -> UploadList:
     "/{sha256}",
     status_code=204,
     dependencies=[submits],
-    responses={409: {"description": "A run that has not ended needs them"}},
+    responses={409: {"description": "A run that has not ended needs the weights"}},
 )
 def delete_upload(sha256: str, database: DatabaseDep, store: StoreDep) -> None:
     """Delete uploaded weights, by SHA-256 or name.
 
-    Teachers made from them keep their own copy. A run that failed or was cancelled needs them again if it is retried.
+    Teachers that were created from the weights keep their own copy. A run that failed or was cancelled needs the upload
+    again if it is retried.
     """
     uploads.remove(database, store, sha256)

@@ -33,7 +33,7 @@ router = APIRouter(prefix="/worker", tags=["worker protocol"], route_class=Proto
 R = TypeVar("R")
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 
-_FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "The run is no longer this attempt's"}}
+_FENCED: dict[int | str, dict[str, Any]] = {409: {"description": "This is no longer the current attempt of the run"}}
 
 
 @router.post("/register")
@@ -51,28 +51,28 @@ async def register(request: ProtocolRequest, registration: Registration) -> Regi
 
 @router.post("/{worker_id}/heartbeat")
 async def heartbeat(request: ProtocolRequest, worker_id: Id, beat: Heartbeat) -> HeartbeatReply:
-    """Renew the leases of the named runs, and return what to do with each. 404: register first."""
+    """Renew the leases of the named runs, and return an order for each. 404: register first."""
     return await _write_as(
         request, worker_id, lambda session: worker_registry.heartbeat(session, worker_id, beat, request.settings)
     )
 
 
 @router.post("/{worker_id}/claim")
-async def claim_run(request: ProtocolRequest, worker_id: Id, wanted: ClaimRequest | None = None) -> ClaimReply:
-    """Take the best eligible run, under a lease. The key of an earlier request returns what that one was given.
+async def claim_run(request: ProtocolRequest, worker_id: Id, claim_request: ClaimRequest | None = None) -> ClaimReply:
+    """Claim the best eligible run under a lease. A request with the key of an earlier one gets the same answer.
 
     404: register first.
     """
     return await _write_as(
         request,
         worker_id,
-        lambda session: ClaimReply(claim=claim(session, worker_id, wanted or ClaimRequest(), request.settings)),
+        lambda session: ClaimReply(claim=claim(session, worker_id, claim_request or ClaimRequest(), request.settings)),
     )
 
 
 @router.post("/{worker_id}/runs/{run_id}/events", responses=_FENCED)
 async def events(request: ProtocolRequest, worker_id: Id, run_id: Id, batch: EventBatch) -> EventReply:
-    """Report events of a training. 409: the run is no longer this attempt's, and the worker ends its process."""
+    """Report events of a training. 409: this is no longer the run's current attempt; the worker ends the training."""
     seq = await request.database.write_async(
         lambda connection: worker_reports.ingest_events(connection, worker_id, run_id, batch, request.principal)
     )
@@ -81,7 +81,7 @@ async def events(request: ProtocolRequest, worker_id: Id, run_id: Id, batch: Eve
 
 @router.post("/{worker_id}/runs/{run_id}/finish", status_code=204, responses=_FENCED)
 async def finish(request: ProtocolRequest, worker_id: Id, run_id: Id, outcome: Outcome) -> None:
-    """Report the end of an attempt. Repeating changes nothing. 409: the run is no longer this attempt's."""
+    """Report the end of an attempt. Repeating has no effect. 409: this is no longer the run's current attempt."""
     await _write_as(
         request,
         worker_id,

@@ -1,4 +1,4 @@
-"""Workers and teachers."""
+"""Lists of workers and teachers, and draining of workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(route_class=BoundedRoute)
 
 @router.get("/workers", tags=["workers"], dependencies=[reads])
 def list_workers(session: SessionDep) -> WorkerList:
-    """List every worker that has ever registered and what it runs; online workers first, then by name."""
+    """List every worker that has ever registered, with its runs; online workers first, then by name."""
     return WorkerList(items=worker_queries.list_workers(session))
 
 
@@ -28,14 +28,14 @@ def list_workers(session: SessionDep) -> WorkerList:
     responses={409: {"description": "Several workers have that name"}},
 )
 def drain(
-    key: Annotated[str, Path(max_length=120, description="Its name or id.")],
+    key: Annotated[str, Path(max_length=120, description="The worker's name or id.")],
     database: DatabaseDep,
     nudges: NudgesDep,
     change: DrainChange | None = None,
 ) -> WorkerList:
-    """Stop a worker from taking new runs, or let it take them again. Its present runs continue.
+    """Stop a worker from claiming new runs, or let it claim runs again. Its current runs continue.
 
-    The setting is kept over restarts.
+    The setting survives restarts of the worker.
     """
     with database.write() as session:
         drain_worker(session, key, (change or DrainChange()).draining)

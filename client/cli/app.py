@@ -1,4 +1,4 @@
-"""The ``dkd`` application: its commands, and the one place where errors become exit codes."""
+"""The ``dkd`` application: it registers the commands and converts errors to exit codes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _run(words: Sequence[str]) -> int:
         result = typer.main.get_command(app).main(list(words), prog_name="dkd", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return exit_codes.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 (a person at a command line gets a sentence, whatever happened)
+    except Exception as error:  # noqa: BLE001 (every error is shown as a sentence)
         return exit_codes.report_error(error)
     return result if isinstance(result, int) else exit_codes.OK
 
@@ -79,7 +79,7 @@ def import_plugins(names: Sequence[str]) -> None:
     """Import plug-ins.
 
     Raises:
-        CliExit: One cannot be imported; its name is in the message.
+        CliExit: A plug-in cannot be imported; the message contains its name.
     """
     from core.catalog import load_plugins
 

@@ -1,4 +1,4 @@
-"""Command-line arguments in a locale whose encoding is not UTF-8: names are UTF-8 text, paths are the bytes typed."""
+"""Command-line arguments in a locale whose encoding is not UTF-8: names are UTF-8 text, paths are the typed bytes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def path_of(text: str | Path) -> Path:
     """Return the path that an argument decoded by ``as_text`` names."""
     if _is_utf8():
         return Path(text)
-    typed = Path(os.fsdecode(str(text).encode("utf-8", "surrogateescape")))
+    as_utf8 = Path(os.fsdecode(str(text).encode("utf-8", "surrogateescape")))
     try:
         in_locale = Path(os.fsdecode(os.fsencode(text)))
     except UnicodeEncodeError:  # the locale lacks one of its characters, so UTF-8 was typed
-        return typed
-    return in_locale if in_locale.exists() and not typed.exists() else typed
+        return as_utf8
+    return in_locale if in_locale.exists() and not as_utf8.exists() else as_utf8
 
 
 def _as_text(argument: str) -> str:

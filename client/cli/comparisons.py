@@ -34,7 +34,8 @@ Experiments = Annotated[
     list[str],
     typer.Argument(
         metavar="EXPERIMENT...",
-        help="Names or ids. Several are analysed as one: they may differ only in their seeds and teachers' seeds.",
+        help="Names or ids. Several experiments are evaluated as one; they may differ only in their seeds and their "
+        "teachers' seeds.",
     ),
 ]
 BaselineOption = Annotated[
@@ -85,8 +86,8 @@ def compare(
     """Print the result table of an experiment.
 
     One row per method: mean ± sd over the seeds, epochs to a share of the teacher's accuracy, and the paired difference
-    to the baseline with its 95 % t interval and exact sign-flip p. The notes below the table state the conditions, and
-    what the numbers support.
+    to the baseline with its 95 % t interval and exact sign-flip p. The notes below the table state the conditions and
+    the conclusions that the numbers support.
     """
     output, epoch = _parse_format(format, as_json=as_json), _parse_which(which)
     query: Query = {
@@ -259,7 +260,7 @@ def _parse_format(format: str, *, as_json: bool) -> Literal["text", "json"] | Te
     """Return the format that the options select.
 
     Raises:
-        CliExit: It is none of the formats, or --json contradicts it.
+        CliExit: The format is unknown, or contradicts --json.
     """
     if as_json and format not in ("text", "json"):
         raise exit_codes.CliExit(f"--json and --format {format} contradict each other", exit_codes.BAD_INPUT)
@@ -280,7 +281,7 @@ def _parse_seeds(text: str) -> list[int]:
     """Parse a list of seeds such as "0-2,5".
 
     Raises:
-        CliExit: The text has another form, or lists too many.
+        CliExit: The text has another form, or lists too many seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):

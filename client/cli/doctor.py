@@ -1,4 +1,4 @@
-"""``dkd doctor``: what is wrong on this machine, and what to do about it."""
+"""``dkd doctor``: finds problems of this machine, and shows how to solve them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: JsonFlag = False) -> int:
-    """Check this machine, and print what to do.
+    """Check this machine, and print one line per finding with the action that solves it.
 
-    There is one line per finding. Checked are Python, packages, torch and GPUs, disk space, data sets, ports, the
-    backend with its clock, tokens, the broker, the database and the settings. Every check has a deadline, and no secret
-    is printed. Nothing is changed, except that token files which other accounts can read are made private, as by every
-    command. Exit code 1 if a check found an error; warnings do not count.
+    The command checks Python, packages, torch and GPUs, disk space, data sets, ports, the backend with its clock,
+    tokens, the broker, the database and the settings. Every check has a deadline, and no secret is printed. The command
+    changes nothing, except that, like every command, it makes token files private which other accounts can read. Exit
+    code 1 if a check found an error; warnings do not count.
     """
     report = run_checks(ALL_CHECKS)
     if as_json:

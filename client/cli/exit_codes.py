@@ -21,7 +21,7 @@ READER_GONE = 141
 
 HELP = (
     "Exit codes: 0 success; 1 the backend refused the request, or a watched run did not succeed; "
-    "2 bad input, one line per problem on stderr; 3 no backend answers; 130 Ctrl-C; 141 the output's reader is gone."
+    "2 bad input, one line per problem on stderr; 3 no backend answers; 130 Ctrl-C; 141 the output's reader has ended."
 )
 
 
@@ -34,10 +34,10 @@ class CliExit(Exception):  # noqa: N818 (not always an error)
 
 
 def check_reader() -> None:
-    """End a command that only shows something once the reader of its output is gone, as SIGPIPE would.
+    """End a command that only displays data if the reader of its output has ended, as SIGPIPE would.
 
     Raises:
-        CliExit: The reader is gone.
+        CliExit: The reader has ended.
     """
     if output_streams.reader_gone():
         raise CliExit("", READER_GONE)

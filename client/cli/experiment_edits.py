@@ -1,4 +1,4 @@
-"""Commands that create experiments from others and edit them: sweep, clone, tag, note, archive, delete."""
+"""Commands that create experiments from a sweep or another experiment, and edit them: clone, tag, note, delete …"""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def delete(
 ) -> int:
     """Delete an experiment with its runs, metrics, logs and files.
 
-    Refused while one of its runs has not ended. A teacher that another experiment uses is kept.
+    The backend refuses this while one of the runs has not ended. A teacher that another experiment uses is kept.
     """
     with Client() as client:
         target = client.experiments.get(experiment)

@@ -1,4 +1,4 @@
-"""Commands about experiments: preview, submit, watch, and the list of them."""
+"""Commands about experiments: submit, preview, watch, experiments."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def list_experiments(
 
 
 def print_submitted(experiment: Experiment) -> None:
-    """Print what was created, and how to follow it."""
+    """Print the created experiment, and the command that follows it."""
     count = len(experiment.runs)
     typer.echo(f"{experiment.name}: {count} run(s) queued, id {experiment.id}; follow with `dkd watch {experiment.id}`")
 
@@ -149,7 +149,7 @@ def follow_experiment(client: Client, experiment: str, *, as_json: bool) -> int:
 
 
 def print_comparison(client: Client, experiment: str) -> None:
-    """Print the result table, or why there is none."""
+    """Print the result table, or the reason why there is none."""
     try:
         comparison = client.comparisons.get(experiment)
     except ApiError as error:

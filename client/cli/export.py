@@ -1,4 +1,4 @@
-"""``dkd export``: an experiment or a run for other programs, or to be repeated."""
+"""``dkd export``: writes an experiment or a run for other programs, or for repeating it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def export(
 ) -> int:
     """Export an experiment or a run for other programs.
 
-    json: everything needed to repeat each run: spec, fingerprint, package versions, commit with its uncommitted
-    changes, hardware, and the last metrics. csv: one row per run. spec: the YAML that creates the same again, for
-    `dkd submit -`. tensorboard: event files, one folder per run. mlflow: runs on a tracking server, each sent once.
+    json: the data needed to repeat each run: spec, fingerprint, package versions, commit with its uncommitted changes,
+    hardware, and the last metrics. csv: one row per run. spec: the YAML with which `dkd submit -` creates the
+    experiment again. tensorboard: event files, one folder per run. mlflow: runs on a tracking server, each sent once.
     """
     if format not in _FORMATS:
         raise exit_codes.CliExit(f"--format {format}: must be one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
@@ -81,7 +81,7 @@ def _check_server(format: str, to: str) -> None:
     """Check the value of --to.
 
     Raises:
-        CliExit: The format does not use it, or it is no address.
+        CliExit: The format does not use --to, or the value is not an address.
     """
     if format != "mlflow":
         raise exit_codes.CliExit(f"--to {to}: only with --format mlflow", exit_codes.BAD_INPUT)

@@ -108,7 +108,7 @@ def _refuse_other_formats(file: Path) -> None:
     """Refuse a checkpoint of another format before a long upload.
 
     Raises:
-        CliExit: The file is a PyTorch checkpoint, no regular file, or cannot be read.
+        CliExit: The file is a PyTorch checkpoint, is not a regular file, or cannot be read.
     """
     try:
         if not file.is_file() and file.exists():

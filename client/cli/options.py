@@ -1,4 +1,4 @@
-"""What several commands share: options, specs read from files, and JSON output."""
+"""Functions that several commands share: options, reading specs from files, and JSON output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def map_field_errors(**messages: str) -> Iterator[None]:
         messages: The message by the name of the field.
 
     Raises:
-        SpecError: The body raised it; with the replaced messages.
+        SpecError: The body raised a SpecError; this one has the replaced messages.
     """
     try:
         yield
@@ -61,7 +61,7 @@ def read_spec(source: str, changes: Sequence[str]) -> dict[str, Any]:
         changes: ``path=value`` for each changed field.
 
     Returns:
-        The spec as it was written: the backend, whose version may differ, fills in what it leaves out.
+        The spec as it was written, without defaults: the backend, whose version may differ, adds them.
 
     Raises:
         SpecError: The spec is invalid; each problem is prefixed with the file's name.
@@ -75,7 +75,7 @@ def read_document(source: str, changes: Sequence[str], validate: Callable[[Any],
     Args:
         source: Path of the file, or "-" for stdin.
         changes: ``path=value`` for each changed field.
-        validate: Raises SpecError if the data is invalid.
+        validate: Function that checks the data. It has to raise SpecError for invalid data.
 
     Raises:
         SpecError: The data cannot be read or is invalid; each problem is prefixed with the file's name.
@@ -110,7 +110,7 @@ def parse_change(change: str) -> tuple[str, Any]:
     """Split ``path=value`` into the path and the value parsed as YAML.
 
     Raises:
-        SpecError: The change has another form, or its value is no YAML.
+        SpecError: The change has another form, or its value is not YAML.
     """
     path, equals, text = change.partition("=")
     path = path.strip()
@@ -143,7 +143,7 @@ def read_stdin() -> bytes:
     """Read stdin as bytes: a spec is UTF-8, whatever the terminal's encoding is.
 
     Raises:
-        SpecError: stdin is closed.
+        SpecError: Stdin is closed.
     """
     if sys.stdin is None:
         raise SpecError([Problem("", "it is closed")])
@@ -159,7 +159,7 @@ def positive_limit(limit: int) -> int:
     """Return the value of ``--limit``.
 
     Raises:
-        CliExit: It is below 1.
+        CliExit: The limit is below 1.
     """
     if limit < 1:
         raise CliExit(f"--limit {limit}: must be at least 1", BAD_INPUT)

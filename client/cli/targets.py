@@ -1,4 +1,4 @@
-"""Resolving one word of a command line: a run's id, or an experiment's name or id."""
+"""Finds the run or experiment that an argument names: a run's id, or an experiment's name or id."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from core.protocol.public import Experiment, Run
 
 
 def resolve_target(client: Client, target: str) -> Experiment | Run:
-    """Return the run of that id, else the experiment of that name or id.
+    """Return the run with that id, else the experiment with that name or id.
 
     Raises:
-        CliExit: There is neither.
+        CliExit: Neither exists.
     """
     for get in (client.runs.get, client.experiments.get):
         try:
             return get(target)
         except ApiError as error:
-            # 422: the word does not have the form of an id. 405: as a path, it is an action on a run.
+            # 422: the argument does not have the form of an id. 405: used as a path, it names an action on a run.
             if error.status not in (404, 405, 422):
                 raise
     raise CliExit(f"there is no run and no experiment {target!r}; `dkd runs` and `dkd experiments` list them")
 
 
 def resolve_run(client: Client, target: str) -> Run:
-    """Return the run of that id.
+    """Return the run with that id.
 
     Raises:
-        CliExit: There is none; if the word names an experiment, the message lists the ids of its runs.
+        CliExit: There is no such run; if the argument names an experiment, the message lists the ids of its runs.
     """
     resolved = resolve_target(client, target)
     if isinstance(resolved, Run):

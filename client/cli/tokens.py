@@ -59,7 +59,7 @@ def create(
 
 @group.command("list", epilog=exit_codes.HELP)
 def list_tokens(as_json: JsonFlag = False) -> int:
-    """List tokens, newest first, without the tokens themselves."""
+    """List tokens, newest first, without their texts."""
     with Client() as client:
         reply = client.tokens.list()
     if as_json:

@@ -1,4 +1,4 @@
-"""``dkd up``: the embedded stack, until Ctrl-C; ``dkd open``: an address of its dashboard."""
+"""``dkd up`` runs the embedded stack until Ctrl-C; ``dkd open`` prints an address of its dashboard."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ checkpoint and continue at the next start. Exit code 0 after such a stop, 1 if a
 _OPEN_SHORT = "Print a one-time address of the dashboard."
 _OPEN_HELP = """Print a new one-time address of the dashboard that runs on this home.
 
-The first browser that opens it, within a day, is let in from then on, also after a restart; the address then lets no
-other browser in. Only accounts that can read the home can create such an address.
+The address works for one browser and within a day. That browser keeps its access, also after a restart of the
+dashboard. Only accounts that can read the home can create such an address.
 """
 
 
@@ -60,7 +60,15 @@ def up(
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Start only the backend and a worker.")] = False,
 ) -> int:
     # Imported here: the other commands need none of it.
-    from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals, embedded_plan
+    from client.stack import (
+        HomeBusyError,
+        Stack,
+        StackError,
+        StackOptions,
+        StackStopRequested,
+        StopSignals,
+        embedded_plan,
+    )
     from client.stack.services import default_slots, missing_packages
     from common.home import Home
 
@@ -81,7 +89,7 @@ def up(
             stack.start()
             print_addresses(stack)
             stack.wait()
-        except StopRequested:
+        except StackStopRequested:
             print_if_possible("stopping; running trainings write a checkpoint (Ctrl-C again: stop at once)")
             stack.stop()
             print_if_possible("stopped")
@@ -127,7 +135,7 @@ def open_dashboard(
 
 
 def print_addresses(stack: Stack) -> None:
-    """Print where the services are."""
+    """Print the addresses of the services and the folder of their logs."""
     from client.stack.services import dashboard_login
 
     options = stack.options
@@ -135,13 +143,13 @@ def print_addresses(stack: Stack) -> None:
     if stack.dashboard_url:
         typer.echo(f"dashboard  {stack.dashboard_address()}")
         if dashboard_login() == "address":
-            typer.echo("           (opens once and lets that browser in; `dkd open` prints another address)")
+            typer.echo("           (works once, for one browser; `dkd open` prints another address)")
     on_gpus = "" if options.explicit_slots else " (with GPUs, one on each)"
     limit = "" if options.threads else "at most "
     slots = f"{options.slots} training(s) at the same time{on_gpus}"
     typer.echo(f"worker     {slots}, {limit}{options.threads_each} CPU thread(s) each")
     typer.echo(f"logs       {stack.home.logs}")
-    typer.echo("Ctrl-C stops all of it.")
+    typer.echo("Ctrl-C stops all services.")
 
 
 def print_if_possible(text: str) -> None:

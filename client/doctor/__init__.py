@@ -1,4 +1,4 @@
-"""``dkd doctor``: checks of this machine's installation, each with what to do if it fails."""
+"""``dkd doctor``: checks of this machine's installation, each with the action that solves its problem."""
 
 from client.doctor.checks import ALL_CHECKS
 from client.doctor.runner import Check, Finding, Report, run_checks

@@ -11,7 +11,7 @@ from client.doctor.runner import Finding
 
 MIN_PYTHON = (3, 11)
 
-# Modules that stand for their extra: each is imported by the program that needs the extra.
+# Modules that the programs of each extra import; if all can be found, the extra counts as installed.
 EXTRAS = {
     "train": (("celery", "safetensors", "sklearn", "torch", "torchvision"), "train or run a worker"),
     "serve": (("alembic", "celery", "fastapi", "sqlalchemy", "uvicorn"), "run the backend (`dkd up`)"),
@@ -23,7 +23,7 @@ def check_python(python: tuple[int, int, int] | None = None) -> Iterator[Finding
     """Check Python's version and name the installed version of DKD Lab.
 
     Args:
-        python: The version; that of this process by default.
+        python: The version; by default this process's version.
     """
     python = python or sys.version_info[:3]
     text = f"Python {'.'.join(map(str, python))}, DKD Lab {_own_version()}, {sys.prefix}"

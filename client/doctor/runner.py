@@ -1,4 +1,4 @@
-"""Running checks side by side, each with a deadline, so that the report always comes to an end."""
+"""Runs checks concurrently, each with a deadline, so that the report is always completed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Finding(BaseModel):
     Attributes:
         check: Name of the check.
         status: "error" if something does not work, "warning" if it may not.
-        message: What was found, without secrets.
-        action: What a person can do; empty for "ok".
+        message: The result in one sentence, without secrets.
+        action: The action that solves the problem; empty for "ok".
     """
 
     check: str
@@ -56,7 +56,7 @@ class Check:
 def run_checks(checks: Sequence[Check]) -> Report:
     """Run the checks at the same time and return their findings.
 
-    A check that exceeds its deadline is reported and left behind in its thread, which does not keep the process alive.
+    A check that exceeds its deadline is reported. Its thread continues, but does not keep the process alive.
     """
     started = time.monotonic()
     results: list[list[Finding]] = [[] for _ in checks]
@@ -69,7 +69,7 @@ def run_checks(checks: Sequence[Check]) -> Report:
     findings: list[Finding] = []
     for check, thread, result in zip(checks, threads, results, strict=True):
         thread.join(max(0.0, started + check.seconds - time.monotonic()))
-        # Copied, since a thread that is left behind may still append.
+        # Copied, because the thread of a check that exceeded its deadline may still append.
         findings += [*result] if not thread.is_alive() else [_too_slow(check)]
     return Report(ok=all(finding.status != "error" for finding in findings), findings=findings)
 
@@ -78,9 +78,9 @@ def _run(check: Check, result: list[Finding]) -> None:
     try:
         result.extend(check.run())
     except Exception as error:  # noqa: BLE001 (one broken check must not hide the others)
-        # The text of an unexpected error may hold an address with its password.
+        # The text of an unexpected error may contain an address with its password.
         message = f"the check failed with {type(error).__name__}"
-        action = "run `dkd doctor` again; if it stays, report it with the versions that it prints"
+        action = "run `dkd doctor` again; if the check fails again, report it with the versions that it prints"
         result.append(Finding(check=check.name, status="error", message=message, action=action))
 
 

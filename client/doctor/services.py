@@ -1,4 +1,4 @@
-"""The backend with its clock and tokens, the broker, and the ports of a stack."""
+"""Checks of the backend with its clock and tokens, of the broker, and of the ports of a stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from common.home import Home
 from common.http_clients import HttpSettingsError, open_client
 
 _REQUEST_SECONDS = 5.0
-# Leases are measured by the backend's clock alone; a wrong clock distorts times in lists and one-time addresses.
+# Only the backend's clock measures leases; a wrong clock of this machine falsifies times in lists and the validity of
+# one-time addresses.
 MAX_CLOCK_SECONDS = 30.0
 STACK_PORTS = {"backend": 8000, "dashboard": 8501}
 
@@ -46,7 +47,7 @@ def check_backend() -> Iterator[Finding]:
     if response.status_code == 200:
         yield Finding(check="backend", status="ok", message=f"{shown} accepts requests")
     elif response.status_code == 503:
-        action = "look into the backend's log: its database may be away, or of another version"
+        action = "look into the backend's log: its database may be unavailable, or have the schema of another version"
         yield Finding(check="backend", status="error", message=f"{shown} is not ready", action=action)
     else:
         message = f"{shown} responds with status {response.status_code} to /readyz"
@@ -83,7 +84,7 @@ def check_tokens() -> Iterator[Finding]:
 
 
 def token_file_finding(path: Path) -> Finding | None:
-    """Return what is wrong with a token file; None if nothing is, or if there is no file. The token is not read."""
+    """Return the problem of a token file; None if there is no problem or no file. The token is not read."""
     try:
         details = path.stat()
     except FileNotFoundError:
@@ -92,7 +93,7 @@ def token_file_finding(path: Path) -> Finding | None:
         message = f"{path} cannot be read: {error.strerror}"
         return Finding(check="tokens", status="error", message=message, action="run as the account that owns the home")
     if not stat.S_ISREG(details.st_mode) or not details.st_size:
-        message = f"{path} holds no token"
+        message = f"{path} contains no token"
         action = "delete it and run `python -m backend bootstrap`, which writes a new one"
         return Finding(check="tokens", status="error", message=message, action=action)
     if details.st_mode & 0o077:
@@ -117,7 +118,9 @@ def _accepted_finding(files: int) -> Iterator[Finding]:
         yield Finding(check="tokens", status="error", message=message, action=action)
     except ClientSettingsError as error:
         message = _without_password(str(error))
-        yield Finding(check="tokens", status="error", message=message, action="correct the variable that is named")
+        yield Finding(
+            check="tokens", status="error", message=message, action="correct the variable that the message names"
+        )
     except BackendUnreachable:
         yield Finding(check="tokens", status="ok", message=f"{stored}; not tried, since no backend answers")
     else:
@@ -156,7 +159,7 @@ def _redis_finding(url: str) -> Finding:
     import redis
 
     try:
-        # Protocol 2 needs no handshake beyond AUTH, so that a server without HELLO is no puzzle.
+        # Protocol 2 needs no handshake beyond AUTH, so that the check also works with a server without HELLO.
         options = {"socket_connect_timeout": _REQUEST_SECONDS, "socket_timeout": _REQUEST_SECONDS, "protocol": 2}
         with redis.Redis.from_url(url, **options) as server:
             server.ping()
@@ -165,7 +168,7 @@ def _redis_finding(url: str) -> Finding:
         return Finding(check="broker", status="error", message=f"{shown} refuses the password", action=action)
     except (redis.RedisError, OSError, ValueError) as error:
         message = f"{shown} cannot be reached ({type(error).__name__})"
-        action = "check DKD_BROKER_URL, the network, and that Redis runs; runs are still claimed, only later"
+        action = "check DKD_BROKER_URL, the network, and that Redis runs; without it workers claim runs later"
         return Finding(check="broker", status="error", message=message, action=action)
     return Finding(check="broker", status="ok", message=f"{shown} responds")
 
@@ -173,16 +176,16 @@ def _redis_finding(url: str) -> Finding:
 def check_ports() -> Iterator[Finding]:
     """Check that the ports of a stack are free, or used by the stack of this home."""
     holder = HomeLock(Home.find().path).holder()
-    own = {urlsplit(url).port for url in (holder.api_url, holder.dashboard_url) if url} if holder else set()
+    stack_ports = {urlsplit(url).port for url in (holder.api_url, holder.dashboard_url) if url} if holder else set()
     free = []
     for name, port in STACK_PORTS.items():
-        # Whether it is free comes first: the file of a stack that was killed still names its ports.
+        # A free port is reported first, because the lock file of a stack that was killed still names its ports.
         if ports.is_free(port):
             free.append(f"{port} ({name})")
-        elif port in own:
+        elif port in stack_ports:
             yield Finding(check="ports", status="ok", message=f"{port} is used by the {name} of the stack on this home")
         else:
-            action = f"`dkd up` uses the next free port; {_port_option(name)} names another"
+            action = f"`dkd up` uses the next free port; {_port_option(name)} selects another"
             message = f"{port} ({name}) is used by another program"
             yield Finding(check="ports", status="warning", message=message, action=action)
     if free:
@@ -209,7 +212,7 @@ def _no_backend(url: str, error: httpx.HTTPError) -> Finding:
 
 
 def _without_password(message: str) -> str:
-    """Return a message of ours without the user and password of an address that it quotes."""
+    """Return a message of this program without the user and password of an address that it quotes."""
     return re.sub(r"//[^/@\s']*@", "//", message)
 
 

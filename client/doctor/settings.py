@@ -1,4 +1,4 @@
-"""Environment variables with the prefix ``DKD_`` that no program reads."""
+"""Check for environment variables with the prefix ``DKD_`` that no program reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from client.doctor.runner import Finding
 _PREFIX = "DKD_"
 _SIMILARITY = 0.75
 
-# Of the backend, workers, trainings, the dashboard, the client, and the compose files; a test keeps it complete.
+# Settings of the backend, workers, trainings, the dashboard, the client, and the compose files; a test checks that the
+# list is complete.
 KNOWN_SETTINGS = frozenset(
     f"{_PREFIX}{name.upper()}"
     for name in re.findall(
@@ -40,15 +41,15 @@ def check_settings(environment: Mapping[str, str] | None = None) -> Iterator[Fin
     """Check that every ``DKD_`` variable of the environment is a setting.
 
     Args:
-        environment: The variables; those of this process by default.
+        environment: The variables; by default this process's environment.
     """
     variables = os.environ if environment is None else environment
-    given = sorted(name for name in variables if name.upper().startswith(_PREFIX))
-    unknown = [name for name in given if name.upper() not in KNOWN_SETTINGS]
+    variable_names = sorted(name for name in variables if name.upper().startswith(_PREFIX))
+    unknown = [name for name in variable_names if name.upper() not in KNOWN_SETTINGS]
     for name in unknown:
         close = difflib.get_close_matches(name.upper(), KNOWN_SETTINGS, n=1, cutoff=_SIMILARITY)
         action = f"did you mean {close[0]}?" if close else "unset it, or look its name up in docs/operations.md"
         yield Finding(check="settings", status="warning", message=f"{name} is read by no program", action=action)
     if not unknown:
-        names = f": {', '.join(given)}" if given else ""
-        yield Finding(check="settings", status="ok", message=f"{len(given)} DKD_ variable(s) set{names}")
+        names = f": {', '.join(variable_names)}" if variable_names else ""
+        yield Finding(check="settings", status="ok", message=f"{len(variable_names)} DKD_ variable(s) set{names}")

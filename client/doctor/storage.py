@@ -1,4 +1,4 @@
-"""Free disk space, the data sets in ``DATA_DIR``, and the schema of a local database."""
+"""Checks of free disk space, the data sets in ``DATA_DIR``, and the schema of a local database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL_BYTES = 1 * _GIB
 _SQLITE_SECONDS = 3.0
 _MOST_ENTRIES = 10_000
 
-# Names, without case and separators, of the folders or files that hold a data set below DATA_DIR.
+# Names of the folders or files of each data set below DATA_DIR, in lower case and without separators.
 DATASET_NAMES = {
     "cifar10": ("cifar10", "cifar10batchespy", "cifar10python"),
     "cifar100": ("cifar100", "cifar100python"),
@@ -45,17 +45,17 @@ def check_disk() -> Iterator[Finding]:
         "DATA_DIR": data_dir(),
         "cache": Path(os.environ.get("DKD_CACHE_DIR") or "~/.cache/dkd-lab").expanduser(),
     }
-    fine = []
+    sufficient = []
     for name, folder in folders.items():
         if folder is None:
             continue
         finding = disk_finding(name, folder.absolute())
         if finding.status == "ok":
-            fine.append(finding.message)
+            sufficient.append(finding.message)
         else:
             yield finding
-    if fine:
-        yield Finding(check="disk", status="ok", message="; ".join(fine))
+    if sufficient:
+        yield Finding(check="disk", status="ok", message="; ".join(sufficient))
 
 
 def disk_finding(name: str, folder: Path) -> Finding:
@@ -63,37 +63,39 @@ def disk_finding(name: str, folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         message = f"{name}: {existing} is a file, and should be a folder"
-        return Finding(check="disk", status="error", message=message, action="move it away, or name another folder")
+        return Finding(check="disk", status="error", message=message, action="move it away, or choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        # Data sets may lie on a read-only disk if their packed images go elsewhere.
+        # Data sets may be on a read-only disk if their packed images are written to another folder.
         if name == "DATA_DIR":
-            action = "let DKD_PACK_DIR name a folder that can be written, where packed images are kept"
+            action = "set DKD_PACK_DIR to a writable folder, in which packed images are stored"
             return Finding(check="disk", status="warning", message=f"{name}: {existing} is read-only", action=action)
-        action = "give this account the right to write there, or name another folder"
+        action = "give this account the right to write there, or choose another folder"
         return Finding(check="disk", status="error", message=f"{name}: {existing} cannot be written", action=action)
     free = shutil.disk_usage(existing).free
     text = f"{name}: {free / _GIB:.1f} GiB free at {existing}"
     if free < LOW_BYTES:
-        action = "free some space (`python -m backend gc` lists what can go), or name a folder on another disk"
+        action = "free some space (`python -m backend gc` lists removable files), or choose a folder on another disk"
         status: Status = "error" if free < FULL_BYTES else "warning"
         return Finding(check="disk", status=status, message=text, action=action)
     return Finding(check="disk", status="ok", message=text)
 
 
 def data_dir() -> Path:
-    """Return the folder of the data sets, as trainings find it."""
+    """Return the folder in which trainings look for data sets."""
     return Path(os.environ.get("DATA_DIR") or "~/.cache/dkd-lab/datasets").expanduser().absolute()
 
 
 def check_datasets() -> Iterator[Finding]:
-    """List the data sets that are found in ``DATA_DIR`` by the names of their folders."""
+    """List the data sets in ``DATA_DIR``, which are recognised by the names of their folders."""
     folder = data_dir()
     source = "DATA_DIR" if os.environ.get("DATA_DIR") else "the default of DATA_DIR"
     if not folder.is_dir():
-        given = bool(os.environ.get("DATA_DIR"))
-        message = f"{folder} ({source}) is not there; digits and synthetic need no files"
-        action = "create it and put data sets below it, or let DATA_DIR name the folder that has them" if given else ""
-        yield Finding(check="datasets", status="error" if given else "ok", message=message, action=action)
+        configured = bool(os.environ.get("DATA_DIR"))
+        message = f"{folder} ({source}) does not exist; digits and synthetic need no files"
+        action = (
+            "create it and put data sets below it, or set DATA_DIR to the folder that has them" if configured else ""
+        )
+        yield Finding(check="datasets", status="error" if configured else "ok", message=message, action=action)
         return
     try:
         entries = [entry.name for _, entry in zip(range(_MOST_ENTRIES), os.scandir(folder), strict=False)]
@@ -103,14 +105,20 @@ def check_datasets() -> Iterator[Finding]:
         yield Finding(check="datasets", status="error", message=message, action=action)
         return
     present = {name: sorted(entries_of(names, entries)) for name, names in DATASET_NAMES.items()}
-    listed = ", ".join(f"{name} ({', '.join(found)})" for name, found in present.items() if found)
-    text = f"in {folder} ({source}): {listed or 'none that is known by its name'}; digits and synthetic need no files"
+    datasets = ", ".join(
+        f"{name} ({', '.join(dataset_entries)})" for name, dataset_entries in present.items() if dataset_entries
+    )
+    text = f"in {folder} ({source}): {datasets or 'no data set with a known name'}; digits and synthetic need no files"
     yield Finding(check="datasets", status="ok", message=text)
 
 
 def entries_of(names: tuple[str, ...], entries: list[str]) -> set[str]:
-    """Return the entries of a folder that bear one of a data set's names, archives included."""
-    return {entry for entry in entries if _simple(entry) in names or _simple(_without_suffix(entry)) in names}
+    """Return the entries of a folder that have one of a data set's names, including archives."""
+    return {
+        entry
+        for entry in entries
+        if _normalized_name(entry) in names or _normalized_name(_without_suffix(entry)) in names
+    }
 
 
 def _without_suffix(name: str) -> str:
@@ -118,7 +126,7 @@ def _without_suffix(name: str) -> str:
     return re.sub(r"\.(tar|tgz|zip|gz|mat).*", "", name)
 
 
-def _simple(name: str) -> str:
+def _normalized_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -126,7 +134,7 @@ def check_database() -> Iterator[Finding]:
     """Check that a local SQLite database has the schema of the installed backend."""
     file = sqlite_file()
     if file is None:
-        message = "the database is no local SQLite file; the backend checks it when it starts"
+        message = "the database is not a local SQLite file; the backend checks it when it starts"
         yield Finding(check="database", status="ok", message=message)
         return
     head = newest_revision()
@@ -148,7 +156,7 @@ def check_database() -> Iterator[Finding]:
         yield Finding(check="database", status="ok", message=f"{text}; the backend is not installed here")
     elif revision > head:
         action = "install the later version again, or restore the backup from before the upgrade"
-        message = f"{text}, written by a later version: this one knows versions up to {head}"
+        message = f"{text}, written by a later version: this version supports schemas up to {head}"
         yield Finding(check="database", status="error", message=message, action=action)
     elif revision < head:
         action = "stop the backend, back the file up, and run `python -m backend migrate` (`dkd up` does it by itself)"
@@ -162,8 +170,8 @@ def sqlite_file() -> Path | None:
     url = os.environ.get("DKD_DATABASE_URL", "")
     if not url:
         return Home.find().database
-    scheme, _, rest = url.partition(":///")
-    return Path(unquote(rest)).absolute() if scheme.partition("+")[0] == "sqlite" and rest else None
+    scheme, _, path = url.partition(":///")
+    return Path(unquote(path)).absolute() if scheme.partition("+")[0] == "sqlite" and path else None
 
 
 def newest_revision() -> str:

@@ -1,4 +1,4 @@
-"""Whether torch can be imported, fits torchvision and the GPU driver, and sees the GPUs."""
+"""Checks that torch can be imported, fits torchvision and the GPU driver, and detects the GPUs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from client.doctor.runner import Finding
 
 IMPORT_SECONDS = 100.0
 _NVIDIA_SMI_SECONDS = 10.0
-# torch 2.11 goes with torchvision 0.26, 2.12 with 0.27, and so on.
+# torch 2.11 needs torchvision 0.26, torch 2.12 needs 0.27, and so on.
 _TORCHVISION_OFFSET = 15
 _LONGEST_ERROR = 300
 
-# Run in a process of its own: importing torch takes seconds, may crash, and must not load torch into the client.
+# Run in a separate process: the import of torch takes seconds, may crash, and must not load torch into the client.
 _SCRIPT = """
 import json, warnings
 facts = {}
@@ -44,9 +44,9 @@ print(json.dumps(facts))
 
 
 def check_torch() -> Iterator[Finding]:
-    """Check torch's import, its pairing with torchvision, and its view of the GPUs."""
+    """Check that torch can be imported, that torchvision fits it, and that torch detects the GPUs."""
     if find_spec("torch") is None:
-        # Not an error: a machine that only submits needs no torch. `packages` says how to install it.
+        # Not an error: a machine that only submits needs no torch. The check "packages" shows how to install it.
         yield Finding(check="torch", status="ok", message="not installed; needed only where trainings run")
         return
     facts = _import_torch()
@@ -54,10 +54,10 @@ def check_torch() -> Iterator[Finding]:
 
 
 def findings_of(facts: dict[str, Any], driver_gpus: list[str] | None) -> Iterator[Finding]:
-    """Return the findings for what the child process printed.
+    """Return the findings for the output of the child process.
 
     Args:
-        facts: torch, cuda, available, gpus, warnings, torchvision, or an error in their place.
+        facts: The output: torch, cuda, available, gpus, warnings and torchvision, or an error instead.
         driver_gpus: GPUs that the NVIDIA driver lists; None without a driver.
     """
     if "torch_error" in facts:
@@ -72,9 +72,9 @@ def findings_of(facts: dict[str, Any], driver_gpus: list[str] | None) -> Iterato
 def _pair_finding(facts: dict[str, Any]) -> Finding:
     torch = facts["torch"]
     if "torchvision_error" in facts:
-        message = f"torch {torch} works, and torchvision cannot be imported: {_one_line(facts['torchvision_error'])}"
-    elif (wanted := _torchvision_for(torch)) and not facts["torchvision"].startswith(f"{wanted}."):
-        message = f"torch {torch} and torchvision {facts['torchvision']} are no pair: torch needs {wanted}"
+        message = f"torch {torch} works, but torchvision cannot be imported: {_one_line(facts['torchvision_error'])}"
+    elif (needed := _torchvision_for(torch)) and not facts["torchvision"].startswith(f"{needed}."):
+        message = f"torch {torch} and torchvision {facts['torchvision']} do not fit: torch needs {needed}"
     else:
         return Finding(check="torch", status="ok", message=f"torch {torch}, torchvision {facts['torchvision']}")
     action = "install the pair that requirements.lock pins: pip install --force-reinstall 'dkd-lab[train]'"
@@ -85,7 +85,7 @@ def _gpu_finding(facts: dict[str, Any], driver_gpus: list[str] | None) -> Findin
     build = f"a build for CUDA {facts['cuda']}" if facts["cuda"] else "a build without CUDA"
     if facts["gpus"] and facts["available"]:
         if driver_gpus and len(driver_gpus) > len(facts["gpus"]):
-            message = f"torch sees {len(facts['gpus'])} of {len(driver_gpus)} GPUs"
+            message = f"torch detects {len(facts['gpus'])} of {len(driver_gpus)} GPUs"
             return Finding(
                 check="gpus", status="warning", message=message, action="CUDA_VISIBLE_DEVICES hides GPUs: unset it"
             )
@@ -94,7 +94,7 @@ def _gpu_finding(facts: dict[str, Any], driver_gpus: list[str] | None) -> Findin
         return Finding(check="gpus", status="ok", message=f"no GPU; trainings use the CPU ({build})")
     gpus = ", ".join(driver_gpus)
     if not facts["cuda"]:
-        action = "install a CUDA build of torch, as PyPI has it for Linux"
+        action = "install a CUDA build of torch, such as PyPI's build for Linux"
         return Finding(check="gpus", status="error", message=f"{gpus} cannot be used: torch is {build}", action=action)
     reason = f": {_one_line(facts['warnings'][0])}" if facts["warnings"] else ""
     message = f"{gpus} cannot be used by torch, {build}{reason}"
@@ -111,7 +111,7 @@ def _torchvision_for(torch: str) -> str:
 def _import_torch() -> dict[str, Any]:
     try:
         # -P: a folder named torch in the current folder must not be imported in its place.
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-P", "-c", _SCRIPT],
             capture_output=True,
             text=True,
@@ -122,9 +122,9 @@ def _import_torch() -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"torch_error": "the import takes longer than a minute and a half"}
     try:
-        facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        facts: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        return {"torch_error": f"its process ended with code {done.returncode}"}
+        return {"torch_error": f"its process ended with code {process.returncode}"}
     return facts
 
 
@@ -134,7 +134,7 @@ def _driver_gpus() -> list[str] | None:
     if program is None:
         return None
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [program, "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -144,7 +144,7 @@ def _driver_gpus() -> list[str] | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else None
+    return [line.strip() for line in process.stdout.splitlines() if line.strip()] if process.returncode == 0 else None
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs sent to an MLflow tracking server over its REST API 2.0; the package mlflow is not needed."""
+"""Sends runs to an MLflow tracking server over its REST API 2.0; the package mlflow is not needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrackingServer:
 
     Args:
         url: The server's address. Credentials are read from MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and
-            MLFLOW_TRACKING_PASSWORD, as MLflow's own client reads them.
+            MLFLOW_TRACKING_PASSWORD, like MLflow's client does.
         transport: Replaces the network in tests.
 
     Raises:
@@ -61,7 +61,7 @@ class TrackingServer:
         self._http.close()
 
     def experiment(self, name: str) -> str:
-        """Return the id of the MLflow experiment of that name, which is created if needed."""
+        """Return the id of the MLflow experiment with that name; create the experiment if it does not exist."""
         reply = self._request("GET", "experiments/get-by-name", {"experiment_name": name}, may_be_missing=True)
         if reply is None:
             return str(self._request("POST", "experiments/create", {"name": name})["experiment_id"])
@@ -122,7 +122,7 @@ class TrackingServer:
         try:
             reply = response.json()
         except ValueError:
-            raise MlflowError(f"{self.url} is no MLflow server: status {response.status_code} for {path}") from None
+            raise MlflowError(f"{self.url} is not an MLflow server: status {response.status_code} for {path}") from None
         if response.is_error:
             raise MlflowError(f"MLflow refused {path}: {reply.get('message') or response.status_code}")
         return reply

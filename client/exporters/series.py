@@ -1,4 +1,4 @@
-"""All points of a run, in the form that other programs take."""
+"""All metric points of a run, in the form that the exporters need."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from client.client import Client
 from core.protocol.records import RunRecord
 
-# More than any series has, so that nothing is downsampled: an export is permanent.
+# Longer than any usual series, so that no series is downsampled, because an export is permanent.
 _ALL_POINTS = 20_000
 
 
 @dataclass(frozen=True)
-class MetricPoint:
+class ExportedPoint:
     """One value of a metric.
 
     Attributes:
@@ -35,7 +35,7 @@ class DownsampledError(Exception):
     """A series is too long to be read completely."""
 
 
-def points(client: Client, run: RunRecord) -> Iterator[MetricPoint]:
+def points(client: Client, run: RunRecord) -> Iterator[ExportedPoint]:
     """Yield all points of a run, series by series.
 
     Raises:
@@ -46,4 +46,4 @@ def points(client: Client, run: RunRecord) -> Iterator[MetricPoint]:
         if series.resolution != 1:
             raise DownsampledError(f"{series.name} of run {run.run_id} has more than {_ALL_POINTS:,} points")
         for step, epoch, elapsed, value in zip(series.step, series.epoch, series.elapsed, series.value, strict=True):
-            yield MetricPoint(series.name, step, epoch, started + elapsed, value)
+            yield ExportedPoint(series.name, step, epoch, started + elapsed, value)

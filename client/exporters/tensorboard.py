@@ -1,4 +1,4 @@
-"""Metrics as TensorBoard event files, one folder per run."""
+"""Writes metrics as TensorBoard event files, one folder per run."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def write(client: Client, run: RunRecord, folder: Path) -> Path:
 
 
 def folder_name(run: RunRecord) -> str:
-    """Return a run's name in TensorBoard: label, seed, and the run's id, since two experiments may share the others."""
+    """Return a run's name in TensorBoard: label, seed and id, because runs may have equal labels and seeds."""
     label = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.label).strip("-.") or "run"
     return f"{label}-seed{run.spec['seed']}-{run.run_id}"

@@ -1,4 +1,4 @@
-"""Comparisons in a terminal: the result table, convergence, overview, claims, and the table of a paper."""
+"""Comparisons in a terminal: the result table, convergence, overview, claims, and the table over many experiments."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _STYLES = {"better": "bold green", "worse": "red"}
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:
-    """Return the result: one row per method, convergence, then the conditions and what the numbers support."""
+    """Return the result: one row per method, the convergence, then the conditions and conclusions."""
     unit = f" ({comparison.unit})" if comparison.unit else ""
     value = f"{comparison.title or comparison.metric}{unit}"
     reach = f"epochs to {_target_text(comparison)}"
-    apart = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
-    against = f"difference to {comparison.baseline}{apart}, 95 % t interval"
-    alone, holm = "p of this comparison alone", "p after Holm"
-    table = new_table("method", value, "n", reach, against, alone, holm, numbers=("n", reach, value, alone, holm))
+    unit_of_difference = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
+    difference = f"difference to {comparison.baseline}{unit_of_difference}, 95 % t interval"
+    p, p_holm = "p of this comparison alone", "p after Holm"
+    table = new_table("method", value, "n", reach, difference, p, p_holm, numbers=("n", reach, value, p, p_holm))
     paired = {item.label: item for item in comparison.paired}
     for group in comparison.groups:
         pair = paired.get(group.label)
@@ -71,12 +71,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     """Return the sentences below the table."""
     lines: list[str] = []
     if comparison.test_size and comparison.resolution is not None:
-        one = spread_text(comparison.resolution, "%")
-        lines.append(f"Test set: {comparison.test_size:,} images, so that one image is {one}.")
+        resolution = spread_text(comparison.resolution, "%")
+        lines.append(f"Test set: {comparison.test_size:,} images, so that one image is {resolution}.")
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
-        whose = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
-        lines.append(f"{whose}: {percent_text(comparison.teacher_top1)}{target}.")
+        subject = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
+        lines.append(f"{subject}: {percent_text(comparison.teacher_top1)}{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; values {EPOCH_CHOICES[comparison.epoch]}.")
     for item in comparison.paired:
@@ -101,8 +101,8 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 def render_overview(overview: Overview) -> RenderableType:
     """Return one row per metric: each method's mean, and its difference to the baseline."""
     labels = [cell.label for cell in overview.rows[0].cells] if overview.rows else []
-    others = [label for label in labels if label != overview.baseline]
-    columns = [f"{label} − {overview.baseline}" for label in others]
+    compared_labels = [label for label in labels if label != overview.baseline]
+    columns = [f"{label} − {overview.baseline}" for label in compared_labels]
     table = new_table("metric", *labels, *columns, numbers=(*labels, *columns))
     for row in overview.rows:
         cells = {cell.label: cell for cell in row.cells}
@@ -110,7 +110,7 @@ def render_overview(overview: Overview) -> RenderableType:
         table.add_row(
             f"{row.title}{f' ({row.unit})' if row.unit else ''}{arrow}",
             *(mean_text(cells[label].mean, cells[label].sd) for label in labels),
-            *(_difference(cells[label]) for label in others),
+            *(_difference(cells[label]) for label in compared_labels),
         )
     notes = [
         "↑ higher is better, ↓ lower is better. Green: better, red: worse, over all comparisons of this table.",
@@ -161,7 +161,7 @@ def render_table(reply: ResultTable) -> RenderableType:
 
 
 def missing_run_commands(reply: ResultTable) -> list[str]:
-    """Return the commands that queue the missing seeds; print them unbroken, so that a line can be pasted."""
+    """Return the commands that queue the missing seeds. Print them without line breaks, so that they can be pasted."""
     return [command for row in reply.rows for command in row.commands]
 
 
@@ -207,7 +207,7 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
 
 
 def _first_to_reach(pair: PairedConvergence | None) -> str:
-    """Return the counts of pairs and their p value, which alone supports no verdict."""
+    """Return the counts of pairs and their p value, which by itself does not support a verdict."""
     if pair is None:
         return ""
     p = f"p of this comparison alone {p_text(pair.sign_p)}"
@@ -215,7 +215,7 @@ def _first_to_reach(pair: PairedConvergence | None) -> str:
 
 
 def _pair_details(pair: PairedDifference) -> list[str]:
-    """Return the numbers that belong to the sentence, indented below it."""
+    """Return the numbers behind a comparison's sentence, as indented lines."""
     facts = []
     if pair.correlation is not None:
         facts.append(f"correlation of the pairs {signed(pair.correlation, decimals=2)}")

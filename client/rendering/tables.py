@@ -1,4 +1,4 @@
-"""Results in a terminal: rich tables and sentences, the same for every command and for the demo."""
+"""Tables and sentences for the terminal, which all commands and the demo use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STYLES = {
     "cancelled": "yellow",
     "offline": "red",
 }
-# Width for a pipe or a file: there is no window to fit into, and a cut line would lose what a person greps for.
+# Width for a pipe or a file, which have no window: a line that is cut would lose text that a person searches for.
 _UNLIMITED_WIDTH = 240
 
 
@@ -50,9 +50,9 @@ class SafeConsole(Console):
 
 
 def console_for(stream: TextIO | None = None) -> Console:
-    """Return a console on stdout or on another stream. Lines are not cut if the stream is no terminal.
+    """Return a console on stdout or on another stream. Lines are not cut if the stream is not a terminal.
 
-    Plain strings are printed literally, whatever brackets and colons a name or a reason has; styles need a Text.
+    Plain strings are printed literally, even if they contain brackets and colons; styles need a ``Text``.
     """
     file = inner(stream or sys.stdout)
     terminal = file.isatty()
@@ -218,9 +218,9 @@ def _worker_lines(worker: Worker) -> Iterable[RenderableType]:
     name = worker.name
     for run in worker.runs:
         gpus = f", {run.gpus} GPUs" if run.gpus > 1 else ""
-        done = f"epoch {run.epoch:.0f}/{run.total_epochs}"
-        what = f"{run.experiment}: {run.label} seed {run.seed}"
-        yield f"{name}  {run.run_id}  {what}, {run.state}, {done}{gpus}"
+        progress = f"epoch {run.epoch:.0f}/{run.total_epochs}"
+        title = f"{run.experiment}: {run.label} seed {run.seed}"
+        yield f"{name}  {run.run_id}  {title}, {run.state}, {progress}{gpus}"
     for gpu in worker.gpus:
         parts = [f"{gpu.use:.0f} % busy"] if gpu.use is not None else []
         if gpu.memory_used is not None and gpu.memory_total:
@@ -251,9 +251,9 @@ def render_preview(preview: Preview) -> RenderableType:
     table = new_table("method", "model", "seed", "", numbers=("seed",))
     for item in preview.runs:
         table.add_row(item.label, item.model, str(item.seed), "already trained" if item.shared else "")
-    new = sum(not item.shared for item in preview.runs)
-    shared = len(preview.runs) - new
-    text = f"{new} run(s) to train" + (f", {shared} shared" if shared else "")
+    new_count = sum(not item.shared for item in preview.runs)
+    shared_count = len(preview.runs) - new_count
+    text = f"{new_count} run(s) to train" + (f", {shared_count} shared" if shared_count else "")
     notes = [Text(f"note: {item.path}: {item.message}", style="yellow") for item in preview.warnings]
     teacher = [Text(preview.teacher.sentence)] if preview.teacher else []
     return Group(table, Text(), Text(text), *teacher, *notes)

@@ -1,4 +1,4 @@
-"""The API's resources: a class per resource, each a group of calls on one connection that return plain data."""
+"""The API's resources: one class per resource, whose methods call the backend and return plain data."""
 
 from client.resources.comparisons import Comparisons, TextFormat
 from client.resources.events import ServerEvent

@@ -1,4 +1,4 @@
-"""What all resources share."""
+"""The base class of all resources, and helpers for their methods."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Deadline:
     """A time limit of a call that waits.
 
     Args:
-        seconds: None for no limit.
+        seconds: The limit in seconds; None for no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def check(self, message: str, *, after: float = 0.0) -> None:
-        """Check that the limit is not reached yet, or in ``after`` seconds from now.
+        """Check that the limit is not exceeded now, or ``after`` seconds from now.
 
         Raises:
-            TimeoutError: It is; with ``message``.
+            TimeoutError: The limit is exceeded; the error has the text ``message``.
         """
         if self._end is not None and time.monotonic() + after > self._end:
             raise TimeoutError(message)
@@ -43,7 +43,7 @@ class Deadline:
         """Sleep, unless the limit would be reached meanwhile.
 
         Raises:
-            TimeoutError: It would be; with ``message``.
+            TimeoutError: The limit would be exceeded; the error has the text ``message``.
         """
         self.check(message, after=seconds)
         time.sleep(seconds)

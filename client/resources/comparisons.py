@@ -18,9 +18,9 @@ _PATH = f"{API}/comparisons"
 class Comparisons(Resource):
     """Calls on comparisons.
 
-    In each, ``experiment`` is a name or id, or several whose experiments differ only in their seeds and are analysed as
-    one; ``which`` selects the epoch (an oracle is shown and never tested); ``target_share`` is the share of the
-    teacher's accuracy that counts as convergence, and ``target`` an accuracy in % to use instead.
+    In all methods, ``experiment`` is one name or id, or several; several experiments may differ only in their seeds and
+    are evaluated as one. ``which`` selects the epoch; values of an oracle are shown but never tested. ``target_share``
+    is the share of the teacher's accuracy that counts as convergence; ``target`` is an accuracy in % to use instead.
     """
 
     def get(
@@ -43,7 +43,8 @@ class Comparisons(Resource):
             which: The epoch.
             target_share: Share of the teacher's accuracy that counts as convergence.
             target: An accuracy in % that counts as convergence, instead of ``target_share``.
-            difference: A difference of interest, in the metric's unit; the reply says how many seeds would detect it.
+            difference: A difference of interest, in the metric's unit; the reply contains the number of seeds needed to
+                detect it.
         """
         query = {
             "experiment": experiment,
@@ -64,7 +65,7 @@ class Comparisons(Resource):
         which: EpochChoice = "last",
         groups: Sequence[str] | None = None,
     ) -> Overview:
-        """Return the comparison of every metric that the students end with.
+        """Return the comparison of every metric that the students have measured.
 
         Args:
             experiment: One or several experiments.
@@ -91,10 +92,10 @@ class Comparisons(Resource):
             baseline: Label of the DKD method; by default the first one.
             target_share: Share of the teacher's accuracy that counts as convergence.
             target: An accuracy in % that counts as convergence, instead of ``target_share``.
-            difference: For claim 5, the gain in points that matters; the reply says whether it is excluded.
+            difference: For claim 5, the gain in points that matters; the reply states whether the data exclude it.
 
         Returns:
-            Each claim "holds", "does not hold", or "cannot tell".
+            The claims, each with the verdict "holds", "does not hold" or "cannot tell".
         """
         query = {
             "experiment": experiment,
@@ -148,7 +149,7 @@ class Comparisons(Resource):
         return self._connection.send("GET", f"{_PATH}/table", ResultTable, query=query, idempotent=True)
 
     def published(self) -> PublishedTable:
-        """Return the published results of these settings."""
+        """Return the result tables of published papers, as printed, for comparison with own results."""
         return self._connection.send("GET", f"{_PATH}/published", PublishedTable, idempotent=True)
 
     def text(self, report: Report, format: TextFormat, query: Query) -> str:

@@ -1,4 +1,4 @@
-"""Downloads that continue where an interrupted one stopped."""
+"""Downloads that can be interrupted and continued."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from client.errors import ApiError
 
 
 def download_artifact(connection: Connection, run_id: str, artifact_id: str, to: Path) -> int:
-    """Download a run's file to ``to``, which exists only once it is complete; return its size in bytes."""
+    """Download a run's file to ``to``, which exists only after a complete download; return its size in bytes."""
     partial = PartialDownload.of(run_id, artifact_id, to)
     path = f"{API}/runs/{path_segment(run_id)}/artifacts/{path_segment(artifact_id)}"
     start, headers = partial.range_headers()
@@ -34,10 +34,10 @@ def download_artifact(connection: Connection, run_id: str, artifact_id: str, to:
 
 @dataclass(frozen=True)
 class PartialDownload:
-    """The part of a file that has arrived, beside its destination.
+    """The downloaded part of a file, stored beside its destination.
 
-    Many runs have files of the same name, and a checkpoint is replaced while its run trains: the name of the partial
-    file identifies the artifact, and the ETag beside it the version of its content.
+    Many runs have files of the same name, and a checkpoint is replaced while its run trains. Therefore the name of the
+    partial file identifies the artifact, and the ETag stored beside it identifies the version of its content.
 
     Attributes:
         content: Path of the downloaded bytes.
@@ -69,8 +69,8 @@ class PartialDownload:
     def restart(self, etag: str, blocks: Iterator[bytes]) -> None:
         """Write the content from its beginning."""
         with self.content.open("wb") as file:
-            # Written after the content was emptied, so that it never belongs to other content. A weak ETag does not
-            # identify bytes.
+            # The ETag is written after the content was emptied, so that it never belongs to other content. A weak ETag
+            # does not identify bytes.
             self.etag.write_text("" if etag.startswith("W/") else etag, encoding="ascii")
             file.writelines(blocks)
 
@@ -86,6 +86,6 @@ class PartialDownload:
         self.etag.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Delete what has arrived."""
+        """Delete the downloaded part."""
         self.content.unlink(missing_ok=True)
         self.etag.unlink(missing_ok=True)

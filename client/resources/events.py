@@ -1,4 +1,4 @@
-"""Server-sent events of a run, over lost connections too."""
+"""Server-sent events of a run, with reconnection after a lost connection."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class ServerEvent:
     """One event of a stream.
 
     Attributes:
-        id: Pass it as ``last_event_id`` to continue after this event; empty if the backend sent none.
+        id: Id of the event, with which ``last_event_id`` continues after it; empty if the backend sent none.
         event: The kind of event.
-        data: Its content as the backend wrote it (JSON).
+        data: The content in JSON, as the backend sent it.
     """
 
     id: str
@@ -33,12 +33,12 @@ def read_events(connection: Connection, path: str, last_event_id: str | None) ->
     """Yield the events of one stream until the backend closes it.
 
     Args:
-        connection: To the backend.
+        connection: Connection to the backend.
         path: The stream's path.
-        last_event_id: The backend continues after the event of this id.
+        last_event_id: Id of the event after which the stream continues.
 
     Raises:
-        BackendUnreachable: The connection broke.
+        BackendUnreachable: The connection was lost.
     """
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_event_id is not None:
@@ -52,11 +52,11 @@ def read_events(connection: Connection, path: str, last_event_id: str | None) ->
 def follow_events(
     connect: Callable[[str | None], Iterator[ServerEvent]], last_event_id: str | None, patience: float
 ) -> Iterator[ServerEvent]:
-    """Yield events until the one named ``end``, reconnecting after the last event that was read.
+    """Yield events until the event ``end``; after a lost connection, continue after the last event that was read.
 
     Args:
-        connect: Opens the stream after an event's id.
-        last_event_id: Where to begin.
+        connect: Opens the stream after the event with a given id.
+        last_event_id: Id of the event after which the stream begins; None for the complete stream.
         patience: Seconds without an event after which a lost connection is no longer retried.
 
     Raises:

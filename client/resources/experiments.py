@@ -1,4 +1,4 @@
-"""``client.experiments``: creating, finding, changing and deleting experiments."""
+"""``client.experiments`` creates, finds, changes and deletes experiments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATH = f"{API}/experiments"
 class Experiments(Resource):
     """Calls on experiments.
 
-    Calls that change something raise SpecError, before anything is sent, if a field has a value that it cannot have.
+    Calls that change something check their fields and raise SpecError before a request is sent.
     """
 
     def list(
@@ -45,10 +45,10 @@ class Experiments(Resource):
             text: Part of the name.
             state: One or several of active, finished, failed, cancelled.
             tag: One tag, or several that an experiment must all have.
-            sort: created or name, with a leading - for descending order.
-            cursor: ``next_cursor`` of the page before.
+            sort: Created or name, with a leading - for descending order.
+            cursor: ``next_cursor`` of the previous page.
             limit: Size of the page.
-            filters: method, dataset, model, submitted_by, sweep, created_after, created_before, archived, count.
+            filters: Method, dataset, model, submitted_by, sweep, created_after, created_before, archived, count.
         """
         query: Query = {
             "text": text,
@@ -74,8 +74,7 @@ class Experiments(Resource):
 
         Args:
             spec: The experiment's spec.
-            idempotency_key: Requests with the same key create one experiment, however often they are sent. A new key
-                by default.
+            idempotency_key: Requests with the same key create only one experiment. By default each call has a new key.
         """
         return self._send("POST", "", body=spec, headers=_key_header(idempotency_key), idempotent=True)
 
@@ -83,8 +82,8 @@ class Experiments(Resource):
         self, specs: Sequence[ExperimentSpec | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> SubmittedExperiments:
         """Create up to 1,000 experiments in one request: all of them, or none."""
-        plain = [spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec) for spec in specs]
-        body = {"experiments": plain}
+        spec_data = [spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec) for spec in specs]
+        body = {"experiments": spec_data}
         headers = _key_header(idempotency_key)
         return self._connection.send(
             "POST", f"{_PATH}/bulk", SubmittedExperiments, body=body, headers=headers, idempotent=True
@@ -155,7 +154,7 @@ class Experiments(Resource):
             The experiment at its end; its ``state`` is "finished", "failed" or "cancelled".
 
         Raises:
-            TimeoutError: It has not ended in time; its runs continue.
+            TimeoutError: The experiment has not ended in time; its runs continue.
         """
         deadline = Deadline(timeout)
         experiment = self.get(id_or_name)
@@ -181,7 +180,7 @@ class Experiments(Resource):
         Args:
             id_or_name: The experiment.
             console: Where the progress is shown; stdout by default.
-            tick: Called several times a second; an exception that it raises ends the watching.
+            tick: Called several times a second; if it raises an exception, watching ends.
             interval: Seconds between two requests.
 
         Returns:
@@ -225,7 +224,7 @@ class Experiments(Resource):
         remove_tags: Sequence[str] = (),
         notes: str | None = None,
     ) -> Experiment:
-        """Replace an experiment's tags or notes, or add and remove tags. Arguments left out change nothing."""
+        """Replace an experiment's tags or notes, or add and remove tags. Fields that are not given stay unchanged."""
         change = build_body(
             ExperimentEdit,
             tags=None if tags is None else [*tags],
@@ -242,11 +241,11 @@ class Experiments(Resource):
         return self._send("POST", f"/{path_segment(id_or_name)}/{action}", idempotent=True)
 
     def delete(self, id_or_name: str) -> None:
-        """Delete an experiment with its runs and their files. Refused with 409 while one of them has not ended."""
+        """Delete an experiment with its runs and their files. The backend answers 409 if a run has not ended."""
         self._connection.send_empty("DELETE", f"{_PATH}/{path_segment(id_or_name)}")
 
     def record(self, id_or_name: str) -> ExperimentRecord:
-        """Return everything needed to repeat the runs of an experiment."""
+        """Return the record that is needed to repeat the runs of an experiment."""
         query = {"experiment": id_or_name}
         return self._connection.send("GET", f"{API}/exports/experiment", ExperimentRecord, query=query, idempotent=True)
 

@@ -1,4 +1,4 @@
-"""``client.runs``: finding, reading, steering and deleting runs, and their files."""
+"""``client.runs`` finds, reads, changes and deletes runs and their files."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Runs(Resource):
             experiment: Id or name of the experiment.
             method: One or several names of methods.
             tag: One tag, or several that the experiment must all have.
-            sort: created, started, ended, priority or top1, with a leading - for descending order.
-            cursor: ``next_cursor`` of the page before.
+            sort: Created, started, ended, priority or top1, with a leading - for descending order.
+            cursor: ``next_cursor`` of the previous page.
             limit: Size of the page.
-            filters: id, teacher, dataset, model, role, text, submitted_by, sweep, created_after, created_before,
+            filters: Id, teacher, dataset, model, role, text, submitted_by, sweep, created_after, created_before,
                 archived, count.
         """
         query: Query = {
@@ -87,8 +87,8 @@ class Runs(Resource):
         Args:
             run_id: The run.
             names: Names of metrics; all by default.
-            since: The ``cursor`` of an earlier reply, for only the points after it.
-            max_points: Points per metric; longer series are downsampled by the backend.
+            since: The ``cursor`` of an earlier reply, to return only later points; 0 for all points.
+            max_points: Maximum number of points per metric; the backend downsamples longer series.
         """
         query = {"names": names, "since": since, "max_points": max_points}
         path = f"{_PATH}/{path_segment(run_id)}/metrics"
@@ -101,13 +101,13 @@ class Runs(Resource):
         return self._connection.send("GET", path, LogsReply, query=query, idempotent=True)
 
     def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunUpdates:
-        """Return what has changed in a run since the cursor of an earlier reply.
+        """Return the updates of a run since the cursor of an earlier reply.
 
         Args:
             run_id: The run.
-            cursor: Of the earlier reply.
-            wait: Seconds that the backend waits for a change.
-            tail: Without a cursor, the number of last log lines, at most 500.
+            cursor: The ``cursor`` of an earlier reply; empty to read from the start.
+            wait: Seconds for which the backend waits for an update.
+            tail: Number of last log lines if there is no cursor, at most 500.
         """
         query = {"cursor": cursor or None, "wait": wait, "tail": None if cursor else tail}
         path = f"{_PATH}/{path_segment(run_id)}/news"
@@ -118,15 +118,15 @@ class Runs(Resource):
 
         Args:
             run_id: The run.
-            last_event_id: Continue after the event of this id.
+            last_event_id: Id of the event after which the stream continues.
 
         Raises:
-            BackendUnreachable: The connection broke; call again with the id of the last event.
+            BackendUnreachable: The connection was lost; call again with the id of the last event.
         """
         yield from read_events(self._connection, f"{_PATH}/{path_segment(run_id)}/events", last_event_id)
 
     def follow(self, run_id: str, *, last_event_id: str | None = None, patience: float = 60.0) -> Iterator[ServerEvent]:
-        """Yield a run's events until it ends, reconnecting after the last event when the connection breaks.
+        """Yield a run's events until it ends; after a lost connection, continue after the last event.
 
         Raises:
             BackendUnreachable: No connection could be made for ``patience`` seconds.
@@ -137,7 +137,7 @@ class Runs(Resource):
         """Wait for a run's end and return the run.
 
         Raises:
-            TimeoutError: It has not ended after ``timeout`` seconds.
+            TimeoutError: The run has not ended after ``timeout`` seconds.
         """
         deadline = Deadline(timeout)
         run = self.get(run_id)
@@ -176,11 +176,11 @@ class Runs(Resource):
         return self._send("POST", f"/{path_segment(run_id)}/resume")
 
     def set_priority(self, run_id: str, priority: int) -> Run:
-        """Set a run's priority (-100 to 100), and its teacher's with it."""
+        """Set a run's priority (-100 to 100); its teacher gets the highest priority of its students."""
         return self._send("POST", f"/{path_segment(run_id)}/priority", body={"priority": priority})
 
     def delete(self, run_id: str) -> None:
-        """Delete a run with its files. Refused with 409 while it has not ended, and for a teacher in use."""
+        """Delete a run with its files. The backend answers 409 if the run has not ended or is a teacher in use."""
         self._connection.send_empty("DELETE", f"{_PATH}/{path_segment(run_id)}")
 
     def artifacts(self, run_id: str) -> ArtifactList:
@@ -191,8 +191,8 @@ class Runs(Resource):
     def download(self, run_id: str, artifact_id: str, to: Path) -> int:
         """Download a file of a run and return its size in bytes.
 
-        ``to`` exists only once the file is complete. A download that broke off is continued if the file on the backend
-        is still the same.
+        ``to`` exists only after a complete download. An interrupted download is continued if the file on the backend is
+        still the same.
 
         Raises:
             OSError: The file cannot be written.
@@ -200,7 +200,7 @@ class Runs(Resource):
         return download_artifact(self._connection, run_id, artifact_id, to)
 
     def record(self, run_id: str) -> RunRecord:
-        """Return everything needed to repeat a run."""
+        """Return the record that is needed to repeat a run."""
         path = f"{API}/exports/runs/{path_segment(run_id)}"
         return self._connection.send("GET", path, RunRecord, idempotent=True)
 

@@ -1,4 +1,4 @@
-"""``client.teachers``: trained teachers, and weights uploaded for teachers."""
+"""``client.teachers`` lists trained teachers, and uploads weights of teachers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Teachers(Resource):
 
         Args:
             file: A path, or an open file, which is read from its start.
-            name: The name for specs.
+            name: Name of the weights in specs.
 
         Raises:
             OSError: The file cannot be read.
@@ -52,7 +52,7 @@ class Teachers(Resource):
         return self._connection.send("GET", f"{_PATH}/uploads", UploadList, idempotent=True)
 
     def delete_upload(self, name_or_sha256: str) -> None:
-        """Delete uploaded weights. Refused with 409 while a run needs them."""
+        """Delete uploaded weights. The backend answers 409 if a run still needs them."""
         self._connection.send_empty("DELETE", f"{_PATH}/uploads/{path_segment(name_or_sha256)}")
 
 

@@ -1,4 +1,4 @@
-"""``client.tokens``: access tokens, for admins."""
+"""``client.tokens`` creates, lists and revokes access tokens, for admins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Tokens(Resource):
     """Calls on tokens. The caller's token needs the scope admin."""
 
     def list(self) -> TokenList:
-        """Return every token's name, scopes and state, without the tokens themselves."""
+        """Return every token's name, scopes and state, without the tokens' texts."""
         return self._connection.send("GET", _PATH, TokenList, idempotent=True)
 
     def __call__(self) -> TokenList:
@@ -23,10 +23,10 @@ class Tokens(Resource):
         return self.list()
 
     def create(self, name: str, scopes: Sequence[Scope], *, expires_in_days: float | None = None) -> CreatedToken:
-        """Create a token, whose text is in the reply and nowhere else. The request is not repeated.
+        """Create a token. Only this reply contains its text. The request is not repeated.
 
         Raises:
-            SpecError: A field has a value that it cannot have.
+            SpecError: A field has an invalid value.
         """
         body = build_body(TokenRequest, name=name, scopes=[*scopes], expires_in_days=expires_in_days)
         return self._connection.send("POST", _PATH, CreatedToken, body=body)

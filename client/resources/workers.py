@@ -1,4 +1,4 @@
-"""``client.workers``: the workers and whether they accept runs."""
+"""``client.workers`` lists workers, and sets whether they accept runs."""
 
 from __future__ import annotations
 

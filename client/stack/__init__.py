@@ -1,8 +1,8 @@
-"""The embedded stack: backend, worker and dashboard as processes of one folder on one machine."""
+"""The embedded stack: backend, worker and dashboard as processes on one machine, with their data in one folder."""
 
 from client.stack.lock import HomeBusyError, HomeLock
 from client.stack.services import StackOptions, embedded_plan
-from client.stack.signals import StopRequested, StopSignals
+from client.stack.signals import StackStopRequested, StopSignals
 from client.stack.supervisor import Stack, StackError
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "Stack",
     "StackError",
     "StackOptions",
-    "StopRequested",
+    "StackStopRequested",
     "StopSignals",
     "embedded_plan",
 ]

@@ -1,4 +1,4 @@
-"""One stack per home: a file lock that the kernel releases when its holder dies, however it dies."""
+"""Allows one stack per home, by a file lock, which the kernel releases in every case when the holder's process ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class LockHolder(BaseModel):
     """The stack that runs on a home.
 
     Attributes:
-        pid: Its process.
-        api_url: Address of its backend; empty while it starts.
-        dashboard_url: Address of its dashboard; empty without one.
+        pid: Process id of the stack.
+        api_url: Address of the backend; empty while the stack starts.
+        dashboard_url: Address of the dashboard; empty without a dashboard.
     """
 
     pid: int
@@ -50,7 +50,7 @@ class HomeLock:
         """Create the home if it does not exist, and lock it.
 
         Raises:
-            HomeBusyError: Another stack holds it.
+            HomeBusyError: Another stack holds the lock.
             OSError: The home or the lock file cannot be created.
         """
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Choosing ports on the loopback address."""
+"""Chooses free ports on the loopback address."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import socket
 from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
-# A person still recognises a port near the preferred one; farther away, any port will do.
+# A person recognises a port near the preferred one. If none of these is free, any free port is chosen.
 _NEARBY = 50
 
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen on this port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port whose last connections are still closing is free.
+        # Servers set this option too: with it, a port whose last connections are still closing is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

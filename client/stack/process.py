@@ -1,4 +1,4 @@
-"""A service as a process: its output goes to a file, and its end is certain."""
+"""A service as a process, whose output goes to a file and which ends with the stack in every case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common import parent_death
 
 _PARENT_DEATH = Path(parent_death.__file__)
 MARK = "DKD_STACK_MARK"
-"""Environment variable that marks every process of one stack; whatever its services start inherits it."""
+"""Environment variable that marks every process of one stack; child processes of the services inherit it."""
 
 _TAIL_BYTES = 64 * 1024
 
@@ -29,7 +29,7 @@ class ServiceProcess:
         command: The command line.
         environment: The complete environment.
         log: File for the output. The output of an earlier process is kept beside it as ``NAME.log.1``.
-        append: Append to the file instead: for a service that is restarted by the same stack.
+        append: Append to the existing file instead, for a service that the same stack restarts.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ServiceProcess:
 
 
 def marked_processes(mark: str) -> list[int]:
-    """Return the ids of all processes that carry the mark, without this one; none on systems without /proc."""
+    """Return the ids of all processes with the mark, except this one; none on systems without /proc."""
     entry_of_mark = f"{MARK}={mark}".encode()
     pids: list[int] = []
     if not sys.platform.startswith("linux"):
@@ -108,11 +108,11 @@ def marked_processes(mark: str) -> list[int]:
 
 
 def kill_marked(mark: str, *, seconds: float = 5.0) -> list[int]:
-    """Kill all processes that carry the mark, and return those that are still alive after ``seconds``."""
+    """Kill all processes with the mark, and return those that are still alive after ``seconds``."""
     end = time.monotonic() + seconds
-    while (alive := marked_processes(mark)) and time.monotonic() < end:
-        for pid in alive:
+    while (remaining := marked_processes(mark)) and time.monotonic() < end:
+        for pid in remaining:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
-    return alive
+    return remaining

@@ -1,4 +1,4 @@
-"""The services of the embedded stack: their commands, their settings, and how each shows that it is ready."""
+"""The services of the embedded stack: their commands, their settings, and their readiness checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from client.stack.ports import LOOPBACK
 from common.home import Home
 
 _MAX_DEFAULT_SLOTS = 4
-# They name another database, broker, backend or token than those of this home; inherited, they would split the stack.
+# Variables that may select another database, broker, backend or token than this home's; services do not inherit them.
 _NOT_INHERITED = (
     "DKD_API_TOKEN",
     "DKD_API_TOKEN_FILE",
@@ -48,16 +48,16 @@ def available_cores() -> int:
 
 
 def default_slots() -> int:
-    """Return one slot per core, at most four: a small network gains little from a second thread and costs memory."""
+    """Return one slot per core, at most four: a small network trains little faster with a second thread."""
     return min(available_cores(), _MAX_DEFAULT_SLOTS)
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """How a stack runs.
+    """Options of a stack.
 
     Attributes:
-        home: Its folder.
+        home: Home folder of the stack.
         port: Preferred port of the backend.
         dashboard_port: Preferred port of the dashboard.
         slots: Trainings at the same time.
@@ -85,11 +85,11 @@ class Service:
     """A process of the stack.
 
     Attributes:
-        name: Its name in messages and of its log file.
+        name: Name in messages and of the log file.
         command: The command line.
-        ready: Returns whether the service works now; called repeatedly from its start.
-        stop_seconds: Time to stop by itself, before it is killed.
-        start_seconds: Time to become ready.
+        ready: Returns whether the service works now; called repeatedly after its start.
+        stop_seconds: Time that the service has to stop before it is killed.
+        start_seconds: Time that the service has to become ready.
     """
 
     name: str
@@ -101,10 +101,10 @@ class Service:
 
 @dataclass(frozen=True)
 class StackPlan:
-    """The services of a stack, as functions of what is known only while it starts.
+    """The services of a stack, as functions of ports and addresses that are known only while the stack starts.
 
     Attributes:
-        prepare: Commands that run to their end first, by name.
+        prepare: Commands by name, which run to their end before the services start.
         backend: Returns the backend for a port.
         worker: Returns the worker for the backend's address.
         dashboard: Returns the dashboard for a port; None without a dashboard.
@@ -127,7 +127,7 @@ def environment(options: StackOptions, api_url: str) -> dict[str, str]:
         # A folder named worker in the current folder must not be imported in place of the package.
         "PYTHONSAFEPATH": "1",
     }
-    if options.threads:  # without it the worker divides its cores, and a small training takes one
+    if options.threads:  # otherwise the worker divides its cores, and a small training uses one
         variables["DKD_THREADS"] = str(options.threads)
     variables["DKD_DASHBOARD_LOGIN"] = dashboard_login()
     if api_url:
@@ -139,15 +139,16 @@ def environment(options: StackOptions, api_url: str) -> dict[str, str]:
 
 
 def dashboard_login() -> str:
-    """Return how people log in to the stack's dashboard: ``DKD_DASHBOARD_LOGIN``, else by a one-time address.
+    """Return the kind of login of the stack's dashboard: ``DKD_DASHBOARD_LOGIN``, else "address", a one-time address.
 
-    Every account of the machine reaches the port, and the dashboard has the rights of the home's admin token.
+    A login is needed because every account of the machine can reach the port, and the dashboard has the rights of the
+    home's admin token.
     """
     return os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "address"
 
 
 def missing_packages(*, dashboard: bool) -> list[str]:
-    """Return the extras that the stack needs and that are not installed completely."""
+    """Return the extras that the stack needs and that are not completely installed."""
     required = {"serve": ("fastapi", "sqlalchemy", "uvicorn"), "train": ("torch", "celery")}
     if dashboard:
         required["dashboard"] = ("streamlit",)
@@ -155,7 +156,7 @@ def missing_packages(*, dashboard: bool) -> list[str]:
 
 
 def embedded_plan(options: StackOptions) -> StackPlan:
-    """Return the plan with the real services."""
+    """Return the plan of the embedded stack; tests use plans with other services."""
     python = sys.executable
     home = options.home
     dashboard_script = _dashboard_script() if options.dashboard else None
@@ -167,7 +168,7 @@ def embedded_plan(options: StackOptions) -> StackPlan:
 
     def worker(url: str) -> Service:
         since = datetime.now(UTC)
-        # Longer: its trainings write a checkpoint, and it returns its runs to the queue.
+        # The worker needs longer to stop: its trainings write a checkpoint, and it returns its runs to the queue.
         command = [python, "-m", "worker"]
         return Service("worker", command, lambda: _has_online_worker(home, url, since), stop_seconds=45.0)
 
@@ -186,12 +187,12 @@ def embedded_plan(options: StackOptions) -> StackPlan:
 
 
 def connect(home: Home, url: str) -> Client:
-    """Return a client of the stack on this home, whatever the environment configures."""
+    """Return a client of the stack on this home, independent of the environment."""
     return Client(url, home.admin_token.read_text(encoding="utf-8").strip(), timeout=10.0)
 
 
 def _is_backend_of(home: Home, url: str) -> bool:
-    """Return whether the backend of this home is ready: it accepts the home's token, and another one would not."""
+    """Return whether the backend of this home is ready. Another backend would not accept the home's token."""
     try:
         with connect(home, url) as client:
             return client.ready() and client.workers.list() is not None

@@ -1,4 +1,4 @@
-"""Stop signals that never interrupt the start of a process half-way."""
+"""Handling of stop signals that cannot interrupt the start of a process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Self
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopRequested(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or a closed terminal. Like KeyboardInterrupt it is no Exception, so that no handler swallows it.
+class StackStopRequested(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or a closed terminal. It is not a subclass of Exception, so that no handler swallows it.
 
     Attributes:
         number: The signal's number.
@@ -23,9 +23,10 @@ class StopRequested(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Records stop signals while it is open; ``check`` raises StopRequested for them. Only for the main thread.
+    """Records stop signals within a ``with`` block; ``check`` raises StackStopRequested. Only for the main thread.
 
-    A signal handler that raised could do so between a process's start and its registration, and leave it behind.
+    The signal handler does not raise, because an exception between the start of a process and its registration would
+    leave the process running.
 
     Attributes:
         count: Number of signals received.
@@ -51,10 +52,10 @@ class StopSignals:
         """Check for signals.
 
         Raises:
-            StopRequested: One has been received.
+            StackStopRequested: A signal has been received.
         """
         if self.count:
-            raise StopRequested(self._number)
+            raise StackStopRequested(self._number)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self.count += 1

@@ -1,4 +1,4 @@
-"""Starting, restarting and stopping the services of a stack."""
+"""Starts, restarts and stops the services of a stack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StackError(Exception):
     """A service could not be started or kept running.
 
     Attributes:
-        lines: The last lines of its output.
+        lines: The last lines of the service's output.
     """
 
     def __init__(self, message: str, lines: list[str]) -> None:
@@ -44,7 +44,7 @@ class _RunningService:
 
     Attributes:
         service: The service.
-        process: Its current process.
+        process: Current process of the service.
         restarts: Times of the recent restarts.
         restart_at: Time of the next restart; None while the process runs.
     """
@@ -61,9 +61,9 @@ class Stack:
     Only for the main thread: a service is tied to the thread that started it.
 
     Args:
-        options: How the stack runs.
-        plan: Its services.
-        signals: Checked while waiting, so that a start can be interrupted.
+        options: Options of the stack.
+        plan: Services of the stack.
+        signals: Stop signals, which are checked while waiting, so that a start can be interrupted.
         notify: Called with sentences for the person at the terminal.
     """
 
@@ -94,8 +94,8 @@ class Stack:
 
         Raises:
             HomeBusyError: Another stack runs on the home.
-            StackError: A service did not start; ``stop`` leaves nothing running.
-            StopRequested: A signal was received.
+            StackError: A service did not start; ``stop`` then ends the others.
+            StackStopRequested: A signal was received.
         """
         os.umask(0o077)
         self._make_private()
@@ -105,7 +105,7 @@ class Stack:
             self._run_to_end(name, command)
         port = self._start_on_port(self._plan.backend, self.options.port, set())
         self.api_url = f"http://{ports.LOOPBACK}:{port}"
-        # In one step, so that a process that waits for the file never reads it empty.
+        # Written atomically, so that a process that waits for the file never reads it empty.
         atomic_write(self.home.api_url, self.api_url + "\n")
         self._lock.publish(self.api_url)
         worker = self._start(self._plan.worker(self.api_url))
@@ -130,7 +130,7 @@ class Stack:
 
         Raises:
             StackError: A service has ended too often.
-            StopRequested: A signal was received.
+            StackStopRequested: A signal was received.
         """
         self._signals.check()
         now = time.monotonic()
@@ -143,13 +143,18 @@ class Stack:
                 self._schedule_restart(running, now)
 
     def wait(self) -> None:
-        """Keep the services running until a signal is received. Raises what ``check`` raises."""
+        """Keep the services running until a signal is received.
+
+        Raises:
+            StackError: A service has ended too often.
+            StackStopRequested: A signal was received.
+        """
         while True:
             self.check()
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop all services and wait until no process is left. A signal meanwhile skips the waiting.
+        """Stop all services and wait until all processes have ended. A further signal kills them without waiting.
 
         Repeating the call changes nothing.
         """
@@ -158,12 +163,12 @@ class Stack:
         self._open = False
         signals_before = self._signals.count
         # The backend stops last: the worker returns its runs to it.
-        last = [self._services[name] for name in ("dashboard", "backend") if name in self._services]
-        first = [running for running in self._services.values() if running not in last]
+        stopped_last = [self._services[name] for name in ("dashboard", "backend") if name in self._services]
+        stopped_first = [running for running in self._services.values() if running not in stopped_last]
         try:
             if self._preparing:
                 self._preparing.kill()
-            for group in (first, last):
+            for group in (stopped_first, stopped_last):
                 self._terminate(group, signals_before)
         finally:
             for running in self._services.values():
@@ -177,8 +182,8 @@ class Stack:
     def _make_private(self) -> None:
         repaired = self.home.make_private()
         if repaired.changed:
-            what = "1 file or folder" if repaired.changed == 1 else f"{repaired.changed:,} files and folders"
-            self._notify(f"{what} in {self.home.path} could be reached by other accounts; now they are private")
+            number = "1 file or folder" if repaired.changed == 1 else f"{repaired.changed:,} files and folders"
+            self._notify(f"{number} in {self.home.path} could be reached by other accounts; now they are private")
         if repaired.refused:
             count = len(repaired.refused)
             self._notify(f"{repaired.refused[0]} belongs to another account, which can read it ({count} such)")
@@ -186,9 +191,9 @@ class Stack:
     def _terminate(self, group: list[_RunningService], signals_before: int) -> None:
         for running in group:
             running.process.terminate()
-        end = time.monotonic() + max((running.service.stop_seconds for running in group), default=0.0)
+        deadline = time.monotonic() + max((running.service.stop_seconds for running in group), default=0.0)
         while any(running.process.exit_code() is None for running in group):
-            if time.monotonic() > end or self._signals.count > signals_before:
+            if time.monotonic() > deadline or self._signals.count > signals_before:
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -233,7 +238,8 @@ class Stack:
         end = process.started + running.service.start_seconds
         while True:
             self._signals.check()
-            # Checked before and after: another program could respond in place of a service that has just ended.
+            # The process is checked before and after, because another program could answer in place of a service that
+            # has just ended.
             ready = process.exit_code() is None and running.service.ready()
             if process.exit_code() is not None:
                 text = f"the {name} ended at its start with {process.exit_text()}; see {process.log}"
@@ -263,6 +269,6 @@ class Stack:
                 self.home.api_url.unlink()
 
     def _notify_if_possible(self, text: str) -> None:
-        # The terminal may be gone (SIGHUP), which must not interrupt the stop.
+        # The terminal may be closed (SIGHUP); this must not interrupt the stop.
         with contextlib.suppress(OSError):
             self._notify(text)

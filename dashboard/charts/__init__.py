@@ -1,1 +1,1 @@
-"""Figures: pure functions from curves to Plotly figures, and the component that draws them."""
+"""Charts: pure functions that convert curves to Plotly figures, and the component that draws them."""

@@ -1,7 +1,7 @@
-"""A chart component that keeps its zoom while its data grow.
+"""A chart component that keeps its zoom when new points arrive.
 
 ``st.plotly_chart`` derives the id of a chart from its data (Streamlit 1.67, even with a key), so that every new point
-creates a new chart in the browser and the zoom is lost. This component is identified by its key alone and updates the
+creates a new chart in the browser and the zoom is lost. The key alone identifies this component, which updates the
 existing chart.
 """
 
@@ -35,13 +35,13 @@ def preload() -> None:
 def chart(figure: go.Figure, *, key: str, alt: str, filename: str = "dkd-lab") -> None:
     """Draw a figure over the full width, with the height of its layout.
 
-    Two buttons in its corner download the visible part as PNG and SVG, dark on white.
+    Two buttons in the chart's corner download the visible part as PNG and SVG, in dark colours on white.
 
     Args:
-        figure: ``layout.height`` is in pixels; a constant ``uirevision`` keeps the zoom.
-        key: identifies the chart on its page. A figure with the same key replaces the previous one.
-        alt: description for screen readers.
-        filename: name of a downloaded image, without its extension.
+        figure: The figure. Its ``layout.height`` is in pixels; a constant ``uirevision`` keeps the zoom.
+        key: Identifies the chart on its page. A figure with the same key replaces the previous figure.
+        alt: Description for screen readers.
+        filename: Name of a downloaded image, without its extension.
     """
     plotly_json = figure.to_plotly_json()
     # The browser applies the theme of the page, so Plotly's template would only make the message longer.
@@ -59,7 +59,7 @@ def chart(figure: go.Figure, *, key: str, alt: str, filename: str = "dkd-lab") -
 
 
 def _to_json(figure: dict[str, Any]) -> str:
-    """Serialize a figure. The browser compares the text with that of the drawn figure before it parses it."""
+    """Serialize a figure. The browser compares the text with the drawn figure's text before it parses it."""
     import plotly.io
 
     # No validation: the figure was validated when it was created.

@@ -23,20 +23,20 @@ X_AXIS_TITLES: dict[XAxis, str] = {
     "time": "Training time (s)",
     "GPU-seconds": "GPU time (GPU-seconds)",
 }
-"""Titles of the x axis by what it shows."""
+"""Titles of the x axis by its quantity."""
 Band = Literal["range", "sd"]
 
 
 @dataclass(frozen=True)
 class ChartSettings:
-    """How curves are drawn.
+    """Settings of a chart of curves.
 
     Attributes:
-        x: what the x axis shows.
+        x: Quantity of the x axis.
         band: ``range`` for minimum to maximum, ``sd`` for mean ± one sample standard deviation (no width if n = 1).
-        smoothing: weight of the past in each run's exponential moving average, from 0 (none) to below 1.
-        log: whether the left axis is logarithmic; values that are not positive are gaps.
-        gpus: number of GPUs of each run, for GPU-seconds.
+        smoothing: Weight of earlier values in each run's exponential moving average, from 0 (no smoothing) to below 1.
+        log: Whether the left axis is logarithmic; values that are not positive are gaps.
+        gpus: Number of GPUs of each run, for GPU-seconds.
     """
 
     x: XAxis = "epochs"
@@ -48,7 +48,7 @@ class ChartSettings:
 
 @dataclass(frozen=True)
 class SeedAverage:
-    """Mean and band of a method's seeds at one epoch. ``x`` is the mean over the seeds, in the unit of the axis."""
+    """Mean and band over a method's seeds at one epoch. ``x`` is the mean over the seeds, in the unit of the x axis."""
 
     x: float
     mean: float
@@ -59,7 +59,7 @@ class SeedAverage:
 
 @dataclass(frozen=True)
 class MethodCurves:
-    """Curves of the runs of one method: those for the left axis and those for the right one."""
+    """Curves of the runs of one method: ``main`` for the left axis, ``second`` for the right axis."""
 
     label: str
     main: Sequence[Curve]
@@ -97,14 +97,15 @@ def subtract_teacher_time(curve: Curve, spent: Curve | None) -> Curve:
     """Return the curve with the time spent on the teacher's logits subtracted from its elapsed times.
 
     Args:
-        spent: seconds spent on the teacher's logits since the start of the run, by step; None if not recorded.
+        curve: The curve.
+        spent: Seconds spent on the teacher's logits since the start of the run, by step; None if not recorded.
     """
     if spent is None:
         return curve
     seconds = dict(zip(spent.step, spent.value, strict=True))
     teacher_seconds, elapsed = 0.0, []
     for step, time in zip(curve.step, curve.elapsed, strict=True):
-        teacher_seconds = seconds.get(step, teacher_seconds)  # a coarser curve may lack a step: the last value is used
+        teacher_seconds = seconds.get(step, teacher_seconds)  # if the coarser curve lacks a step, its last value
         elapsed.append(max(0.0, time - teacher_seconds))
     return replace(curve, elapsed=elapsed)
 
@@ -139,32 +140,34 @@ def curves_figure(
     """Draw the mean over seeds of each method with a band: solid on the left axis, dashed on the right one.
 
     Args:
-        titles: titles of the two axes, with units.
-        teacher: the teacher's test accuracy in %, drawn as a dotted line; only if the left axis is test accuracy.
-        epochs: upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
+        methods: Curves of each method.
+        titles: Titles of the left and right axes, with units.
+        settings: Settings of the chart.
+        teacher: The teacher's test accuracy in %, drawn as a dotted line; only if the left axis is test accuracy.
+        epochs: Upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
     """
     figure = figures.plain_figure(titles[0], X_AXIS_TITLES[settings.x], height=480)
     styles = theme.styles(method.label for method in methods)
-    second, last = False, 0.0
+    second, last_x = False, 0.0
     for method in methods:
         style = styles[method.label]
         points = average_over_seeds(method.main, settings)
         if points:
-            last = max(last, points[-1].x)
+            last_x = max(last_x, points[-1].x)
             if any(point.high > point.low for point in points):
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
                 figures.band(figure, x, low, high, style.colour, figures.label_text(method.label))
             _mean_line(figure, points, method.label, style, second=False)
-        other = average_over_seeds(method.second, settings)
-        if other:
+        second_points = average_over_seeds(method.second, settings)
+        if second_points:
             second = True
-            _mean_line(figure, other, method.label, style, second=True)
+            _mean_line(figure, second_points, method.label, style, second=True)
     if second:
         figures.second_axis(figure, titles[1])
     if teacher is not None and math.isfinite(teacher):
         # A trace instead of a line of the layout, so that the legend names it and no curve crosses the text.
         figure.add_scatter(
-            x=[0, epochs if epochs and settings.x == "epochs" else last],
+            x=[0, epochs if epochs and settings.x == "epochs" else last_x],
             y=[teacher, teacher],
             name=f"teacher, {value_text(teacher, '%', 2)}",
             mode="lines",
@@ -176,7 +179,7 @@ def curves_figure(
         figure.update_xaxes(range=[0, epochs * 1.02])
     if settings.log:
         figure.update_layout(yaxis={"type": "log"})
-    # Below the plot: on a phone the entries take several lines, which would push the plot down if they were above it.
+    # The legend is below the plot: on a phone it has several lines, which would push the plot down from above.
     figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
     return figure
 
@@ -193,7 +196,7 @@ def _mean_line(
         legendgroup=name,
         showlegend=not second,
         mode="lines" if second else "lines+markers",
-        # Enough to distinguish methods; a marker at each of a hundred epochs would overlap and be slow to draw.
+        # Few markers are enough to distinguish methods; markers at a hundred epochs would overlap and be slow to draw.
         marker={"size": 6, "symbol": style.symbol, "maxdisplayed": 20},
         line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else "solid"},
         opacity=0.75 if second else 1,
@@ -203,17 +206,18 @@ def _mean_line(
 
 
 def forest_figure(paired: Sequence[PairedDifference], axis: str) -> go.Figure | None:
-    """Draw the mean difference of each method to the baseline with its 95 % interval; None without any pair.
+    """Draw the mean difference of each method to the baseline with its 95 % interval; None if there are no pairs.
 
     Args:
-        axis: title of the x axis, with the unit of a difference.
+        paired: Comparisons with the baseline.
+        axis: Title of the x axis, with the unit of a difference.
     """
-    drawn = [pair for pair in paired if pair.mean_difference is not None]
-    if not drawn:
+    comparisons = [pair for pair in paired if pair.mean_difference is not None]
+    if not comparisons:
         return None
     styles = theme.styles([*(pair.baseline for pair in paired), *(pair.label for pair in paired)])
-    figure = figures.plain_figure("", axis, height=110 + 52 * len(drawn))
-    for pair in reversed(drawn):
+    figure = figures.plain_figure("", axis, height=110 + 52 * len(comparisons))
+    for pair in reversed(comparisons):
         mean, bounds = pair.mean_difference or 0.0, pair.interval
         text = difference_text(mean, bounds) + ("" if bounds else ", no interval")
         figure.add_scatter(
@@ -235,5 +239,5 @@ def forest_figure(paired: Sequence[PairedDifference], axis: str) -> go.Figure | 
         )
     figure.add_vline(x=0, line={"color": theme.GREY, "width": 1.5, "dash": "dot"})
     figure.update_layout(showlegend=False, hovermode="closest")
-    figure.update_yaxes(type="category", range=[-0.6, len(drawn) - 0.4])
+    figure.update_yaxes(type="category", range=[-0.6, len(comparisons) - 0.4])
     return figure

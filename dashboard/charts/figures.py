@@ -1,8 +1,8 @@
 """Plotly figures of curves, as pure functions.
 
-Every axis title contains its unit. ``uirevision`` is constant, so that zoom and hidden traces survive a refresh. Only
-the colours of traces are set here: the browser sets grid, text and background by the light or dark mode of the page
-(``dashboard.charts.chart_component``).
+Every axis title contains its unit. ``uirevision`` is constant, so that a refresh keeps the zoom and the hidden traces.
+This module sets only the colours of traces: the browser sets grid, text and background by the light or dark mode of the
+page (``dashboard.charts.chart_component``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EPOCH = "Epoch"
 
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
-    """Draw one panel of a run over epochs; None if the run has none of its metrics."""
+    """Draw one panel of a run over epochs; None if the run has none of the panel's metrics."""
     traces = [(trace, curves[trace.metric]) for trace in panel.traces if len(curves.get(trace.metric, ()))]
     if not traces:
         return None
@@ -36,7 +36,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
             band(figure, curve.epoch, curve.low, curve.high, trace.colour, trace.metric, second=trace.second)
         figure.add_scatter(
             x=curve.epoch,
-            y=_drawable(curve.value),
+            y=_nonfinite_to_none(curve.value),
             name=label_text(trace.legend(curves)),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
@@ -54,16 +54,16 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
 
 
 def seeds_figure(groups: Sequence[MethodResult], unit: str) -> go.Figure | None:
-    """Draw the final values of each seed, pairs joined, with mean ± sd; None if fewer than two methods have values."""
-    drawn = [group for group in groups if group.values]
-    if len(drawn) < 2:
+    """Draw final values by method, joined by seed, with mean ± sd; None if fewer than two methods have values."""
+    shown_groups = [group for group in groups if group.values]
+    if len(shown_groups) < 2:
         return None
     styles = theme.styles(group.label for group in groups)
-    labels = [label_text(group.label) for group in drawn]
-    colours = [styles[group.label].colour for group in drawn]
+    labels = [label_text(group.label) for group in shown_groups]
+    colours = [styles[group.label].colour for group in shown_groups]
     figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
-    for seed in sorted({seed for group in drawn for seed in group.values}):
-        values = [group.values.get(seed) for group in drawn]
+    for seed in sorted({seed for group in shown_groups for seed in group.values}):
+        values = [group.values.get(seed) for group in shown_groups]
         figure.add_scatter(
             x=labels,
             y=[None if value is None or not math.isfinite(value) else value for value in values],
@@ -73,7 +73,7 @@ def seeds_figure(groups: Sequence[MethodResult], unit: str) -> go.Figure | None:
             name=f"seed {seed}",
             hovertemplate="%{y:.6~g}",
         )
-    for group in drawn:
+    for group in shown_groups:
         if group.mean is None:
             continue
         figure.add_scatter(
@@ -100,10 +100,10 @@ def band(
     *,
     second: bool = False,
 ) -> None:
-    """Draw a translucent area between ``low`` and ``high`` that is shown and hidden with the traces of ``group``."""
+    """Draw a translucent area between ``low`` and ``high``, which is shown and hidden with the traces of ``group``."""
     figure.add_scatter(
         x=[*x, *reversed(x)],
-        y=_drawable([*high, *reversed(low)]),
+        y=_nonfinite_to_none([*high, *reversed(low)]),
         fill="toself",
         fillcolor=theme.translucent(colour, 0.18),
         line={"width": 0},
@@ -121,7 +121,7 @@ def label_text(label: str) -> str:
 
 
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:
-    """Return an empty figure with the common layout: axis titles, legend above the plot, zoom kept."""
+    """Return an empty figure with the common layout: axis titles, a legend above the plot, and a persistent zoom."""
     figure = _figure(axis, height=height)
     figure.update_xaxes(title_text=label_text(x_axis), rangemode="normal")
     return figure
@@ -160,6 +160,6 @@ def second_axis(figure: go.Figure, title: str) -> None:
     )
 
 
-def _drawable(values: Sequence[float]) -> list[float | None]:
+def _nonfinite_to_none(values: Sequence[float]) -> list[float | None]:
     """Replace NaN and infinities by None, which Plotly draws as gaps."""
     return [value if math.isfinite(value) else None for value in values]

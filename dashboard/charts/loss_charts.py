@@ -27,7 +27,7 @@ _STUDENT = theme.BLUE
 
 
 def class_names(classes: Sequence[int]) -> list[str]:
-    """Return names of the target class and of these non-target classes, numbered from 1."""
+    """Return the names of the target class and of the given non-target classes, which are numbered from 1."""
     return ["target", *(str(index + 1) for index in classes)]
 
 
@@ -45,17 +45,22 @@ def probability_figure(student: Prediction, teacher: Prediction, classes: Sequen
 def gradient_figure(result: UniformBatches, classes: Sequence[int]) -> go.Figure:
     """Draw the weighted gradients of the terms with respect to one sample's logits, and their sum, for each class."""
     figure = figures.plain_figure("Gradient with respect to the logit", "Class", height=340)
-    at = [0, *(index + 1 for index in classes)]
+    class_indices = [0, *(index + 1 for index in classes)]
     names = class_names(classes)
     for term, gradient in result.gradients.items():
         title, colour = TERMS[term]
         figure.add_bar(
-            x=names, y=gradient[0, at], name=title, marker={"color": colour}, hovertemplate="%{y:.3g}", legendgroup=term
+            x=names,
+            y=gradient[0, class_indices],
+            name=title,
+            marker={"color": colour},
+            hovertemplate="%{y:.3g}",
+            legendgroup=term,
         )
     total = np.sum(list(result.gradients.values()), axis=0)
     figure.add_scatter(
         x=names,
-        y=total[0, at],
+        y=total[0, class_indices],
         name="sum",
         mode="markers",
         marker={"color": TERMS["total"][1], "symbol": "diamond", "size": 9},
@@ -81,10 +86,10 @@ def loss_curve_figure(result: LossCurve, student: float, teacher: float) -> go.F
             line={"color": colour, "width": 3 if is_total else 1.75, "dash": "solid" if is_total else "dot"},
             hovertemplate="%{y:.4g}",
         )
-    for at, name, dash in ((student, "student", "solid"), (teacher, "teacher", "dash")):
-        figure.add_vline(x=at, line={"color": theme.GREY, "width": 1.25, "dash": dash})
+    for probability, name, dash in ((student, "student", "solid"), (teacher, "teacher", "dash")):
+        figure.add_vline(x=probability, line={"color": theme.GREY, "width": 1.25, "dash": dash})
         figure.add_annotation(
-            x=at, y=1, yref="paper", text=name, showarrow=False, yanchor="bottom", font={"color": theme.GREY}
+            x=probability, y=1, yref="paper", text=name, showarrow=False, yanchor="bottom", font={"color": theme.GREY}
         )
     figure.update_layout(margin={"t": 24}, legend={"y": -0.25, "yanchor": "top"})
     figure.update_xaxes(range=[0, 1])
@@ -106,14 +111,14 @@ def surface_figure(
     )
     axes = ("Student's probability of the target class", "Teacher's probability of the target class")
     # The selected point comes last, so that it is visible if it coincides with a scenario.
-    marks = [*((name, *at) for name, at in zip("AB", SCENARIOS, strict=True)), ("you", student, teacher)]
+    marks = [*((name, *point) for name, point in zip("AB", SCENARIOS, strict=True)), ("you", student, teacher)]
     if solid:
         return _solid(result, label, colours, marks)
     figure = figures.plain_figure(axes[1], axes[0], height=440)
     figure.add_contour(
         x=result.student,
         y=result.teacher,
-        z=_gaps(result.height),
+        z=_nonfinite_to_none(result.height),
         contours={"coloring": "heatmap"},
         ncontours=18,
         line={"width": 0.5, "color": "rgba(255, 255, 255, 0.5)"},
@@ -152,7 +157,7 @@ def _solid(
     figure.add_surface(
         x=result.student,
         y=result.teacher,
-        z=_gaps(result.height),
+        z=_nonfinite_to_none(result.height),
         colorbar={"thickness": 12},
         hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
         **colours,
@@ -192,5 +197,5 @@ def _solid(
     return figure
 
 
-def _gaps(height: Array) -> list[list[float | None]]:
+def _nonfinite_to_none(height: Array) -> list[list[float | None]]:
     return [[float(value) if np.isfinite(value) else None for value in row] for row in height]

@@ -44,8 +44,8 @@ class Prediction:
     """Class probabilities of a network, softened by T.
 
     Attributes:
-        target: probability of the target class, between 0 and 1.
-        others: (C−1,), distribution over the non-target classes, p̂ or q̂.
+        target: Probability of the target class, between 0 and 1.
+        others: Distribution (C−1,) over the non-target classes, p̂ or q̂.
     """
 
     target: float
@@ -53,8 +53,8 @@ class Prediction:
 
     def logits(self, temperature: float) -> Array:
         """Return logits (C,), target class first, that have these probabilities at this temperature."""
-        at = temperature * np.log(np.concatenate(([self.target], (1 - self.target) * self.others)))
-        return np.asarray(at, dtype=np.float64)
+        logits = temperature * np.log(np.concatenate(([self.target], (1 - self.target) * self.others)))
+        return np.asarray(logits, dtype=np.float64)
 
 
 def class_distribution(
@@ -63,13 +63,15 @@ def class_distribution(
     """Return a distribution (count,) over the non-target classes.
 
     Args:
-        strength: 0 to 1. ``one``: from equal probabilities to all probability on one class; ``falling``: relative
-            decrease from each class to the next.
-        first: the most probable class, counted from 1; ``falling`` wraps around to class 1.
-        custom_weights: weights as text; the last one is repeated for all remaining classes.
+        shape: Shape of the distribution.
+        count: Number of non-target classes.
+        strength: From 0 to 1. For ``one``, 0 gives equal probabilities and 1 gives one class all probability; for
+            ``falling``, it is the relative decrease from each class to the next.
+        first: The most probable class, counted from 1; ``falling`` wraps around to class 1.
+        custom_weights: Weights as text; the last weight is repeated for all remaining classes.
 
     Raises:
-        ValueError: the weights cannot be used; the text says why.
+        ValueError: The weights cannot be used; the text gives the reason.
     """
     if shape == "even":
         weights = np.ones(count)
@@ -88,16 +90,16 @@ def class_distribution(
 def _parse_weights(text: str, count: int) -> Array:
     words = text.replace(";", ",").replace(",", " ").split()
     try:
-        given = [float(word) for word in words]
+        weights = [float(word) for word in words]
     except ValueError:
         raise ValueError(f"{text!r} is not a list of numbers, such as 5, 2, 1") from None
-    if not given:
+    if not weights:
         raise ValueError("enter at least one weight, such as 5, 2, 1; the last one is repeated")
-    if len(given) > count:
-        raise ValueError(f"{len(given)} weights for {count} non-target classes")
-    if any(not math.isfinite(value) or value < 0 for value in given) or sum(given) <= 0:
+    if len(weights) > count:
+        raise ValueError(f"{len(weights)} weights for {count} non-target classes")
+    if any(not math.isfinite(value) or value < 0 for value in weights) or sum(weights) <= 0:
         raise ValueError("weights must be finite, not below 0, and not all 0")
-    return np.array(given + [given[-1]] * (count - len(given)))
+    return np.array(weights + [weights[-1]] * (count - len(weights)))
 
 
 def evaluate(student: Prediction, teacher: Prediction, params: DKDAlignParams, batch: int) -> UniformBatches:
@@ -112,8 +114,8 @@ class ScenarioComparison:
     """Comparison of scenarios A and B with the same distributions over the non-target classes.
 
     Attributes:
-        tckd: TCKD in scenarios A and B, in nats, T² included.
-        distance: s = Δ² + Σu² in scenarios A and B; the term A with reduction ``sample`` is T²/C·s.
+        tckd: TCKD in scenarios A and B, in nats, including the factor T².
+        distance: S = Δ² + Σu² in scenarios A and B; the term A with reduction ``sample`` is T²/C·s.
         formula: −4|Δ|·p̂·(p̂−q̂), which equals s_A − s_B.
     """
 
@@ -123,7 +125,7 @@ class ScenarioComparison:
 
     @property
     def relative_difference(self) -> float:
-        """Difference of the alignment terms, relative to the larger."""
+        """Difference of the alignment terms, relative to the larger of the two."""
         return abs(self.distance[0] - self.distance[1]) / max(self.distance)
 
     @property
@@ -138,35 +140,35 @@ class ScenarioComparison:
 
 def compare_scenarios(student: Array, teacher: Array, params: DKDAlignParams) -> ScenarioComparison:
     """Compare scenarios A and B for these distributions (C−1,) over the non-target classes."""
-    one, two = (evaluate(Prediction(p, student), Prediction(q, teacher), params, 1) for p, q in SCENARIOS)
+    first, second = (evaluate(Prediction(p, student), Prediction(q, teacher), params, 1) for p, q in SCENARIOS)
     return ScenarioComparison(
-        tckd=(float(one.values["tckd"][0]), float(two.values["tckd"][0])),
-        distance=(float(one.distance[0]), float(two.distance[0])),
+        tckd=(float(first.values["tckd"][0]), float(second.values["tckd"][0])),
+        distance=(float(first.distance[0]), float(second.distance[0])),
         formula=float(-4 * abs(SCENARIOS[0][0] - SCENARIOS[0][1]) * (student @ (student - teacher))),
     )
 
 
 def scenario_sentence(result: ScenarioComparison, student: Array, teacher: Array) -> str:
-    """Return Markdown that says whether the claim holds for these distributions, and when it holds in general."""
+    """Return the verdict on the claim for these distributions, with its general condition, in Markdown."""
     if np.allclose(student, teacher):
-        why = "here p̂ = q̂"
+        condition = "here p̂ = q̂"
     elif np.allclose(student, student[0]):
-        why = "here p̂ is uniform"
+        condition = "here p̂ is uniform"
     else:
-        why = f"here {_signed(result.formula)}"
+        condition = f"here {_signed_text(result.formula)}"
     verdict = "holds" if result.holds else "does not hold"
     one, two = result.distance
     return (
         f"The claim **{verdict}** for the alignment term with these distributions: s is {one:.4g} in A and {two:.4g} "
-        f"in B, a difference of {100 * result.relative_difference:.1f} %. In general s_A − s_B = −4|Δ|·p̂·(p̂−q̂), {why}: "
-        "the values are equal if p̂ = q̂ or p̂ is uniform, and differ most if the student is confident in one wrong "
-        f"class. The claim **never holds exactly for TCKD**, which does not depend on the other classes: "
+        f"in B, a difference of {100 * result.relative_difference:.1f} %. In general s_A − s_B = −4|Δ|·p̂·(p̂−q̂), "
+        f"{condition}: the values are equal if p̂ = q̂ or p̂ is uniform, and differ most if the student is confident in "
+        f"one wrong class. The claim **never holds exactly for TCKD**, which does not depend on the other classes: "
         f"{result.tckd[0]:.4g} and {result.tckd[1]:.4g} nats, a difference of "
         f"{100 * result.tckd_relative_difference:.1f} %."
     )
 
 
-def _signed(value: float) -> str:
+def _signed_text(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
@@ -175,8 +177,8 @@ class LossCurve:
     """The loss as a function of the student's probability of the target class.
 
     Attributes:
-        student: probabilities (N,).
-        parts: weighted terms (N,) by name; ``total`` is their sum.
+        student: Probabilities (N,) of the student.
+        parts: Weighted terms (N,) by name; ``total`` is their sum.
     """
 
     student: Array
@@ -205,21 +207,21 @@ class LossSurface:
 def loss_surface(quantity: Quantity, student: Array, teacher: Array, params: DKDAlignParams, batch: int) -> LossSurface:
     """Evaluate a quantity over both target probabilities, for these distributions (C−1,) over the non-target classes.
 
-    The height is NaN if a gradient is zero and has no direction.
+    The height is NaN where a gradient is zero, because it then has no direction.
     """
     # With 1,000 classes, the finer grid would take half a second for each movement of a slider.
     steps = 41 if len(student) < 200 else 21
     grid = np.linspace(0.02, 0.98, steps)
     z = np.stack([Prediction(float(p), student).logits(params.temperature) for p in grid])
     v = np.stack([Prediction(float(q), teacher).logits(params.temperature) for q in grid])
-    both = explain_uniform_batches(
+    result = explain_uniform_batches(
         np.tile(z, (steps, 1)), np.repeat(v, steps, axis=0), np.zeros(steps**2, dtype=np.int64), params, batch
     )
-    return LossSurface(grid, grid, quantity_values(both, quantity).reshape(steps, steps))
+    return LossSurface(grid, grid, quantity_values(result, quantity).reshape(steps, steps))
 
 
 def quantity_values(result: UniformBatches, quantity: Quantity) -> Array:
-    """Return a quantity (N,) in its unit in ``QUANTITIES``."""
+    """Return a quantity (N,) in the unit that ``QUANTITIES`` gives."""
     if quantity in ("align", "tckd", "nckd"):
         return result.values[quantity]
     if quantity == "share":
@@ -227,8 +229,8 @@ def quantity_values(result: UniformBatches, quantity: Quantity) -> Array:
     return {"total": result.total, "cosine": result.cosine, "similarity": result.similarity}[quantity]
 
 
-def most_probable_classes(student: Array, teacher: Array, most: int = 16) -> list[int]:
-    """Return the non-target classes that a chart shows, in order: at most ``most``, by the larger probability."""
-    if len(student) <= most:
+def most_probable_classes(student: Array, teacher: Array, limit: int = 16) -> list[int]:
+    """Return the non-target classes that a chart shows, in order: the most probable ones, at most ``limit``."""
+    if len(student) <= limit:
         return list(range(len(student)))
-    return sorted(np.argsort(-np.maximum(student, teacher), kind="stable")[:most].tolist())
+    return sorted(np.argsort(-np.maximum(student, teacher), kind="stable")[:limit].tolist())

@@ -1,7 +1,7 @@
-"""Panels of the Run page: which metrics share a chart.
+"""Panels of the Run page; a panel is a chart of several metrics.
 
-The standard panels are arranged by hand. All other metrics of the catalog are grouped by the prefix of their name and
-by unit, so that the terms of a new method and new diagnostics appear without a change here.
+The standard panels are defined here. All other metrics of the catalog are grouped by the prefix of their name and by
+unit, so that the terms of a new method and new diagnostics appear without a change in this module.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Trace:
     """A metric on a chart.
 
     Attributes:
-        metric: name of the metric in the catalog.
-        title: title in the legend.
-        colour: colour of the line.
-        second: whether the metric is on the right-hand axis.
+        metric: Name of the metric in the catalog.
+        title: Title in the legend.
+        colour: Colour of the line.
+        second: Whether the metric is on the right-hand axis.
         dash: Plotly's line style.
-        count_metric: name of the metric with the number of images that this one covers; empty if it covers all images.
+        count_metric: Name of the metric with the number of images that this metric covers; empty if it covers all.
     """
 
     metric: str
@@ -49,13 +49,13 @@ class Panel:
     """A chart of the Run page.
 
     Attributes:
-        key: identifies the panel on the page.
-        title: title above the chart.
-        axis: title of the left-hand axis, with its unit.
-        traces: the metrics of the panel.
-        second_axis: title of the right-hand axis; empty if there is none.
-        from_zero: whether the left-hand axis includes 0.
-        help: explanation beside the title.
+        key: Identifies the panel on the page.
+        title: Title above the chart.
+        axis: Title of the left-hand axis, with its unit.
+        traces: Metrics of the panel.
+        second_axis: Title of the right-hand axis; empty if there is none.
+        from_zero: Whether the left-hand axis includes 0.
+        help: Explanation beside the title.
     """
 
     key: str
@@ -118,7 +118,7 @@ STANDARD_PANELS = (
             Trace("train/inter", "DIST: over the classes", theme.BLUE),
             Trace("train/intra", "DIST: over the batch", theme.GREEN),
             Trace("train/target_mse", "DKD-Divergence: target", theme.VERMILLION),
-            Trace("train/divergence", "DKD-Divergence: the others", theme.ORANGE),
+            Trace("train/divergence", "DKD-Divergence: other classes", theme.ORANGE),
         ),
         from_zero=True,
     ),
@@ -128,7 +128,7 @@ STANDARD_PANELS = (
         "Mean cosine (−1 to 1)",
         (
             Trace("grad/similarity", "TCKD with NCKD", theme.BLUE),
-            Trace("grad/align_cosine", "alignment with the rest", theme.VERMILLION, dash="dash"),
+            Trace("grad/align_cosine", "alignment with the other terms", theme.VERMILLION, dash="dash"),
         ),
     ),
     Panel(
@@ -165,16 +165,16 @@ STANDARD_PANELS = (
 """Panels of every run, in order; panels without data are not drawn."""
 
 _DERIVED = frozenset({"train/epsilon"})
-"""Metrics that are determined by the spec and are not drawn."""
+"""Metrics that are not drawn, because the spec determines their values."""
 
 _GROUPS = {"grad": "Gradients", "nc": "Neural collapse", "speed": "Training speed", "test": "Test", "val": "Validation"}
 
 
 def standard_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """Return the standard panels; the loss panel also has the other loss terms in the catalog.
+    """Return the standard panels; the loss panel also contains all other loss terms of the catalog.
 
     Args:
-        metrics: entries of the catalog: name, title, unit, label.
+        metrics: Entries of the catalog: name, title, unit, label.
     """
     arranged = _arranged_metrics()
     colours = itertools.cycle(theme.PALETTE)
@@ -195,11 +195,11 @@ def additional_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]
     for metric in metrics:
         if metric["name"] not in arranged and not _is_term(metric):
             groups.setdefault((metric["name"].partition("/")[0], metric["unit"]), []).append(metric)
-    most = len(theme.PALETTE)
+    max_curves = len(theme.PALETTE)
     return tuple(
-        _panel(group, unit, members[start : start + most], start)
+        _panel(group, unit, members[start : start + max_curves], start)
         for (group, unit), members in groups.items()
-        for start in range(0, len(members), most)
+        for start in range(0, len(members), max_curves)
     )
 
 

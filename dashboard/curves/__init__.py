@@ -1,1 +1,1 @@
-"""Curves of runs: the points that a browser session holds, and incremental updates of them."""
+"""Curves of runs: the points that a browser session stores, and their incremental updates."""

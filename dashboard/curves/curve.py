@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from core.protocol.public import TERMINAL, MetricsReply, RunSummary, Series
 
 MAX_POINTS = 2000
-"""Points requested for one curve. The backend may send about half as many again."""
+"""Number of points requested for one curve. The stored curve may have half as many more before it is reloaded."""
 _RELOAD_ABOVE = MAX_POINTS + MAX_POINTS // 2
 
 
@@ -16,7 +16,7 @@ _RELOAD_ABOVE = MAX_POINTS + MAX_POINTS // 2
 class Curve:
     """One metric of one run, ordered by step.
 
-    The lists have equal length. ``low`` and ``high`` equal ``value`` if an entry is a single point.
+    The lists have equal length. If an entry is a single point, ``low`` and ``high`` equal ``value``.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Curve:
         """Add new points.
 
         Returns:
-            False if the backend now sends a coarser resolution. The whole curve must then be requested again.
+            False if the backend now sends a coarser resolution. The complete curve must then be requested again.
         """
         if not new.step:
             return True
@@ -55,7 +55,7 @@ class Curve:
             )
         )
         if self.step and rows[0][0] <= self.step[-1]:
-            # A late point, or a bucket that was not full before: the newer entry replaces that of the same step.
+            # A late point, or a bucket that was incomplete before: the newer entry replaces the one with the same step.
             stored = zip(self.step, self.epoch, self.elapsed, self.value, self.low, self.high, strict=True)
             rows = sorted({row[0]: row for row in (*stored, *rows)}.values(), key=lambda row: row[0])
             for column in self._columns():
@@ -74,10 +74,11 @@ class RunCurves:
     """The curves of one run, by metric.
 
     Attributes:
-        cursor: cursor of the newest reply.
-        attempt: attempt of the run that the points belong to.
-        complete: whether the run had ended at the newest reply, so that no points can follow.
-        summary_key: state, attempt and step of the run at the last update.
+        curves: Curves by metric.
+        cursor: Cursor of the newest reply.
+        attempt: Attempt of the run that the points belong to.
+        complete: Whether the run had ended at the newest reply, so that no points can follow.
+        summary_key: State, attempt and step of the run at the last update.
     """
 
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -87,13 +88,14 @@ class RunCurves:
     summary_key: tuple[str, int, int] | None = None
 
     def update(self, attempt: int, fetch_since: Callable[[int], MetricsReply]) -> None:
-        """Request what is new and merge it; request the whole history if it has changed.
+        """Request and merge new points; request the complete history if it has changed.
 
-        The history changes if the run starts a new attempt, which may begin before the points stored here, if the
-        backend switches to a coarser resolution, or if a curve has grown to more points than are requested.
+        The history changes if the run starts a new attempt, which may begin before the stored points, if the backend
+        switches to a coarser resolution, or if a curve has grown to too many points.
 
         Args:
-            fetch_since: requests the points after a cursor; 0 requests all of them.
+            attempt: Current attempt of the run.
+            fetch_since: Requests the points after a cursor; 0 requests all points.
         """
         if attempt != self.attempt:
             self.clear()
@@ -126,9 +128,9 @@ class RunCurves:
 
 
 def seconds_left(run: RunSummary, curves: Iterable[Curve]) -> float | None:
-    """Return the training time left at the pace so far, in seconds; None while there is no pace.
+    """Return the estimated remaining training time in seconds; None before the first measurement.
 
-    The pace is training seconds per step, earlier attempts included, so that waiting and queueing do not count.
+    The estimate uses the training seconds per step over all attempts, so time in the queue does not count.
     """
     if run.state != "running" or not run.total_steps or not run.step:
         return None

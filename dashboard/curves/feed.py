@@ -1,4 +1,4 @@
-"""A run as its page follows it: one small request per refresh brings state, new points and new log lines."""
+"""Live data of the Run page: one small request per refresh returns state, new points and new log lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dashboard.curves.curve import RunCurves
 from dashboard.curves.store import CurveStore
 
 LOG_LINES = 200
-"""Newest lines of the log that are kept and shown."""
+"""Number of the newest log lines that are stored and shown."""
 _HEADLINES = ("test/top1", "train/loss")
 
 
@@ -17,9 +17,9 @@ class RunFeed:
     """The run that the Run page shows.
 
     Attributes:
-        run: the run at the newest reply.
-        curves: the curves of all its metrics, held by the store.
-        lines: newest lines of its log.
+        run: The run at the newest reply.
+        curves: The curves of all its metrics, which the store contains.
+        lines: The newest lines of its log.
     """
 
     run: Run
@@ -35,14 +35,14 @@ class RunFeed:
         return self.run.state in TERMINAL
 
     def update(self, client: Client) -> RunFeed:
-        """Request what is new and merge it.
+        """Request and merge the updates of the run.
 
         Raises:
-            ApiError: the backend refused the request.
-            BackendUnreachable: the backend did not answer. Run, curves and log stay as they were.
+            ApiError: The backend refused the request.
+            BackendUnreachable: The backend did not answer. Run, curves and log are unchanged.
         """
         previous = self.run if self._cursor else None
-        news = self._news(client, self._cursor)
+        news = self._request_news(client, self._cursor)
         progress = news.progress
         if previous is None or (previous.state, previous.attempt, previous.pausing) != (
             news.state,
@@ -55,7 +55,7 @@ class RunFeed:
             nonlocal news
             if not cursor and self._cursor:
                 self.lines = []
-                news = self._news(client, "")
+                news = self._request_news(client, "")
             return news.metrics
 
         self.curves.update(progress.attempt, fetch_since)
@@ -65,11 +65,11 @@ class RunFeed:
         self._apply_progress(news)
         return self
 
-    def _news(self, client: Client, cursor: str) -> RunUpdates:
+    def _request_news(self, client: Client, cursor: str) -> RunUpdates:
         return client.news(self.run_id, cursor, wait=0, tail=LOG_LINES)
 
     def _apply_progress(self, news: RunUpdates) -> None:
-        """Update the run's progress and newest values from the reply, which saves a request for the whole run."""
+        """Update the run's progress and newest values from the reply, so that the run need not be requested."""
         progress = news.progress.model_dump(include={"step", "total_steps", "epoch", "total_epochs"})
         latest = dict(self.run.latest)
         for name in _HEADLINES:

@@ -1,7 +1,7 @@
-"""The one place in which a browser session holds curves.
+"""The store of a browser session's curves.
 
-An update sends the cursor of the last reply and merges what comes back. The whole history is requested again only if it
-has changed on the backend (``RunCurves.update``).
+An update sends the cursor of the last reply and merges the returned points. The complete history is requested again
+only if it has changed on the backend (``RunCurves.update``).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from core.protocol.public import RunSummary
 from dashboard.curves.curve import MAX_POINTS, RunCurves
 
 _MAX_RUNS = 400
-"""Runs whose curves a session keeps. The run that was drawn longest ago is dropped first."""
+"""Maximum number of runs whose curves a session stores. The run that was drawn longest ago is dropped first."""
 
 
 class CurveStore:
-    """The curves of every run that a session has drawn, kept in the session state."""
+    """The curves of every run that a session has drawn, stored in the session state."""
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, tuple[str, ...]], RunCurves] = {}
@@ -26,7 +26,8 @@ class CurveStore:
         """Return the stored curves of a run without a request; empty curves if none are stored.
 
         Args:
-            names: metrics that the curves are limited to; empty for all metrics.
+            run_id: The run.
+            names: Metrics to which the curves are limited; empty for all metrics.
         """
         key = (run_id, tuple(names))
         stored = self._runs.pop(key, None) or RunCurves()
@@ -36,18 +37,20 @@ class CurveStore:
         return stored
 
     def drop(self, run_id: str) -> None:
-        """Discard the curves of all metrics of a run, which take the space of dozens of limited ones."""
+        """Discard the entry of a run with all its metrics, which is dozens of times as large as a limited one."""
         self._runs.pop((run_id, ()), None)
 
     def update(self, client: Client, run: RunSummary, names: Sequence[str] = ()) -> RunCurves:
-        """Request the new points of a run, unless there can be none.
+        """Request the new points of a run, unless there can be no new points.
 
         Args:
-            names: metrics to request; empty for all metrics.
+            client: The client.
+            run: The run.
+            names: Metrics to request; empty for all metrics.
 
         Raises:
-            ApiError: the backend refused the request.
-            BackendUnreachable: the backend did not answer. The stored points stay.
+            ApiError: The backend refused the request.
+            BackendUnreachable: The backend did not answer. The stored points are unchanged.
         """
         stored = self.get(run.id, names)
         summary_key = (run.state, run.attempt, run.step)
@@ -66,8 +69,11 @@ class CurveStore:
         """Update the curves of several runs and return them by run id.
 
         Args:
-            budget: most requests of one call. A large comparison is filled in over several calls, so that the page
-                does not wait for all of them.
+            client: The client.
+            runs: The runs.
+            names: Metrics to request; empty for all metrics.
+            budget: Maximum number of requests in one call. A large comparison is completed over several calls, so that
+                the page does not wait for all requests.
         """
         result: dict[str, RunCurves] = {}
         for run in runs:

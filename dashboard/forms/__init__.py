@@ -1,1 +1,1 @@
-"""Forms: fields from the catalog's JSON schemas, drafts of experiments, YAML."""
+"""The form of a new experiment: fields from the catalog's JSON schemas, drafts, import of YAML."""

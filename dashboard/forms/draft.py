@@ -22,16 +22,16 @@ class FormState:
     """State of the page in one browser session.
 
     Attributes:
-        draft: the form's values, as ``schema_fields.to_draft`` returns them.
-        generation: part of every widget's key. A new generation creates new widgets, which take their values from the
+        draft: The form's values, as ``schema_fields.to_draft`` returns them.
+        generation: Part of every widget's key. A new generation creates new widgets, which take their values from the
             draft.
-        submitted: the last submitted spec as text, and the experiment that it created.
-        rejected_yaml: edited YAML that the form cannot show, and its errors, so that no input is lost.
-        yaml_source: the spec, as text, from which the content of the YAML field was generated.
-        start_query: the query parameters from which the draft was started.
-        message: says what the draft was started from.
-        copied_teacher: teacher of a cloned experiment in the draft's form, and the backend's description of it.
-        train_new_teacher: whether the copy is to train a new teacher.
+        submitted: The last submitted spec as text, and the experiment that it created.
+        rejected_yaml: Edited YAML that the form cannot show, and its errors, so that no input is lost.
+        yaml_source: The spec, as text, from which the content of the YAML field was generated.
+        start_query: The query parameters from which the draft was started.
+        message: Describes the template or experiment from which the draft was started.
+        copied_teacher: Teacher of a cloned experiment in the draft's form, and the backend's description of it.
+        train_new_teacher: Whether the copy trains a new teacher.
     """
 
     draft: dict[str, Any]
@@ -55,15 +55,18 @@ def form_state(catalog: Catalog) -> FormState:
 
 def blank(catalog: Catalog) -> dict[str, Any]:
     """Return the draft of an empty form."""
-    listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
-    return schema_fields.blank_draft(listed, catalog.experiment_schema)
+    entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
+    return schema_fields.blank_draft(entries, catalog.experiment_schema)
 
 
 def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
     """Show another draft in the form.
 
     Args:
-        teacher: the backend's description of the draft's teacher, if the draft is a copy; the form offers to keep it.
+        state: State of the page.
+        draft: The draft.
+        teacher: The backend's description of the draft's teacher, if the draft is a copy; the form then offers to use
+            the same teacher.
     """
     redraw(state, draft)
     state.message = ""
@@ -80,10 +83,10 @@ def redraw(state: FormState, draft: dict[str, Any]) -> None:
 
 
 def free_name(name: str) -> str:
-    """Return the name, or the name with a suffix -2, -3 … if it is taken, so that a template does not start invalid."""
+    """Return the name, with a suffix -2, -3 … if it is taken, so that a template starts with a valid name."""
     try:
         taken = {item.name for item in session.client().experiments(text=name, limit=100).items}
     except (ApiError, BackendUnreachable):
         return name  # the page shows the error
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
-    return next(free for free in numbered if free not in taken)
+    return next(candidate for candidate in numbered if candidate not in taken)

@@ -1,4 +1,4 @@
-"""The time estimate of a preview as sentences."""
+"""Sentences about the time estimate of a preview."""
 
 from __future__ import annotations
 

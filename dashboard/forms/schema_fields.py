@@ -1,7 +1,7 @@
 """Conversion of the catalog's JSON schemas to form fields and of the form to a spec, as pure functions.
 
-No method, model or data set is named here: every entry of the catalog appears with its parameters, their defaults and
-descriptions. Only the backend validates a spec; its errors name the field.
+This module names no method, model or data set: every entry of the catalog appears with its parameters, their defaults
+and descriptions. Only the backend validates a spec; its errors name the field.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class FormField:
     """One parameter in a form.
 
     Attributes:
-        path: dotted path relative to the object of the schema, such as ``optimizer.lr``.
-        label: label of the field.
-        kind: selects the widget.
-        default: initial value.
-        group: title of the nested object that contains the field; empty at the top level.
-        nullable: whether the field may be left empty.
-        choices: the options of a choice.
-        help: description of the parameter.
-        step: increment of the arrows of a number field.
+        path: Dotted path relative to the object of the schema, such as ``optimizer.lr``.
+        label: Label of the field.
+        kind: Kind of value, which selects the widget.
+        default: Initial value.
+        group: Title of the nested object that contains the field; empty at the top level.
+        nullable: Whether the field may be left empty.
+        choices: Options of a choice.
+        help: Description of the parameter.
+        step: Increment of the arrows of a number field.
     """
 
     path: str
@@ -62,19 +62,20 @@ def schema_to_fields(schema: Mapping[str, Any], root: Mapping[str, Any] | None =
     """Return the fields of the JSON schema of an object, including nested objects, in the schema's order.
 
     Args:
-        root: the schema in which ``$ref`` is resolved; by default ``schema`` itself.
+        schema: The JSON schema of the object.
+        root: The schema in which ``$ref`` is resolved; by default ``schema`` itself.
     """
     return _fields(schema, root or schema, "", "")
 
 
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, group: str) -> list[FormField]:
-    found: list[FormField] = []
+    fields: list[FormField] = []
     required = set(schema.get("required", ()))
-    for name, given in schema.get("properties", {}).items():
-        item, nullable = _resolve(given, root)
+    for name, property_schema in schema.get("properties", {}).items():
+        item, nullable = _resolve(property_schema, root)
         path = f"{prefix}{name}"
         if item.get("type") == "object" and item.get("properties"):
-            found.extend(_fields(item, root, f"{path}.", humanise(name)))
+            fields.extend(_fields(item, root, f"{path}.", humanise(name)))
             continue
         kind = _kind(item)
         if kind is None:
@@ -83,7 +84,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
         default = item.get("default")
         if default is None and name in required:
             default = examples[0] if examples[0] is not None else (item.get("enum") or [None])[0]
-        found.append(
+        fields.append(
             FormField(
                 path=path,
                 label=humanise(name),
@@ -96,7 +97,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
                 step=_step(kind, default if default is not None else examples[0]),
             )
         )
-    return found
+    return fields
 
 
 def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -114,7 +115,7 @@ def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _kind(item: Mapping[str, Any]) -> FieldKind | None:
-    """Return the kind of widget; None if a form has none (free mappings, lists of other things than integers)."""
+    """Return the kind of widget; None if there is no widget, as for free mappings and lists of other than integers."""
     if item.get("enum"):
         return "choice"
     match item.get("type"):
@@ -148,21 +149,21 @@ def humanise(name: str) -> str:
 
 def schema_defaults(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the object with the default of every field that has one."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for item in schema_to_fields(schema, root):
         if item.default is not None:
-            set_path(found, item.path, item.default)
-    return found
+            set_path(defaults, item.path, item.default)
+    return defaults
 
 
 def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with missing ones filled in from the defaults, including nested objects."""
-    found = deepcopy(dict(defaults))
+    """Return the values, with missing values taken from the defaults, also in nested objects."""
+    merged = deepcopy(dict(defaults))
     for name, value in values.items():
-        inner = found.get(name)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        found[name] = with_defaults(value, inner or {}) if both else deepcopy(value)
-    return found
+        default = merged.get(name)
+        nested = isinstance(value, Mapping) and isinstance(default, Mapping)
+        merged[name] = with_defaults(value, default or {}) if nested else deepcopy(value)
+    return merged
 
 
 def set_path(target: dict[str, Any], path: str, value: Any) -> None:
@@ -193,9 +194,9 @@ def parse_integers(text: str) -> list[int]:
     """Parse integers and ranges: ``0-2, 7`` is [0, 1, 2, 7].
 
     Raises:
-        ValueError: the text cannot be parsed; the message is a sentence for people.
+        ValueError: The text cannot be parsed; the message is a sentence for people.
     """
-    found: list[int] = []
+    integers: list[int] = []
     for part in re.split(r"[,;\s]+", _DASH.sub("-", text.strip())):
         if not part:
             continue
@@ -206,10 +207,10 @@ def parse_integers(text: str) -> list[int]:
         last = int(match[2]) if match[2] else first
         if last < first:
             raise ValueError(f"the range {part!r} is backwards")
-        if len(found) + last - first >= MAX_SEEDS:
+        if len(integers) + last - first >= MAX_SEEDS:
             raise ValueError(f"more than {MAX_SEEDS} numbers")
-        found.extend(range(first, last + 1))
-    return found
+        integers.extend(range(first, last + 1))
+    return integers
 
 
 def join_integers(values: Iterable[int]) -> str:
@@ -224,7 +225,7 @@ def join_integers(values: Iterable[int]) -> str:
 
 
 def _named_choice(value: Any) -> dict[str, Any]:
-    """Return the long form of a catalog entry in a spec; a bare string is a name without parameters."""
+    """Return a reference to a catalog entry in its long form; the short form is a name without parameters."""
     if isinstance(value, str):
         return {"name": value, "params": {}}
     return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
@@ -276,8 +277,8 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     if draft.get("teacher"):
         teacher = draft["teacher"]
         shown = ("model", "weights", "training", "seed")
-        more = {name: value for name, value in teacher.items() if name not in shown and value}
-        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(more)}
+        other_fields = {name: value for name, value in teacher.items() if name not in shown and value}
+        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(other_fields)}
         if teacher.get("weights") is not None:
             spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
         if teacher.get("training") or spec.get("preset"):  # null overrides the preset's training
@@ -311,7 +312,7 @@ def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapp
     """Return the draft of a new form: the catalog's first data set and model, and its first method with a teacher.
 
     Args:
-        catalog: entries by kind: methods, models and datasets.
+        catalog: Entries by kind: methods, models and datasets.
         schema: JSON schema of an experiment spec, whose ``Training`` defines the training settings.
     """
     training = schema.get("$defs", {}).get("Training", {})
@@ -353,21 +354,21 @@ def _inline_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _inline_lists(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        plain = all(not isinstance(item, dict | list | tuple) for item in value)
-        return _InlineList(value) if plain else [_inline_lists(item) for item in value]
+        only_scalars = all(not isinstance(item, dict | list | tuple) for item in value)
+        return _InlineList(value) if only_scalars else [_inline_lists(item) for item in value]
     return value
 
 
 def nearest_field(path: str, slots: Iterable[str]) -> str | None:
-    """Return the path at which the form shows an error: the error's own or the nearest enclosing one; None if none.
+    """Return the path at which the form shows an error: its own path or the nearest enclosing one; None if none exists.
 
     Args:
-        path: path of the error from the backend, such as ``methods.1.params.alpha``.
-        slots: paths at which the form can show errors.
+        path: Path of the error from the backend, such as ``methods.1.params.alpha``.
+        slots: Paths at which the form can show errors.
     """
-    available = set(slots)
+    slot_paths = set(slots)
     while path:
-        if path in available:
+        if path in slot_paths:
             return path
         path = path.rpartition(".")[0]
     return None
@@ -380,7 +381,7 @@ def describe_path(path: str, draft: Mapping[str, Any]) -> str:
         index = int(parts[1])
         methods = draft.get("methods") or []
         name = f" ({methods[index]['name']})" if index < len(methods) else ""
-        rest = [part for part in parts[2:] if part != "params"]
-        return f"Method {index + 1}{name}" + (f": {humanise(rest[-1])}" if rest else "")
+        field_parts = [part for part in parts[2:] if part != "params"]
+        return f"Method {index + 1}{name}" + (f": {humanise(field_parts[-1])}" if field_parts else "")
     words = [humanise(part) for part in parts if part and part != "params" and not part.isdigit()]
     return ": ".join(words)

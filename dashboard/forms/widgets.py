@@ -22,8 +22,8 @@ class ErrorSlots:
     """Placeholders for error messages in a form.
 
     Attributes:
-        slots: placeholders by the path of the field.
-        local_errors: path and message of errors that were found without the backend.
+        slots: Placeholders by the path of the field.
+        local_errors: Path and message of errors that were found without the backend.
     """
 
     slots: dict[str, DeltaGenerator] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class ErrorSlots:
         self.local_errors.append((path, message))
 
     def show(self, problems: list[tuple[str, str]], colour: str, icon: str) -> None:
-        """Show each message at its field. Messages without a field appear in the summary only."""
+        """Show each message at its field. Messages without a field appear only in the summary."""
         by_field: dict[str, list[str]] = {}
         for path, message in problems:
             slot = schema_fields.nearest_field(path, self.slots)
@@ -61,19 +61,19 @@ def draw_object(
     """Draw the fields of an object side by side, with a heading per group, and return their values.
 
     Args:
-        fields: the fields of the object.
-        values: the values of the draft.
-        path: path of the object in the spec.
-        key: prefix of the widgets' keys.
-        slots: receives the placeholders for errors.
-        folded: rarely used groups, which are drawn as closed expanders.
+        fields: Fields of the object.
+        values: Values of the draft.
+        path: Path of the object in the spec.
+        key: Prefix of the widgets' keys.
+        slots: Receives the placeholders for errors.
+        folded: Rarely used groups, which are drawn as closed expanders.
     """
     result: dict[str, Any] = {}
     groups: dict[str, list[schema_fields.FormField]] = {}
     for item in fields:
         groups.setdefault(item.group, []).append(item)
     for group, members in groups.items():
-        # Switches have no label above them and get a row of their own, so that the fields of a row are aligned.
+        # Switches have no label above them and are drawn in a separate row, so that the fields of a row are aligned.
         switches = [item for item in members if item.kind == "boolean"]
         with st.expander(escape(group)) if group in folded else st.container():
             if group and group not in folded:
@@ -163,8 +163,8 @@ def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
     before the curves.
 
     Args:
-        rows: cells by column title, in the order of the columns.
-        wrap: whether long cells are broken into several lines.
+        rows: Cells by column title, in the order of the columns.
+        wrap: Whether long cells are broken into several lines.
     """
     if not rows:
         return

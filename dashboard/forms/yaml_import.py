@@ -16,7 +16,7 @@ def parse(text: str) -> dict[str, Any]:
     """Return the fields of a spec in YAML.
 
     Raises:
-        ValueError: the text is not a YAML mapping; the message is a sentence for people.
+        ValueError: The text is not a YAML mapping; the message is a sentence for people.
     """
     try:
         fields = load_text(text)
@@ -30,7 +30,7 @@ def parse(text: str) -> dict[str, Any]:
 def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
     """Return whether the form can show a spec that the backend has refused, with each error at its field.
 
-    It cannot if a name is unknown, a value has another type than its field, or a preset would have to fill in fields.
+    The form cannot show it if a name is unknown, a value does not have its field's type, or a preset gives some fields.
     """
     if data.get("preset") or not isinstance(data.get("name", ""), str):
         return False
@@ -39,19 +39,19 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
     methods = data.get("methods")
     training = schema["$defs"]["Training"]
     return (
-        _chosen(data.get("dataset"), catalog["datasets"])
+        _is_catalog_entry(data.get("dataset"), catalog["datasets"])
         and isinstance(student, Mapping)
-        and _chosen(student.get("model"), catalog["models"])
+        and _is_catalog_entry(student.get("model"), catalog["models"])
         and isinstance(methods, list)
         and len(methods) > 0
-        and all(_chosen(item, catalog["methods"]) for item in methods)
-        and _integers(data.get("seeds", []))
-        and _object(data.get("training", {}), training, schema)
-        and _object(data.get("resources", {}), schema["$defs"]["Resources"], schema)
-        and (teacher is None or _teacher(teacher, catalog, schema))
+        and all(_is_catalog_entry(item, catalog["methods"]) for item in methods)
+        and _is_seed_list(data.get("seeds", []))
+        and _fits_schema(data.get("training", {}), training, schema)
+        and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
+        and (teacher is None or _fits_teacher(teacher, catalog, schema))
         and all(isinstance(tag, str) for tag in _list(data.get("tags")))
         and isinstance(data.get("notes", ""), str)
-        and _whole(data.get("priority", 0))
+        and _is_integer(data.get("priority", 0))
     )
 
 
@@ -59,62 +59,62 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [None]
 
 
-def _whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _integers(value: Any) -> bool:
-    return isinstance(value, list) and all(_whole(item) and item >= 0 for item in value)
+def _is_seed_list(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_integer(item) and item >= 0 for item in value)
 
 
-_OF_KIND: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {
-    "integer": _whole,
+_TYPE_CHECKS: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {
+    "integer": _is_integer,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
     "text": lambda value: isinstance(value, str),
-    "integers": _integers,
+    "integers": _is_seed_list,
 }
 
 
-def _teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
-    if not isinstance(teacher, Mapping) or not _chosen(teacher.get("model"), catalog["models"]):
+def _fits_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
+    if not isinstance(teacher, Mapping) or not _is_catalog_entry(teacher.get("model"), catalog["models"]):
         return False
     weights, training = teacher.get("weights"), teacher.get("training")
     return (
-        (weights is None or isinstance(weights, str) or _object(weights, schema["$defs"]["Weights"], schema))
-        and (training is None or _object(training, schema["$defs"]["Training"], schema))
-        and _whole(teacher.get("seed", 0))
+        (weights is None or isinstance(weights, str) or _fits_schema(weights, schema["$defs"]["Weights"], schema))
+        and (training is None or _fits_schema(training, schema["$defs"]["Training"], schema))
+        and _is_integer(teacher.get("seed", 0))
     )
 
 
-def _chosen(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
+def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
     name = choice.get("name") if isinstance(choice, Mapping) else choice
     entry = next((item for item in entries if item["name"] == name), None)
     if entry is None:
         return False
     if not isinstance(choice, Mapping):
         return True
-    return isinstance(choice.get("label", ""), str) and _object(choice.get("params", {}), entry["params"])
+    return isinstance(choice.get("label", ""), str) and _fits_schema(choice.get("params", {}), entry["params"])
 
 
-def _object(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
-    """Return whether every value belongs to a field and has the type of that field."""
+def _fits_schema(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
+    """Return whether every value belongs to a field of the schema and has the type of that field."""
     if not isinstance(values, Mapping):
         return False
     fields = {item.path: item for item in schema_fields.schema_to_fields(schema, root)}
     return all(
-        path in fields and ((value is None and fields[path].nullable) or _held(fields[path], value))
+        path in fields and ((value is None and fields[path].nullable) or _has_field_type(fields[path], value))
         for path, value in _leaves(values, "")
     )
 
 
 def _leaves(values: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    leaves: list[tuple[str, Any]] = []
     for name, value in values.items():
         path = f"{prefix}{name}"
-        found += _leaves(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
-    return found
+        leaves += _leaves(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
+    return leaves
 
 
-def _held(item: schema_fields.FormField, value: Any) -> bool:
-    return value in item.choices if item.kind == "choice" else _OF_KIND[item.kind](value)
+def _has_field_type(item: schema_fields.FormField, value: Any) -> bool:
+    return value in item.choices if item.kind == "choice" else _TYPE_CHECKS[item.kind](value)

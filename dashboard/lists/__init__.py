@@ -1,1 +1,1 @@
-"""Lists: rows of tables as text, filters, pages, selections, actions on many rows."""
+"""Lists of runs and experiments: rows of tables, filters, pages, selections, and actions on many rows."""

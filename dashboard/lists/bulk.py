@@ -19,15 +19,15 @@ _MESSAGE = "bulk.message"
 _MAX_ERRORS = 5
 
 
-def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: str) -> list[T]:
+def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, participle: str) -> list[T]:
     """Run an action on every item and store a message for the next time the page is drawn.
 
     Args:
-        keys: ids of the items.
-        action: request for one item. It runs in a thread without the session, so it must not call ``session``: the
-            client, which carries the person's token, has to be bound before.
-        noun: name of an item in the message, such as ``run``.
-        done: past participle of the action, such as ``cancelled``.
+        keys: Ids of the items.
+        action: Sends the request for one item. It runs in a thread without the session, so it must not call
+            ``session``: the client, which has the person's token, must be bound to it beforehand.
+        noun: Name of an item in the message, such as ``run``.
+        participle: Past participle of the action, such as ``cancelled``.
 
     Returns:
         The replies of the requests that succeeded.
@@ -40,13 +40,13 @@ def run_each(keys: Sequence[str], action: Callable[[str], T], noun: str, done: s
                 replies.append(future.result())
             except (ApiError, BackendUnreachable) as error:
                 errors[error_sentence(error)] += 1
-    set_message(f"{wording.counted(len(replies), noun)} {done}." if replies else "", errors)
+    set_message(f"{wording.counted(len(replies), noun)} {participle}." if replies else "", errors)
     return replies
 
 
-def on_click(keys: Sequence[str], action: Callable[[str], object], noun: str, done: str) -> None:
+def on_click(keys: Sequence[str], action: Callable[[str], object], noun: str, participle: str) -> None:
     """Callback of a button: ``run_each`` without a result."""
-    run_each(keys, action, noun, done)
+    run_each(keys, action, noun, participle)
 
 
 def error_sentence(error: ApiError | BackendUnreachable) -> str:
@@ -54,14 +54,14 @@ def error_sentence(error: ApiError | BackendUnreachable) -> str:
     return wording.sentence((error.problem.detail if isinstance(error, ApiError) else "") or str(error))
 
 
-def set_message(done: str, errors: Counter[str] | None = None) -> None:
+def set_message(text: str, errors: Counter[str] | None = None) -> None:
     """Store a message for the next time the page is drawn.
 
     Args:
-        done: sentence about what succeeded; empty if nothing did.
-        errors: number of occurrences of each error.
+        text: Sentence about the items that succeeded; empty if there are none.
+        errors: Number of occurrences of each error.
     """
-    st.session_state[_MESSAGE] = (done, errors or Counter())
+    st.session_state[_MESSAGE] = (text, errors or Counter())
 
 
 def show_message() -> None:

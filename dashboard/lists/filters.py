@@ -97,8 +97,8 @@ def _more_filters(kind: ListKind, tags: Sequence[str], bound: Mapping[str, Any])
         ("model", "Model", [item["name"] for item in catalog.models]),
         ("tag", "Tags (all must match)", tags),
     ):
-        chosen = st.multiselect(escape(label), options, key=name, placeholder="any", accept_new_options=True, **bound)
-        query[name] = addresses.searchable(chosen) or None
+        selected = st.multiselect(escape(label), options, key=name, placeholder="any", accept_new_options=True, **bound)
+        query[name] = addresses.searchable(selected) or None
     if kind == "runs":
         teacher = st.text_input("Teacher (run id)", key="teacher", help="Only students of this teacher.", **bound)
         teacher = teacher.strip()

@@ -1,4 +1,4 @@
-"""Pages of a list that the backend returns by cursor, and a check for changes of the page shown."""
+"""Pages of a list that the backend returns by cursor, and a periodic check for changes of the shown page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def page_controls(name: str, page: RunPage | ExperimentPage, size: int, noun: st
 
 def _turn(cursor: str, trail: list[str] | None = None, current: str = "") -> None:
     if trail is not None:
-        # From a page opened by a link, the only way back is to the first page.
+        # The pages before a page that was opened by a link are unknown; only the first page can be opened from there.
         trail[:] = [*(trail[: trail.index(current) + 1] if current in trail else ()), cursor]
     if cursor:
         st.query_params["cursor"] = cursor
@@ -70,12 +70,13 @@ def rerun_on_change(
     """Request the data repeatedly in the background, and draw the page again only if they have changed.
 
     Args:
-        key: identifies the request in this session.
-        request: requests the data.
-        signature: changes whenever the page would look different.
-        drawn: the data that the page shows.
-        outage_since: as of the data shown; a change of it redraws the page too.
-        every: interval in seconds.
+        key: Identifies the request in this session.
+        request: Requests the data.
+        signature: Returns a hash of the data that changes whenever the page would look different.
+        drawn: The data that the page shows.
+        outage_since: Start of an outage at the time when the page was drawn; None if there was none. The page is also
+            redrawn when an outage begins or ends.
+        every: Interval in seconds.
     """
     before = signature(drawn)
 

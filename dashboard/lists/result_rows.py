@@ -1,4 +1,4 @@
-"""Rows of the Results page, as pure functions: the result table, published numbers beside own results, and claims."""
+"""Rows of the Results page, as pure functions: the result table, published values beside own results, and claims."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def published_rows(rows: Sequence[PublishedRow], table: ResultTable) -> list[dic
     """Return published values, one column per method, followed by the means of this lab for the same networks.
 
     Args:
-        rows: rows of one source.
-        table: the result table of this lab.
+        rows: Rows of one source.
+        table: The result table of this lab.
     """
     methods = [name for name in ("teacher", "ce", "kd", "dkd", "dkd_align") if any(_value(row, name) for row in rows)]
     cells = []
@@ -97,26 +97,27 @@ def _value(row: PublishedRow, method: str) -> PublishedValue | None:
 def _results_here(row: PublishedRow, table: ResultTable) -> str:
     """Return the means of this lab for these networks on this data set, with any training settings."""
     setting = (row.dataset, row.teacher, row.student)
-    shown = [
-        f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n}){f', {escape(ours.images)}' if ours.images else ''}"
-        for ours in table.rows
-        if (ours.dataset, ours.teacher, ours.student) == setting
-        for cell in ours.cells
+    results = [
+        f"{escape(cell.label)} {mean_text(cell.mean)} ({cell.n})"
+        + (f", {escape(table_row.images)}" if table_row.images else "")
+        for table_row in table.rows
+        if (table_row.dataset, table_row.teacher, table_row.student) == setting
+        for cell in table_row.cells
         if cell.mean is not None
     ]
-    return ", ".join(shown) or NOTHING
+    return ", ".join(results) or NOTHING
 
 
-def repeats_caption(rows: Sequence[PublishedRow]) -> str:
-    """Return how many repeats the published values are means of and which epoch they are from, as far as stated."""
+def published_runs_caption(rows: Sequence[PublishedRow]) -> str:
+    """Return the number of averaged runs and the epoch of each method's published values, if they are stated."""
     stated = {
         (item.method, item.repeats, item.epoch) for row in rows for item in row.values if item.repeats or item.epoch
     }
     parts = []
     for method, repeats, epoch in sorted(stated, key=str):
         mean = f"mean of {repeats} runs" if repeats and repeats > 1 else "one run" if repeats else "repeats not stated"
-        when = ", best test epoch" if epoch == "oracle" else ", last epoch" if epoch else ", epoch not stated"
-        parts.append(f"{escape(method)}: {mean}{when}")
+        epoch_text = ", best test epoch" if epoch == "oracle" else ", last epoch" if epoch else ", epoch not stated"
+        parts.append(f"{escape(method)}: {mean}{epoch_text}")
     return "; ".join(parts) + "." if parts else "Repeats and epoch are not stated."
 
 

@@ -17,7 +17,7 @@ class RowSelection:
     """The selected rows of one table in this browser session.
 
     Args:
-        name: name of the table, unique in the session.
+        name: Name of the table, unique in the session.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,18 +46,18 @@ class RowSelection:
             self._state["selected"] = merge_selection(self._state["selected"], self._state["shown"], rows)
 
     def frozen_ids(self, query: object) -> list[str]:
-        """Return the ids that must stay on the page, in order; empty if the rows may change."""
+        """Return the ids of the rows that must stay on the page, in order; empty if the rows may change."""
         state = self._state
         if state["query"] != query or not set(state["selected"]) & set(state["shown"]):
             return []
         return list(state["shown"])
 
-    def release(self) -> None:
-        """Let the rows change once and keep the selection."""
+    def allow_new_rows(self) -> None:
+        """Allow ``set_rows`` to change the shown rows once, although rows are selected. The selection is kept."""
         self._state["query"] = None
 
     def set_rows(self, ids: Sequence[str], query: object) -> None:
-        """Set the rows that are drawn next."""
+        """Set the ids of the rows that ``table`` draws, and the query that they answer."""
         state = self._state
         selected = set(state["selected"])
         if list(ids) != state["shown"] and selected & {*ids, *state["shown"]}:
@@ -80,7 +80,7 @@ class RowSelection:
         )
 
     def replace(self, ids: Sequence[str]) -> None:
-        """Select these ids and nothing else, whether they are shown or not."""
+        """Replace the selection by these ids, which need not be shown."""
         state = self._state
         state["selected"] = list(ids)
         state["generation"] += 1
@@ -95,9 +95,9 @@ def merge_selection(selected: Sequence[str], shown: Sequence[str], rows: Sequenc
     """Return the selected ids after a change on the page; ids that are not shown stay as they were.
 
     Args:
-        selected: ids selected before.
-        shown: ids on the page, in order.
-        rows: selected positions on the page.
+        selected: Ids that were selected before.
+        shown: Ids on the page, in order.
+        rows: Selected positions on the page.
     """
     on_page = [shown[row] for row in rows if row < len(shown)]
     unchanged = [item for item in selected if item in set(on_page) or item not in set(shown)]

@@ -1,4 +1,4 @@
-"""Table rows and texts made of the backend's replies, as pure functions."""
+"""Table rows and texts from the backend's replies, as pure functions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from core.protocol.public import (
 from dashboard.theme import state_text
 
 _NO_BREAK_SPACE = "\u00a0"
-"""Space at which a narrow column does not break a number."""
+"""Space at which a narrow column does not wrap."""
 
 
 def progress(run: RunSummary) -> float:
@@ -155,7 +155,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
                 f"Epochs to {target}": no_break(convergence_text(group.convergence)),
                 f"Difference to {comparison.baseline}{points}": difference_cell(group, pair, comparison),
                 f"95 % CI{points}": no_break(interval_text(pair.interval, pair.mean_difference)) if pair else NOTHING,
-                "p (uncorrected)": sign_flip_text(pair),
+                "p (uncorrected)": uncorrected_p_text(pair),
                 "p (Holm)": p_text(pair.sign_flip_p_holm if pair else None),
             }
         )
@@ -163,7 +163,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def no_break(text: str) -> str:
-    """Replace spaces, so that a narrow column does not break a number."""
+    """Replace spaces by no-break spaces, so that a narrow column does not wrap within a number."""
     return text.replace(" ", _NO_BREAK_SPACE)
 
 
@@ -179,8 +179,8 @@ def difference_cell(group: MethodResult, pair: PairedDifference | None, comparis
     return point_text(pair.mean_difference, pair.interval)
 
 
-def sign_flip_text(pair: PairedDifference | None) -> str:
-    """Return the exact p and the smallest p that this number of pairs can give."""
+def uncorrected_p_text(pair: PairedDifference | None) -> str:
+    """Return the p value of the exact sign-flip test, with the smallest p value that this number of pairs can give."""
     if pair is None or pair.sign_flip_p is None:
         return NOTHING
     smallest = f" (min. possible {p_text(pair.smallest_p)})" if pair.smallest_p is not None else ""
@@ -227,7 +227,7 @@ def planned_count(preview: Preview) -> int:
 
 
 def gpu_rows(gpus: Iterable[GpuUse]) -> list[dict[str, str]]:
-    """Return one row per GPU: utilization, memory and processes that are not of this worker."""
+    """Return one row per GPU: utilization, memory and the number of other programs' processes."""
     return [
         {
             "GPU": f"{gpu.index} · {gpu.name}" if gpu.name else str(gpu.index),
@@ -268,7 +268,8 @@ def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) ->
     """Return the table of teachers, one row each.
 
     Args:
-        sources: origin of each teacher's weights, by run id.
+        teachers: The teachers.
+        sources: Origin of each teacher's weights, by run id.
     """
     return [
         {

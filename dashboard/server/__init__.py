@@ -1,1 +1,1 @@
-"""The web server around the pages: assets, who may enter, how people log in."""
+"""The web server around the pages: delivery of assets, access checks, and login."""

@@ -1,11 +1,11 @@
-"""Fast delivery of static files and of the HTML page: a first visit loads sixty files before any script runs.
+"""Fast delivery of static files and of the HTML page, because a first visit loads sixty files before any script runs.
 
 Streamlit reads a file from disk for each request and sends it uncompressed, and its HTML names only the files that
 every app needs. This middleware
 
 - compresses each file once and keeps the response in memory,
 - adds the files that a chart needs to the HTML, so that the browser loads them while it waits for the page's script,
-- adds the server's address to the HTML, which Streamlit's frontend would otherwise find by trying a wrong one first,
+- adds the server's address to the HTML, because Streamlit's frontend would otherwise try a wrong address first,
 - adds the dashboard's style and its fix of the browser history.
 """
 
@@ -36,17 +36,17 @@ _FOREVER = "public, immutable, max-age=31536000"
 _TEXT = ("text/", "application/javascript", "application/json", "image/svg")
 # Pages that start with charts. On other pages the browser prefetches the library when it is idle.
 _CHARTS = ("run", "compare")
-# Prefix of the file of Streamlit's frontend that draws components.
+# Prefix of the file in Streamlit's frontend that draws components.
 _COMPONENTS = "BidiComponent"
 _BASE_URL = 'window.__streamlit = { BACKEND_BASE_URL: new URL(".", location.href).href };'
 _ASSETS = Path(__file__).parents[1] / "assets"
-# dashboard/assets/chart.js reads ``script.plotly``. Listeners instead of attributes of the element: the content
-# security policy allows only scripts whose hash it contains.
+# dashboard/assets/chart.js reads ``script.plotly``. These are listeners, not attributes of the element, because the
+# content security policy allows only scripts whose hash it contains.
 _LOAD_LISTENERS = """{
-  const begun = (what, then) =>
-    document.addEventListener(what, ({ target }) => { if (target.id === "dkd-drawing") then(target); }, true);
-  begun("load", (script) => { script.plotly = window.Plotly; });
-  begun("error", (script) => script.remove());
+  const onLibrary = (event, handle) =>
+    document.addEventListener(event, ({ target }) => { if (target.id === "dkd-drawing") handle(target); }, true);
+  onLibrary("load", (script) => { script.plotly = window.Plotly; });
+  onLibrary("error", (script) => script.remove());
 }"""
 
 
@@ -94,7 +94,7 @@ class AssetMiddleware:
     async def _file(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         bundle = plotly_assets.files().get(path)
-        # Stored under the canonical name only: Streamlit answers an unlimited number of spellings of it.
+        # Responses are stored only under the canonical name: Streamlit answers an unlimited number of spellings of it.
         cacheable = "gzip" in headers.get("accept-encoding", "") and "range" not in headers
         cacheable = cacheable and (bundle is not None or path in self._static)
         if cacheable and (stored := self._responses.get(path)):
@@ -121,7 +121,7 @@ class AssetMiddleware:
             headers = MutableHeaders(raw=[*capture.held["headers"]])
             headers["content-length"] = str(len(body))
             headers["content-security-policy"] = policy(body)
-            for name in ("etag", "last-modified"):  # they describe the file without the additions
+            for name in ("etag", "last-modified"):  # these headers describe the file without the additions
                 del headers[name]
             await _send(send, _StoredResponse({**capture.held, "headers": headers.raw}, body))
 
@@ -171,7 +171,7 @@ class _ResponseCapture:
         return self._start
 
     def immutable(self) -> bool:
-        """Return whether the response is complete, the same for everybody and declared immutable."""
+        """Return whether the response is complete, equal for all clients and declared immutable."""
         if self._start is None or self._start["status"] != 200:
             return False
         headers = Headers(raw=self._start["headers"])
@@ -202,7 +202,7 @@ def _static_files() -> frozenset[str]:
 
 
 def _modules() -> list[str]:
-    """Return the frontend's modules that a page with charts needs, with their imports, unless the HTML names them."""
+    """Return the frontend's modules, with their imports, that a page with charts needs and the HTML does not name."""
     folder = Path(get_static_dir()) / "static" / "js"
     modules: dict[str, None] = {}
     pending = [path.name for path in folder.glob(f"{_COMPONENTS}.*.js")]

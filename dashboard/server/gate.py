@@ -1,4 +1,4 @@
-"""Access checks that every request to the dashboard passes first: pages, files and the WebSocket.
+"""Access checks of every request to the dashboard: for pages, files and the WebSocket.
 
 A request must be addressed to a host name of this server and must not come from a page of another origin. With the
 login mode ``address`` it must also carry the cookie that a one-time address sets (``common.one_time_address``). Every
@@ -51,7 +51,7 @@ _REFUSAL_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><t
 code {{ background: #8883; padding: 0.1em 0.3em; border-radius: 0.2em }}</style></head>
 <body><h1>{title}</h1><p>{text}</p></body></html>"""
 _INSTRUCTIONS = (
-    "This dashboard is opened with a one-time address. The account that runs DKD Lab gets a new one with "
+    "This dashboard is opened with a one-time address. The account that runs DKD Lab gets a new address with "
     "<code>dkd open</code> on the machine (<code>dkd up</code> prints the first). Open it in this browser; afterwards "
     "every link works here. If you have opened the dashboard before and followed a link from another site, "
     '<a href="">try again</a>.'
@@ -62,7 +62,7 @@ def policy(page: bytes = b"") -> str:
     """Return the content security policy, which allows the inline scripts of a page and no others.
 
     Args:
-        page: the HTML as it is sent.
+        page: The HTML of the response.
     """
     return _POLICY.format(scripts="".join(f" 'sha256-{_digest(script)}'" for script in _INLINE.findall(page)))
 
@@ -79,13 +79,13 @@ class Gate:
         base = str(st.get_option("server.baseUrlPath") or "").strip("/")
         self._app = app
         self._root = f"/{base}/" if base else "/"
-        self._hosts = tuple(_listed("server.allowedHosts"))
-        self._origins = tuple(_listed("server.corsAllowedOrigins"))
+        self._hosts = tuple(_option_list("server.allowedHosts"))
+        self._origins = tuple(_option_list("server.corsAllowedOrigins"))
         try:
             by_address = login.mode() == "address"
-        except ClientSettingsError:  # the pages show this error and nothing else
+        except ClientSettingsError:  # every page shows only this error
             by_address = False
-        self._door = DashboardAccess(Home.find()) if by_address else None
+        self._access = DashboardAccess(Home.find()) if by_address else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that is refused; pass every other request to the dashboard."""
@@ -106,33 +106,35 @@ class Gate:
         host = headers.get("host", "")
         requested = address(host, scope["scheme"])
         if requested is None or (self._hosts and not host_allowed(requested.host, self._hosts)):
-            return _refusal(403, "Not this server", "The dashboard does not answer to this host name.")
+            return _refusal_response(403, "Not this server", "The dashboard does not answer to this host name.")
         if not origin_allowed(headers.get("origin", ""), host, scope["scheme"], self._origins):
-            return _refusal(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
+            return _refusal_response(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
         # Scripts and images embedded in a page of another origin are requested without Origin. Links are allowed.
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if foreign and not link:
-            return _refusal(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
+            return _refusal_response(403, "Cross-origin request", "Pages of other origins may not use the dashboard.")
         return None
 
     def _check_cookie(self, scope: Scope) -> Response | None:
         """With the login mode ``address``, redeem a one-time address and refuse requests without its cookie."""
-        if self._door is None:
+        if self._access is None:
             return None
         path = scope["path"].removeprefix(self._root)
-        admitted = any(self._door.accepts_cookie(value) for value in _cookie_values(scope, self._cookie_name(scope)))
+        has_cookie = any(
+            self._access.accepts_cookie(value) for value in _cookie_values(scope, self._cookie_name(scope))
+        )
         if scope["type"] == "http" and scope["method"] == "GET" and path.startswith(PREFIX):
             ticket, _, page = path.removeprefix(PREFIX).partition("/")
-            if not self._door.redeem(ticket) and not admitted:
-                return _refusal(401, "This address has already been used", _INSTRUCTIONS)
-            return self._redirect_with_cookie(scope, page, self._door.cookie())
-        if admitted or (scope["type"] == "http" and path == _HEALTH):
+            if not self._access.redeem(ticket) and not has_cookie:
+                return _refusal_response(401, "This address has already been used", _INSTRUCTIONS)
+            return self._redirect_with_cookie(scope, page, self._access.cookie())
+        if has_cookie or (scope["type"] == "http" and path == _HEALTH):
             return None
-        return _refusal(401, "Not opened yet", _INSTRUCTIONS)
+        return _refusal_response(401, "Not opened yet", _INSTRUCTIONS)
 
     def _redirect_with_cookie(self, scope: Scope, page: str, cookie: str) -> Response:
-        # One leading slash: an address with two would lead to another server.
+        # Exactly one leading slash, because an address with two would lead to another server.
         query = scope.get("query_string", b"").decode("latin-1")
         target = self._root + quote(page.lstrip("/\\")) + (f"?{query}" if query else "")
         response = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers={"cache-control": "no-store"})
@@ -152,12 +154,12 @@ class Gate:
         return f"dkd-dashboard-{requested.port if requested else 0}"
 
 
-def _listed(option: str) -> Iterable[str]:
+def _option_list(option: str) -> Iterable[str]:
     return [str(item) for item in st.get_option(option) or () if item]
 
 
 def _cookie_values(scope: Scope, name: str) -> Iterable[str]:
-    """Yield every cookie of that name: a page on another port may have set a second one."""
+    """Yield the value of every cookie with that name: a page on another port may have set a second one."""
     for header in Headers(scope=scope).getlist("cookie"):
         for part in header.split(";"):
             key, _, value = part.strip().partition("=")
@@ -165,12 +167,12 @@ def _cookie_values(scope: Scope, name: str) -> Iterable[str]:
                 yield value
 
 
-def _refusal(status: int, title: str, text: str) -> Response:
+def _refusal_response(status: int, title: str, text: str) -> Response:
     return HTMLResponse(_REFUSAL_PAGE.format(title=title, text=text), status, headers={"cache-control": "no-store"})
 
 
 def _with_security_headers(send: Send) -> Send:
-    """Wrap ``send`` so that responses carry the security headers."""
+    """Return a ``send`` that adds the security headers to responses."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":

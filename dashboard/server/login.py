@@ -1,12 +1,12 @@
 """Sign-in to the dashboard, selected by ``DKD_DASHBOARD_LOGIN``.
 
-- ``none``: everybody who can reach the dashboard sees the pages.
+- ``none``: every person who can reach the dashboard sees the pages.
 - ``address``: only browsers that have opened a one-time address see the pages (``dashboard.server.gate``).
-- ``token``: each person signs in with a token of their own, which the requests to the backend then carry.
+- ``token``: each person signs in with a personal token, which the requests to the backend then carry.
 - ``oidc``: each person signs in with the identity provider in Streamlit's ``[auth]`` secrets and must be listed in
   ``DKD_DASHBOARD_ALLOW``.
 
-In all modes but ``token`` the requests to the backend carry the dashboard's own token.
+In all modes except ``token``, the requests to the backend carry the dashboard's token.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def mode() -> Mode:
     """Return the login mode.
 
     Raises:
-        ClientSettingsError: the setting is not one of the four modes.
+        ClientSettingsError: The setting is not one of the four modes.
     """
     setting = os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "none"
     if setting not in get_args(Mode):
-        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {setting!r}; it can be none, token or oidc, or address")
+        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {setting!r}; it can be none, address, token or oidc")
     return cast(Mode, setting)
 
 
@@ -44,7 +44,7 @@ def requires_sign_in() -> bool:
     """Return whether each person signs in.
 
     Raises:
-        ClientSettingsError: the setting is not a login mode.
+        ClientSettingsError: The setting is not a login mode.
     """
     return mode() in ("token", "oidc")
 
@@ -59,18 +59,18 @@ def is_signed_in() -> bool:
     """Return whether this person may see the pages.
 
     Raises:
-        ClientSettingsError: the setting cannot work.
+        ClientSettingsError: The setting is not a login mode, or the identity provider is not configured.
     """
     if mode() == "oidc":
-        return _authenticated() and _allowed(_email())
+        return _is_authenticated() and _is_allowed(_email())
     return not requires_sign_in() or token() is not None
 
 
 def show_sign_in() -> None:
     """Draw the sign-in form.
 
-    Call this after ``st.navigation``: the browser replies with the token that it has stored, and that reply has to name
-    the page.
+    Call this after ``st.navigation``: the browser's reply contains the token that it has stored, and has to name the
+    page.
     """
     st.title("Sign in")
     if mode() == "token":
@@ -83,9 +83,9 @@ def show_sign_in() -> None:
 
 
 def store_token() -> None:
-    """Store the token of a new sign-in in the browser; repeated until the browser confirms it.
+    """Store the token of a new sign-in in the browser. This is repeated until the browser confirms it.
 
-    The component has a container of its own, so that the elements below it keep their place when it disappears.
+    The component has its own container, so that the elements below it keep their place when it disappears.
     """
     with st.container(key="dkd-keep"):
         if (remember := st.session_state.get(_REMEMBER)) is not None:
@@ -97,7 +97,7 @@ def sign_out(message: str = "") -> None:
     """Remove the sign-in from the session and from the browser.
 
     Args:
-        message: shown above the sign-in form.
+        message: Text shown at the sign-in form.
     """
     st.session_state.clear()
     if mode() == "oidc":
@@ -153,10 +153,10 @@ def _token_problem(candidate: str) -> str:
     return ""
 
 
-def _authenticated() -> bool:
+def _is_authenticated() -> bool:
     if not _oidc_configured():
         raise ClientSettingsError(
-            "DKD_DASHBOARD_LOGIN is oidc, and Streamlit's secrets.toml has no [auth] section that names the provider"
+            "DKD_DASHBOARD_LOGIN is oidc, but Streamlit's secrets.toml has no [auth] section that names the provider"
         )
     return bool(st.user.is_logged_in) and st.user.get("email_verified") is not False
 
@@ -180,8 +180,8 @@ def _oidc_configured() -> bool:
         return False
 
 
-def _allowed(address: str) -> bool:
-    """Return whether ``DKD_DASHBOARD_ALLOW`` lists an email address; an empty list allows nobody.
+def _is_allowed(address: str) -> bool:
+    """Return whether ``DKD_DASHBOARD_ALLOW`` lists an email address. An empty list allows no address.
 
     Entries are patterns, separated by commas: ``ann@lab.example, *@physics.example``.
     """

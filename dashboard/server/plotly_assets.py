@@ -1,8 +1,8 @@
-"""The two bundles of plotly.js, which draws the charts in the browser: the full one and a basic one.
+"""The two bundles of plotly.js, which draws the charts in the browser: the full bundle and a basic one.
 
-The full bundle comes with the plotly package. It has 4.8 MB, and a browser spends 1.2 s on it before the first line is
-drawn. ``assets/plotly-basic.min.js`` is the official bundle of the same release with scatter, bar and pie traces alone
-(npm: ``plotly.js-basic-dist-min``) and takes a fifth of that time. Nothing is loaded from other servers.
+The full bundle comes with the plotly package. It has 4.8 MB, and a browser needs 1.2 s to load it before it draws the
+first line. ``assets/plotly-basic.min.js`` is the official bundle of the same release with only scatter, bar and pie
+traces (npm: ``plotly.js-basic-dist-min``) and takes a fifth of that time. No bundle is loaded from other servers.
 """
 
 from __future__ import annotations

@@ -29,12 +29,12 @@ _CURVE_REQUESTS = 40
 
 @dataclass(frozen=True)
 class _Selected:
-    """What the page shows, as of one refresh.
+    """The selected experiments and runs at one refresh.
 
     Attributes:
-        experiments: the selected experiments; empty if single runs are selected.
-        runs: the selected runs, or all runs of the experiments.
-        outage_since: when the backend stopped answering; None while it answers.
+        experiments: The selected experiments; empty if single runs are selected.
+        runs: The selected runs, or all runs of the experiments.
+        outage_since: Time at which the backend stopped answering; None while it answers.
     """
 
     experiments: list[Experiment]
@@ -80,7 +80,7 @@ def _fetch_experiment(id_or_name: str) -> session.Fetched[Experiment]:
 def _select_experiments() -> list[str] | None:
     """Draw the selection of experiments; return their ids, None if there are no experiments.
 
-    The initial selection is that of the address, or else the newest experiment.
+    The initial selection is the one in the address, or else the newest experiment.
     """
     linked = addresses.query_values("experiment", "name")
     newest = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
@@ -97,7 +97,7 @@ def _select_experiments() -> list[str] | None:
         list(names),
         default=linked or [next(iter(names))],
         format_func=lambda key: names.get(key, key),
-        # A link decides the selection: the key depends on it, so that an older selection does not take precedence.
+        # The key depends on the link, so that an older selection does not take precedence over the link's.
         key=f"compare.choice.{','.join(linked)}",
         help="Experiments that differ only in their seeds are combined.",
     )
@@ -128,7 +128,7 @@ def _fetch_selected(experiment_ids: list[str], run_ids: list[str]) -> _Selected:
 
 
 def _all_loaded(runs: list[RunSummary], names: tuple[str, ...]) -> bool:
-    """Return whether the curves of every run that has any are stored in the session."""
+    """Return whether the session stores curves for every run that has reported a step."""
     return all(session.curve_store().get(run.id, names).cursor or not run.step for run in runs)
 
 
@@ -155,7 +155,7 @@ def _live(
     def body() -> None:
         nonlocal first
         with session.error_boundary():
-            if first:  # the page has just requested these
+            if first:  # the page has just requested this data
                 (current, curves), first = first, None
             else:
                 current = _fetch_selected(experiment_ids, run_ids)
@@ -173,7 +173,7 @@ def _draw(
     chart: compare_curves.ComparisonChart,
     options: ComparisonOptions | None,
 ) -> None:
-    # Each part has a container of its own: a line that appears above a chart would make the browser redraw the chart.
+    # Each part has its own container: a line that appears above a chart would make the browser redraw the chart.
     with st.container():
         session.show_outage(selected.outage_since)
     comparison, refusal = comparison_results.comparison(selected.experiments, options) if options else (None, "")

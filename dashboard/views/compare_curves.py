@@ -1,4 +1,4 @@
-"""The chart of the Compare page: its controls, which runs form one curve, and the caption."""
+"""The chart of the Compare page: its controls, the grouping of runs into curves, and its caption."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class ComparisonChart:
     """Content of the chart.
 
     Attributes:
-        metrics: metrics of the left and of the right axis; the second is empty without a right axis.
-        titles: titles of the two axes.
-        settings: how the curves are drawn.
-        count_metric: metric with the number of images that the left metric covers; empty if it covers all images.
+        metrics: Metrics of the left and of the right axis; the second is empty if there is no right axis.
+        titles: Titles of the two axes.
+        settings: Settings of the curves.
+        count_metric: Metric with the number of images that the left metric covers; empty if it covers all images.
     """
 
     metrics: tuple[str, str]
@@ -113,7 +113,7 @@ def chart_controls(experiments: list[Experiment], row: DeltaGenerator) -> Compar
             key="smoothing",
             bind="query-params",
             width=170,
-            help="Weight of the past in the exponential moving average of each run; 0 for no smoothing.",
+            help="Weight of earlier values in the exponential moving average of each run; 0 for no smoothing.",
         )
         log = st.toggle("Log scale", key="log", bind="query-params")
     gpus = _requested_gpus(experiments) if x == "GPU-seconds" else 1
@@ -149,16 +149,16 @@ def other_data(
     comparison: Comparison | None,
     options: ComparisonOptions | None,
 ) -> dict[str, str]:
-    """Return a description of the data by run id, for runs that must not be averaged with others of their label.
+    """Return a description of the data by run id, for runs that used other images than the compared runs.
 
-    These are runs that were trained or tested on other images than the rest.
+    Such runs must not be averaged with other runs of their label.
     """
     if options:
         # Experiments that cannot be compared are drawn separately, and each of them may contain several data sets.
         separate = (
             [comparison_results.comparison([item], options)[0] for item in experiments] if comparison is None else []
         )
-        return {run: data for found in (comparison, *separate) if found for run, data in found.set_aside_data.items()}
+        return {run: data for item in (comparison, *separate) if item for run, data in item.set_aside_data.items()}
     descriptions = {run.id: _describe_data(run) for run in runs if isinstance(run, Run) and run.test_size}
     return descriptions if len(set(descriptions.values())) > 1 else {}
 
@@ -178,17 +178,17 @@ def runs_by_label(
     """Group the runs that are averaged into one curve, by the label of the curve.
 
     Args:
-        experiments: the selected experiments; empty if single runs are selected.
-        runs: the selected runs, or all runs of the experiments.
-        other_data: see ``other_data``.
-        by_experiment: whether runs of different experiments form different curves.
+        experiments: The selected experiments; empty if single runs are selected.
+        runs: The selected runs, or all runs of the experiments.
+        other_data: Descriptions of the data by run id, from the function ``other_data``.
+        by_experiment: Whether runs of different experiments form different curves.
     """
     by_experiment = by_experiment and len({run.experiment_id for run in runs}) > 1
     methods = {label for experiment in experiments for label in experiment.methods}
     groups: dict[str, list[RunSummary]] = {}
     for run in runs:
-        # A teacher is drawn only if it was selected itself. The label does not identify it: in an older experiment, a
-        # method may have the teacher's label.
+        # A teacher is drawn only if it was selected as a run. The role identifies it, because a method of an older
+        # experiment may have the teacher's label.
         if not experiments or (run.role == "student" and run.label in methods):
             label = f"{run.label} · {run.experiment}" if by_experiment else run.label
             label += f" · {other_data[run.id]}" if run.id in other_data else ""
@@ -207,21 +207,23 @@ def draw(
     """Draw the chart with its caption.
 
     Args:
-        labelled: the runs of each curve, by its label.
-        curves: curves by run id.
-        key: identifies the selection, so that another selection gets a new chart.
+        chart: Content of the chart.
+        labelled: The runs of each curve, by the label of the curve.
+        curves: Curves by run id.
+        comparison: The backend's comparison; None if there is none.
+        key: Identifies the selection, so that another selection gets a new chart.
     """
     without_teacher = chart.over_time and comparison is not None and comparison.timing == "student"
 
     def curves_of(runs: Sequence[RunSummary], metric: str) -> list[Curve]:
-        found = []
+        result = []
         for run in runs:
             by_metric = curves[run.id].curves if run.id in curves else {}
             curve = by_metric.get(metric)
             if curve is not None and len(curve):
                 teacher_seconds = by_metric.get(_TEACHER_SECONDS)
-                found.append(subtract_teacher_time(curve, teacher_seconds) if without_teacher else curve)
-        return found
+                result.append(subtract_teacher_time(curve, teacher_seconds) if without_teacher else curve)
+        return result
 
     methods = [
         MethodCurves(label, *(curves_of(runs, metric) for metric in chart.metrics)) for label, runs in labelled.items()
@@ -270,24 +272,26 @@ def _caption(chart: ComparisonChart, n: int, comparison: Comparison | None) -> s
         parts.append(_time_caption(comparison))
     if settings.smoothing:
         parts.append(
-            f"Smoothed with an exponential moving average (weight {settings.smoothing:g}); the tables below are not."
+            f"Curves are smoothed with an exponential moving average (weight {settings.smoothing:g}); the tables below "
+            "contain unsmoothed values."
         )
     return " ".join(parts)
 
 
 def _time_caption(comparison: Comparison | None) -> str:
-    """Say whether methods can be compared along an axis of time."""
+    """Return a sentence about which times the chart shows, and whether they can be compared between methods."""
     # While runs train, the comparison does not yet contain the time that they spend on the teacher.
     if comparison is None or (comparison.timing == "whole" and not comparison.complete):
         return (
-            "Total times: one run of each seed computes the teacher's logits and the others may read them from disk, "
-            "so a difference in time may not be caused by the method."
+            "Times are total training times. For each seed, one run computes the teacher's logits and the others may "
+            "read them from disk, so a difference in time may not be caused by the method."
         )
     captions = {
-        "whole": "Total times.",
-        "student": "Times exclude the teacher's logits, which some runs computed and others read from disk.",
-        "unlike": "Not comparable between methods: some runs computed the teacher's logits, others read them from "
-        "disk, and the time was not recorded.",
+        "whole": "Times are total training times.",
+        "student": "Times do not include the time for the teacher's logits, because some runs computed the logits and "
+        "others read them from disk.",
+        "unlike": "Times cannot be compared between methods: some runs computed the teacher's logits, others read them "
+        "from disk, and the time for this was not recorded.",
     }
     return captions[comparison.timing]
 
@@ -296,6 +300,6 @@ def _image_counts(chart: ComparisonChart, curves: Mapping[str, RunCurves]) -> st
     name = chart.count_metric
     if not name:
         return ""
-    drawn = [stored.curves for stored in curves.values() if len(stored.curves.get(chart.metrics[0], ()))]
-    counts = [stored[name].value[-1] if name in stored and len(stored[name]) else None for stored in drawn]
+    drawn_runs = [stored.curves for stored in curves.values() if len(stored.curves.get(chart.metrics[0], ()))]
+    counts = [stored[name].value[-1] if name in stored and len(stored[name]) else None for stored in drawn_runs]
     return f" {title_with_count('Each point', counts)}." if counts else ""

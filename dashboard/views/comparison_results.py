@@ -39,7 +39,7 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "latex": ("LaTeX", "tex", "application/x-tex"),
     "markdown": ("Markdown", "md", "text/markdown"),
 }
-"""Title, file extension and media type."""
+"""Title, file extension and media type of each format."""
 EPOCHS: dict[EpochChoice, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 DownloadKind = Literal["comparison", "overview", "claims", "table"]
 _RELATIVE, _ABSOLUTE = "relative to teacher", "accuracy"
@@ -52,8 +52,8 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
     The target is always visible; the other controls are in a popover.
 
     Args:
-        methods: labels of the methods that can be the baseline.
-        teacher: whether there is a teacher, so that the target can be relative to its accuracy.
+        methods: Labels of the methods that can be the baseline.
+        teacher: Whether there is a teacher, so that the target can be relative to its accuracy.
     """
     addresses.accept_former_labels("goal", _FORMER_TARGETS)
     target_slot = st.container(width=230)
@@ -88,8 +88,8 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
             key="difference",
             bind="query-params",
             placeholder="none",
-            help="Estimates how many seeds are needed to detect a difference of this size in percentage points. "
-            "Available with 4 pairs or more, as a range.",
+            help="Estimates the range of seeds needed to detect a difference of this size in percentage points. "
+            "The estimate needs at least 4 pairs.",
         )
     absolute = kind == _ABSOLUTE or not teacher
     with target_slot:
@@ -98,8 +98,8 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
             target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", help=hint)
         else:
             target = st.slider("Target (% of teacher's)", 50, 105, 95, key="target", bind="query-params", help=hint)
-    given: dict[str, Any] = {"target": float(target)} if absolute else {"target_share": target / 100}
-    return ComparisonOptions(baseline=baseline or None, which=which, difference=difference or None, **given)
+    target_options: dict[str, Any] = {"target": float(target)} if absolute else {"target_share": target / 100}
+    return ComparisonOptions(baseline=baseline or None, which=which, difference=difference or None, **target_options)
 
 
 def _comparison_params(options: ComparisonOptions) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _overview_params(options: ComparisonOptions) -> dict[str, Any]:
 def comparison(experiments: Sequence[Experiment], options: ComparisonOptions) -> tuple[Comparison | None, str]:
     """Return the backend's comparison, or None and the reason why these experiments cannot be compared.
 
-    It is requested again only if a run has changed its state: nothing else changes the result.
+    The comparison is requested again only if a run has changed its state, because only this changes the result.
     """
     ids = [experiment.id for experiment in experiments]
     try:
@@ -150,20 +150,20 @@ def _until_state_changes(key: str, experiments: Sequence[Experiment], request: C
     return reply.value
 
 
-def results(experiments: Sequence[Experiment], found: Comparison, options: ComparisonOptions) -> None:
+def results(experiments: Sequence[Experiment], result: Comparison, options: ComparisonOptions) -> None:
     """Draw every section that has content."""
-    st.subheader("Result" if found.complete else "Result so far")
-    if not any(group.n for group in found.groups):
+    st.subheader("Result" if result.complete else "Result so far")
+    if not any(group.n for group in result.groups):
         st.caption("No run of a method has succeeded yet.")
         return
     name = ".".join(experiment.id for experiment in experiments)
-    table(row_text.comparison_rows(found))
-    st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in found.paired))
-    st.caption(escape(caption(found)))
-    for note in found.notes:
+    table(row_text.comparison_rows(result))
+    st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in result.paired))
+    st.caption(escape(caption(result)))
+    for note in result.notes:
         st.caption(escape(note))
-    _differences(found, name)
-    _convergence(found)
+    _differences(result, name)
+    _convergence(result)
     _other_metrics(experiments, options)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
@@ -171,10 +171,10 @@ def results(experiments: Sequence[Experiment], found: Comparison, options: Compa
     downloads("overview", "All metrics", {"experiment": ids} | _overview_params(options))
 
 
-def _differences(found: Comparison, name: str) -> None:
-    unit = difference_unit(found.unit)
-    forest = forest_figure(found.paired, f"Difference to {found.baseline}" + (f" ({unit})" if unit else ""))
-    seeds = figures.seeds_figure(found.groups, found.unit)
+def _differences(result: Comparison, name: str) -> None:
+    unit = difference_unit(result.unit)
+    forest = forest_figure(result.paired, f"Difference to {result.baseline}" + (f" ({unit})" if unit else ""))
+    seeds = figures.seeds_figure(result.groups, result.unit)
     left, right = st.columns(2, gap="large")
     if forest is not None:
         with left:
@@ -182,43 +182,45 @@ def _differences(found: Comparison, name: str) -> None:
             chart_component.chart(
                 forest,
                 key=f"compare.forest.{name}",
-                alt=f"Mean difference of each method to {found.baseline} with its interval",
+                alt=f"Mean difference of each method to {result.baseline} with its interval",
                 filename="dkd-lab-differences",
             )
             st.caption(
                 "Method minus baseline over shared seeds (n pairs), with the uncorrected 95 % t interval of each "
-                "comparison. An interval that contains 0 is inconclusive; the text above says which differences hold "
-                "after the correction for multiple comparisons."
+                "comparison. An interval that contains 0 is inconclusive; the text above states which differences are "
+                "significant after the correction for multiple comparisons."
             )
-    if seeds is not None and any(group.n > 1 for group in found.groups):
+    if seeds is not None and any(group.n > 1 for group in result.groups):
         with right:
             st.markdown("**Seed by seed**")
             chart_component.chart(
                 seeds,
                 key=f"compare.seeds.{name}",
-                alt=f"Test accuracy {EPOCH_CHOICES[found.epoch]} of each seed, with mean and sd of each method",
+                alt=f"Test accuracy {EPOCH_CHOICES[result.epoch]} of each seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
             st.caption("Each point is a run; grey lines connect runs with the same seed. Bars: mean ± one sample sd.")
 
 
-def _convergence(found: Comparison) -> None:
-    if found.target is None:
+def _convergence(result: Comparison) -> None:
+    if result.target is None:
         return
-    st.subheader(f"Epochs to {escape(found.target_words)}")
-    paired = {pair.label: pair.convergence for pair in found.paired}
-    rows, when = [], TIMING_TEXT[found.timing]
-    for group in found.groups:
-        one, pair = group.convergence, paired.get(group.label)
+    st.subheader(f"Epochs to {escape(result.target_words)}")
+    paired = {pair.label: pair.convergence for pair in result.paired}
+    rows, timing = [], TIMING_TEXT[result.timing]
+    for group in result.groups:
+        convergence, pair = group.convergence, paired.get(group.label)
         rows.append(
             {
                 "Method": group.label,
-                "Reached": f"{one.reached} of {one.of}" if one else NOTHING,
-                "Median epochs": median_epochs_text(one),
-                f"Median time{when}": duration_text(one.median_seconds) if one else NOTHING,
-                f"Median GPU time{when}": duration_text(one.median_gpu_seconds) if one else NOTHING,
-                "Mean over the epochs (%)": mean_text(one.area, one.area_sd) if one else NOTHING,
-                f"Against {found.baseline}": (
+                "Reached": f"{convergence.reached} of {convergence.of}" if convergence else NOTHING,
+                "Median epochs": median_epochs_text(convergence),
+                f"Median time{timing}": duration_text(convergence.median_seconds) if convergence else NOTHING,
+                f"Median GPU time{timing}": duration_text(convergence.median_gpu_seconds) if convergence else NOTHING,
+                "Mean over the epochs (%)": mean_text(convergence.area, convergence.area_sd)
+                if convergence
+                else NOTHING,
+                f"Against {result.baseline}": (
                     f"{pair.earlier} earlier, {pair.later} later, {pair.equal} equal" if pair else NOTHING
                 ),
                 "Sign test p (uncorrected)": p_text(pair.sign_p if pair else None),
@@ -232,28 +234,28 @@ def _convergence(found: Comparison) -> None:
 
 
 def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions) -> None:
-    found = _overview(experiments, options)
-    if not found.rows:
+    overview = _overview(experiments, options)
+    if not overview.rows:
         return
     st.subheader("Fidelity, calibration, collapse, robustness")
-    present = [name for name in GROUPS if any(row.metric.startswith(f"{name}/") for row in found.rows)]
+    present = [name for name in GROUPS if any(row.metric.startswith(f"{name}/") for row in overview.rows)]
     selected = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
     rows = [
         {
             "Metric": row.title + (f" ({row.unit})" if row.unit else ""),
             "Better": row.better or NOTHING,
-            **{cell.label: _cell(cell, baseline=cell.label == found.baseline) for cell in row.cells},
+            **{cell.label: _cell(cell, baseline=cell.label == overview.baseline) for cell in row.cells},
         }
-        for row in found.rows
+        for row in overview.rows
         if row.metric.partition("/")[0] in (selected or present)
     ]
     table(rows)
     st.caption(
-        f"Mean ± sd (n) {EPOCH_CHOICES[found.epoch]}, followed by the paired difference to "
-        f"{escape(found.baseline)} with its "
+        f"Mean ± sd (n) {EPOCH_CHOICES[overview.epoch]}, followed by the paired difference to "
+        f"{escape(overview.baseline)} with its "
         "95 % interval and the verdict after correction over all comparisons in this table."
     )
-    for note in found.notes:
+    for note in overview.notes:
         st.caption(escape(note))
 
 
@@ -267,32 +269,32 @@ def _cell(cell: OverviewCell, *, baseline: bool) -> str:
     return f"{text}; {row_text.no_break(difference_text(cell.mean_difference, cell.interval))}{verdict}"
 
 
-def downloads(what: DownloadKind, title: str, query: Query) -> None:
-    """Draw a download button per format. The text is requested only when a button is pressed."""
+def downloads(report: DownloadKind, title: str, query: Query) -> None:
+    """Draw a download button per format. The text is requested only when a person presses a button."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for kind, (label, ending, media) in _FORMATS.items():
             st.download_button(
                 escape(f"{title}: {label}"),
-                data=partial(session.client().comparison_text, what, kind, query),
-                file_name=f"dkd-lab-{what}.{ending}",
+                data=partial(session.client().comparison_text, report, kind, query),
+                file_name=f"dkd-lab-{report}.{ending}",
                 mime=media,
                 on_click="ignore",
-                key=f"download.{what}.{kind}",
+                key=f"download.{report}.{kind}",
                 icon=":material/download:",
             )
 
 
-def caption(found: Comparison) -> str:
-    """Return what the numbers were measured on and under which conditions they hold."""
+def caption(result: Comparison) -> str:
+    """Return sentences about the test set, the teacher, the epoch and the conditions of the numbers."""
     parts = []
-    if found.test_size:
-        resolution = f" (one image is {spread_text(found.resolution, '%')})" if found.resolution else ""
-        parts.append(f"Test set: {found.test_size:,} images{resolution}.")
-    if found.teacher_top1 is not None:
-        target = f"; target {found.target_words}" if found.target_words else ""
-        subject = "Mean of the teachers" if len(found.teachers) > 1 else "Teacher"
-        parts.append(f"{subject}: {percent_text(found.teacher_top1)}{target}.")
-    parts.append(f"Accuracy {EPOCH_CHOICES[found.epoch]}; sd is the sample standard deviation over n seeds.")
-    if found.condition:
-        parts.append(f"Valid for {found.condition}.")
+    if result.test_size:
+        resolution = f" (one image is {spread_text(result.resolution, '%')})" if result.resolution else ""
+        parts.append(f"Test set: {result.test_size:,} images{resolution}.")
+    if result.teacher_top1 is not None:
+        target = f"; target {result.target_words}" if result.target_words else ""
+        subject = "Mean of the teachers" if len(result.teachers) > 1 else "Teacher"
+        parts.append(f"{subject}: {percent_text(result.teacher_top1)}{target}.")
+    parts.append(f"Accuracy {EPOCH_CHOICES[result.epoch]}; sd is the sample standard deviation over n seeds.")
+    if result.condition:
+        parts.append(f"Valid for {result.condition}.")
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""The list of experiments on the Runs page, with actions on the selected ones."""
+"""The list of experiments on the Runs page, with actions on the selected experiments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 
 _MAX_REFRESHED = 20
-"""Most selected experiments outside the page whose state is requested with each redraw."""
+"""Maximum number of selected experiments outside the page whose state is requested when the page is redrawn."""
 
 
 def show() -> None:
@@ -29,11 +29,11 @@ def show() -> None:
     page = reply.value
     session.show_outage(reply.outage_since)
     selection = RowSelection("experiments")
-    rows, newer = _settled(selection, page.items, query)
+    rows, newer = _rows_to_draw(selection, page.items, query)
     if not rows and not query["cursor"]:
         _empty(query)
     else:
-        _actions(selection, _chosen(selection, rows))
+        _actions(selection, _selected_experiments(selection, rows))
         _table(selection, rows)
         if newer:
             st.caption(f"{wording.counted(newer, 'newer experiment')} will appear when nothing is selected.")
@@ -55,10 +55,10 @@ def _empty(query: Mapping[str, Any]) -> None:
         empty_state("There are no experiments yet.")
 
 
-def _settled(
+def _rows_to_draw(
     selection: RowSelection, items: Sequence[ExperimentSummary], query: object
 ) -> tuple[list[ExperimentSummary], int]:
-    """Return the rows to draw, and the number of newer ones that wait because the page is frozen."""
+    """Return the rows to draw, and the number of newer experiments that are not shown while the page is frozen."""
     rows, newer = list(items), 0
     frozen = selection.frozen_ids(query)
     by_id = {item.id: item for item in items}
@@ -70,11 +70,11 @@ def _settled(
     return rows, newer
 
 
-def _chosen(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
+def _selected_experiments(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
     """Return the newest summaries of the selected experiments, and deselect those that no longer exist.
 
-    A selected experiment may be hidden by the filters, for example after it was archived. Its stored summary would not
-    follow its state, so that it could not be deleted after its runs have ended.
+    The filters may hide a selected experiment, for example after it was archived. If only its stored summary were used,
+    the experiment could not be deleted after its runs have ended.
     """
     summaries: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.selected", {})
     summaries |= {item.id: item for item in rows}
@@ -92,40 +92,43 @@ def _chosen(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[
     return [summaries[key] for key in selection.ids if key in summaries]
 
 
-def _actions(selection: RowSelection, chosen: Sequence[ExperimentSummary]) -> None:
-    """Draw the actions on the selected experiments; they are always drawn, so that the table does not move."""
+def _actions(selection: RowSelection, selected: Sequence[ExperimentSummary]) -> None:
+    """Draw the actions on the selected experiments.
+
+    They are also drawn without a selection, so that the table does not move.
+    """
     client = session.action_client()
-    keys = [item.id for item in chosen]
-    live = [item.id for item in chosen if item.state == "active"]
-    paused = [item.id for item in chosen if item.counts.paused]
-    failed = [item.id for item in chosen if item.counts.failed or item.counts.cancelled]
+    keys = [item.id for item in selected]
+    live = [item.id for item in selected if item.state == "active"]
+    paused = [item.id for item in selected if item.counts.paused]
+    failed = [item.id for item in selected if item.counts.failed or item.counts.cancelled]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        one = chosen[0] if len(chosen) == 1 else None
+        single = selected[0] if len(selected) == 1 else None
         session.action_link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
-        session.action_link("runs", "Its runs", "list", {"experiment": one.name} if one else None)
-        session.action_link("new", "Clone", "content_copy", {"clone": one.id} if one else None)
+        session.action_link("runs", "Its runs", "list", {"experiment": single.name} if single else None)
+        session.action_link("new", "Clone", "content_copy", {"clone": single.id} if single else None)
         actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
             ("Cancel", "cancel", "cancelled", client.cancel_experiment, live),
             ("Retry", "replay", "queued again", partial(retry_failed, client), failed),
             ("Pause", "pause", "paused", client.pause_experiment, live),
             ("Resume", "play_arrow", "resumed", client.resume_experiment, paused),
         )
-        for name, icon, done, action, ids in actions:
+        for name, icon, participle, action, ids in actions:
             st.button(
                 f"{escape(name)} {len(ids):,}" if len(ids) > 1 else escape(name),
                 icon=f":material/{icon}:",
                 disabled=not ids,
                 on_click=bulk.on_click,
-                args=(ids, action, "experiment", done),
+                args=(ids, action, "experiment", participle),
                 key=f"experiments.{name.lower()}",
             )
-        with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
+        with st.popover("More", icon=":material/more_horiz:", disabled=not selected):
             _priority(client, live)
             tag_and_archive(keys)
-            _delete([item for item in chosen if item.state != "active"])
-        names = ", ".join(item.name for item in chosen[:3]) + (" …" if len(chosen) > 3 else "")
-        st.caption(f"Selected: {escape(names)}" if chosen else "Select rows with the check boxes on the left.")
-        if chosen:
+            _delete([item for item in selected if item.state != "active"])
+        names = ", ".join(item.name for item in selected[:3]) + (" …" if len(selected) > 3 else "")
+        st.caption(f"Selected: {escape(names)}" if selected else "Select rows with the check boxes on the left.")
+        if selected:
             st.button(
                 "Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="experiments.clear"
             )
@@ -168,7 +171,7 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 icon=f":material/{icon}:",
                 disabled=not keys or not tags,
                 on_click=bulk.on_click,
-                args=(keys, _tagging(session.action_client(), tags, add=name == "Add"), "experiment", done),
+                args=(keys, _tag_action(session.action_client(), tags, add=name == "Add"), "experiment", done),
                 key=f"bulk.tags.{name.lower()}",
             )
     with st.container(horizontal=True):
@@ -178,20 +181,20 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 icon=f":material/{icon}:",
                 disabled=not keys,
                 on_click=bulk.on_click,
-                args=(keys, _archiving(session.action_client(), archived), "experiment", f"{name.lower()}d"),
+                args=(keys, _archive_action(session.action_client(), archived), "experiment", f"{name.lower()}d"),
                 help="Archived experiments keep all their data and are hidden in lists." if archived else None,
                 key=f"bulk.{name.lower()}",
             )
 
 
-def _tagging(client: Client, tags: Sequence[str], *, add: bool) -> Callable[[str], object]:
+def _tag_action(client: Client, tags: Sequence[str], *, add: bool) -> Callable[[str], object]:
     def change(key: str) -> object:
         return client.change_experiment(key, add_tags=tags) if add else client.change_experiment(key, remove_tags=tags)
 
     return change
 
 
-def _archiving(client: Client, archived: bool) -> Callable[[str], object]:
+def _archive_action(client: Client, archived: bool) -> Callable[[str], object]:
     return lambda key: client.archive_experiment(key, archived=archived)
 
 

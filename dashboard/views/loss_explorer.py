@@ -1,4 +1,4 @@
-"""The loss explorer, ``/loss?p=…&q=…``: terms and gradients of DKD-Align for two distributions. Needs no backend.
+"""The loss explorer, ``/loss?p=…&q=…``: terms and gradients of DKD-Align for two distributions, without a backend.
 
 The address contains every setting that differs from its default, under the key of its widget.
 """
@@ -19,7 +19,7 @@ from dashboard.markup import escape
 
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")
-_START = DKDAlignParams(reduction="sample", epsilon=6.0)
+_DEFAULTS = DKDAlignParams(reduction="sample", epsilon=6.0)
 _FORMER_SHAPES: dict[str, DistributionShape] = {"each less than the last": "falling", "weights of your own": "custom"}
 _KEYS = (
     *("p", "q", "p_shape", "p_strength", "p_first", "p_own", "q_shape", "q_strength", "q_first", "q_own"),
@@ -51,10 +51,10 @@ def show() -> None:
     if settings is None:
         return
     with right:
-        _point(settings)
-    _claim(settings)
-    _along(settings)
-    _map(settings)
+        _current_values_section(settings)
+    _scenario_section(settings)
+    _loss_curve_section(settings)
+    _loss_surface_section(settings)
 
 
 def _scenarios() -> None:
@@ -63,20 +63,20 @@ def _scenarios() -> None:
             st.button(
                 f"{escape(name)}: student {student:g}, teacher {teacher:g}",
                 key=f"loss.scenario.{name}",
-                on_click=_set,
+                on_click=_set_inputs,
                 args=({"p": student, "q": teacher},),
                 help="Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in A "
                 "and B.",
             )
-        st.button("Reset", key="loss.reset", icon=":material/restart_alt:", on_click=_reset, type="tertiary")
+        st.button("Reset", key="loss.reset", icon=":material/restart_alt:", on_click=_reset_inputs, type="tertiary")
 
 
-def _set(values: dict[str, float]) -> None:
+def _set_inputs(values: dict[str, float]) -> None:
     for key, value in values.items():
         st.session_state[key] = value
 
 
-def _reset() -> None:
+def _reset_inputs() -> None:
     for key in _KEYS:
         st.session_state.pop(key, None)
         st.query_params.pop(key, None)
@@ -85,12 +85,12 @@ def _reset() -> None:
 def _controls() -> _Settings | None:
     """Draw the settings; return None if one of them is invalid, with an error at its field."""
     with st.container(border=True):
-        classes = _whole("Classes, C", "C", 10, 3, 1000, "The target class and C − 1 other classes.")
+        classes = _integer_input("Classes, C", "C", 10, 3, 1000, "The target class and C − 1 other classes.")
         student = _network("Student", "p", "p̂", 0.6, "one", classes)
         teacher = _network("Teacher", "q", "q̂", 0.8, "even", classes)
     with st.container(border=True):
         params = _params()
-        batch = _whole(
+        batch = _integer_input(
             "Batch size, B",
             "B",
             64,
@@ -103,20 +103,20 @@ def _controls() -> _Settings | None:
     return _Settings(student, teacher, params, batch)
 
 
-def _whole(label: str, key: str, value: int, least: int, most: int, hint: str) -> int:
+def _integer_input(label: str, key: str, value: int, minimum: int, maximum: int, hint: str) -> int:
     return int(
         st.number_input(
-            label, min_value=least, max_value=most, value=value, step=1, key=key, bind="query-params", help=hint
+            label, min_value=minimum, max_value=maximum, value=value, step=1, key=key, bind="query-params", help=hint
         )
     )
 
 
-def _real(label: str, key: str, value: float, least: float, most: float, hint: str) -> float:
+def _number_input(label: str, key: str, value: float, minimum: float, maximum: float, hint: str) -> float:
     return float(
         st.number_input(
             label,
-            min_value=least,
-            max_value=most,
+            min_value=minimum,
+            max_value=maximum,
             value=value,
             step=0.5,
             format="%g",
@@ -160,16 +160,26 @@ def _params() -> DKDAlignParams:
                 key="share",
                 bind="query-params",
             )
-            weighted = {"epsilon_share": float(share)}
+            weight_options = {"epsilon_share": float(share)}
         else:
-            weighted = {"epsilon": _real("ε", "epsilon", 6.0, 0.0, 1e6, "Weight of A, which is subtracted.")}
-        alpha = _real("α", "alpha", _START.alpha, 0.0, 1000.0, "Weight of TCKD: target class versus the rest.")
+            weight_options = {
+                "epsilon": _number_input("ε", "epsilon", 6.0, 0.0, 1e6, "Weight of A, which is subtracted.")
+            }
+        alpha = _number_input(
+            "α", "alpha", _DEFAULTS.alpha, 0.0, 1000.0, "Weight of TCKD: target class versus all others."
+        )
     with right:
-        temperature = _real("T", "T", _START.temperature, 0.1, 100.0, "Temperature; the terms include the factor T².")
-        beta = _real("β", "beta", _START.beta, 0.0, 1000.0, "Weight of NCKD: distribution over the other classes.")
-    ce = _real("Weight of CE", "ce", _START.ce_weight, 0.0, 1000.0, "Cross-entropy with the label, at T = 1.")
+        temperature = _number_input(
+            "T", "T", _DEFAULTS.temperature, 0.1, 100.0, "Temperature; the terms include the factor T²."
+        )
+        beta = _number_input(
+            "β", "beta", _DEFAULTS.beta, 0.0, 1000.0, "Weight of NCKD: distribution over the other classes."
+        )
+    ce = _number_input(
+        "Weight of CE", "ce", _DEFAULTS.ce_weight, 0.0, 1000.0, "Cross-entropy with the label, at T = 1."
+    )
     return DKDAlignParams(
-        reduction=reduction or "sample", alpha=alpha, beta=beta, temperature=temperature, ce_weight=ce, **weighted
+        reduction=reduction or "sample", alpha=alpha, beta=beta, temperature=temperature, ce_weight=ce, **weight_options
     )
 
 
@@ -195,11 +205,11 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
             "5, 2, 1",
             key=f"{key}_own",
             bind="query-params",
-            help="The weights need not add up to 1. The last one is repeated for the remaining classes.",
+            help="The weights need not add up to 1. The last weight is repeated for the remaining classes.",
         )
     elif selected != "even":
         strength = st.slider("Strength", 0.05, 0.99, 0.6, 0.01, key=f"{key}_strength", bind="query-params")
-        first = _whole(
+        first = _integer_input(
             "Most probable class", f"{key}_first", 1, 1, classes - 1, "Number of the non-target class, from 1."
         )
     try:
@@ -214,14 +224,14 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
         return None
 
 
-def _point(settings: _Settings) -> None:
+def _current_values_section(settings: _Settings) -> None:
     result = loss_functions.evaluate(settings.student, settings.teacher, settings.params, settings.batch)
     share, cosine = float(result.share[0]), float(result.cosine[0])
     with st.container(horizontal=True, gap="medium"):
-        st.metric("Loss", f"{_number(result.total[0])} nats", width="content")
-        st.metric("Alignment term's share of the gradient", f"{_number(100 * share)} %", width="content")
-        st.metric("Cosine of A with TCKD + NCKD", _cosine(cosine), width="content")
-        st.metric("Cosine of TCKD with NCKD", _cosine(float(result.similarity[0])), width="content")
+        st.metric("Loss", f"{_number_text(result.total[0])} nats", width="content")
+        st.metric("Alignment term's share of the gradient", f"{_number_text(100 * share)} %", width="content")
+        st.metric("Cosine of A with TCKD + NCKD", _cosine_text(cosine), width="content")
+        st.metric("Cosine of TCKD with NCKD", _cosine_text(float(result.similarity[0])), width="content")
     st.caption(_direction(share, cosine))
     st.table(_terms(result))
     classes = loss_functions.most_probable_classes(settings.student.others, settings.teacher.others)
@@ -231,8 +241,8 @@ def _point(settings: _Settings) -> None:
         alt="Gradient of each weighted term with respect to the logit of each class, and their sum",
         filename="loss-gradients",
     )
-    left_out = len(settings.student.others) - len(classes)
-    more = f" The {left_out:,} least probable classes are not shown." if left_out else ""
+    hidden = len(settings.student.others) - len(classes)
+    more = f" The {hidden:,} least probable classes are not shown." if hidden else ""
     st.caption(
         f"Weighted gradients for one of B = {settings.batch:,} identical samples. "
         f"Gradient descent moves each logit in the opposite direction of its bar.{more}"
@@ -240,7 +250,7 @@ def _point(settings: _Settings) -> None:
     chart_component.chart(
         loss_charts.probability_figure(settings.student, settings.teacher, classes),
         key="loss.probabilities",
-        alt="Probabilities of student and teacher for the target class and the others",
+        alt="Probabilities of student and teacher for the target class and the other classes",
         filename="loss-probabilities",
     )
 
@@ -255,11 +265,11 @@ def _terms(result: UniformBatches) -> list[dict[str, str]]:
         rows.append(
             {
                 "Term": {"align": "A, alignment"}.get(name, loss_charts.TERMS[name][0]),
-                "Value": f"{_number(value[0])} {units.get(name, 'nats')}".strip(),
-                "Weight": _number(weight),
-                "Weighted": _number(weight * value[0]),
-                "‖gradient‖": _number(norms[name]),
-                "Share of the norms": f"{_number(100 * norms[name] / norm_sum)} %" if norm_sum else NOTHING,
+                "Value": f"{_number_text(value[0])} {units.get(name, 'nats')}".strip(),
+                "Weight": _number_text(weight),
+                "Weighted": _number_text(weight * value[0]),
+                "‖gradient‖": _number_text(norms[name]),
+                "Share of the norms": f"{_number_text(100 * norms[name] / norm_sum)} %" if norm_sum else NOTHING,
             }
         )
     return rows
@@ -269,7 +279,7 @@ def _direction(share: float, cosine: float) -> str:
     if not np.isfinite(cosine):
         return "The direction of the alignment term is undefined here: its gradient or that of TCKD + NCKD is zero."
     if share < 1e-3:
-        return f"The alignment term is negligible here: {_number(100 * share)} % of the summed gradient norms."
+        return f"The alignment term is negligible here: {_number_text(100 * share)} % of the summed gradient norms."
     if cosine < -0.1:
         return "The alignment term opposes distillation here: it moves the student away from the teacher."
     if cosine > 0.1:
@@ -277,7 +287,7 @@ def _direction(share: float, cosine: float) -> str:
     return "The alignment term is nearly orthogonal to distillation here."
 
 
-def _claim(settings: _Settings) -> None:
+def _scenario_section(settings: _Settings) -> None:
     st.subheader("Is the loss nearly the same in scenarios A and B?")
     student, teacher = settings.student.others, settings.teacher.others
     result = loss_functions.compare_scenarios(student, teacher, settings.params)
@@ -286,26 +296,27 @@ def _claim(settings: _Settings) -> None:
     rows = [
         {
             "": f"{escape(name)}: student {p:g}, teacher {q:g}",
-            "TCKD (nats)": _number(result.tckd[index]),
-            "s = Δ² + Σu²": _number(result.distance[index]),
-            "A, sample (T²/C·s)": _number(scale * result.distance[index]),
+            "TCKD (nats)": _number_text(result.tckd[index]),
+            "s = Δ² + Σu²": _number_text(result.distance[index]),
+            "A, sample (T²/C·s)": _number_text(scale * result.distance[index]),
         }
         for index, (name, (p, q)) in enumerate(zip("AB", SCENARIOS, strict=True))
     ]
     difference = {
         "": "A − B",
-        "TCKD (nats)": _number(result.tckd[0] - result.tckd[1]),
-        "s = Δ² + Σu²": _number(result.distance[0] - result.distance[1]),
-        "A, sample (T²/C·s)": _number(scale * (result.distance[0] - result.distance[1])),
+        "TCKD (nats)": _number_text(result.tckd[0] - result.tckd[1]),
+        "s = Δ² + Σu²": _number_text(result.distance[0] - result.distance[1]),
+        "A, sample (T²/C·s)": _number_text(scale * (result.distance[0] - result.distance[1])),
     }
     st.table([*rows, difference])
     st.caption(
         f"For the selected p̂ and q̂, C = {len(student) + 1:,}, T = {settings.params.temperature:g}. "
-        f"−4|Δ|·p̂·(p̂−q̂) = {_number(result.formula)}. NCKD is the same in A and B, because it depends only on p̂ and q̂."
+        f"−4|Δ|·p̂·(p̂−q̂) = {_number_text(result.formula)}. NCKD is the same in A and B, because it depends only on p̂ "
+        "and q̂."
     )
 
 
-def _along(settings: _Settings) -> None:
+def _loss_curve_section(settings: _Settings) -> None:
     st.subheader("Loss over the student's target probability")
     chart_component.chart(
         loss_charts.loss_curve_figure(
@@ -321,7 +332,7 @@ def _along(settings: _Settings) -> None:
         st.caption("With a fixed share, ε differs at every point: the curve shows reported values, not one function.")
 
 
-def _map(settings: _Settings) -> None:
+def _loss_surface_section(settings: _Settings) -> None:
     st.subheader("Loss over both target probabilities")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         quantity: Quantity = st.selectbox(
@@ -351,11 +362,11 @@ def _map(settings: _Settings) -> None:
     )
 
 
-def _number(value: float) -> str:
+def _number_text(value: float) -> str:
     """Return a number with four significant digits and a typographic minus."""
     text = f"{float(value):.4g}"
     return text.replace("-", "−")
 
 
-def _cosine(value: float) -> str:
+def _cosine_text(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−") if np.isfinite(value) else NOTHING

@@ -86,13 +86,13 @@ def _choice(
 ) -> dict[str, Any]:
     """Draw the selection of a catalog entry and the fields of its parameters."""
     titles = {entry["name"]: entry["title"] for entry in entries}
-    # Some valid names are not in the catalog, such as those of timm's hundreds of models.
+    # Some valid names are not in the catalog, such as the names of timm's hundreds of models.
     names = list(titles) if value["name"] in titles else [*titles, value["name"]]
     name = st.selectbox(
         escape(label),
         names,
         index=names.index(value["name"]),
-        format_func=lambda one: titles.get(one, one),
+        format_func=lambda entry_name: titles.get(entry_name, entry_name),
         key=f"{key}.{path}.name",
     )
     slots.add(f"{path}.name")
@@ -115,23 +115,25 @@ def _teacher(
     catalog: Catalog, state: FormState, training: list[schema_fields.FormField], key: str, slots: ErrorSlots
 ) -> dict[str, Any] | None:
     draft = state.draft
-    given = draft["teacher"]
-    with_teacher = st.toggle("With a teacher", value=given is not None, key=f"{key}.teacher")
+    teacher_draft = draft["teacher"]
+    with_teacher = st.toggle("With a teacher", value=teacher_draft is not None, key=f"{key}.teacher")
     slots.add("teacher")
     if not with_teacher:
         return None
-    given = given or schema_fields.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
+    teacher_draft = (
+        teacher_draft or schema_fields.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
+    )
     schema = catalog.experiment_schema
     with st.container(border=True):
-        if state.copied_teacher and _keeps(state, key):
+        if state.copied_teacher and _keeps_teacher(state, key):
             teacher, description = state.copied_teacher
             st.caption(escape(description.sentence))
             return deepcopy(teacher)
-        model = _choice("Teacher", catalog.models, given["model"], "teacher.model", key, slots)
-        weights = _weights(schema, given["weights"], key, slots)
+        model = _choice("Teacher", catalog.models, teacher_draft["model"], "teacher.model", key, slots)
+        weights = _weights(schema, teacher_draft["weights"], key, slots)
         separate = st.toggle(
             "Separate training settings",
-            value=given["training"] is not None,
+            value=teacher_draft["training"] is not None,
             key=f"{key}.teacher.own",
             help="By default the teacher is trained with the students' settings and cross-entropy. For external "
             "weights, these settings are used only with fine-tuning.",
@@ -139,45 +141,45 @@ def _teacher(
         settings = None
         if separate:
             defaults = schema_fields.schema_defaults(schema["$defs"]["Training"], schema)
-            values = schema_fields.with_defaults(given["training"] or draft["training"], defaults)
+            values = schema_fields.with_defaults(teacher_draft["training"] or draft["training"], defaults)
             settings = draw_object(training, values, path="teacher.training", key=key, slots=slots, folded=_FOLDED)
         seed = st.number_input(
-            "Seed of the teacher", value=int(given["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
+            "Seed of the teacher", value=int(teacher_draft["seed"]), step=1, format="%d", key=f"{key}.teacher.seed"
         )
         slots.add("teacher.seed")
-    return {**given, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0)}
+    return {**teacher_draft, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0)}
 
 
-def _keeps(state: FormState, key: str) -> bool:
-    """Draw the choice of a copy's teacher; return whether it keeps the original's teacher."""
-    chosen = st.segmented_control(
+def _keeps_teacher(state: FormState, key: str) -> bool:
+    """Draw the choice of a copy's teacher; return whether the copy uses the original's teacher."""
+    selected = st.segmented_control(
         "Teacher of the copy",
         [_USE, _TRAIN],
         default=_TRAIN if state.train_new_teacher else _USE,
         required=True,
         key=f"{key}.teacher.keep",
-        help="A teacher with other settings is trained first, and accuracies of students of different teachers cannot "
-        "be compared.",
+        help="A teacher with other settings has to be trained first, and accuracies of students of different teachers "
+        "cannot be compared.",
     )
-    state.train_new_teacher = chosen == _TRAIN
+    state.train_new_teacher = selected == _TRAIN
     return not state.train_new_teacher
 
 
 def _weights(
-    schema: dict[str, Any], given: dict[str, Any] | None, key: str, slots: ErrorSlots
+    schema: dict[str, Any], current: dict[str, Any] | None, key: str, slots: ErrorSlots
 ) -> dict[str, Any] | None:
-    """Draw the fields of the teacher's weights, if it is not trained from scratch."""
+    """Draw the switch for external weights and their fields; return None if the teacher is trained from scratch."""
     external = st.toggle(
         "External weights",
-        value=given is not None,
+        value=current is not None,
         key=f"{key}.teacher.elsewhere",
         help="Use published weights or a file instead of training the teacher, or fine-tune them.",
     )
     weights = None
     if external:
         weights_schema = schema["$defs"]["Weights"]
-        defaults = {} if given else schema_fields.schema_defaults(weights_schema, schema)
-        values = schema_fields.with_defaults(given or {}, defaults)
+        defaults = {} if current else schema_fields.schema_defaults(weights_schema, schema)
+        values = schema_fields.with_defaults(current or {}, defaults)
         weights = draw_object(
             schema_fields.schema_to_fields(weights_schema, schema), values, path="teacher.weights", key=key, slots=slots
         )
@@ -187,13 +189,13 @@ def _weights(
 
 def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: ErrorSlots) -> dict[str, Any]:
     path = f"methods.{index}"
-    given = state.draft["methods"][index]
+    method_draft = state.draft["methods"][index]
     with st.container(border=True):
-        chosen = _choice(f"Method {index + 1}", catalog.methods, given, path, key, slots)
+        method = _choice(f"Method {index + 1}", catalog.methods, method_draft, path, key, slots)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             label = st.text_input(
                 "Label",
-                value=given["label"],
+                value=method_draft["label"],
                 key=f"{key}.{path}.label",
                 placeholder="automatic",
                 help="Name in tables and curves. By default the name of the method, with its reduction if it has one.",
@@ -207,7 +209,7 @@ def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: Err
                     key=f"{key}.{path}.x",
                 )
         slots.add(f"{path}.label")
-    return {**chosen, "label": label}
+    return {**method, "label": label}
 
 
 def _add_method(catalog: Catalog, state: FormState) -> None:

@@ -20,15 +20,15 @@ from dashboard.markup import escape
 
 _UNNAMED = "not named yet"
 _YAML = "new.yaml"
-_MOST_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 
 
 def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
-    """Draw the column, and the errors at the form's fields."""
+    """Draw the column, and show errors at the form's fields."""
     spec = schema_fields.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
     if state.submitted and state.submitted[0] == text:
-        _done(state.submitted[1])
+        _show_submitted(state.submitted[1])
     else:
         _preview_and_start(state, spec, text, slots)
     _as_yaml(catalog, state, spec, text)
@@ -42,10 +42,10 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
     problems += [note for note in notes if note[0] == "name"]
     slots.show(problems, "red", ":material/error:")
     if problems:
-        _summary(problems, state.draft)
+        _show_problems(problems, state.draft)
     elif preview:
         slots.show(notes, "orange", ":material/warning:")
-        _planned(preview, notes, state.draft)
+        _show_plan(preview, notes, state.draft)
         if not spec["name"]:
             st.info("Enter a name at the top of the form to start the experiment.", icon=":material/edit:")
     valid = preview is not None and not problems
@@ -56,8 +56,8 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
         disabled=not valid or not spec["name"] or state.rejected_yaml is not None,
         key="new.submit",
     )
-    # Submitted here instead of in the button's callback: a value that is still being typed when the button is pressed
-    # arrives with the same message, and the callback would see the form without it.
+    # The experiment is submitted here and not in the button's callback: a value that is still being typed when the
+    # button is pressed arrives with the same message, and the callback would see the form without it.
     if pressed and valid and spec["name"]:
         _submit(state, spec, text)
     message = st.session_state.pop("new.message", "")
@@ -66,14 +66,14 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
 
 
 def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tuple[str, str]]]:
-    """Return the preview, or the errors of the spec. It is requested again only if the form has changed."""
+    """Return the preview, or the errors of the spec. The preview is requested again only if the form has changed."""
     refusal: tuple[str, list[tuple[str, str]]] | None = st.session_state.get("new.refused")
     if refusal and refusal[0] == text:
         return None, refusal[1]
     stored: tuple[str, Preview | None, list[tuple[str, str]]] | None = st.session_state.get("new.preview")
     if stored is None or stored[0] != text:
         try:
-            # A form without a name is not an error, and its preview can be shown with a placeholder.
+            # A form without a name is not an error: its preview is requested with a placeholder.
             stored = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
         except ApiError as error:
             stored = (text, None, _problems(error))
@@ -84,12 +84,12 @@ def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tupl
 def _problems(error: ApiError) -> list[tuple[str, str]]:
     if error.status != 422:
         raise error
-    found = [(item.path, item.message) for item in error.problem.errors]
-    return found or [("", error.problem.detail or error.problem.title)]
+    problems = [(item.path, item.message) for item in error.problem.errors]
+    return problems or [("", error.problem.detail or error.problem.title)]
 
 
 def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
-    """Create the experiment. The idempotency key belongs to the spec, so a double click or a retry creates only one."""
+    """Create the experiment. The idempotency key depends on the spec, so a double click or a retry creates only one."""
     key: tuple[str, str] = st.session_state.get("new.key", ("", ""))
     if key[0] != text:
         key = (text, str(uuid.uuid4()))
@@ -105,7 +105,7 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
     st.rerun()
 
 
-def _done(experiment: Experiment) -> None:
+def _show_submitted(experiment: Experiment) -> None:
     reused = experiment.counts.succeeded
     queued = wording.counted(experiment.counts.total - reused, "run")
     more = f"; {wording.counted(reused, 'run')} already trained" if reused else ""
@@ -127,21 +127,21 @@ def _done(experiment: Experiment) -> None:
     )
 
 
-def _summary(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
+def _show_problems(problems: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     errors = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
-    text = f"{errors} to fix before this experiment can start:\n\n" + _lines(problems, draft)
+    text = f"{errors} to fix before this experiment can start:\n\n" + _problem_lines(problems, draft)
     st.error(text, icon=":material/error:")
 
 
-def _lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
+def _problem_lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     lines = []
     for path, message in problems:
-        where = schema_fields.describe_path(path, draft)
-        lines.append(f"- **{escape(where)}:** {escape(message)}" if where else f"- {escape(message)}")
+        field = schema_fields.describe_path(path, draft)
+        lines.append(f"- **{escape(field)}:** {escape(message)}" if field else f"- {escape(message)}")
     return "\n".join(lines)
 
 
-def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
+def _show_plan(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str, Any]) -> None:
     count = row_text.planned_count(preview)
     st.markdown(f"**This experiment has {wording.counted(count, 'run')}.**")
     table(row_text.planned_rows(preview))
@@ -150,7 +150,7 @@ def _planned(preview: Preview, warnings: list[tuple[str, str]], draft: dict[str,
     for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:
-        st.warning("Warnings:\n\n" + _lines(warnings, draft), icon=":material/warning:")
+        st.warning("Warnings:\n\n" + _problem_lines(warnings, draft), icon=":material/warning:")
 
 
 def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str) -> None:
@@ -164,15 +164,15 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
         "Spec as YAML",
         key=_YAML,
         height=420,
-        max_chars=_MOST_CHARACTERS,
+        max_chars=_MAX_CHARACTERS,
         on_change=_apply_yaml,
         args=(catalog, state),
         help="Edit the spec or paste one. The form is updated when you leave the field or press Ctrl+Enter.",
     )
     if state.rejected_yaml is not None:
-        lines = _lines(state.rejected_yaml[1], {})
+        lines = _problem_lines(state.rejected_yaml[1], {})
         st.error(f"This YAML cannot be applied to the form:\n\n{lines}", icon=":material/error:", width="stretch")
-        st.button("Discard changes", icon=":material/undo:", on_click=_drop, args=(state,), key="new.yaml.drop")
+        st.button("Discard changes", icon=":material/undo:", on_click=_discard_yaml, args=(state,), key="new.yaml.drop")
     else:
         st.download_button(
             "Download",
@@ -185,7 +185,7 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
         )
 
 
-def _drop(state: FormState) -> None:
+def _discard_yaml(state: FormState) -> None:
     state.rejected_yaml = None
     state.yaml_source = ""
 
@@ -200,15 +200,15 @@ def _apply_yaml(catalog: Catalog, state: FormState) -> None:
         return
     name = data.get("name") or ""
     try:
-        filled = session.client().preview({**data, "name": name or _UNNAMED}).draft
+        draft = session.client().preview({**data, "name": name or _UNNAMED}).draft
     except BackendUnreachable as error:
         state.rejected_yaml = (text, [("", f"{error}. Try again later.")])
     except ApiError as error:
-        listed = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
-        if error.status == 422 and yaml_import.form_can_show(data, listed, catalog.experiment_schema):
+        entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
+        if error.status == 422 and yaml_import.form_can_show(data, entries, catalog.experiment_schema):
             drafts.load(state, schema_fields.to_draft(data))
         else:
             problems = [(item.path, item.message) for item in error.problem.errors]
             state.rejected_yaml = (text, problems or [("", str(error))])
     else:
-        drafts.load(state, schema_fields.to_draft({**filled, "name": name}))
+        drafts.load(state, schema_fields.to_draft({**draft, "name": name}))

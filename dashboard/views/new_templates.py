@@ -19,8 +19,8 @@ _PARAMETERS = ("clone", "example", "teacher")
 
 
 def follow_link(catalog: Catalog, state: FormState) -> None:
-    """Load the template that the address names, once: ``?clone=ID``, ``?example=NAME`` or ``?teacher=UPLOAD``."""
-    link = {name: given for name in _PARAMETERS if (given := addresses.query_value(name, "name"))}
+    """Load the template in the address once: ``?clone=ID``, ``?example=NAME`` or ``?teacher=UPLOAD``."""
+    link = {name: value for name in _PARAMETERS if (value := addresses.query_value(name, "name"))}
     if link == state.start_query:
         return
     state.start_query = link
@@ -58,7 +58,7 @@ def template_controls(catalog: Catalog, state: FormState) -> None:
                 placeholder="More examples: CIFAR-100 pairs, rows of published tables …",
                 label_visibility="collapsed",
                 key="new.example",
-                on_change=_chosen,
+                on_change=_load_selected_example,
                 args=(catalog, state),
                 width=440,
             )
@@ -78,7 +78,7 @@ def _empty(catalog: Catalog, state: FormState) -> None:
     drafts.load(state, drafts.blank(catalog))
 
 
-def _chosen(catalog: Catalog, state: FormState) -> None:
+def _load_selected_example(catalog: Catalog, state: FormState) -> None:
     name: str | None = st.session_state.get("new.example")
     st.session_state["new.example"] = None
     if name:
@@ -87,23 +87,23 @@ def _chosen(catalog: Catalog, state: FormState) -> None:
 
 
 def _example(catalog: Catalog, state: FormState, name: str) -> None:
-    found: CatalogExample | None = next((item for item in catalog.examples if item.name == name), None)
-    if found is None:
+    example: CatalogExample | None = next((item for item in catalog.examples if item.name == name), None)
+    if example is None:
         state.message = f"There is no example named {name!r}."
         return
-    spec = found.spec
+    spec = example.spec
     if "preset" in spec:
-        filled = _filled_in(state, spec)
-        if filled is None:
+        complete_spec = _with_preset_fields(state, spec)
+        if complete_spec is None:
             return
-        spec = filled
+        spec = complete_spec
     drafts.load(state, schema_fields.to_draft({**spec, "name": drafts.free_name(name)}))
-    if found.summary:
-        state.message = found.summary
+    if example.summary:
+        state.message = example.summary
 
 
-def _filled_in(state: FormState, spec: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a spec with the fields that its preset fills in; None if the backend does not return them."""
+def _with_preset_fields(state: FormState, spec: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a spec with the fields that its preset gives; None if the backend does not return them."""
     try:
         return session.client().preview(spec).draft
     except (ApiError, BackendUnreachable) as error:
@@ -113,25 +113,28 @@ def _filled_in(state: FormState, spec: dict[str, Any]) -> dict[str, Any] | None:
 
 def _clone(state: FormState, key: str) -> None:
     try:
-        found = session.client().experiment(key)
+        original = session.client().experiment(key)
     except ApiError as error:
         if error.status != 404:
             raise
         state.message = f"There is no experiment {key!r} to clone; it may have been deleted."
         return
-    name = drafts.free_name(found.name)
+    name = drafts.free_name(original.name)
     try:
         copy = session.client().preview_clone(key)
     except ApiError as error:
         if error.status != 422:
             raise
-        # The spec was valid when it was submitted and no longer is. The form shows the error at its field.
+        # The spec was valid when it was submitted and is no longer valid. The form shows the error at its field.
         drafts.load(
-            state, schema_fields.to_draft({**found.spec, "tags": list(found.tags), "notes": found.notes, "name": name})
+            state,
+            schema_fields.to_draft(
+                {**original.spec, "tags": list(original.tags), "notes": original.notes, "name": name}
+            ),
         )
-        state.message = f"Copy of {found.name}. It must be changed before it can be submitted."
+        state.message = f"Copy of {original.name}. It must be changed before it can be submitted."
         return
     drafts.load(state, schema_fields.to_draft({**copy.draft, "name": name}), copy.teacher)
-    state.message = f"Copy of {found.name}."
+    state.message = f"Copy of {original.name}."
     if copy.teacher:
-        state.message += " It keeps the teacher of the original, whatever you change in the students' training."
+        state.message += " It uses the teacher of the original, also if you change the students' training."

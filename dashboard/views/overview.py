@@ -22,7 +22,7 @@ _STYLE = """<style>
 </style>"""
 _HOURS = {"24 hours": 24, "7 days": 24 * 7, "30 days": 24 * 30}
 _SHOWN = 4
-"""Comparisons shown with their results. Each needs a request whenever one of its runs has succeeded."""
+"""Number of comparisons shown with their results. Each is requested again when one of its runs has succeeded."""
 _ROWS = 8
 
 
@@ -45,7 +45,7 @@ def show() -> None:
 def _body(window: str) -> None:
     hours = _HOURS[window]
     reply = session.fetch(f"activity {hours}", lambda: session.client().activity(hours=hours))
-    # Each part has a container of its own, so that a line that appears or disappears moves no other part.
+    # Each part has its own container, so that a line that appears or disappears does not move the other parts.
     with st.container():
         session.show_outage(reply.outage_since)
     now = reply.value
@@ -56,16 +56,16 @@ def _body(window: str) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         with st.container():
-            _running(now)
+            _running_section(now)
         with st.container():
-            _failed(now, window)
+            _failed_section(now, window)
     with right:
         with st.container():
-            _waiting(now)
+            _waiting_section(now)
         with st.container():
-            _gpus(now.workers)
+            _gpu_section(now.workers)
     with st.container():
-        _compared(now.compared)
+        _comparisons(now.compared)
 
 
 def _welcome(now: Activity) -> None:
@@ -79,7 +79,7 @@ def _figures(now: Activity) -> None:
     counts = now.counts
     waits = counts.waiting + counts.queued + counts.paused
     slots, busy = sum(worker.slots for worker in now.workers), sum(worker.busy for worker in now.workers)
-    of_gpus = [worker for worker in now.workers if worker.device == "gpu"]
+    gpu_workers = [worker for worker in now.workers if worker.device == "gpu"]
     figures = [
         ("Running", f"{counts.running + counts.cancelling:,}", "Runs that are training now."),
         ("Waiting", f"{waits:,}", "Runs that wait for their teacher or for a slot, or that are paused."),
@@ -91,16 +91,16 @@ def _figures(now: Activity) -> None:
             "Slots of the online workers. A run on several GPUs uses several slots.",
         ),
     ]
-    if of_gpus:
-        gpus = sum(len(worker.gpus) or worker.slots for worker in of_gpus)
-        used = sum(worker.busy for worker in of_gpus)
+    if gpu_workers:
+        gpus = sum(len(worker.gpus) or worker.slots for worker in gpu_workers)
+        used = sum(worker.busy for worker in gpu_workers)
         figures.append(("GPUs in use", f"{min(used, gpus):,} of {gpus:,}", "GPUs of the online workers."))
     with st.container(horizontal=True, key="figures"):
         for label, value, hint in figures:
             st.metric(label, value, border=True, help=hint)
 
 
-def _running(now: Activity) -> None:
+def _running_section(now: Activity) -> None:
     st.subheader("Running")
     if not now.running:
         st.caption("No run is training.")
@@ -125,16 +125,18 @@ def _running_one(item: RunningRun) -> None:
             if accuracy is not None:
                 st.markdown(percent_text(accuracy), help="Newest test accuracy.", width="content")
         share = row_text.progress(run)
-        left = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
-        if not left:
-            left = f"{duration_text(item.seconds_left)} left" if item.seconds_left is not None else "time left unknown"
-        where = f" · {run.worker}" if run.worker else ""
+        status = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
+        if not status:
+            estimated = item.seconds_left is not None
+            status = f"{duration_text(item.seconds_left)} left" if estimated else "time left unknown"
+        worker = f" · {run.worker}" if run.worker else ""
         st.progress(
-            share, text=f":small[epoch {run.epoch:.0f} of {escape(run.total_epochs or '?')} · {escape(left + where)}]"
+            share,
+            text=f":small[epoch {run.epoch:.0f} of {escape(run.total_epochs or '?')} · {escape(status + worker)}]",
         )
 
 
-def _waiting(now: Activity) -> None:
+def _waiting_section(now: Activity) -> None:
     st.subheader("Waiting")
     if not now.waiting:
         st.caption("No run is waiting.")
@@ -160,7 +162,7 @@ def _waiting_one(item: WaitingRuns, key: str) -> None:
         st.caption(f"{escape(wording.sentence(item.reason))[:-1]}{priority}.")
 
 
-def _failed(now: Activity, window: str) -> None:
+def _failed_section(now: Activity, window: str) -> None:
     st.subheader("Failed")
     if not now.failed:
         st.caption(f"No run has failed in the last {escape(window)}.")
@@ -177,21 +179,21 @@ def _failed(now: Activity, window: str) -> None:
 
 def _failed_one(item: FailedRuns, key: str) -> None:
     run = item.newest
-    what = row_text.run_title(run) if item.runs == 1 else wording.counted(item.runs, "run")
+    title = row_text.run_title(run) if item.runs == 1 else wording.counted(item.runs, "run")
     with st.container(gap=None, key=key):
         page, link = ("run", {"id": run.id})
         if item.runs > 1:
             page, link = ("runs", {"state": "failed", "experiment": item.experiment})
         st.page_link(
             session.page(page),
-            label=f"**{escape(what)}** · {escape(item.experiment)} · {row_text.timestamp(run.ended_at)[:-3]} UTC",
+            label=f"**{escape(title)}** · {escape(item.experiment)} · {row_text.timestamp(run.ended_at)[:-3]} UTC",
             icon=":material/error:",
             query_params=link,
         )
         st.caption(escape(wording.sentence(item.reason or "no reason was reported")))
 
 
-def _gpus(workers: Sequence[Worker]) -> None:
+def _gpu_section(workers: Sequence[Worker]) -> None:
     st.subheader("Workers")
     if not workers:
         st.warning(
@@ -210,10 +212,10 @@ def _gpus(workers: Sequence[Worker]) -> None:
     st.page_link(session.page("workers"), label="All workers", icon=":material/dns:")
 
 
-def _compared(experiments: Sequence[ExperimentSummary]) -> None:
+def _comparisons(experiments: Sequence[ExperimentSummary]) -> None:
     st.subheader("Latest comparisons")
     if not experiments:
-        st.caption("There are none yet: a comparison needs two methods with a successful run each.")
+        st.caption("There are no comparisons yet: a comparison needs two methods with a successful run each.")
         return
     columns = st.columns(2, gap="large")
     for index, experiment in enumerate(experiments[:_SHOWN]):
@@ -229,7 +231,7 @@ def _compared(experiments: Sequence[ExperimentSummary]) -> None:
 
 
 @st.cache_data(ttl=3600, max_entries=200, show_spinner=False)
-def _cached(url: str, experiment_id: str, counts: str) -> Comparison:
+def _cached_comparison(url: str, experiment_id: str, counts: str) -> Comparison:
     return session.client().comparison(experiment_id)
 
 
@@ -245,10 +247,12 @@ def _comparison(experiment: ExperimentSummary) -> None:
             query_params={"experiment": experiment.id},
         )
         models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
-        done = f"{experiment.counts.succeeded:,} of {wording.counted(experiment.counts.total, 'run')}"
-        st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {done}")
+        progress = f"{experiment.counts.succeeded:,} of {wording.counted(experiment.counts.total, 'run')}"
+        st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {progress}")
         try:
-            found = session.fetch(key, lambda: _cached(session.client().url, experiment.id, counts)).value
+            comparison = session.fetch(
+                key, lambda: _cached_comparison(session.client().url, experiment.id, counts)
+            ).value
         except ApiError as error:
             st.caption(escape(wording.sentence(str(error))))
             return
@@ -256,13 +260,13 @@ def _comparison(experiment: ExperimentSummary) -> None:
             [
                 {
                     "Method": group.label,
-                    f"Test accuracy ({found.unit})": row_text.mean_sd(group),
+                    f"Test accuracy ({comparison.unit})": row_text.mean_sd(group),
                     "n": str(group.n),
                 }
-                for group in found.groups
+                for group in comparison.groups
             ]
         )
-        for note in found.notes:  # for example about labels that name another method, or runs on other data
+        for note in comparison.notes:  # for example about labels that name another method, or runs on other data
             st.caption(escape(note))
-        for pair in found.paired:
+        for pair in comparison.paired:
             st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")

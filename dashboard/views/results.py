@@ -1,4 +1,4 @@
-"""The Results page, ``/results``: the result table over all experiments, published numbers, and claims of the paper."""
+"""The Results page, ``/results``: the result table over all experiments, published values, and claims of the paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dashboard.markup import escape
 from dashboard.views.comparison_results import EPOCHS, downloads
 
 _REFRESH_SECONDS = 15.0
-"""The table only changes when a run ends, and costs the backend more than the request of a live page."""
+"""Longer than on live pages: the table changes only when a run ends, and the backend needs longer to compute it."""
 Test = Literal["sign_flip", "t"]
 _TESTS: dict[Test, str] = {"sign_flip": "exact sign-flip", "t": "paired t"}
 
@@ -47,10 +47,10 @@ def show() -> None:
             "The t test assumes normally distributed differences.",
         )
         baseline_slot = st.container(width=200)
-    wanted = addresses.searchable([tag.strip() for tag in tags.split(",") if tag.strip()])
+    tag_filter = addresses.searchable([tag.strip() for tag in tags.split(",") if tag.strip()])
 
-    # Requested once outside the fragment, so that during an outage the page shows the outage alone.
-    default_table = _fetch_table(wanted, which, test, "").value
+    # Requested once outside the fragment, so that during an outage the page shows only the outage.
+    default_table = _fetch_table(tag_filter, which, test, "").value
     baseline = ""
     if len(default_table.methods) > 1:
         with baseline_slot:
@@ -59,17 +59,17 @@ def show() -> None:
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
         with session.error_boundary():
-            reply = _fetch_table(wanted, which, test, baseline)
+            reply = _fetch_table(tag_filter, which, test, baseline)
             with st.container():
                 session.show_outage(reply.outage_since)
             with st.container():
-                _table(reply.value, wanted)
+                _table(reply.value, tag_filter)
             with st.container():
                 _published(reply.value)
 
     body()
     if st.session_state.get("results.any"):
-        query: dict[str, Any] = {"tag": wanted, "which": which, "test": test}
+        query: dict[str, Any] = {"tag": tag_filter, "which": which, "test": test}
         downloads("table", "Table", query | ({"baseline": baseline} if baseline else {}))
     _claims()
 
@@ -87,18 +87,18 @@ def _select_baseline(table: ResultTable) -> str:
     )
 
 
-def _fetch_table(wanted: list[str], which: EpochChoice, test: Test, baseline: str) -> session.Fetched[ResultTable]:
+def _fetch_table(tag_filter: list[str], which: EpochChoice, test: Test, baseline: str) -> session.Fetched[ResultTable]:
     return session.fetch(
-        f"table {wanted} {which} {test} {baseline}",
-        lambda: session.client().table(tags=wanted, which=which, test=test, baseline=baseline or None),
+        f"table {tag_filter} {which} {test} {baseline}",
+        lambda: session.client().table(tags=tag_filter, which=which, test=test, baseline=baseline or None),
     )
 
 
-def _table(table: ResultTable, wanted: list[str]) -> None:
+def _table(table: ResultTable, tag_filter: list[str]) -> None:
     st.session_state["results.any"] = bool(table.rows)
     if not table.rows:
-        if wanted:
-            st.info(f"No experiment has the tags {escape(', '.join(wanted))}.", icon=":material/filter_alt_off:")
+        if tag_filter:
+            st.info(f"No experiment has the tags {escape(', '.join(tag_filter))}.", icon=":material/filter_alt_off:")
         else:
             empty_state("There are no results yet. The first experiment adds a row.")
         return
@@ -111,13 +111,13 @@ def _table(table: ResultTable, wanted: list[str]) -> None:
 
 
 def _missing(table: ResultTable) -> None:
-    lacking = [row for row in table.rows if any(cell.missing for cell in row.cells)]
-    if not lacking:
+    incomplete_rows = [row for row in table.rows if any(cell.missing for cell in row.cells)]
+    if not incomplete_rows:
         return
-    seeds = sum(len(cell.missing) for row in lacking for cell in row.cells)
+    seeds = sum(len(cell.missing) for row in incomplete_rows for cell in row.cells)
     runs = "missing run" if seeds == 1 else "missing runs"
     with st.expander(f"{seeds:,} {runs}, and the commands that queue them", icon=":material/playlist_add:"):
-        for row in lacking:
+        for row in incomplete_rows:
             st.markdown(
                 f"**{escape(row.title)}**\n\n" + "\n".join(f"- {line}" for line in result_rows.missing_lines(row))
             )
@@ -126,17 +126,17 @@ def _missing(table: ResultTable) -> None:
 
 
 def _published(table: ResultTable) -> None:
-    found: PublishedTable = session.fetch("published", lambda: session.client().published()).value
+    published: PublishedTable = session.fetch("published", lambda: session.client().published()).value
     st.subheader("Published numbers")
     st.caption(
         "Test accuracy (%), as printed. “This lab” shows the means of the same networks on the same data set here, "
         "with any training settings; brackets in the table above contain only published numbers of the same setting. "
         "Nothing is bold, because a mean alone does not show significance."
     )
-    for source, rows in result_rows.by_source(found.rows).items():
+    for source, rows in result_rows.by_source(published.rows).items():
         with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
             st.table(result_rows.published_rows(rows, table))
-            st.caption(result_rows.repeats_caption(rows))
+            st.caption(result_rows.published_runs_caption(rows))
 
 
 def _claims() -> None:
@@ -151,7 +151,7 @@ def _claims() -> None:
         return
     by_name = {name: key for key, name in names.items()}
     linked = by_name.get(linked, linked)
-    # The newest experiment with an alignment method; others cannot confirm or refute the claims.
+    # The newest experiment with an alignment method, because the others cannot confirm or refute the claims.
     suitable = next((item.id for item in newest if any("align" in label for label in item.methods)), newest[0].id)
     options = list(names)
     selected = st.selectbox(

@@ -22,8 +22,8 @@ from dashboard.markup import code, escape, html
 from dashboard.views import run_details, run_machine
 
 REFRESH_SECONDS = 1.0
-"""Interval between two refreshes. A reply without news has about 300 bytes; a metric appears within two seconds."""
-_TAIL = 8  # lines of the log below the curves
+"""Interval between two refreshes. A reply without new data has about 300 bytes; a metric appears within two seconds."""
+_TAIL = 8  # number of log lines below the curves
 _TABS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
 
 
@@ -35,7 +35,7 @@ def show() -> None:
         st.title("Run")
         raise
     if not run_id:
-        _choose()
+        _list_newest()
         return
     feed = _feed(run_id)
     try:
@@ -43,7 +43,7 @@ def show() -> None:
     except ApiError:
         st.title("Run")
         raise
-    _head(feed.run)
+    _header(feed.run)
     _live(feed, first)
 
 
@@ -63,7 +63,8 @@ def _feed(run_id: str) -> RunFeed:
     return feed
 
 
-def _choose() -> None:
+def _list_newest() -> None:
+    """Draw links to the newest runs, for an address without a run id."""
     st.title("Run")
     newest = session.fetch("newest runs", lambda: session.client().runs(limit=10)).value.items
     if not newest:
@@ -79,7 +80,7 @@ def _choose() -> None:
     st.page_link(session.page("runs"), label="All runs", icon=":material/list:")
 
 
-def _head(run: Run) -> None:
+def _header(run: Run) -> None:
     """Draw the title, the links and the buttons."""
     st.title(escape(row_text.run_title(run)))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -110,10 +111,11 @@ def _link(page: str, label: str, icon: str, **query: str) -> None:
 
 def _button(label: str, icon: str, action: Callable[[str], Run], run_id: str) -> None:
     key = f"run.{label.lower()}"
-    st.button(label, icon=f":material/{icon}:", on_click=_act, args=(action, run_id), key=key)
+    st.button(label, icon=f":material/{icon}:", on_click=_perform, args=(action, run_id), key=key)
 
 
-def _act(action: Callable[[str], Run], run_id: str) -> None:
+def _perform(action: Callable[[str], Run], run_id: str) -> None:
+    """Request an action from the backend; keep an error message for the next redraw of the page."""
     try:
         action(run_id)
     except (ApiError, BackendUnreachable) as error:
@@ -121,19 +123,19 @@ def _act(action: Callable[[str], Run], run_id: str) -> None:
 
 
 def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
-    """Draw everything that changes while the run trains, every second until it has ended."""
+    """Draw the part of the page that changes while the run trains; redraw it every second until the run has ended."""
     drawn = feed.run
-    fresh: session.Fetched[RunFeed] | None = first  # the first time, the reply that the page has just received is drawn
+    unused: session.Fetched[RunFeed] | None = first  # the first drawing uses the reply that the page has just received
 
     @st.fragment(run_every=None if feed.ended else REFRESH_SECONDS)
     def body() -> None:
-        nonlocal fresh
-        reply, fresh = fresh or _fetch(feed), None
+        nonlocal unused
+        reply, unused = unused or _fetch(feed), None
         run = feed.run
         if (run.state, run.attempt, run.pausing) != (drawn.state, drawn.attempt, drawn.pausing):
-            st.rerun()  # the buttons above change with the state
-        # Each part has a container of its own: a line that appears or disappears would otherwise move the charts to
-        # other positions in the page's tree, where the browser would redraw them without their zoom.
+            st.rerun()  # the buttons above the fragment depend on the state
+        # Each part has its own container. Without it, a line that appears or disappears would move the charts to
+        # other positions in the page's tree, and the browser would redraw them without their zoom.
         with st.container():
             session.show_outage(reply.outage_since)
         with st.container():
@@ -160,9 +162,9 @@ def _draw_tab(tab: str, feed: RunFeed) -> None:
             _curves(run, feed.curves)
             if feed.lines or run.log_tail:
                 st.markdown("**Log**")
-                _tail(run, feed.lines[-_TAIL:])
+                _log_tail(run, feed.lines[-_TAIL:])
         case "More measurements":
-            _more(feed.curves, metrics)
+            _more_measurements(feed.curves, metrics)
         case "Log":
             _log(run, feed.lines)
         case "Attempts":
@@ -222,7 +224,7 @@ def _curves(run: Run, stored: RunCurves) -> None:
     _grid(panels.standard_panels(session.catalog().metrics), stored)
 
 
-def _more(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
+def _more_measurements(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
     final = panels.final_measurements(stored.curves, metrics)
     single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
     curves = RunCurves({name: curve for name, curve in stored.curves.items() if name not in single})
@@ -233,11 +235,11 @@ def _more(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
         st.info("There are no other measurements yet.", icon=":material/hourglass_empty:")
 
 
-def _grid(listed: Sequence[panels.Panel], stored: RunCurves) -> int:
+def _grid(shown: Sequence[panels.Panel], stored: RunCurves) -> int:
     """Draw the panels that have data, two per row; return their number."""
     drawn = 0
     columns: Sequence[DeltaGenerator] = ()
-    for panel in listed:
+    for panel in shown:
         figure = figures.run_figure(panel, stored.curves)
         if figure is None:
             continue
@@ -263,12 +265,15 @@ def _log(run: Run, lines: Sequence[LogLine]) -> None:
 
 
 def _lines(run: Run, lines: Sequence[LogLine]) -> str:
-    """Return the log; without one, the lines that the worker reported with the failure."""
+    """Return the log; if the run has no log, return the lines that the worker reported with the failure."""
     return "\n".join([_line(line) for line in lines] or run.log_tail)
 
 
-def _tail(run: Run, lines: Sequence[LogLine]) -> None:
-    """Draw the end of the log. ``st.code`` would load 1.5 MB of syntax highlighting before the curves."""
+def _log_tail(run: Run, lines: Sequence[LogLine]) -> None:
+    """Draw the last lines of the log.
+
+    ``st.code`` is not used, since the browser would load 1.5 MB of syntax highlighting before it draws the curves.
+    """
     st.html(f'<pre class="dkd-tail">{html(_lines(run, lines))}</pre>')
 
 

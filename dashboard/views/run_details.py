@@ -19,8 +19,12 @@ from dashboard.forms.widgets import table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
-_MOST_BYTES = 512 * 2**20
-"""Largest file that the page downloads, through the dashboard's memory; the command line writes larger ones to disk."""
+_MAX_BYTES = 512 * 2**20
+"""Size limit of a file that the page offers for download.
+
+The download passes through the dashboard's memory. For larger files, the page shows the command that writes them to
+disk.
+"""
 
 
 def attempts(run: Run) -> None:
@@ -51,7 +55,7 @@ def environment(run: Run) -> None:
 
 
 def files(run: Run) -> None:
-    """Draw the files of all attempts. They are requested when the tab is opened and when the state has changed."""
+    """Draw the files of all attempts. The list is requested when the tab is opened and when the run's state changes."""
     stored: tuple[tuple[str, str, int], list[Artifact]] | None = st.session_state.get("run.files")
     key = (run.id, run.state, run.attempt)
     if stored is None or stored[0] != key:
@@ -62,7 +66,7 @@ def files(run: Run) -> None:
         return
     for item in stored[1]:
         with st.container(horizontal=True, vertical_alignment="center"):
-            if item.size <= _MOST_BYTES:
+            if item.size <= _MAX_BYTES:
                 st.download_button(
                     escape(PurePosixPath(item.name).name),
                     _content(run.id, item.id),
@@ -78,8 +82,8 @@ def files(run: Run) -> None:
 
 
 def _content(run_id: str, artifact_id: str) -> Callable[[], BinaryIO]:
-    """Return a function that downloads the file, for a download button that calls it when it is pressed."""
-    client = session.client()  # bound here: the download runs without the session, which holds the person's token
+    """Return a function that downloads the file. A download button calls it when a person presses the button."""
+    client = session.client()  # created here, since the download runs outside the session that holds the token
 
     def fetch() -> BinaryIO:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The machine of a running run on the Run page: GPUs at the last heartbeat, and whether the worker is draining."""
+"""The lines about the worker on the Run page: its GPUs at the last heartbeat, and whether it is draining."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def show(run: Run) -> None:
         return
     if worker.draining:
         st.info(
-            f"{escape(worker.name)} is draining: this run continues, no new ones start there.", icon=":material/logout:"
+            f"{escape(worker.name)} is draining: this run continues, but no new runs start there.",
+            icon=":material/logout:",
         )
     for gpu in worker.gpus:
         st.caption(f":material/memory: {_line(gpu)}")
 
 
 def _worker(run: Run) -> Worker | None:
-    """Return the worker of the run, requested once per heartbeat; None if the backend does not name it."""
+    """Return the worker of the run, requested once per heartbeat; None if no worker reports the run."""
     stored: tuple[str, float, Worker | None] | None = st.session_state.get("run.worker")
     if stored is None or stored[0] != run.id or time.monotonic() - stored[1] > _PERIOD:
         try:

@@ -24,7 +24,7 @@ from dashboard.views import experiment_list
 
 _MAX_SELECTED = 1000
 _CONFIRM_ABOVE = 10
-"""Cancelling more runs than this needs a confirmation."""
+"""A person must confirm the cancellation of more runs than this."""
 _FRESH_SECONDS = 1.0
 
 
@@ -52,26 +52,27 @@ def show() -> None:
     selection = RowSelection("runs")
     if not page.items and not query["cursor"]:
         _empty(query)
-        _remember(selection, page.items)
+        _store_summaries(selection, page.items)
         _actions(selection, page)
     else:
-        runs, newer = _settled(selection, page.items, query)
-        _remember(selection, runs)
+        runs, newer = _rows_to_draw(selection, page.items, query)
+        _store_summaries(selection, runs)
         _actions(selection, page, query)
         _table(selection, runs)
-        _below(selection, page, newer, query)
-    paging.rerun_on_change("runs", lambda: _watched(query), _signature, page, outage_since=reply.outage_since)
+        _footer(selection, page, newer, query)
+    paging.rerun_on_change("runs", lambda: _check(query), _signature, page, outage_since=reply.outage_since)
 
 
 def _page(query: Mapping[str, Any]) -> RunPage:
-    """Return the page of the list; reuse the reply of the background check that has just caused a redraw."""
-    fresh: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
-    if fresh and fresh[0] == query and time.monotonic() - fresh[2] < _FRESH_SECONDS:
-        return fresh[1]
+    """Return the page of the list. If a background check has just caused a redraw, return the check's reply."""
+    checked: tuple[Mapping[str, Any], RunPage, float] | None = st.session_state.pop("runs.fresh", None)
+    if checked and checked[0] == query and time.monotonic() - checked[2] < _FRESH_SECONDS:
+        return checked[1]
     return session.client().runs(**query, count="true")
 
 
-def _watched(query: Mapping[str, Any]) -> RunPage:
+def _check(query: Mapping[str, Any]) -> RunPage:
+    """Request the page in the background; store it, so that a redraw which it causes does not request it again."""
     page = session.client().runs(**query, count="true")
     st.session_state["runs.fresh"] = (dict(query), page, time.monotonic())
     return page
@@ -85,14 +86,14 @@ def _empty(query: Mapping[str, Any]) -> None:
         empty_state("There are no runs yet. Create an experiment to start some.")
 
 
-def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
-    """Return the rows to draw, and the number of newer ones that wait because the page is frozen."""
+def _rows_to_draw(selection: RowSelection, items: Sequence[RunSummary], query: object) -> tuple[list[RunSummary], int]:
+    """Return the rows to draw, and the number of newer runs that are not drawn because the rows are frozen."""
     runs, newer = list(items), 0
     frozen = selection.frozen_ids(query)
     if frozen:
         by_id = {run.id: run for run in items}
         missing = [run_id for run_id in frozen if run_id not in by_id]
-        if missing:  # they no longer match the filters, such as a run that has ended in a list of running ones
+        if missing:  # runs that no longer match the filters, such as a run that has ended in a list of running runs
             reply = session.fetch(
                 f"runs {missing}", lambda: session.client().runs(id=missing, archived="include", limit=len(missing))
             )
@@ -103,86 +104,86 @@ def _settled(selection: RowSelection, items: Sequence[RunSummary], query: object
     return runs, newer
 
 
-def _remember(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
-    """Store the newest summaries of the selected runs; those of other pages stay as they were."""
+def _store_summaries(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
+    """Store the newest summaries of the selected runs. The summaries of runs on other pages do not change."""
     summaries: dict[str, RunSummary] = st.session_state.setdefault("runs.selected", {})
-    chosen = set(selection.ids)
-    summaries |= {run.id: run for run in runs if run.id in chosen}
-    for run_id in [run_id for run_id in summaries if run_id not in chosen]:
+    selected_ids = set(selection.ids)
+    summaries |= {run.id: run for run in runs if run.id in selected_ids}
+    for run_id in [run_id for run_id in summaries if run_id not in selected_ids]:
         del summaries[run_id]
 
 
 def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | None = None) -> None:
-    """Draw the actions on the selected runs; they are always drawn, so that the table does not move."""
+    """Draw the actions on the selected runs. They are always drawn, so that the table does not move."""
     summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
-    chosen = [summaries[run_id] for run_id in selection.ids if run_id in summaries]
+    selected = [summaries[run_id] for run_id in selection.ids if run_id in summaries]
     client = session.action_client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        session.action_link("run", "Open", "show_chart", {"id": chosen[0].id} if len(chosen) == 1 else None)
-        live = [run.id for run in chosen if run.state not in TERMINAL and run.state != "cancelling"]
+        session.action_link("run", "Open", "show_chart", {"id": selected[0].id} if len(selected) == 1 else None)
+        live = [run.id for run in selected if run.state not in TERMINAL and run.state != "cancelling"]
         if st.button(_label("Cancel", live), icon=":material/cancel:", disabled=not live, key="runs.cancel"):
             _cancel(live)
-        for name, icon, done, action, ids in (
+        for name, icon, participle, action, ids in (
             (
                 "Retry",
                 "replay",
                 "queued again",
                 client.retry,
-                [run.id for run in chosen if run.state in ("failed", "cancelled")],
+                [run.id for run in selected if run.state in ("failed", "cancelled")],
             ),
             (
                 "Pause",
                 "pause",
                 "paused",
                 client.pause,
-                [run.id for run in chosen if run.state in ("waiting", "queued", "running") and not run.pausing],
+                [run.id for run in selected if run.state in ("waiting", "queued", "running") and not run.pausing],
             ),
             (
                 "Resume",
                 "play_arrow",
                 "resumed",
                 client.resume,
-                [run.id for run in chosen if run.state == "paused" or run.pausing],
+                [run.id for run in selected if run.state == "paused" or run.pausing],
             ),
         ):
             st.button(
                 _label(name, ids),
                 icon=f":material/{icon}:",
                 disabled=not ids,
-                on_click=_do,
-                args=(ids, action, done),
+                on_click=_run_action,
+                args=(ids, action, participle),
                 key=f"runs.{name.lower()}",
             )
-        with st.popover("More", icon=":material/more_horiz:", disabled=not chosen):
-            _more(client, chosen)
-        _chosen_line(selection, chosen, page, query)
+        with st.popover("More", icon=":material/more_horiz:", disabled=not selected):
+            _more_actions(client, selected)
+        _selection_line(selection, selected, page, query)
 
 
 def _label(name: str, ids: Sequence[str]) -> str:
     return escape(f"{name} {len(ids):,}" if len(ids) > 1 else name)
 
 
-def _do(ids: Sequence[str], action: Callable[[str], Run], done: str) -> None:
+def _run_action(ids: Sequence[str], action: Callable[[str], Run], participle: str) -> None:
     summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
-    # The replies also update selected runs of other pages, which a refresh does not include.
-    summaries |= {run.id: run for run in bulk.run_each(ids, action, "run", done)}
+    # A refresh requests only the current page; the replies also update the selected runs of other pages.
+    summaries |= {run.id: run for run in bulk.run_each(ids, action, "run", participle)}
 
 
 def _cancel(ids: Sequence[str]) -> None:
     if len(ids) <= _CONFIRM_ABOVE:
-        _do(ids, session.action_client().cancel, "cancelled")
+        _run_action(ids, session.action_client().cancel, "cancelled")
         st.rerun()
 
     @st.dialog("Cancel these runs?")
     def confirm() -> None:
         st.markdown(
-            f"{wording.counted(len(ids), 'run')} will be cancelled. Running ones write a checkpoint first. "
+            f"{wording.counted(len(ids), 'run')} will be cancelled. A running run writes a checkpoint first. "
             "Cancelled runs can be retried."
         )
         if st.button(
             f"Cancel {len(ids):,} runs",
             type="primary",
-            on_click=_do,
+            on_click=_run_action,
             args=(ids, session.action_client().cancel, "cancelled"),
             key="runs.cancel.sure",
         ):
@@ -191,13 +192,13 @@ def _cancel(ids: Sequence[str]) -> None:
     confirm()
 
 
-def _more(client: Client, chosen: Sequence[RunSummary]) -> None:
-    live = [run.id for run in chosen if run.state not in TERMINAL and run.role == "student"]
+def _more_actions(client: Client, selected: Sequence[RunSummary]) -> None:
+    live = [run.id for run in selected if run.state not in TERMINAL and run.role == "student"]
     priority = st.number_input(
         "Priority",
         -100,
         100,
-        value=max((run.priority for run in chosen), default=0),
+        value=max((run.priority for run in selected), default=0),
         help="Runs with a higher priority start first. A teacher has the highest priority of its students.",
         key="runs.priority",
     )
@@ -205,30 +206,30 @@ def _more(client: Client, chosen: Sequence[RunSummary]) -> None:
         f"Set priority of {wording.counted(len(live), 'run')}",
         icon=":material/low_priority:",
         disabled=not live,
-        on_click=_do,
+        on_click=_run_action,
         args=(live, lambda run_id: client.prioritise(run_id, priority), f"set to priority {priority}"),
         key="runs.prioritise",
     )
-    names = list(dict.fromkeys(run.experiment for run in chosen if run.experiment))
+    names = list(dict.fromkeys(run.experiment for run in selected if run.experiment))
     st.markdown(
         "Tags and archiving apply to whole experiments: the selected runs belong to "
         f"**{wording.counted(len(names), 'experiment')}**."
     )
-    experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in chosen if run.experiment_id)))
+    experiment_list.tag_and_archive(list(dict.fromkeys(run.experiment_id for run in selected if run.experiment_id)))
 
 
-def _chosen_line(
-    selection: RowSelection, chosen: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None
+def _selection_line(
+    selection: RowSelection, selected: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None
 ) -> None:
-    names = ", ".join(row_text.run_title(run) for run in chosen[:3]) + (" …" if len(chosen) > 3 else "")
-    if not chosen:
+    names = ", ".join(row_text.run_title(run) for run in selected[:3]) + (" …" if len(selected) > 3 else "")
+    if not selected:
         st.caption("Select rows with the check boxes on the left.")
     else:
-        count = f"{len(chosen):,} selected: " if len(chosen) > 1 else "Selected: "
+        count = f"{len(selected):,} selected: " if len(selected) > 1 else "Selected: "
         st.caption(f"{count}{escape(names)}")
         st.button("Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="runs.clear")
     total = page.total or 0
-    if query is not None and len(page.items) < total <= _MAX_SELECTED and len(chosen) < total:
+    if query is not None and len(page.items) < total <= _MAX_SELECTED and len(selected) < total:
         st.button(
             f"Select all {total:,}",
             on_click=_select_all,
@@ -269,16 +270,16 @@ def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     )
 
 
-def _below(selection: RowSelection, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
+def _footer(selection: RowSelection, page: RunPage, newer: int, query: Mapping[str, Any]) -> None:
     if newer:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"{wording.counted(newer, 'newer run')} will appear when nothing is selected.")
-            st.button("Show them now", on_click=selection.release, type="tertiary", key="runs.release")
+            st.button("Show them now", on_click=selection.allow_new_rows, type="tertiary", key="runs.release")
     paging.page_controls("runs", page, query["limit"], "run")
 
 
 def _signature(page: RunPage) -> int:
-    """Return a value that changes whenever the table would look different."""
+    """Return a hash of the values that the table shows; the page is redrawn when it changes."""
     minute = datetime.now(UTC).minute if any(run.state not in TERMINAL for run in page.items) else 0
     shown = ((run.id, run.state, run.step, run.attempt, run.priority, run.reason) for run in page.items)
     return hash((minute, page.total, *shown))

@@ -1,4 +1,4 @@
-"""The Teachers page: all teachers with accuracy, users and origin of their weights, and uploaded weights."""
+"""The Teachers page: all teachers with their accuracy, students and source of weights; and the uploaded weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from dashboard.lists import bulk, paging, row_text
 from dashboard.markup import escape
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_FORM_MOST = 1 << 30
-"""Largest upload in the browser, in bytes, through this process's memory; the command line uploads larger files."""
+_MAX_FORM_BYTES = 1 << 30
+"""Size limit of an upload in the browser, which passes through this process's memory.
+
+``dkd upload`` uploads larger files.
+"""
 _MEGABYTE = 1 << 20
 _ROWS = 200
 
@@ -80,15 +83,14 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
         st.info("No teacher matches these filters.", icon=":material/filter_alt_off:")
         return
     shown = matching[:_ROWS]
-    chosen = _chosen(shown)
-    _actions(chosen, names)
+    _actions(_selected_teacher(shown), names)
     column = st.column_config
     st.dataframe(
         row_text.teacher_rows(shown, {item.run_id: source(item, names) for item in shown}),
         key=_table_key(shown),
         on_select="rerun",
         selection_mode="single-row",
-        selection_default=_default(shown),
+        selection_default=_default_selection(shown),
         hide_index=True,
         placeholder=NOTHING,
         height=min(36 * len(shown) + 40, 480),
@@ -110,7 +112,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
 
 
 def source(item: TeacherInfo, uploads: Mapping[str, str]) -> str:
-    """Return the origin of a teacher's weights as text."""
+    """Return the source of a teacher's weights as text."""
     if item.weights is None:
         return f"trained here, {item.total_epochs} epochs"
     name = item.weights
@@ -126,13 +128,14 @@ def _table_key(shown: Sequence[TeacherInfo]) -> str:
     return f"teachers.table.{hash(tuple(item.run_id for item in shown))}"
 
 
-def _default(shown: Sequence[TeacherInfo]) -> Any:
-    wanted = st.query_params.get("id")
-    return {"selection": {"rows": [row for row, item in enumerate(shown) if item.run_id == wanted]}}
+def _default_selection(shown: Sequence[TeacherInfo]) -> Any:
+    """Return the table's initial selection: the row of the teacher whose run id is in the address."""
+    run_id = st.query_params.get("id")
+    return {"selection": {"rows": [row for row, item in enumerate(shown) if item.run_id == run_id]}}
 
 
-def _chosen(shown: Sequence[TeacherInfo]) -> TeacherInfo | None:
-    """Return the selected teacher, whose run id is in the address."""
+def _selected_teacher(shown: Sequence[TeacherInfo]) -> TeacherInfo | None:
+    """Copy the run id of the selected row into the address; return the teacher with the run id in the address."""
     table = st.session_state.get(_table_key(shown))
     if table is not None:
         rows = table["selection"]["rows"]
@@ -140,13 +143,13 @@ def _chosen(shown: Sequence[TeacherInfo]) -> TeacherInfo | None:
             st.query_params["id"] = shown[rows[0]].run_id
         else:
             st.query_params.pop("id", None)
-    wanted = st.query_params.get("id")
-    return next((item for item in shown if item.run_id == wanted), None)
+    run_id = st.query_params.get("id")
+    return next((item for item in shown if item.run_id == run_id), None)
 
 
-def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
-    """Draw the actions on the selected teacher; they are always drawn, so that the table does not move."""
-    run, example = (chosen.run_id, chosen.example) if chosen else (None, None)
+def _actions(selected: TeacherInfo | None, names: Mapping[str, str]) -> None:
+    """Draw the actions on the selected teacher. They are always drawn, so that the table does not move."""
+    run, example = (selected.run_id, selected.example) if selected else (None, None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         session.action_link("run", "Open run", "show_chart", {"id": run} if run else None)
         session.action_link("runs", "Students", "list", {"teacher": run} if run else None)
@@ -158,19 +161,19 @@ def _actions(chosen: TeacherInfo | None, names: Mapping[str, str]) -> None:
             hint="Opens the form with a copy of the newest experiment that uses this teacher. The copy keeps the "
             "teacher unless you choose to train a new one.",
         )
-        if chosen is None:
+        if selected is None:
             st.caption("Select a row with the check box on the left.")
         else:
-            network = escape(f"{chosen.model} on {chosen.dataset}")
+            network = escape(f"{selected.model} on {selected.dataset}")
             st.caption(
-                f"Selected: {network}, seed {chosen.seed:d} {theme.badge(chosen.state)} "
-                + escape(source(chosen, names))
+                f"Selected: {network}, seed {selected.seed:d} {theme.badge(selected.state)} "
+                + escape(source(selected, names))
             )
 
 
 def _uploads(uploads: UploadList) -> None:
     st.subheader("Uploaded weights")
-    _form(uploads.max_bytes)
+    _upload_form(uploads.max_bytes)
     if not uploads.items:
         st.caption("There are no uploads yet. A spec refers to an upload as `weights: upload:NAME`.")
         return
@@ -197,18 +200,18 @@ def _ask_to_delete(name: str) -> None:
         st.rerun()
 
 
-def _form(max_bytes: int) -> None:
-    most = min(max_bytes, _FORM_MOST)
+def _upload_form(max_bytes: int) -> None:
+    form_limit = min(max_bytes, _MAX_FORM_BYTES)
     with st.expander("Upload weights", icon=":material/upload:"):
         file = st.file_uploader(
             "Safetensors file",
             type="safetensors",
-            max_upload_size=max(most // _MEGABYTE, 1),
+            max_upload_size=max(form_limit // _MEGABYTE, 1),
             key=f"teachers.file.{st.session_state.get('teachers.uploaded', 0)}",
         )
-        larger = "" if most == max_bytes else f" For files up to {size_text(max_bytes)}, use `dkd upload FILE`."
-        st.caption(f"At most {size_text(most)}.{larger} `python -m core convert` converts a PyTorch checkpoint.")
-        suggested = _suggested(file.name) if file else ""
+        larger = "" if form_limit == max_bytes else f" For files up to {size_text(max_bytes)}, use `dkd upload FILE`."
+        st.caption(f"At most {size_text(form_limit)}.{larger} `python -m core convert` converts a PyTorch checkpoint.")
+        suggested = _suggested_name(file.name) if file else ""
         name = st.text_input(
             "Name", placeholder=suggested or "resnet56-cifar", key="teachers.name", help="Name of the upload in specs."
         )
@@ -220,17 +223,18 @@ def _form(max_bytes: int) -> None:
         ready = file is not None and bool(name) and not invalid
         if st.button("Upload", type="primary", disabled=not ready, key="teachers.send") and file is not None:
             with st.spinner("Uploading and checking the file …"):
-                _send(file, name)
+                _upload(file, name)
         message = st.session_state.pop("teachers.message", "")
         if message:
             st.error(escape(message), icon=":material/error:")
 
 
-def _suggested(file_name: str) -> str:
+def _suggested_name(file_name: str) -> str:
+    """Return the file's name without its suffix, with the characters that an upload's name may contain."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", file_name.removesuffix(".safetensors")).lstrip("._-")[:100]
 
 
-def _send(file: Any, name: str) -> None:
+def _upload(file: Any, name: str) -> None:
     try:
         upload = session.client().upload_teacher(file, name=name)
     except (ApiError, BackendUnreachable) as error:

@@ -50,20 +50,20 @@ def _body() -> None:
 
 
 def _filtered(workers: Sequence[Worker]) -> list[Worker]:
-    labels = sorted({label for worker in workers for label in worker.labels})
+    labels = sorted({name for worker in workers for name in worker.labels})
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        which = st.segmented_control("Show", _STATES, default="All", required=True, key="show", bind="query-params")
-        wanted = None
+        state = st.segmented_control("Show", _STATES, default="All", required=True, key="show", bind="query-params")
+        label = None
         if labels:
-            wanted = st.selectbox(
+            label = st.selectbox(
                 "Label", labels, index=None, placeholder="any", key="label", bind="query-params", width=200
             )
     online = [worker for worker in workers if worker.state == "online"]
     slots, busy = sum(worker.slots for worker in online), sum(worker.busy for worker in online)
     total, total_slots = wording.counted(len(workers), "worker"), wording.counted(slots, "slot")
     st.caption(f"{len(online):,} of {total} online, {busy:,} of {total_slots} in use")
-    states = ("online", "offline") if which == "All" else (which.lower(),)
-    return [worker for worker in workers if worker.state in states and (wanted is None or wanted in worker.labels)]
+    states = ("online", "offline") if state == "All" else (state.lower(),)
+    return [worker for worker in workers if worker.state in states and (label is None or label in worker.labels)]
 
 
 def _list(workers: Sequence[Worker]) -> None:
@@ -72,23 +72,23 @@ def _list(workers: Sequence[Worker]) -> None:
     for start in range(0, len(online), 2):
         for column, worker in zip(st.columns(2), online[start : start + 2], strict=False):
             with column:
-                _online(worker)
+                _online_card(worker)
     if not workers:
         st.info("No worker matches these filters.", icon=":material/filter_alt_off:")
     if offline:
         st.subheader("Offline")
-        st.caption("No heartbeat for longer than a lease. Their runs have been queued again.")
+        st.caption("The last heartbeat of these workers is older than a lease. Their runs have been queued again.")
         for worker in offline:
-            _offline(worker)
+            _offline_card(worker)
 
 
-def _online(worker: Worker) -> None:
+def _online_card(worker: Worker) -> None:
     with st.container(border=True, gap="small"):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             badge = ":orange-badge[draining]" if worker.draining else ":green-badge[online]"
             labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
             st.markdown(f"**{escape(worker.name)}** {badge} {labels}", width="content")
-            _drain(worker)
+            _drain_button(worker)
         heartbeat = age_text(worker.last_heartbeat, datetime.now(UTC))
         device = "GPU" if worker.device == "gpu" else "CPU"
         version = f" · version {worker.version}" if worker.version else ""
@@ -124,26 +124,26 @@ def _online(worker: Worker) -> None:
             st.caption("No new runs start here." if worker.draining else "Idle.")
 
 
-def _drain(worker: Worker) -> None:
+def _drain_button(worker: Worker) -> None:
     if worker.draining:
         label, hint, icon = "Undrain", "Let this worker start new runs again.", "play_arrow"
     else:
         label, hint, icon = (
             "Drain",
-            "Running runs continue; the worker starts no new ones until it is undrained.",
+            "Running runs continue; the worker starts no new runs until it is undrained.",
             "block",
         )
     st.button(
         label,
         icon=f":material/{icon}:",
         help=hint,
-        on_click=_set,
+        on_click=_set_draining,
         args=(worker.id, not worker.draining),
         key=f"workers.drain.{worker.id}",
     )
 
 
-def _set(worker_id: str, draining: bool) -> None:
+def _set_draining(worker_id: str, draining: bool) -> None:
     try:
         session.action_client().drain_worker(worker_id, draining=draining)
     except (ApiError, BackendUnreachable) as error:
@@ -152,7 +152,7 @@ def _set(worker_id: str, draining: bool) -> None:
         st.session_state["workers.message"] = bulk.error_sentence(error) + hint
 
 
-def _offline(worker: Worker) -> None:
+def _offline_card(worker: Worker) -> None:
     labels = " ".join(f":gray-badge[{escape(label)}]" for label in worker.labels)
     drained = " :orange-badge[draining]" if worker.draining else ""
     heartbeat = age_text(worker.last_heartbeat, datetime.now(UTC))
@@ -163,4 +163,4 @@ def _offline(worker: Worker) -> None:
             width="content",
         )
         if worker.draining:
-            _drain(worker)
+            _drain_button(worker)

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.comparisons import convergence
-from backend.comparisons.run_data import Curve, Student, Teacher
+from backend.comparisons.run_data import MetricCurve, StudentRun, TeacherRun
 from backend.db import Database, models, now
 from core.events import RANKS_KEY
 from core.protocol.comparisons import Overview
@@ -67,14 +67,14 @@ def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
     assert [row["metric"] for row in only["rows"]] == ["collapse/nc1"]
 
 
-def _student(**changes: Any) -> Student:
+def _student(**changes: Any) -> StudentRun:
     values: dict[str, Any] = {
         "run_id": "r",
         "experiment": "e",
         "label": "kd",
         "method": "kd",
         "seed": 0,
-        "teacher": Teacher("t", "v1-a", 0, "succeeded", 90.0),
+        "teacher": TeacherRun("t", "v1-a", 0, "succeeded", 90.0),
         "state": "succeeded",
         "reason": "",
         "epochs": 3,
@@ -82,7 +82,7 @@ def _student(**changes: Any) -> Student:
         "environment": {},
         "devices": (),
     }
-    return Student(**values | changes)
+    return StudentRun(**values | changes)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def _student(**changes: Any) -> Student:
     ],
 )
 def test_gpu_seconds(devices: tuple[str, ...], environment: dict[str, str], gpu_seconds: float | None) -> None:
-    curve = Curve(step=[1, 2, 3], epoch=[1.0, 2.0, 3.0], elapsed=[10.0, 20.0, 30.0], value=[80.0, 90.0, 91.0])
-    found = convergence.reach(_student(devices=devices, environment=environment), curve, 85.5)
+    curve = MetricCurve(step=[1, 2, 3], epoch=[1.0, 2.0, 3.0], elapsed=[10.0, 20.0, 30.0], value=[80.0, 90.0, 91.0])
+    found = convergence.run_convergence(_student(devices=devices, environment=environment), curve, 85.5)
     assert (found.epochs, found.seconds, found.gpu_seconds) == (2.0, 20.0, gpu_seconds)
 
 

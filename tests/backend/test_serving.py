@@ -57,7 +57,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(connections, "REST_SECONDS", 0.5)
     number = free_port()
     config = uvicorn.Config(
-        Streaming(), port=number, http=connections.Connection, lifespan="off", log_config=None, ws="none"
+        Streaming(), port=number, http=connections.LimitedConnection, lifespan="off", log_config=None, ws="none"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -13,7 +13,7 @@ from backend.comparisons import statistics, verdicts
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, decide_all, methods_of, paired
 from backend.comparisons.metric_selection import SelectedValue
-from backend.comparisons.run_data import Sample, Student, Teacher
+from backend.comparisons.run_data import Sample, StudentRun, TeacherRun
 
 
 def _say(differences: list[float], better: statistics.Better = "higher", unit: str = "") -> str:
@@ -95,17 +95,17 @@ def _report(values: NDArray[np.float64], metric: str = "test/top1") -> list[str]
     """The sentences of one report: ``values`` (methods, seeds), the first of them the baseline's."""
     students = tuple(_student(f"m{method}", seed) for method in range(len(values)) for seed in range(SEEDS))
     sample = _Sample((), students, (TEACHER,))
-    picked = {
+    selected = {
         student.run_id: SelectedValue(float(values[int(student.label[1:]), student.seed]), epoch=4.0)
         for student in students
     }
-    methods = list(methods_of(sample, picked, {}, ConvergenceTarget(0.95)).values())
+    methods = list(methods_of(sample, selected, {}, ConvergenceTarget(0.95)).values())
     question = ComparisonSpec(metric)
     pairs = [paired(method, methods[0], sample, question) for method in methods[1:]]
     return [pair.sentence for pair in decide_all(pairs, question)]
 
 
-TEACHER = Teacher("t", "v1-a", 0, "succeeded", 90.0)
+TEACHER = TeacherRun("t", "v1-a", 0, "succeeded", 90.0)
 
 
 class _Sample(Sample):
@@ -114,9 +114,9 @@ class _Sample(Sample):
         return {student.label: "kd" for student in self.students}
 
 
-def _student(label: str, seed: int) -> Student:
+def _student(label: str, seed: int) -> StudentRun:
     run_id = f"{label}-{seed}"
-    return Student(run_id, "e", label, "kd", seed, TEACHER, "succeeded", "", 4, 899, {}, ())
+    return StudentRun(run_id, "e", label, "kd", seed, TEACHER, "succeeded", "", 4, 899, {}, ())
 
 
 def _values(generator: np.random.Generator, methods: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from client.stack import HomeBusyError, Stack, StackError, StackOptions, StopRequested, StopSignals
+from client.stack import HomeBusyError, Stack, StackError, StackOptions, StackStopRequested, StopSignals
 from client.stack.ports import LOOPBACK
 from client.stack.services import Service, StackPlan
 from common.home import Home
@@ -99,7 +99,7 @@ def main(home: Path, behaviour: dict[str, str]) -> int:
             stack.start()
             notify(f"ready {stack.api_url} {stack.dashboard_url}")
             stack.wait()
-        except StopRequested:
+        except StackStopRequested:
             stack.stop()
             notify("stopped")
             return 0

@@ -47,7 +47,7 @@ def test_submit_wait_and_read_metrics_as_a_data_frame(client: Client, url: str, 
     assert set(frame["name"]) == {"test/top1"}
     assert run.metrics().last("train/loss") == pytest.approx(1 / 3)
     assert done.comparison().groups[0].n == 1
-    assert run.whole().wait().state == "succeeded"
+    assert run.details().wait().state == "succeeded"
     stored = type(done).model_validate(done.model_dump())
     with pytest.raises(ClientSettingsError, match="not read from a backend"):
         stored.wait()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from client import ApiError, BackendUnreachable, Client
 from client.cli.app import run
-from client.stack import StopRequested, StopSignals
+from client.stack import StackStopRequested, StopSignals
 from core.protocol.public import Experiment, StateCounts
 from tests.client import fakes
 from tests.client.captured import Captured, stdin_of
@@ -144,7 +144,7 @@ def test_a_signal_ends_watch() -> None:
             next(ticks)
             signals.check()
 
-        with pytest.raises(StopRequested) as caught:
+        with pytest.raises(StackStopRequested) as caught:
             client.experiments.watch("exp-1", Console(file=io.StringIO()), tick=tick)
     assert caught.value.number == signal.SIGTERM
 

@@ -75,8 +75,8 @@ def test_runs_of_aliases_have_calls(client: Client) -> None:
     for run in (client.experiment("exp-1").runs[0], client.runs().items[0], next(iter(client.all_runs()))):
         assert isinstance(run, BoundRunSummary)
         assert run.metrics(["train/loss"]).cursor == 2
-        assert isinstance(run.whole(), BoundRun)
-        assert run.whole().wait().state == "succeeded"
+        assert isinstance(run.details(), BoundRun)
+        assert run.details().wait().state == "succeeded"
         assert run.cancel().state == "cancelled"
         assert run.retry().state == "queued"
 

@@ -199,7 +199,7 @@ def test_the_whole_is_restarted_and_its_data_is_still_there(stack: Stack, admin:
         finished(client, client.experiment(experiment.id))
         assert [item.id for item in client.workers().items] == [worker.id]
         # A worker that is told to leave hands its run back with a checkpoint: no attempt was lost.
-        attempts = [attempt for run in client.all_runs(experiment=experiment.id) for attempt in run.whole().attempts]
+        attempts = [attempt for run in client.all_runs(experiment=experiment.id) for attempt in run.details().attempts]
         assert {attempt.outcome for attempt in attempts} == {"interrupted", "succeeded"}
 
 

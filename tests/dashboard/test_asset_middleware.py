@@ -130,7 +130,7 @@ def test_below_an_address_of_its_own_the_pages_find_their_files(tmp_path: Path) 
 
 def test_what_has_been_imported_is_not_looked_through_for_garbage() -> None:
     """Streamlit collects after every run of a script; through all of Plotly that held everybody up for 0.1 s."""
-    asyncio.run(app._warm())
+    asyncio.run(app._preload())
     try:
         assert gc.get_freeze_count() > len(sys.modules)
     finally:

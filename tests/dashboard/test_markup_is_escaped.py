@@ -52,13 +52,23 @@ WRAPPERS = {
     "session.py": {"action_link"},
     "widgets.py": {"empty_state", "draw_integers", "show"},
     "run.py": {"_link", "_button"},
-    "loss_explorer.py": {"_whole", "_real"},
+    "loss_explorer.py": {"_integer_input", "_number_input"},
 }
 # They escape, or what they answer is made of numbers, times and words of ours.
 SAFE = frozenset(
     [
         *("escape", "code", "html", "counted", "percent", "duration", "size", "timestamp", "ago", "signed", "interval"),
-        *("badge", "state_text", "len", "mean_sd", "humanise", "urlencode", "_number", "_cosine", "scenario_sentence"),
+        *(
+            "badge",
+            "state_text",
+            "len",
+            "mean_sd",
+            "humanise",
+            "urlencode",
+            "_number_text",
+            "_cosine_text",
+            "scenario_sentence",
+        ),
         *(
             "_terms",
             "percent_text",

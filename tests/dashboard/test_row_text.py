@@ -111,7 +111,7 @@ def test_one_run_has_no_sd() -> None:
 
 def test_p_is_shown_with_the_smallest_p_of_n_pairs() -> None:
     pair = PairedDifference(label="a", baseline="b", n=6, seeds=[], sign_flip_p=0.0625, smallest_p=0.03125, sentence="")
-    assert row_text.sign_flip_text(pair) == "0.062 (min. possible 0.031)"
+    assert row_text.uncorrected_p_text(pair) == "0.062 (min. possible 0.031)"
 
 
 def test_how_far_each_method_is(backend: FakeBackend) -> None:

@@ -1,4 +1,4 @@
-"""Which token a worker registered with."""
+"""The token with which a worker registered."""
 
 from __future__ import annotations
 
