@@ -1,19 +1,21 @@
-"""Waiting for what another process or thread is about to do."""
+"""Wait until another process or thread has done something."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
+T = TypeVar("T")
 
-def until(true: Callable[[], Any], what: str = "", seconds: float = 120) -> Any:
-    """What ``true`` returns once it is true; fails the test with ``what`` when the time is up."""
+
+def until(condition: Callable[[], T | None], what: str = "", seconds: float = 120) -> T:
+    """Return the first true value that ``condition`` returns; fail the test with ``what`` after so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := true():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.02)
-    pytest.fail(f"{what or true} did not come within {seconds:g} s")
+    pytest.fail(f"{what or condition} did not come within {seconds:g} s")

@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 def concurrently(lab: Lab, count: int, work: Callable[[Lab, int], T]) -> list[T]:
-    """Return the results of ``work(lab, index)`` in ``count`` threads that start together, each with own clients."""
+    """Return the results of ``work(lab, index)`` in ``count`` threads that start together, each with new clients."""
     barrier = threading.Barrier(count)
 
     def one(index: int) -> T:
-        clients = [TestClient(lab.app, headers=dict(client.headers)) for client in (lab.admin, lab.worker)]
+        admin, worker = (TestClient(lab.app, headers=dict(client.headers)) for client in (lab.admin, lab.worker))
         barrier.wait()
-        return work(Lab(lab.app, *clients), index)
+        return work(Lab(lab.app, admin, worker), index)
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))

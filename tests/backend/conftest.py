@@ -20,7 +20,7 @@ from tests import services
 from tests.backend.lab import Lab
 
 with warnings.catch_warnings():
-    # Starlette asks for httpx2, a fork; the client that is tested against this backend uses httpx.
+    # Starlette warns if httpx2 is not installed.
     warnings.filterwarnings("ignore", message="Using `httpx`")
     from fastapi.testclient import TestClient as TestClient
 

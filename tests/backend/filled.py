@@ -19,8 +19,8 @@ def fill(lab: Lab, database: Database) -> dict[str, str]:
     lab.admin.post("/api/v1/tokens", json={"name": "reader", "scopes": ["read"], "expires_in_days": 3})
     lab.admin.post(UPLOADS, params={"name": "mine"}, content=safetensors())
     claim = lab.claim(key="a-claim-key")
-    lab.events(claim, started(), metrics(2, 10, train_loss=1.5, test_top1="Infinity"))
-    lab.events(claim, metrics(3, 20, train_loss="NaN", test_top1=62.5), log(4, "a line, with “quotes”"))
+    lab.events(claim, started(), metrics(2, 10, {"train/loss": 1.5, "test/top1": "Infinity"}))
+    lab.events(claim, metrics(3, 20, {"train/loss": "NaN", "test/top1": 62.5}), log(4, "a line, with “quotes”"))
     lab.succeed(claim)
     done = claim["run_id"]
 

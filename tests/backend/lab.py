@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from fastapi import FastAPI
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+    from starlette.testclient import TestClient
 
 Json = dict[str, Any]
 
@@ -45,9 +49,8 @@ def started(seq: int = 1, **changes: Any) -> Json:
     return {"seq": seq, "time": 1000.0 + seq, "event": event | changes}
 
 
-def metrics(seq: int, step: int, **values: Any) -> Json:
-    named = {name.replace("_", "/", 1): value for name, value in values.items()}
-    event = {"type": "metrics", "step": step, "epoch": step / 10, "elapsed": float(step), "values": named}
+def metrics(seq: int, step: int, values: Mapping[str, float | str]) -> Json:
+    event = {"type": "metrics", "step": step, "epoch": step / 10, "elapsed": float(step), "values": values}
     return {"seq": seq, "time": 1000.0 + seq, "event": event}
 
 
@@ -64,8 +67,8 @@ class Lab:
     """Methods for the API's requests. Each asserts that the backend accepts the request, and returns the reply."""
 
     app: FastAPI
-    admin: httpx.Client
-    worker: httpx.Client
+    admin: TestClient
+    worker: TestClient
 
     def submit(self, body: Json) -> Json:
         return _ok(self.admin.post("/api/v1/experiments", json=body), 201)
@@ -141,7 +144,7 @@ class Lab:
     def orders(self, *claims: Json, worker_id: str = "worker-one") -> list[str]:
         return [order["order"] for order in self.heartbeat(*claims, worker_id=worker_id)["orders"]]
 
-    def post_events(self, claim: Json, *records: Json, worker_id: str = "worker-one") -> httpx.Response:
+    def post_events(self, claim: Json, *records: Json, worker_id: str = "worker-one") -> Response:
         body = {"attempt": claim["attempt"], "records": list(records)}
         return self.worker.post(f"/api/v1/worker/{worker_id}/runs/{claim['run_id']}/events", json=body)
 
@@ -149,7 +152,7 @@ class Lab:
         accepted: int = _ok(self.post_events(claim, *records, worker_id=worker_id))["accepted_seq"]
         return accepted
 
-    def post_finish(self, claim: Json, outcome: str, worker_id: str = "worker-one", **more: Any) -> httpx.Response:
+    def post_finish(self, claim: Json, outcome: str, worker_id: str = "worker-one", **more: Any) -> Response:
         body = {"attempt": claim["attempt"], "outcome": outcome, **more}
         return self.worker.post(f"/api/v1/worker/{worker_id}/runs/{claim['run_id']}/finish", json=body)
 
@@ -162,7 +165,7 @@ class Lab:
         self.finish(claim, "succeeded", worker_id, weights=weights)
 
 
-def _ok(response: httpx.Response, status: int = 200) -> Json:
+def _ok(response: Response, status: int = 200) -> Json:
     assert response.status_code == status, response.text
     body: Json = response.json()
     return body

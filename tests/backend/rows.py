@@ -43,10 +43,9 @@ def one_run(database: Database, **changes: Any) -> str:
     return run_ids(database, experiment(database, **changes))["kd", 0]
 
 
-def metrics(step: int, seq: int = 1, epoch: float | None = None, **values: float) -> Record:
-    """Return a record of metrics; two underscores in a name stand for a slash."""
-    named = {name.replace("__", "/"): value for name, value in values.items()}
-    event = Metrics(step=step, epoch=step / 10 if epoch is None else epoch, elapsed=step / 100, values=named)
+def metrics(step: int, values: dict[str, float], *, seq: int = 1, epoch: float | None = None) -> Record:
+    """Return a record of metrics. Ten steps are an epoch, unless ``epoch`` says otherwise."""
+    event = Metrics(step=step, epoch=step / 10 if epoch is None else epoch, elapsed=step / 100, values=values)
     return Record(seq=seq, time=1_700_000_000.0 + seq, event=event)
 
 
@@ -73,5 +72,9 @@ def change(database: Database, run_id: str, **columns: Any) -> None:
 
 def succeed(database: Database, run_id: str, curve: list[float], **columns: Any) -> None:
     """Let a run report one test accuracy per epoch and succeed."""
-    take(database, run_id, *(metrics(epoch * 10, epoch=epoch, test__top1=top1) for epoch, top1 in enumerate(curve, 1)))
+    take(
+        database,
+        run_id,
+        *(metrics(epoch * 10, {"test/top1": top1}, epoch=epoch) for epoch, top1 in enumerate(curve, 1)),
+    )
     change(database, run_id, state="succeeded", test_size=899, **columns)

@@ -283,7 +283,7 @@ def test_a_database_of_the_version_before_slots_keeps_everything(database_url: s
     database = Database(database_url)
     try:
         run_id = rows.one_run(database)
-        rows.take(database, run_id, rows.metrics(10, train__loss=1.5))
+        rows.take(database, run_id, rows.metrics(10, {"train/loss": 1.5}))
         rows.change(database, run_id, state="queued")
         _migrate(database, "0002")
         with database.engine.connect() as connection:

@@ -204,6 +204,6 @@ def test_parameter_that_is_not_text_is_refused(lab: Lab, path: str, query: str) 
 
 def test_a_header_with_a_control_is_refused(lab: Lab) -> None:
     for name in ("Idempotency-Key", "Last-Event-ID", "Range", "If-Range"):
-        answer = lab.admin.post("/api/v1/experiments", json=plain(), headers={name: b"a\x9bb"})
+        answer = lab.admin.post("/api/v1/experiments", json=plain(), headers={name.encode(): b"a\x9bb"})
         assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, name.lower())
     assert lab.experiments() == []

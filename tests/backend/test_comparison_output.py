@@ -46,11 +46,11 @@ def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         ours = label == "DKD"
         end = {
-            "test__loss": 1 + 0.01 * seed + ours,
-            "collapse__nc1": 0.5 + 0.01 * seed - 0.1 * seed * ours - 0.2 * ours,
+            "test/loss": 1 + 0.01 * seed + ours,
+            "collapse/nc1": 0.5 + 0.01 * seed - 0.1 * seed * ours - 0.2 * ours,
         }
-        robust = {"robustness__patch_drop": 10.0, "robustness__patch_teacher": 70.0, "train__loss": 0.1}
-        rows.take(database, run_id, rows.metrics(40, epoch=4, **end, **robust))
+        robust = {"robustness/patch_drop": 10.0, "robustness/patch_teacher": 70.0, "train/loss": 0.1}
+        rows.take(database, run_id, rows.metrics(40, {**end, **robust}, epoch=4))
     found = Overview.model_validate(api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json())
     verdicts = {row.metric: row.cells[1].verdict for row in found.rows}
     # Direction-aware: a higher loss is worse, a higher accuracy better; NC1 has no better side, so it is lower.

@@ -45,11 +45,11 @@ def full(lab: Lab, database: Database) -> dict[str, str]:
 
 @pytest.mark.services
 def test_a_database_is_copied_to_postgresql_and_back(
-    database: Database, full: dict[str, str], empty_postgres: str, tmp_path: Path
+    database: Database, database_url: str, full: dict[str, str], empty_postgres: str, tmp_path: Path
 ) -> None:
     back_url = f"sqlite:///{tmp_path / 'back.sqlite3'}"
     before = contents(database)
-    for source, target in ((database.url, empty_postgres), (empty_postgres, back_url)):
+    for source, target in ((database_url, empty_postgres), (empty_postgres, back_url)):
         result = CliRunner().invoke(cli, ["db", "copy", "--from", source], env={"DKD_TARGET_URL": target})
         assert result.exit_code == 0, result.output
         assert f"runs: {before['runs'].rows} rows" in result.output
@@ -61,7 +61,7 @@ def test_a_database_is_copied_to_postgresql_and_back(
                 run = session.get_one(models.Run, full["done"])
                 assert (run.state, run.weights_sha256) == ("succeeded", "a" * 64)
             # The next metric's number is one that is free, and the copy goes on being used.
-            rows.take(copied, full["held"], rows.metrics(10, a__new_name=1.0))
+            rows.take(copied, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
             with copied.read() as session:
                 ids = session.scalars(select(models.MetricName.id)).all()
                 assert len(ids) == before["metric_names"].rows + 1
@@ -71,7 +71,7 @@ def test_a_database_is_copied_to_postgresql_and_back(
 
 @pytest.mark.services
 def test_a_target_that_holds_rows_is_left_as_it_is(
-    database: Database, full: dict[str, str], empty_postgres: str, tmp_path: Path
+    database: Database, database_url: str, full: dict[str, str], empty_postgres: str, tmp_path: Path
 ) -> None:
     for url in (empty_postgres, f"sqlite:///{tmp_path / 'used.sqlite3'}"):
         target = Database(url)
@@ -79,7 +79,7 @@ def test_a_target_that_holds_rows_is_left_as_it_is(
             migrate.upgrade(target)
             rows.experiment(target)
             before = contents(target)
-            result = CliRunner().invoke(cli, ["db", "copy", "--from", database.url, "--to", url])
+            result = CliRunner().invoke(cli, ["db", "copy", "--from", database_url, "--to", url])
             assert result.exit_code == 2
             assert "already contains rows" in result.output
             assert contents(target) == before
@@ -89,14 +89,14 @@ def test_a_target_that_holds_rows_is_left_as_it_is(
 
 @pytest.mark.services
 def test_a_row_that_the_target_refuses_leaves_it_empty(
-    database: Database, full: dict[str, str], postgres_server: str, tmp_path: Path
+    database: Database, database_url: str, full: dict[str, str], postgres_server: str, tmp_path: Path
 ) -> None:
     """SQLite takes longer texts than a column says; PostgreSQL would not have taken it in the first place."""
     if not database.is_sqlite:
         return
     rows.change(database, full["done"], label="x" * 100)
     with services.postgres_database(postgres_server) as url:
-        result = CliRunner().invoke(cli, ["db", "copy", "--from", database.url, "--to", url])
+        result = CliRunner().invoke(cli, ["db", "copy", "--from", database_url, "--to", url])
         assert result.exit_code == 2
         assert "refuses a row of runs" in result.output
         target = Database(url)
@@ -115,23 +115,23 @@ def test_a_source_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_backup_is_made_while_the_database_is_written(
-    lab: Lab, database: Database, full: dict[str, str], tmp_path: Path
+    lab: Lab, database: Database, database_url: str, full: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "backups" / "dkd.sqlite3"
     call = CliRunner().invoke
     if not database.is_sqlite:
-        refused = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
+        refused = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
         assert (refused.exit_code, "pg_dump" in refused.output) == (2, True)
         return
     before = contents(database)
     with database.write() as session:  # a transaction under way is not in it
         session.get_one(models.Run, full["done"]).label = "changed"
         session.flush()
-        made = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
+        made = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
         assert made.exit_code == 0, made.output
     assert [path.name for path in file.parent.iterdir()] == ["dkd.sqlite3"]
     assert file.stat().st_mode & 0o077 == 0, "hashes of tokens are in it"
-    again = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database.url})
+    again = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
     assert (again.exit_code, "exists" in again.output) == (2, True)
 
     # As docs/operations.md says: stop, put the file in the place of the old ones, start.
@@ -148,7 +148,7 @@ def test_a_backup_is_made_while_the_database_is_written(
 
 @pytest.mark.services
 def test_what_pg_dump_writes_pg_restore_brings_back(
-    database: Database, full: dict[str, str], empty_postgres: str, tmp_path: Path
+    database: Database, database_url: str, full: dict[str, str], empty_postgres: str, tmp_path: Path
 ) -> None:
     if database.is_sqlite:
         return
@@ -156,14 +156,14 @@ def test_what_pg_dump_writes_pg_restore_brings_back(
         pytest.skip("pg_dump is not installed: apt-get install postgresql-client")
     file = tmp_path / "dkd.dump"
     for line in (
-        ["pg_dump", "--format=custom", f"--file={file}", _plain(database.url)],
+        ["pg_dump", "--format=custom", f"--file={file}", _plain(database_url)],
         ["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={_plain(empty_postgres)}", str(file)],
     ):
         subprocess.run(line, check=True, env={**os.environ, "PGCONNECT_TIMEOUT": "10"}, capture_output=True)
     restored = Database(empty_postgres)
     assert contents(restored) == contents(database)
     assert migrate.current_revision(restored) == migrate.head_revision()
-    rows.take(restored, full["held"], rows.metrics(10, a__new_name=1.0))
+    rows.take(restored, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
     restored.dispose()
 
 
@@ -212,7 +212,7 @@ def test_the_first_versions_data_are_intact_after_every_migration(
             assert sorted(session.scalars(select(models.ExperimentTag.tag))) == ["baseline", "digits"]
             worker = session.scalars(select(models.Worker)).one()
             assert (worker.gpus, worker.draining) == (2, False)
-        rows.take(database, "06f0000000000002", rows.metrics(10, a__new_name=1.0))
+        rows.take(database, "06f0000000000002", rows.metrics(10, {"a/new_name": 1.0}))
         assert copy_of(database, tmp_path) == contents(database), "and this version's commands work on it"
     finally:
         database.dispose()

@@ -61,7 +61,7 @@ def _until(events: Iterator[ServerEvent], kind: str) -> ServerEvent:
 
 def test_of_a_run_that_has_ended(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.metrics(10, x=1.0), rows.log("one", 2), rows.log("two", 3))
+    rows.take(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2), rows.log("two", 3))
     rows.change(database, run_id, state="failed", reason="it broke", step=10, total_steps=40)
     events = list(client.events(run_id))
     assert [(event.event, event.id) for event in events] == [
@@ -85,9 +85,9 @@ def test_while_it_runs(database: Database, client: Client) -> None:
     assert RunProgress.model_validate_json(next(events).data).state == "waiting"
     rows.change(database, run_id, state="running", attempt=1)
     assert RunProgress.model_validate_json(_until(events, "state").data).state == "running"
-    rows.take(database, run_id, rows.metrics(10, x=1.0))
+    rows.take(database, run_id, rows.metrics(10, {"x": 1.0}))
     assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [10]
-    rows.take(database, run_id, rows.metrics(5, x=0.5))  # late, and still news; nothing is sent twice
+    rows.take(database, run_id, rows.metrics(5, {"x": 0.5}))  # late, and still news; nothing is sent twice
     assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [5]
     rows.take(database, run_id, rows.log("hello"))
     assert LogLine.model_validate_json(_until(events, "log").data).message == "hello"
@@ -97,8 +97,8 @@ def test_while_it_runs(database: Database, client: Client) -> None:
 
 def test_goes_on_where_it_was_left(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.metrics(10, x=1.0), rows.log("one", 2))
-    rows.take(database, run_id, rows.metrics(20, x=2.0), rows.log("two", 3))
+    rows.take(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2))
+    rows.take(database, run_id, rows.metrics(20, {"x": 2.0}), rows.log("two", 3))
     rows.change(database, run_id, state="succeeded")
     first = next(event for event in client.events(run_id) if event.event == "log")
     assert first.id == "2-1"

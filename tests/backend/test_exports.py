@@ -73,4 +73,4 @@ def _started(environment: dict[str, str]) -> lab.Json:
 
 
 def _metrics(top1: float) -> lab.Json:
-    return lab.metrics(2, 20, test_top1=top1)
+    return lab.metrics(2, 20, {"test/top1": top1})

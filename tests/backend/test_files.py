@@ -93,7 +93,8 @@ def test_a_teacher_is_uploaded_and_named_in_a_spec(lab: Lab, settings: Settings)
     assert lab.admin.get(UPLOADS).json()["items"] == [made]
 
     def teacher(name: str, source: str) -> Json:
-        return lab.submit(spec(name, teacher={"model": "resnet8", "weights": source}))["runs"][0]
+        run: Json = lab.submit(spec(name, teacher={"model": "resnet8", "weights": source}))["runs"][0]
+        return run
 
     by_name, by_hash = teacher("a", "upload:mine"), teacher("b", f"upload:{made['sha256']}")
     assert by_name["id"] == by_hash["id"], "one file is one teacher"
@@ -159,7 +160,7 @@ def test_news_come_when_there_are_some_and_end_with_the_run(lab: Lab) -> None:
     assert (first["state"], first["ended"]) == ("queued", False)
     assert news(first["cursor"])["cursor"] == first["cursor"]
     claim = lab.claim()
-    lab.events(claim, started(), metrics(2, 10, test_top1=50.0), log(3, "hello"))
+    lab.events(claim, started(), metrics(2, 10, {"test/top1": 50.0}), log(3, "hello"))
     second = news(first["cursor"], wait=30)
     assert [series["name"] for series in second["metrics"]["series"]] == ["test/top1"]
     assert [line["message"] for line in second["lines"]] == ["hello"]

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_from_bytes
 
-import httpx
 import pytest
 
 from core.protocol import activity, public
+from tests.backend.conftest import TestClient
 from tests.backend.lab import TEACHER_WEIGHTS, Json, Lab, checkpoint, log, metrics, plain, spec, started
 
 _HOLE = "\u0001hole\u0001"
@@ -110,7 +110,7 @@ def sweep() -> Json:
 def sender(lab: Lab, problems: list[str]) -> Any:
     count = 0
 
-    def send(client: httpx.Client, method: str, path: str, **request: Any) -> int:
+    def send(client: TestClient, method: str, path: str, **request: Any) -> int:
         nonlocal count
         count += 1
         try:
@@ -141,7 +141,7 @@ def read_all(lab: Lab) -> None:
         public.LogsReply.model_validate_json(lab.admin.get(f"/api/v1/runs/{run.id}/logs").content)
 
 
-def fuzz(client: httpx.Client, send: Any, path: str, body: Any, method: str = "POST", each: int = PER_PLACE) -> int:
+def fuzz(client: TestClient, send: Any, path: str, body: Any, method: str = "POST", each: int = PER_PLACE) -> int:
     choice = random.Random(f"{method} {path}")
     count = 0
     for place in places(body):
@@ -196,7 +196,7 @@ def test_no_word_of_a_worker_is_answered_with_an_error_of_ours(lab: Lab) -> None
     finished = {"type": "finished", "weights": "w", "sha256": TEACHER_WEIGHTS, "summary": {"test/top1": 1.0}}
     records = [
         started(1),
-        metrics(2, 10, test_top1=1.0),
+        metrics(2, 10, {"test/top1": 1.0}),
         log(3, "l"),
         checkpoint(4, 10),
         {"seq": 5, "time": 5.0, "event": {"type": "stopped", "step": 1}},
@@ -251,7 +251,7 @@ def test_no_query_id_or_cursor_is_answered_with_an_error_of_ours(lab: Lab) -> No
     experiment = lab.submit(spec("one"))
     lab.submit(plain("two", runs=3))
     claim = lab.claim()
-    lab.events(claim, started(1), metrics(2, 10, test_top1=50.0))
+    lab.events(claim, started(1), metrics(2, 10, {"test/top1": 50.0}))
     problems: list[str] = []
     send = sender(lab, problems)
     known = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.middleware import AccessLog
 
@@ -19,9 +19,15 @@ def test_client_that_leaves_a_stream_causes_no_error(errors: list[Exception], si
     async def left(scope: Scope, receive: Receive, send: Send) -> None:
         raise ExceptionGroup("unhandled errors in a TaskGroup", errors)
 
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
     async def request() -> None:
         scope = {"type": "http", "method": "GET", "path": "/api/v1/runs/x/events"}
-        await AccessLog(left)(scope, None, None)  # type: ignore[arg-type]
+        await AccessLog(left)(scope, receive, send)
 
     if silent:
         anyio.run(request)

@@ -39,7 +39,9 @@ def test_every_query_uses_existing_metrics(lab: Lab, database: Database) -> None
             assert name in series, f"{query}: no series {name}"
         for name, selector in _SELECTOR.findall(query):
             for part in selector.split(","):
-                label, operator, value = re.fullmatch(r'(\w+)(!?[=~]{1,2})"([^"]*)"', part.strip()).groups()  # type: ignore[union-attr]
+                matcher = re.fullmatch(r'(\w+)(!?[=~]{1,2})"([^"]*)"', part.strip())
+                assert matcher, f"{query}: {part}"
+                label, operator, value = matcher.groups()
                 if label in _ADDED_BY_PROMETHEUS:
                     continue
                 known = {found for labels in series[name] for found in re.findall(rf'{label}="([^"]*)"', labels)}

@@ -60,8 +60,8 @@ def ids(lab: Lab, database: Database, settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture
-def gc(settings: Settings) -> Callable[..., Result]:
-    environment = {"DKD_DATABASE_URL": settings.database_url, "DKD_ARTIFACTS": str(settings.artifacts)}
+def gc(settings: Settings, database_url: str) -> Callable[..., Result]:
+    environment = {"DKD_DATABASE_URL": database_url, "DKD_ARTIFACTS": str(settings.artifacts)}
     return lambda *more: CliRunner().invoke(cli, ["gc", *more], env=environment)
 
 

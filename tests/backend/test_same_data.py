@@ -37,7 +37,8 @@ MIXED = {0: OLD, 1: OLD, 2: OLD, 3: OLD, 4: NEW, 5: NEW}
 def test_a_comparison_is_of_one_data_set_and_names_the_runs_of_others(database: Database, api: TestClient) -> None:
     found = Comparison.model_validate(_ask(api, "", experiment=_trained(database, MIXED)))
     dkd, align = found.groups
-    assert (dkd.n, dkd.mean, align.n, align.mean) == (4, pytest.approx(60.15), 4, pytest.approx(61.15))
+    assert (dkd.n, align.n) == (4, 4)
+    assert (dkd.mean, align.mean) == pytest.approx((60.15, 61.15))
     assert set(dkd.values) == {0, 1, 2, 3}
     assert [run.seed for run in dkd.runs if "trained on other data" in run.reason] == [4, 5]
     assert found.paired[0].n == 4
@@ -70,10 +71,8 @@ def test_every_other_report_does_the_same(database: Database, api: TestClient) -
 def test_a_table_has_a_row_for_each_data_set(database: Database, api: TestClient) -> None:
     _trained(database, MIXED)
     found = ResultTable.model_validate(_ask(api, "/table"))
-    assert [[(cell.n, cell.mean) for cell in row.cells] for row in found.rows] == [
-        [(4, pytest.approx(60.15)), (4, pytest.approx(61.15))],
-        [(2, pytest.approx(40.45)), (2, pytest.approx(41.45))],
-    ]
+    assert [[cell.n for cell in row.cells] for row in found.rows] == [[4, 4], [2, 2]]
+    assert [cell.mean for row in found.rows for cell in row.cells] == pytest.approx([60.15, 61.15, 40.45, 41.45])
     assert [row.teacher_top1 for row in found.rows] == [90.0, None]  # it was tested on the images of the first row
     assert OLD[:8] in found.rows[0].title
     assert NEW[:8] in found.rows[1].title

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.backend.conftest import TestClient
 from tests.backend.lab import Json, Lab, metrics, plain, started
 
 PASSES = {"attempt": 1, "records": [started()]}
 
 
 @pytest.fixture
-def other(lab: Lab) -> tuple[Json, httpx.Client]:
+def other(lab: Lab) -> tuple[Json, TestClient]:
     """A second token for workers, and a client that has it, on the lab's backend."""
     made = lab.admin.post("/api/v1/tokens", json={"name": "node2", "scopes": ["worker"]}).json()
-    headers = {"Authorization": f"Bearer {made['token']}"}
-    client = type(lab.worker)(lab.app, headers=headers)  # type: ignore[call-arg]  # it is a TestClient
-    return made, client
+    return made, TestClient(lab.app, headers={"Authorization": f"Bearer {made['token']}"})
 
 
 def calls(claim: Json) -> list[tuple[str, Any]]:
@@ -34,7 +32,7 @@ def calls(claim: Json) -> list[tuple[str, Any]]:
     ]
 
 
-def test_a_worker_is_spoken_for_by_its_own_token_alone(lab: Lab, other: tuple[Json, httpx.Client]) -> None:
+def test_a_worker_is_spoken_for_by_its_own_token_alone(lab: Lab, other: tuple[Json, TestClient]) -> None:
     """A token that was stolen from one node cannot report for another's runs, take them away or plant weights."""
     lab.register()
     lab.submit(plain(runs=2))
@@ -45,12 +43,12 @@ def test_a_worker_is_spoken_for_by_its_own_token_alone(lab: Lab, other: tuple[Js
         assert answer.status_code == 403, path
         assert "another token" in answer.json()["detail"]
     assert lab.run(claim["run_id"])["state"] == "running"
-    assert lab.events(claim, started(), metrics(2, 10, train_loss=1.0)) == 2
+    assert lab.events(claim, started(), metrics(2, 10, {"train/loss": 1.0})) == 2
     lab.succeed(claim)
 
 
 def test_a_worker_may_come_back_with_a_new_token_once_the_old_one_is_revoked(
-    lab: Lab, other: tuple[Json, httpx.Client]
+    lab: Lab, other: tuple[Json, TestClient]
 ) -> None:
     lab.register()
     old = next(token for token in lab.admin.get("/api/v1/tokens").json()["items"] if token["name"] == "worker")

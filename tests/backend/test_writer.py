@@ -391,7 +391,7 @@ class TestWriteAsync:
 
     def test_result_is_returned_after_the_commit(self, database: Database) -> None:
         def work(connection: Connection) -> int:
-            return connection.execute(text("INSERT INTO parent VALUES (5) RETURNING id")).scalar_one() + 1
+            return int(connection.execute(text("INSERT INTO parent VALUES (5) RETURNING id")).scalar_one()) + 1
 
         async def run() -> tuple[int, set[int]]:
             return await database.write_async(work), stored_ids(database)
@@ -461,8 +461,11 @@ def test_full_disk_is_the_error_of_every_writer_in_the_group(
     def insert_row(session: Session) -> None:
         session.add(Row(text="small"))
 
-    errors = [future.exception() for future in Group(database, insert_row, fill).futures]
-    assert [error.orig.sqlite_errorcode for error in errors] == [sqlite3.SQLITE_FULL] * 2  # type: ignore[union-attr]
+    for future in Group(database, insert_row, fill).futures:
+        error = future.exception()
+        assert isinstance(error, OperationalError)
+        assert isinstance(error.orig, sqlite3.OperationalError)
+        assert error.orig.sqlite_errorcode == sqlite3.SQLITE_FULL
     with pytest.raises(OperationalError, match="full"), database.write() as session:
         fill(session)
     write(database, insert_row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ DOUBTFUL = Finding(check="ports", status="warning", message="8000 is used", acti
 
 
 def with_checks(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
-    checks = [Check(item.check, lambda item=item: [item]) for item in findings]  # type: ignore[misc]
+    checks = [Check(item.check, partial(list, [item])) for item in findings]
     monkeypatch.setattr("client.cli.doctor.ALL_CHECKS", checks)
 
 

@@ -43,7 +43,7 @@ def backend(server: FakeServer) -> FakeBackend:
     return server.backend
 
 
-def visit(path: str = "", **params: str) -> AppTest:
+def visit(path: str = "", **params: str | list[str]) -> AppTest:
     """The page at a url_path, drawn once, in a session of its own."""
     app = AppTest.from_file(str(SCRIPT), default_timeout=30)
     for name, value in params.items():

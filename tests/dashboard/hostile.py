@@ -32,9 +32,8 @@ class HostileBackend(FakeBackend):
 
     def answer(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
         path = target.partition("?")[0].removeprefix("/api/v1/")
-        status, content = {"workers": _workers, "teachers": _teachers, "teachers/uploads": _uploads}.get(
-            path, lambda: super(HostileBackend, self).answer(method, target, body, headers)
-        )()
+        own_answer = {"workers": _workers, "teachers": _teachers, "teachers/uploads": _uploads}.get(path)
+        status, content = (200, own_answer()) if own_answer else super().answer(method, target, body, headers)
         plain = content.model_dump(mode="json") if isinstance(content, BaseModel) else content
         return status, _turned(plain, keep=("name", "methods", "dataset", "label") if path == "catalog" else ())
 
@@ -53,7 +52,7 @@ def _turned(value: Any, *, keep: tuple[str, ...] = (), key: str = "") -> Any:
     return value
 
 
-def _workers() -> tuple[int, WorkerList]:
+def _workers() -> WorkerList:
     gpu = GpuUse(index=0, name="H", use=63.0, memory_used=1, memory_total=2, foreign=1)
     run = WorkerRun(
         run_id="run-0001-001", label="dkd", experiment="e", seed=0, state="running", epoch=1.0, total_epochs=2
@@ -75,10 +74,10 @@ def _workers() -> tuple[int, WorkerList]:
         last_heartbeat=datetime.now(UTC),
         version="1",
     )
-    return 200, WorkerList(items=[one, one.model_copy(update={"id": "worker-two", "state": "offline", "runs": []})])
+    return WorkerList(items=[one, one.model_copy(update={"id": "worker-two", "state": "offline", "runs": []})])
 
 
-def _teachers() -> tuple[int, TeacherList]:
+def _teachers() -> TeacherList:
     teacher = TeacherInfo(
         run_id="run-0001-000",
         fingerprint="f",
@@ -93,14 +92,14 @@ def _teachers() -> tuple[int, TeacherList]:
         reason="why",
         created_at=datetime.now(UTC),
     )
-    return 200, TeacherList(items=[teacher])
+    return TeacherList(items=[teacher])
 
 
-def _uploads() -> tuple[int, UploadList]:
+def _uploads() -> UploadList:
     upload = Upload(
         sha256="a" * 64, name="w", size=1, tensors=1, parameters=1, submitted_by="x", created_at=datetime.now(UTC)
     )
-    return 200, UploadList(items=[upload], max_bytes=1 << 30)
+    return UploadList(items=[upload], max_bytes=1 << 30)
 
 
 def hostile_server() -> FakeServer:

@@ -100,7 +100,10 @@ def test_files_are_stored_under_their_canonical_name_only(url: str) -> None:
     async def ask(path: str, query: bytes = b"") -> None:
         headers = [(b"accept-encoding", b"gzip")]
         scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
-        await middleware(scope, None, send)  # type: ignore[arg-type]
+        await middleware(scope, receive, send)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
 
     async def send(message: Any) -> None:
         pass

@@ -21,7 +21,7 @@ def done(backend: FakeBackend) -> FakeBackend:
 
 
 def several(*names: str, **more: str) -> AppTest:
-    return visit("compare", experiment=list(names), **more)  # type: ignore[arg-type]
+    return visit("compare", experiment=list(names), **more)
 
 
 def test_experiments_that_differ_in_seeds_are_one_comparison(done: FakeBackend) -> None:
@@ -42,7 +42,7 @@ def test_experiments_that_differ_in_more_are_drawn_and_not_tested(done: FakeBack
 
 
 def test_single_runs_are_drawn_and_lead_to_their_pages(done: FakeBackend) -> None:
-    app = visit("compare", run=["run-0001-001", "run-0001-002"])  # type: ignore[arg-type]
+    app = visit("compare", run=["run-0001-001", "run-0001-002"])
     assert not app.exception
     assert "Comparing **2 runs** selected by the link" in texts(app)
     assert "compare.runs" in charts(app)
@@ -150,20 +150,20 @@ class TestOtherData:
     def test_single_runs_on_other_images_are_not_averaged(self, done: FakeBackend) -> None:
         done.images = {"run-0001-001": "a" * 64, "run-0002-001": "b" * 64}
         assert done.runs["run-0001-001"].plan.label == done.runs["run-0002-001"].plan.label == "dkd"
-        app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])
         assert not app.exception
         assert sum("images aaaaaaaa" in name for name in curve_names(app, "compare.runs")) == 1
         assert sum("images bbbbbbbb" in name for name in curve_names(app, "compare.runs")) == 1
 
     def test_runs_without_recorded_images_are_distinguished_from_others(self, done: FakeBackend) -> None:
         done.images = {"run-0001-001": "a" * 64}
-        app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])
         names = curve_names(app, "compare.runs")
         assert any(name.endswith("images not recorded, 898 training and 899 test images") for name in names)
 
     def test_single_runs_on_equal_images_have_no_description_of_their_data(self, done: FakeBackend) -> None:
         done.images = dict.fromkeys(("run-0001-001", "run-0002-001"), "a" * 64)
-        app = visit("compare", run=["run-0001-001", "run-0002-001"])  # type: ignore[arg-type]
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])
         assert not any("images" in name for name in curve_names(app, "compare.runs"))
 
     def test_runs_that_a_comparison_leaves_out_are_a_curve_of_their_own(self, done: FakeBackend) -> None:

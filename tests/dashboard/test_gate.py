@@ -191,7 +191,9 @@ def test_a_browser_is_let_in_and_finds_every_page_working_under_its_policy(serve
         context = running.new_context(base_url=served.url)
         page = context.new_page()
         said = _complaints(page)
-        assert page.goto("/runs").status == 401  # type: ignore[union-attr]
+        refusal = page.goto("/runs")
+        assert refusal is not None
+        assert refusal.status == 401
         assert page.get_by_text("dkd open").is_visible()
         said.clear()  # the browser counts that answer as an error
         page.goto(served.door.address(served.url, "run?id=run-0001-000"))

@@ -66,7 +66,7 @@ class TestRun:
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 30)
         app = self.look("run-0001-000", "Files")
-        assert [item.label for item in app.get("download_button")] == ["weights.safetensors"]  # type: ignore[union-attr]
+        assert [item.proto.label for item in app.get("download_button")] == ["weights.safetensors"]
         assert "21 kB" in texts(app)
 
     def test_pause_and_resume(self, backend: FakeBackend) -> None:

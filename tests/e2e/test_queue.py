@@ -9,9 +9,8 @@ import hashlib
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,11 +21,13 @@ from benchmarks.chaos.claimers import Claimers, ClaimResult
 from benchmarks.chaos.running_attempts import RunningAttempt, running_attempts
 from benchmarks.chaos.scenario import ScenarioOptions, run_scenario
 from benchmarks.chaos.stack import WORKER_NAME, Kind, Stack, Timing, running_stack
+from benchmarks.chaos.stack import Worker as StackWorker
 from benchmarks.chaos.standin import ranks_of
 from benchmarks.chaos.submissions import Submitter, standin_experiment, standin_with_teacher, wait_for_all
 from client import ApiError, Client
-from core.protocol.public import Run
+from core.protocol.public import Run, Worker
 from tests import services
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -59,28 +60,24 @@ class Lab:
 
     def until(self, run_id: str, *states: str) -> Run:
         """Wait until a run is in one of these states; return it."""
-        return wait_for(lambda: (run := self.client.run(run_id)).state in states and run, f"{run_id} is {states}")
+
+        def in_state() -> Run | None:
+            run = self.client.run(run_id)
+            return run if run.state in states else None
+
+        return until(in_state, f"{' or '.join(states)} as the state of {run_id}")
 
     def under_way(self, run_id: str) -> RunningAttempt:
         """Wait until a run has written a checkpoint; return its processes."""
 
-        def with_checkpoint() -> Any:
+        def with_checkpoint() -> RunningAttempt | None:
             return next((each for each in running_attempts(self.stack) if each.run == run_id and each.checkpoint), None)
 
-        return wait_for(with_checkpoint, f"{run_id} has a checkpoint")
+        return until(with_checkpoint, f"a checkpoint of {run_id}")
 
-    def worker_of(self, victim: RunningAttempt) -> Any:
+    def worker_of(self, victim: RunningAttempt) -> StackWorker:
         pid = victim.launcher.ppid()
         return next(worker for worker in self.stack.workers if worker.process.pid == pid)
-
-
-def wait_for(condition: Callable[[], Any], description: str, seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if result := condition():
-            return result
-        time.sleep(0.05)
-    pytest.fail(f"timed out waiting until {description}")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -197,12 +194,12 @@ def test_runs_are_claimed_without_nudges(lab: Lab) -> None:
 
 
 def test_workers_with_the_same_name_get_distinct_names(lab: Lab) -> None:
-    def online() -> Any:
+    def online() -> list[Worker] | None:
         workers = [worker for worker in lab.client.workers().items if worker.state == "online"]
         workers = [worker for worker in workers if worker.name.startswith(WORKER_NAME)]
         return workers if len(workers) == 4 else None
 
-    workers = wait_for(online, "four workers are online")
+    workers = until(online, "four online workers")
     assert len({worker.id for worker in workers}) == 4
     assert len({worker.name for worker in workers}) == 4
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_comparison_completes_and_a_second_one_shares_the_teacher(running: Stack
     assert len(teachers) == 1
 
     for shown in (first, second):
-        done = until(lambda shown=shown: _finished(running.get(f"/experiments/{shown['id']}")), shown["name"], 300)
+        done = until(partial(_finished, running, shown["id"]), f"the end of {shown['name']}", 300)
         assert done["state"] == "finished", json.dumps(done["runs"], indent=1)
     comparison = running.get("/comparisons", experiment=first["id"])
     assert [(group["label"], group["n"]) for group in comparison["groups"]] == [("dkd", 2), ("dkd_align (log)", 2)]
@@ -211,7 +212,8 @@ def _ended(run: Any) -> Any:
     return run if run["state"] in ("succeeded", "failed", "cancelled") else None
 
 
-def _finished(experiment: Any) -> Any:
+def _finished(running: Stack, key: str) -> Any:
+    experiment = running.get(f"/experiments/{key}")
     return experiment if experiment["state"] != "active" else None
 
 

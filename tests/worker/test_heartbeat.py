@@ -38,5 +38,5 @@ def test_heartbeat_names_every_leased_run(rig: Rig) -> None:
     rig.behaviour = "train"
     rig.backend.add(attempt=3)
     rig.start()
-    holdings = until(lambda: rig.backend.heartbeats and rig.backend.heartbeats[-1].holding, "a run is named")
+    holdings = until(lambda: rig.backend.heartbeats[-1].holding if rig.backend.heartbeats else None, "a leased run")
     assert [(item.run_id, item.attempt) for item in holdings] == [("run-1", 3)]

@@ -459,7 +459,7 @@ def test_full_disk_requeues_the_run_and_pauses_claiming(rig: Rig) -> None:
     assert outcome is not None
     assert (outcome.outcome, outcome.fault) == ("interrupted", True)
     assert outcome.reason == "the training could not continue: no space is left"
-    beat = until(lambda: len(rig.backend.heartbeats[-1].problems) == 2 and rig.backend.heartbeats[-1])
+    beat = until(lambda: next((beat for beat in rig.backend.heartbeats[-1:] if len(beat.problems) == 2), None))
     assert beat.problems[0].startswith("does not claim runs for another 30 s: the training could not continue")
     assert beat.problems[1] == "the disk is full"
     assert [claim.run_id for claim in rig.backend.queue] == ["run-1"], "no further run was claimed"

@@ -32,7 +32,7 @@ def test_running_runs_have_a_remaining_time(lab: Lab) -> None:
     claim = lab.claim()
     lab.events(claim, started())
     assert activity(lab)["running"][0]["seconds_left"] is None, "no pace yet"
-    lab.events(claim, metrics(2, 5, train_loss=1.0))  # at step 5 of 20 after 5 s
+    lab.events(claim, metrics(2, 5, {"train/loss": 1.0}))  # at step 5 of 20 after 5 s
     [item] = activity(lab)["running"]
     assert item["run"]["id"] == claim["run_id"]
     assert item["seconds_left"] == 15

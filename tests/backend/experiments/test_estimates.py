@@ -25,7 +25,7 @@ def estimate(lab: Lab, body: Json) -> Json:
 def train(lab: Lab, seconds_a_step: float, **begun: Any) -> None:
     """Train the next eligible run: two epochs of ten steps."""
     claim = lab.claim()
-    point = metrics(2, 20, train_loss=0.5)
+    point = metrics(2, 20, {"train/loss": 0.5})
     point["event"]["elapsed"] = 20 * seconds_a_step
     lab.events(claim, started(**begun), point)
     lab.succeed(claim)

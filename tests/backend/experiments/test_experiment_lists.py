@@ -90,7 +90,10 @@ def test_pages_of_every_order_contain_each_run_once_during_insertions(lab: Lab, 
     items: list[Json] = []
     cursor: str | None = None
     while True:
-        answer = lab.admin.get(RUNS, params={"sort": sort, "limit": 2} | ({"cursor": cursor} if cursor else {}))
+        query: dict[str, str | int] = {"sort": sort, "limit": 2}
+        if cursor:
+            query["cursor"] = cursor
+        answer = lab.admin.get(RUNS, params=query)
         assert answer.status_code == 200, answer.text
         items += answer.json()["items"]
         cursor = answer.json()["next_cursor"]
@@ -174,7 +177,7 @@ def test_experiment_is_deleted_with_runs_and_files(lab: Lab, database: Database,
     lab.register()
     made = lab.submit(plain("one", tags=["a"]))
     claim = lab.claim()
-    lab.events(claim, started(), metrics(2, 10, test_top1=50.0))
+    lab.events(claim, started(), metrics(2, 10, {"test/top1": 50.0}))
     folder = Path(settings.artifacts, claim["folder"])
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"x")

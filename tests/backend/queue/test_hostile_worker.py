@@ -61,7 +61,7 @@ BODIES: Mapping[str, Json] = {
     },
     "claim": {"key": "a-key-of-ours", "free_gpus": 1, "usable_gpus": 1},
     "started": {"attempt": 1, "records": [started(1)]},
-    "metrics": {"attempt": 1, "records": [started(1), metrics(2, 5, test_top1=50.0, train_loss=1.0)]},
+    "metrics": {"attempt": 1, "records": [started(1), metrics(2, 5, {"test/top1": 50.0, "train/loss": 1.0})]},
     "log": {"attempt": 1, "records": [started(1), log(2, "hello")]},
     "checkpoint": {"attempt": 1, "records": [started(1), checkpoint(2, 5)]},
     "failed": {"attempt": 1, "outcome": "failed", "reason": "why", "log_tail": ["a", "b"], "fault": True},
@@ -191,7 +191,11 @@ def test_rows_of_older_versions_are_readable(
         httpx.Client(base_url=f"{url}/api/v1/worker", headers={"Authorization": f"Bearer {WORKER_TOKEN}"}) as worker,
     ):
         worker_id, run_id = _claimed(admin, worker)
-        records = [started(1), metrics(2, 5, test_top1=50.0, train_loss=1.0), metrics(3, 6, test_top1=51.0)]
+        records = [
+            started(1),
+            metrics(2, 5, {"test/top1": 50.0, "train/loss": 1.0}),
+            metrics(3, 6, {"test/top1": 51.0}),
+        ]
         worker.post(f"/{worker_id}/runs/{run_id}/events", json={"attempt": 1, "records": records}).raise_for_status()
     (database,) = folder.rglob("*.sqlite3")
     with closing(sqlite3.connect(database)) as connection:
@@ -277,7 +281,7 @@ def test_run_has_at_most_ten_thousand_metrics(lab: Lab) -> None:
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
-    many = [metrics(seq, seq, **{f"n{seq}_{index}": 1.0 for index in range(1000)}) for seq in range(2, 13)]
+    many = [metrics(seq, seq, {f"n{seq}/{index}": 1.0 for index in range(1000)}) for seq in range(2, 13)]
     answer = lab.post_events(claim, started(1), *many)
     assert (answer.status_code, "at most 10000 metrics" in answer.text) == (422, True)
     assert lab.events(claim, started(1), *many[:9]) == 10

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, get_args
 
-import httpx
 import pytest
 from sqlalchemy import select
 
@@ -14,6 +13,7 @@ from backend.db import Database
 from backend.db.models import Experiment, Run
 from core.protocol.public import RunState
 from tests.backend.concurrently import concurrently
+from tests.backend.conftest import TestClient
 from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, started
 
 
@@ -91,7 +91,7 @@ def test_unregistered_worker_gets_404(lab: Lab) -> None:
 
 
 def test_reports_update_the_run(lab: Lab, claim: Json) -> None:
-    seq = lab.events(claim, started(1), metrics(2, 5, test_top1=50.0, train_loss="NaN"), log(3, "hello\0"))
+    seq = lab.events(claim, started(1), metrics(2, 5, {"test/top1": 50.0, "train/loss": "NaN"}), log(3, "hello\0"))
     assert seq == 3
     run = lab.run(claim["run_id"])
     assert (run["step"], run["total_steps"], run["epoch"], run["total_epochs"]) == (5, 20, 0.5, 2)
@@ -104,11 +104,11 @@ def test_reports_update_the_run(lab: Lab, claim: Json) -> None:
 
 
 def test_repeated_events_change_nothing(lab: Lab, claim: Json) -> None:
-    records = [started(1), metrics(2, 1, train_loss=1.0), log(3, "once")]
+    records = [started(1), metrics(2, 1, {"train/loss": 1.0}), log(3, "once")]
     assert lab.events(claim, *records) == 3
     before = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/metrics").json()
     assert lab.events(claim, *records) == 3
-    assert lab.events(claim, *records, metrics(4, 2, train_loss=0.5)) == 4
+    assert lab.events(claim, *records, metrics(4, 2, {"train/loss": 0.5})) == 4
     after = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/metrics").json()
     assert (before["series"][0]["step"], after["series"][0]["step"]) == ([1], [1, 2])
     logs = lab.admin.get(f"/api/v1/runs/{claim['run_id']}/logs").json()["lines"]
@@ -116,9 +116,9 @@ def test_repeated_events_change_nothing(lab: Lab, claim: Json) -> None:
 
 
 def test_events_after_a_gap_are_not_stored(lab: Lab, claim: Json) -> None:
-    assert lab.events(claim, started(1), metrics(3, 9, train_loss=1.0)) == 1
+    assert lab.events(claim, started(1), metrics(3, 9, {"train/loss": 1.0})) == 1
     assert lab.run(claim["run_id"])["step"] == 0
-    assert lab.events(claim, metrics(3, 9, train_loss=1.0), metrics(2, 8, train_loss=1.0)) == 3
+    assert lab.events(claim, metrics(3, 9, {"train/loss": 1.0}), metrics(2, 8, {"train/loss": 1.0})) == 3
     assert lab.run(claim["run_id"])["step"] == 9
 
 
@@ -128,7 +128,7 @@ def test_reports_of_an_old_attempt_are_refused(lab: Lab, claim: Json) -> None:
     new = lab.claim()
     assert (new["run_id"], new["attempt"]) == (claim["run_id"], 2)
     before = lab.run(claim["run_id"])
-    assert lab.post_events(claim, metrics(2, 19, train_loss=0.0)).status_code == 409
+    assert lab.post_events(claim, metrics(2, 19, {"train/loss": 0.0})).status_code == 409
     assert lab.post_finish(claim, "failed", reason="old").status_code == 409
     weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": "b" * 64}
     assert lab.post_finish(claim, "succeeded", weights=weights).status_code == 409
@@ -158,13 +158,12 @@ def test_invalid_report_is_refused_with_a_reason(lab: Lab, claim: Json) -> None:
     address = f"/api/v1/worker/worker-one/runs/{claim['run_id']}/events"
     body = {"attempt": 1, "records": [started(1)]}
 
-    def refused(client: httpx.Client, address: str = address, **sent: Any) -> tuple[int, list[str]]:
+    def refused(client: TestClient, address: str = address, **sent: Any) -> tuple[int, list[str]]:
         answer = client.post(address, **({"json": body} | sent))
         assert answer.headers["content-type"] == "application/problem+json"
         return answer.status_code, [item["path"] for item in answer.json().get("errors", [])]
 
-    without = {"headers": {"Authorization": "Basic d29ya2VyOg=="}}
-    assert refused(lab.worker, **without) == (401, [])
+    assert refused(lab.worker, headers={"Authorization": "Basic d29ya2VyOg=="}) == (401, [])
     assert refused(lab.admin) == (403, [])
     assert refused(lab.worker, address.replace("worker-one", "worker_one")) == (404, [])
     assert refused(lab.worker, address.replace(claim["run_id"], "x" * 65)) == (404, [])
@@ -175,7 +174,7 @@ def test_invalid_report_is_refused_with_a_reason(lab: Lab, claim: Json) -> None:
 
 
 def test_repeated_finish_changes_nothing(lab: Lab, claim: Json) -> None:
-    lab.events(claim, started(1), metrics(2, 20, test_top1=90.0))
+    lab.events(claim, started(1), metrics(2, 20, {"test/top1": 90.0}))
     lab.succeed(claim)
     before = lab.run(claim["run_id"])
     assert (before["state"], before["epoch"]) == ("succeeded", 2.0)
@@ -184,7 +183,7 @@ def test_repeated_finish_changes_nothing(lab: Lab, claim: Json) -> None:
     lab.succeed(claim)
     assert lab.run(claim["run_id"]) == before
     assert lab.post_finish(claim, "failed", reason="no").status_code == 409
-    assert lab.post_events(claim, metrics(3, 21, test_top1=1.0)).status_code == 409
+    assert lab.post_events(claim, metrics(3, 21, {"test/top1": 1.0})).status_code == 409
     assert lab.run(claim["run_id"]) == before
     assert lab.experiment("plain")["state"] == "finished"
     assert lab.experiment("plain")["progress"] == 1.0
@@ -244,19 +243,19 @@ def test_latest_values_are_those_of_the_current_attempt(make_lab: Callable[..., 
     lab.submit(plain())
     first = lab.claim()
     run_id = first["run_id"]
-    lab.events(first, started(1), metrics(2, 5, test_top1=50.0), checkpoint(3, 5))
-    lab.events(first, metrics(4, 10, test_top1=80.0), metrics(5, 15, test_top1=90.0, train_loss=0.1))
+    lab.events(first, started(1), metrics(2, 5, {"test/top1": 50.0}), checkpoint(3, 5))
+    lab.events(first, metrics(4, 10, {"test/top1": 80.0}), metrics(5, 15, {"test/top1": 90.0, "train/loss": 0.1}))
     lab.finish(first, "interrupted")
     second = lab.claim()
-    lab.events(second, started(1), metrics(2, 5, test_top1=50.0), checkpoint(3, 5), started(4, start_step=5))
+    lab.events(second, started(1), metrics(2, 5, {"test/top1": 50.0}), checkpoint(3, 5), started(4, start_step=5))
     run = lab.run(run_id)
     assert run["latest"] == {"test/top1": {"value": 50.0, "step": 5, "epoch": 0.5}}, "no loss has been reported yet"
     series = lab.admin.get(f"/api/v1/runs/{run_id}/metrics").json()["series"]
     assert {one["name"]: one["step"] for one in series} == {"test/top1": [5, 10, 15], "train/loss": [15]}
-    lab.events(second, metrics(5, 10, test_top1=79.0, train_loss="NaN"))
+    lab.events(second, metrics(5, 10, {"test/top1": 79.0, "train/loss": "NaN"}))
     latest = lab.run(run_id)["latest"]
     assert (latest["test/top1"]["value"], latest["train/loss"]) == (79.0, {"value": "NaN", "step": 10, "epoch": 1.0})
-    lab.events(second, metrics(6, 15, test_top1=91.0))
+    lab.events(second, metrics(6, 15, {"test/top1": 91.0}))
     assert lab.run(run_id)["latest"]["test/top1"]["value"] == 91.0
 
 
@@ -364,8 +363,10 @@ def test_cancel_is_idempotent_in_every_state(lab: Lab, state: str) -> None:
 )
 def test_run_that_ends_while_being_cancelled(lab: Lab, claim: Json, outcome: str, state: str) -> None:
     lab.cancel(claim["run_id"])
-    weights = {"path": f"{claim['folder']}/weights.safetensors", "sha256": "a" * 64}
-    lab.finish(claim, outcome, **({"weights": weights} if outcome == "succeeded" else {}))
+    if outcome == "succeeded":
+        lab.succeed(claim)
+    else:
+        lab.finish(claim, outcome)
     assert lab.run(claim["run_id"])["state"] == state
     assert lab.try_claim() is None
 
