@@ -10,6 +10,7 @@ from torch import nn
 from core.catalog import METHODS
 from core.distill.objective import Objective, ObjectiveError, Setting, build_objective
 from core.errors import TrainingError
+from core.specs import RunSpec
 from core.tasks.task import Task
 from core.train.job import Job
 
@@ -26,20 +27,34 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
     Raises:
         TrainingError: A network has no such tap, or the method cannot join the shapes of the taps.
     """
-    method = job.spec.method
+    with torch.random.fork_rng(devices=[]):
+        objective, _ = objective_for(job.spec, task, student, teacher)
+    return objective.to(task.device)
+
+
+def objective_for(
+    spec: RunSpec, task: Task, student: nn.Module, teacher: nn.Module | None
+) -> tuple[Objective, Setting]:
+    """Build the method that a run's spec names. It sets torch's random state.
+
+    Returns:
+        The method on the CPU; and what it was built for.
+
+    Raises:
+        TrainingError: A network has no such tap, or the method cannot join the shapes of the taps.
+    """
+    method = spec.method
     taps = METHODS[method.name].taps_of(method.parsed_params)
     setting = Setting(
         task.network_shape(student, taps.student),
         task.network_shape(teacher, taps.teacher) if teacher else None,
         task.train_size,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_own_seed(job.spec.seed))
-        try:
-            objective = build_objective(method, setting)
-        except ObjectiveError as error:
-            raise TrainingError("spec", f"{method.name}: {error}") from error
-    return objective.to(task.device)
+    torch.manual_seed(_own_seed(spec.seed))
+    try:
+        return build_objective(method, setting), setting
+    except ObjectiveError as error:
+        raise TrainingError("spec", f"{method.name}: {error}") from error
 
 
 def _own_seed(seed: int) -> int:

@@ -1,0 +1,294 @@
+"""A test suite that every method, and every plug-in method, runs against itself with pytest.
+
+A test module subclasses ``MethodContract`` and names the method::
+
+    class TestMyMethod(MethodContract):
+        method = {"name": "my_method", "params": {"weight": 0.5}}
+        plugins = ("my_plugin",)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from core.catalog import load_plugins
+from core.distill.objective import Objective, Outputs, Step
+from core.distill.rows import Rows
+from core.events import JOURNAL_NAME, Metrics, read_journal
+from core.launch import RankInfo
+from core.settings import TrainingSettings
+from core.specs import parse_experiment
+from core.tasks.registry import load_task
+from core.tasks.task import RunContext, TeacherSource
+from core.train import TrainOptions, run_training
+from core.train.checkpoint import CHECKPOINT_NAME
+from core.train.method import objective_for
+from core.train.rank_loss import average_gradients, step_loss
+from core.train.ranks import process_group
+
+_ROWS = 7
+_H = 1e-6  # step of the finite differences, in float64
+_MAX_STEPS = 10
+
+Gradients = dict[str, Tensor]
+"""Gradients by the name of the tensor: ``logits``, ``tap NAME`` or ``parameter NAME``."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Random outputs of student and teacher for the rows of one step.
+
+    Attributes:
+        student: The student's outputs; they receive gradients.
+        teacher: The teacher's outputs; None for a method without a teacher.
+        target: (R,) class indices.
+        weight: (R,) weights of the rows; None for ones.
+    """
+
+    student: Outputs
+    teacher: Outputs | None
+    target: Tensor
+    weight: Tensor | None = None
+
+    def select(self, index: Tensor) -> Inputs:
+        """Return the rows of an index (R',), as new tensors that receive gradients."""
+
+        def chosen(outputs: Outputs, *, trained: bool) -> Outputs:
+            return Outputs(
+                outputs.logits.detach()[index].requires_grad_(trained),
+                {name: tap.detach()[index].requires_grad_(trained) for name, tap in outputs.taps.items()},
+            )
+
+        return Inputs(
+            chosen(self.student, trained=True),
+            chosen(self.teacher, trained=False) if self.teacher else None,
+            self.target[index],
+            self.weight[index] if self.weight is not None else None,
+        )
+
+    def moved(self, directions: Sequence[Tensor], distance: float) -> Inputs:
+        """Return inputs whose student's outputs are moved along directions, one for each tensor."""
+        names = list(self.student.taps)
+        logits, *taps = (
+            tensor.detach() + distance * direction for tensor, direction in zip(self.tensors(), directions, strict=True)
+        )
+        return replace(self, student=Outputs(logits, dict(zip(names, taps, strict=True))))
+
+    def tensors(self) -> list[Tensor]:
+        """Return the student's logits and taps."""
+        return [self.student.logits, *self.student.taps.values()]
+
+    def step(self, index: Tensor | None = None) -> Step:
+        """Return the step in which every schedule has its full strength."""
+        rows = Rows(self.student.logits, self.teacher.logits if self.teacher else None, self.target, self.weight)
+        return Step(rows, self.student, self.teacher, torch.arange(len(self.target)) if index is None else index)
+
+
+def _spec(method: Any, networks: tuple[str, Any]) -> dict[str, Any]:
+    teacher, student = networks
+    return {
+        "name": "contract",
+        "dataset": {
+            "name": "synthetic",
+            "params": {"num_classes": 5, "image_size": 8, "train_size": 69, "test_size": 40},
+        },
+        "teacher": {"model": teacher, "training": {"epochs": 1, "batch_size": 32}},
+        "student": {"model": student},
+        "methods": [method],
+        "seeds": [0],
+        "training": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.02}},
+    }
+
+
+def build_problem(spec: dict[str, Any]) -> tuple[Objective, Inputs]:
+    """Return a method in float64 for the networks of a spec, and random outputs of them.
+
+    Args:
+        spec: An experiment with one method.
+    """
+    run = parse_experiment(spec).plan()[-1].spec
+    settings = TrainingSettings()
+    task = load_task(RunContext(run, settings, lambda *_: None))
+    student = task.build_network()
+    teacher = _teacher_network(spec, settings) if run.teacher else None
+    objective, setting = objective_for(run, task, student, teacher)
+    generator = torch.Generator().manual_seed(0)
+
+    def outputs(taps: dict[str, torch.Size], scale: float) -> Outputs:
+        def sample(*shape: int) -> Tensor:
+            return scale * torch.randn(_ROWS, *shape, generator=generator, dtype=torch.float64)
+
+        return Outputs(sample(setting.student.num_classes), {name: sample(*shape) for name, shape in taps.items()})
+
+    target = torch.randint(setting.student.num_classes, (_ROWS,), generator=generator)
+    teacher_outputs = outputs(dict(setting.teacher.taps), 2.0) if setting.teacher else None
+    inputs = Inputs(outputs(dict(setting.student.taps), 1.0), teacher_outputs, target)
+    return objective.double().train(), inputs.select(torch.arange(_ROWS))
+
+
+def _teacher_network(spec: dict[str, Any], settings: TrainingSettings) -> nn.Module:
+    run = parse_experiment(spec).plan()[0].spec
+    return load_task(RunContext(run, settings, lambda *_: None)).build_network().eval().requires_grad_(False)
+
+
+def value_and_gradients(objective: Objective, inputs: Inputs) -> tuple[Tensor, Gradients]:
+    """Return the loss, and its gradients with respect to the student's outputs and the method's own parameters."""
+    total = objective(inputs.step()).total
+    named = _named_tensors(objective, inputs)
+    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    return total.detach(), {
+        name: torch.zeros_like(tensor) if gradient is None else gradient
+        for (name, tensor), gradient in zip(named.items(), gradients, strict=True)
+    }
+
+
+def _named_tensors(objective: Objective, inputs: Inputs) -> dict[str, Tensor]:
+    taps = {f"tap {name}": tap for name, tap in inputs.student.taps.items()}
+    own = {f"parameter {name}": parameter for name, parameter in objective.named_parameters()}
+    return {"logits": inputs.student.logits} | taps | own
+
+
+def _rank_of_two(rank: int, spec: dict[str, Any], plugins: tuple[str, ...], folder: str) -> None:
+    """Compute the gradients of one rank's rows, averaged over two ranks as a training does."""
+    torch.set_num_threads(1)
+    load_plugins(plugins)
+    objective, inputs = build_problem(spec)
+    with process_group(RankInfo(rank, 2, Path(folder))) as ranks:
+        share = ranks.share(_ROWS)
+        index = torch.arange(_ROWS)[share]
+        part = inputs.select(index)
+        loss = step_loss(objective, part.step(index), _ROWS, ranks)
+        loss.local.backward()  # type: ignore[no-untyped-call]
+        if objective.scope == "row":
+            average_gradients(objective, ranks)
+    gradients = {
+        name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+        for name, tensor in _named_tensors(objective, part).items()
+    }
+    torch.save((loss.terms.total.detach(), gradients), f"{folder}/rank{rank}.pt")
+
+
+class MethodContract:
+    """What holds for every method. The tests train networks of a few hundred weights on synthetic images."""
+
+    method: ClassVar[Any]
+    """The method as a spec names it."""
+    plugins: ClassVar[tuple[str, ...]] = ()
+    """Modules that add the method to the catalog."""
+    networks: ClassVar[tuple[Any, Any]] = ("resnet8", {"name": "small_cnn", "params": {"width": 4}})
+    """Teacher and student, as a spec names them."""
+    has_exact_gradient: ClassVar[bool] = True
+    """False for a loss whose weights depend on its own gradients: its gradient is then not that of its value."""
+
+    @pytest.fixture(scope="class")
+    def spec(self) -> dict[str, Any]:
+        """The experiment of the tests."""
+        load_plugins(self.plugins)
+        return _spec(self.method, self.networks)
+
+    @pytest.fixture(scope="class")
+    def problem(self, spec: dict[str, Any]) -> tuple[Objective, Inputs]:
+        """The method in float64, and random outputs."""
+        return build_problem(spec)
+
+    def test_terms_are_finite_scalars(self, problem: tuple[Objective, Inputs]) -> None:
+        objective, inputs = problem
+        terms = objective(inputs.step())
+        for name, value in {"total": terms.total, **terms.values}.items():
+            assert value.shape == (), name
+            assert value.isfinite(), name
+        assert terms.total.requires_grad
+
+    def test_gradient_is_that_of_finite_differences(self, problem: tuple[Objective, Inputs]) -> None:
+        if not self.has_exact_gradient:
+            pytest.skip("the weights of this loss depend on its gradients")
+        objective, inputs = problem
+        _, gradients = value_and_gradients(objective, inputs)
+        exact = [gradients["logits"], *(gradients[f"tap {name}"] for name in inputs.student.taps)]
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(5):
+            directions = [
+                torch.randn(tensor.shape, generator=generator, dtype=torch.float64) for tensor in inputs.tensors()
+            ]
+            above, below = (objective(inputs.moved(directions, h).step()).total for h in (_H, -_H))
+            slope = float((above - below) / (2 * _H))
+            expected = sum(float((g * direction).sum()) for g, direction in zip(exact, directions, strict=True))
+            assert slope == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+    def test_order_of_the_rows_does_not_matter(self, problem: tuple[Objective, Inputs]) -> None:
+        objective, inputs = problem
+        order = torch.randperm(_ROWS, generator=torch.Generator().manual_seed(2))
+        value, gradients = value_and_gradients(objective, inputs)
+        permuted_value, permuted = value_and_gradients(objective, inputs.select(order))
+        assert float(permuted_value) == pytest.approx(float(value), rel=1e-9)
+        for name, gradient in gradients.items():
+            expected = gradient if name.startswith("parameter") else gradient[order]
+            torch.testing.assert_close(permuted[name], expected, rtol=1e-7, atol=1e-10)
+
+    def test_row_of_weight_zero_is_absent(self, problem: tuple[Objective, Inputs]) -> None:
+        objective, inputs = problem
+        weight = torch.tensor([1.0, 0.5, 0.0, 2.0, 1.0, 0.0, 0.25], dtype=torch.float64)
+        weighted, kept = replace(inputs, weight=weight), weight.nonzero().flatten()
+        value, gradients = value_and_gradients(objective, weighted.select(torch.arange(_ROWS)))
+        present_value, present = value_and_gradients(objective, weighted.select(kept))
+        assert float(value) == pytest.approx(float(present_value), rel=1e-9)
+        for name, gradient in gradients.items():
+            if not name.startswith("parameter"):
+                assert not gradient[weight == 0].any(), name
+                gradient = gradient[kept]
+            torch.testing.assert_close(gradient, present[name], rtol=1e-7, atol=1e-10)
+
+    def test_two_ranks_equal_one(self, spec: dict[str, Any], tmp_path: Path) -> None:
+        mp.spawn(_rank_of_two, args=(spec, self.plugins, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+        objective, inputs = build_problem(spec)
+        value, gradients = value_and_gradients(objective, inputs)
+        parts = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+        for total, _ in parts:
+            assert float(total) == pytest.approx(float(value), rel=1e-9)
+        for name, gradient in gradients.items():
+            first, second = (part[name] for _, part in parts)
+            if name.startswith("parameter"):
+                torch.testing.assert_close(first, gradient, rtol=1e-7, atol=1e-10)
+                torch.testing.assert_close(second, gradient, rtol=1e-7, atol=1e-10)
+            else:  # DistributedDataParallel averages the gradients of the two ranks
+                torch.testing.assert_close(torch.cat((first, second)) / 2, gradient, rtol=1e-7, atol=1e-10)
+
+    def test_run_stopped_at_any_step_continues_bit_for_bit(self, spec: dict[str, Any], tmp_path: Path) -> None:
+        plan = parse_experiment(spec).plan()
+        settings = TrainingSettings(cache_dir=tmp_path / "cache", threads=1)
+        source: TeacherSource | None = None
+        if plan[-1].spec.teacher:
+            assert run_training(plan[0].spec, tmp_path / "teacher", settings=settings) == "finished"
+            source = TeacherSource(plan[0].spec, tmp_path / "teacher" / "weights.safetensors")
+        stop_at = random.Random(str(self.method)).randrange(1, _MAX_STEPS)
+
+        def train(name: str, *, resume: Path | None = None, options: TrainOptions | None = None) -> str:
+            return run_training(plan[-1].spec, tmp_path / name, source, resume, options, settings=settings)
+
+        assert train("whole") == "finished"
+        polls = iter(range(_MAX_STEPS + 1))
+        stopping = TrainOptions(stop_requested=lambda: next(polls, None) == stop_at)
+        assert train("half", options=stopping) == "stopped"
+        assert train("rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "finished"
+        whole, rest = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "rest"))
+        assert whole == rest
+        assert _numbers(tmp_path / "whole") == _numbers(tmp_path / "rest")
+
+
+def _numbers(folder: Path) -> list[dict[str, float]]:
+    """Return the metrics of a run except those of its speed."""
+    events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
+    return [
+        {name: value for name, value in event.values.items() if not name.startswith("speed/")}
+        for event in events
+        if isinstance(event, Metrics)
+    ]
