@@ -1,9 +1,10 @@
-"""The loss of a global batch whose samples are spread over several ranks.
+"""The loss of a global batch whose rows are spread over several ranks.
 
-Some losses are not a mean over samples: A in its ``batch`` and ``log`` reductions, ``epsilon_share``, DIST's
-correlation over the batch. The average of the losses that the ranks compute of their own samples is then a different
-loss (with two ranks ``batch`` comes out four times too large). Logits are small, so every rank gathers those of all
-ranks, computes the global loss, and passes only the gradient of its own samples back into its network.
+Some losses are not a mean over rows: A in its ``batch`` and ``log`` reductions, ``epsilon_share``, DIST's correlation
+over the batch. The average of the losses that the ranks compute of their own rows is then a different loss (with two
+ranks ``batch`` comes out four times too large). So it is if the rows have weights, whose sum is that of all ranks.
+Logits are small, so every rank gathers those of all ranks, computes the global loss, and passes only the gradient of
+its own rows back into its network.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ def gather_ranks(batch: Rows, counts: Sequence[int]) -> Rows:
     rounded before a loss scale could save its small numbers.
 
     Args:
-        batch: the logits of this rank.
-        counts: number of samples of each rank, which may differ. Exchanging them would make a GPU's host wait.
+        batch: the rows of this rank. Either every rank has weights, or none has.
+        counts: number of rows of each rank, which may differ. Exchanging them would make a GPU's host wait.
     """
     return Rows(
         _all_gather(batch.student32, counts).requires_grad_(),
         _all_gather(batch.teacher, counts) if batch.teacher is not None else None,
         _all_gather(batch.target, counts),
+        _all_gather(batch.weight32, counts) if batch.weight32 is not None else None,
     )
 
 
 def row_gradients(terms: LossTerms, batch: Rows) -> Tensor:
-    """Return ∂total/∂logits (B, C) of a global batch."""
+    """Return ∂total/∂logits (R, C) of a global batch."""
     (gradient,) = torch.autograd.grad(terms.total, batch.student)
     return gradient
 
@@ -46,9 +48,9 @@ def local_part(global_terms: LossTerms, gradient: Tensor, batch: Rows, first: in
 
     Args:
         global_terms: the loss of the global batch.
-        gradient: of the global batch (B, C), from ``row_gradients``.
-        batch: the samples of this rank, rows ``first`` onwards of the global batch.
-        first: index of this rank's first sample in the global batch.
+        gradient: of the global batch (R, C), from ``row_gradients``.
+        batch: the rows of this rank, from row ``first`` of the global batch onwards.
+        first: index of this rank's first row in the global batch.
         ranks: number of processes whose gradients are averaged.
     """
     rows = gradient[first : first + len(batch.target)]
