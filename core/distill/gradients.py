@@ -64,7 +64,8 @@ def _root_mean_square(gradient: Tensor, norm: Tensor, batch: Rows) -> Tensor:
         batch: the rows.
     """
     if batch.share is None:
-        return norm * len(gradient) ** 0.5
+        root_mean_square: Tensor = norm * len(gradient) ** 0.5
+        return root_mean_square
     rows = gradient.norm(dim=1) / batch.share.where(batch.share > 0, 1.0).sqrt()
     return batch.unless_weightless(rows.norm(), torch.nan)
 

@@ -148,7 +148,9 @@ class Decoupled:
         cosine = -delta.sign() * (self._p * self._nckd_direction).sum(1) / (norm * self._p.norm(dim=1))
         defined = (norm > 0) & (delta != 0)
         share = self._rows.share
+        mean: Tensor
         if share is None:
-            mean: Tensor = cosine.where(defined, torch.nan).nanmean()
-            return mean
-        return (share * cosine.where(defined, 0.0)).sum() / (share * defined).sum()
+            mean = cosine.where(defined, torch.nan).nanmean()
+        else:
+            mean = (share * cosine.where(defined, 0.0)).sum() / (share * defined).sum()
+        return mean
