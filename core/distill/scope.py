@@ -1,10 +1,10 @@
-"""The loss of a global batch whose samples are spread over several ranks.
+"""The loss of a global batch whose rows are spread over several ranks.
 
-Some losses are not a mean over samples: A in its ``batch`` and ``log`` reductions, ``epsilon_share``, DIST's
-correlation over the batch. The average of the losses that the ranks compute of their own samples is then a different
-loss (with two ranks ``batch`` comes out four times too large). Logits are small, so every rank gathers those of all
-ranks, computes the global loss, and passes only the gradient of its own samples back into its network: see
-``core.train.rank_loss``.
+Some losses are not a mean over rows: A in its ``batch`` and ``log`` reductions, ``epsilon_share``, DIST's correlation
+over the batch. The average of the losses that the ranks compute of their own rows is then a different loss (with two
+ranks ``batch`` comes out four times too large). The same is true if the rows have weights, whose sum is that of all
+ranks. Logits are small, so every rank gathers those of all ranks, computes the global loss, and passes only the
+gradient of its own rows back into its network: see ``core.train.rank_loss``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ def gather_rows(batch: Rows, counts: Sequence[int]) -> Rows:
     rounded before a loss scale could save its small numbers.
 
     Args:
-        batch: the logits of this rank.
-        counts: number of samples of each rank, which may differ. Exchanging them would make a GPU's host wait.
+        batch: the rows of this rank. Either every rank has weights, or none has.
+        counts: number of rows of each rank, which may differ. Exchanging them would make a GPU's host wait.
     """
     return Rows(
         gather_tensor(batch.student32, counts).requires_grad_(),
         gather_tensor(batch.teacher, counts) if batch.teacher is not None else None,
         gather_tensor(batch.target, counts),
+        gather_tensor(batch.weight32, counts) if batch.weight32 is not None else None,
     )
 
 

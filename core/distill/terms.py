@@ -26,11 +26,12 @@ class LossTerms:
 
     Attributes:
         total: scalar, to call ``backward`` on.
-        values: detached scalars by name, unweighted: ``ce``, ``tckd``, ``nckd``, ``align``, ``kd``, ``epsilon`` ….
-        gradients: (B, C) each, with respect to the student's logits, with all weights, ramp and decay. They add up to
+        values: detached scalars by name: ``epsilon``, and the terms without their weights, ``ce``, ``tckd``, ``nckd``,
+            ``align``, ``kd`` ….
+        gradients: (R, C) each, with respect to the student's logits, with all weights, ramp and decay. They add up to
             the gradient of ``total``. Each is computed when it is first read, because ``total`` needs only their sum.
             Empty for a loss that leaves its gradient to autograd.
-        similarity: returns a scalar, the mean over samples of the cosine between the TCKD and NCKD gradients, for a
+        similarity: returns a scalar, the mean over rows of the cosine between the TCKD and NCKD gradients, for a
             method that has both. It is computed only when it is called.
     """
 
@@ -46,9 +47,9 @@ class Term:
 
     Attributes:
         value: scalar.
-        direction: (B, C); times ``scale`` it is the gradient with respect to the student's logits.
+        direction: (R, C); times ``scale`` it is the gradient with respect to the student's logits.
         scale: a number or a detached scalar, separate from ``direction`` so that it is multiplied with the term's
-            weight once and not with every element of (B, C).
+            weight once and not with every element of (R, C).
     """
 
     value: Tensor
@@ -57,7 +58,7 @@ class Term:
 
     @property
     def gradient(self) -> Tensor:
-        """(B, C), the gradient with respect to the student's logits."""
+        """(R, C), the gradient with respect to the student's logits."""
         return self.direction * self.scale
 
 
@@ -81,14 +82,24 @@ class LazyGradients(Mapping[str, Tensor]):
         return len(self._weighted)
 
 
-def cross_entropy(student: Tensor, target: Tensor) -> Term:
-    """Return the mean cross-entropy with the labels: gradient (softmax(z) − onehot) / B."""
+def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None) -> Term:
+    """Return the mean cross-entropy with the labels: gradient (softmax(z) − onehot) / R.
+
+    Args:
+        student: (R, C), the student's logits in the dtype of the loss.
+        target: (R,), class indices.
+        weight: (R,), the weights of the rows; None if all are 1.
+    """
+    batch = Rows(student, None, target, weight)
     log_p = student.log_softmax(1)
-    value = F.nll_loss(log_p, target)
-    index = target.unsqueeze(1)
+    if weight is None:  # a mean inside nll_loss adds up in another order than the mean of its rows
+        value = F.nll_loss(log_p, target)
+    else:
+        value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
+    index = batch.label.unsqueeze(1)
     direction = log_p.exp_()
     direction.scatter_(1, index, direction.gather(1, index).sub_(1))
-    return Term(value, direction, 1 / len(target))
+    return Term(value, batch.weigh(direction), 1 / len(target))
 
 
 def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term:
@@ -96,7 +107,7 @@ def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term
 
     Args:
         value_of: a differentiable function of the student's logits.
-        student: (B, C), the student's logits.
+        student: (R, C), the student's logits.
     """
     with torch.enable_grad():
         leaf = student.detach().requires_grad_()
@@ -106,12 +117,12 @@ def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term
 
 
 def compose(batch: Rows, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]) -> LossTerms:
-    """Add weighted terms up to a loss whose gradient is the weighted sum of theirs.
+    """Return the loss that is the weighted sum of terms, with the weighted sum of their gradients as its gradient.
 
     Args:
-        batch: the logits that the terms were computed from.
-        values: scalars to report in addition to the values of the terms.
-        weighted: by name, the weight (a number or a detached scalar) and the term.
+        batch: the rows that the terms were computed from.
+        values: scalars that the loss reports in addition to the values of its terms.
+        weighted: by name, a term and its weight, which is a number or a detached scalar.
     """
     (weight, term), *others = weighted.values()
     total, gradient = term.value * weight, term.direction * (weight * term.scale)
@@ -143,9 +154,9 @@ def with_gradient(logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
     """Return ``value`` as a function of ``logits`` whose gradient is the given one.
 
     Args:
-        logits: (B, C), any floating dtype.
+        logits: (R, C), any floating dtype.
         value: scalar.
-        gradient: (B, C), of ``value`` with respect to ``logits``.
+        gradient: (R, C), of ``value`` with respect to ``logits``.
     """
     result: Tensor = PrecomputedGradient.apply(logits, value, gradient)
     return result

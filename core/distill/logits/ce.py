@@ -9,4 +9,4 @@ from core.distill.terms import LossTerms, compose, cross_entropy
 
 def ce_loss(batch: Rows, params: Params, epoch: int | None) -> LossTerms:
     """Return the mean cross-entropy. It has no parameters and no schedule."""
-    return compose(batch, {}, {"ce": (1.0, cross_entropy(batch.student32, batch.target))})
+    return compose(batch, {}, {"ce": (1.0, cross_entropy(batch.student32, batch.target, batch.weight))})

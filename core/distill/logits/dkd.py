@@ -45,7 +45,7 @@ def weighted_terms(
     """Return CE, TCKD and NCKD with their weights in this epoch, shared by DKD and the methods derived from it."""
     r = ramp(params, epoch)
     return {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
         "tckd": (r * params.alpha, pull_back(parts.tckd())),
         "nckd": (r * params.beta, pull_back(parts.nckd())),
     }

@@ -41,7 +41,7 @@ def dkd_align_loss(batch: Rows, params: DKDAlignParams, epoch: int | None) -> Lo
 def share_weight(share: float, others: Iterable[tuple[float | Tensor, Term]], term: Term) -> Tensor:
     """Return the weight that gives a term a share of the summed gradient norms; 0 if its gradient is zero.
 
-    share = w‖g_A‖ / (Σ‖g‖ + w‖g_A‖), Frobenius over (B, C), so w = share/(1−share)·Σ‖g‖/‖g_A‖.
+    share = w‖g_A‖ / (Σ‖g‖ + w‖g_A‖), Frobenius over (R, C), so w = share/(1−share)·Σ‖g‖/‖g_A‖.
 
     Args:
         share: between 0 and 1.

@@ -28,10 +28,10 @@ def dkd_divergence_loss(batch: Rows, params: DKDDivergenceParams, epoch: int | N
 
 
 def squared_differences(batch: Rows, temperature: float) -> tuple[Term, Term]:
-    """Return MSE(p_t, q_t) over the batch, and MSE(p − p_t, q − q_t) over the batch and all classes."""
+    """Return MSE(p_t, q_t) over the rows, and MSE(p − p_t, q − q_t) over the rows and all classes."""
     p, q = (F.softmax(logits / temperature, dim=1) for logits in (batch.student32, batch.teacher32))
     size, classes = p.shape
-    index = batch.target.unsqueeze(1)
+    index = batch.label.unsqueeze(1)
     difference = p - q
     at_target = difference.gather(1, index)
     relative = difference - at_target
@@ -40,10 +40,11 @@ def squared_differences(batch: Rows, temperature: float) -> tuple[Term, Term]:
     target_gradient = (2 / size * at_target).new_zeros(p.shape).scatter(1, index, 2 / size * at_target)
     slope = 2 / (size * classes) * relative
     divergence_gradient = slope.scatter_add(1, index, -slope.sum(1, keepdim=True))
-    return (
-        Term(at_target.square().mean(), _through_softmax(target_gradient, p, temperature)),
-        Term(relative.square().mean(), _through_softmax(divergence_gradient, p, temperature)),
-    )
+
+    def averaged(square: Tensor, gradient: Tensor) -> Term:
+        return Term(batch.weigh(square).mean(), batch.weigh(_through_softmax(gradient, p, temperature)))
+
+    return averaged(at_target.square(), target_gradient), averaged(relative.square(), divergence_gradient)
 
 
 def _through_softmax(gradient: Tensor, p: Tensor, temperature: float) -> Tensor:

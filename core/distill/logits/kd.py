@@ -18,15 +18,16 @@ def kd_loss(batch: Rows, params: KDParams, epoch: int | None) -> LossTerms:
     else:
         divergence = softened_divergence(batch, params.temperature)
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
         "kd": (params.kd_weight, divergence),
     }
     return compose(batch, {}, weighted)
 
 
 def softened_divergence(batch: Rows, temperature: float) -> Term:
-    """Return T²·KL(q ‖ p) averaged over the batch: gradient T·(p − q)/B."""
+    """Return T²·KL(q ‖ p), averaged over the rows: gradient T·(p − q)/R."""
     log_p = F.log_softmax(batch.student32 / temperature, dim=1)
     log_q = F.log_softmax(batch.teacher32 / temperature, dim=1)
-    value = temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-    return Term(value, temperature / len(log_p) * (log_p.exp() - log_q.exp()))
+    divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
+    value = temperature**2 * (batch.weigh(divergence).sum() / len(log_p))
+    return Term(value, batch.weigh(temperature / len(log_p) * (log_p.exp() - log_q.exp())))

@@ -16,7 +16,7 @@ from core.distill.terms import LossTerms, Term, compose, cross_entropy
 def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
     """Return NKD with its cross-entropy. It has no schedule."""
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
         "target": (1.0, soft_target(batch)),
         "non_target": (params.gamma, _non_target(batch, params.temperature)),
     }
@@ -24,12 +24,12 @@ def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
 
 
 def soft_target(batch: Rows) -> Term:
-    """Return −q_t·log p_t, averaged over the batch: gradient q_t·(p − onehot)/B."""
+    """Return −q_t·log p_t, averaged over the rows: gradient q_t·(p − onehot)/R."""
     log_p = F.log_softmax(batch.student32, dim=1)
-    index = batch.target.unsqueeze(1)
+    index = batch.label.unsqueeze(1)
     q_t = F.softmax(batch.teacher32, dim=1).gather(1, index)
-    gradient = q_t * log_p.exp()
-    return Term(-(q_t * log_p.gather(1, index)).mean(), gradient.scatter_add(1, index, -q_t) / len(log_p))
+    gradient = (q_t * log_p.exp()).scatter_add(1, index, -q_t) / len(log_p)
+    return Term(-batch.weigh(q_t * log_p.gather(1, index)).mean(), batch.weigh(gradient))
 
 
 def _non_target(batch: Rows, temperature: float) -> Term:

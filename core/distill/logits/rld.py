@@ -2,7 +2,7 @@
 
 SCD pulls the student's confidence in the true class towards the teacher's confidence in its top class, right or wrong.
 MCD matches the distributions over the classes that the teacher ranks below the true one, so that a wrong teacher does
-not teach an order that contradicts the label. For samples on which the teacher is right, RLD equals DKD.
+not teach an order that contradicts the label. For rows on which the teacher is right, RLD equals DKD.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
     if standardised:
         confidence, correlation = standardised.pull_back(confidence), standardised.pull_back(correlation)
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target)),
+        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
         "scd": (r * params.alpha, confidence),
         "mcd": (r * params.beta, correlation),
     }
@@ -41,24 +41,29 @@ def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
 
 
 def sample_confidence(batch: Rows, temperature: float) -> Term:
-    """Return SCD: T²·KL([max q, 1 − max q] ‖ [p_t, 1 − p_t]), averaged over the batch."""
+    """Return SCD, sample confidence distillation: T²·KL([max q, 1 − max q] ‖ [p_t, 1 − p_t]), averaged over the rows.
+
+    p is the softmax of the student's logits divided by T and q that of the teacher's; p_t is the student's probability
+    of the true class, and max q the teacher's largest probability, of whichever class.
+    """
     best = batch.teacher32.argmax(1)
     d_t, _ = _one_against_rest(batch.teacher32 / temperature, best)
-    d_s, p_hat = _one_against_rest(batch.student32 / temperature, batch.target)
+    d_s, p_hat = _one_against_rest(batch.student32 / temperature, batch.label)
     q_best = d_t.sigmoid()
     kl = q_best * (F.softplus(-d_s) - F.softplus(-d_t)) + (-d_t).sigmoid() * (F.softplus(d_s) - F.softplus(d_t))
     delta = (d_s.sigmoid() - q_best).unsqueeze(1)
-    gradient = (-delta * p_hat).scatter(1, batch.target.unsqueeze(1), delta)
-    return Term(temperature**2 * kl.mean(), temperature / len(kl) * gradient)
+    gradient = (-delta * p_hat).scatter(1, batch.label.unsqueeze(1), delta)
+    return Term(temperature**2 * batch.weigh(kl).mean(), batch.weigh(temperature / len(kl) * gradient))
 
 
 def masked_correlation(batch: Rows, temperature: float) -> Term:
-    """Return MCD: T²·KL over the classes whose teacher logit is below that of the true class.
+    """Return MCD, masked correlation distillation: T²·KL(q ‖ p), averaged over the rows.
 
-    A sample without such a class adds nothing.
+    p and q are the softmax of the student's and of the teacher's logits divided by T, over the classes whose teacher
+    logit is below that of the true class. A row without such a class adds nothing.
     """
     teacher = batch.teacher32
-    below = teacher < teacher.gather(1, batch.target.unsqueeze(1))
+    below = teacher < teacher.gather(1, batch.label.unsqueeze(1))
     has_below = below.any(1, keepdim=True)
     # The softmax of a row without a class below would be empty: it is computed over all classes and then left out.
     hidden = ~below & has_below
@@ -68,12 +73,12 @@ def masked_correlation(batch: Rows, temperature: float) -> Term:
     )
     counted = below & has_below
     p, q = (torch.where(counted, side.exp(), torch.zeros_like(side)) for side in (log_p, log_q))
-    value = temperature**2 * (q * (log_q - log_p)).sum(1).mean()
-    return Term(value, temperature / len(p) * (p - q))
+    value = temperature**2 * batch.weigh((q * (log_q - log_p)).sum(1)).mean()
+    return Term(value, batch.weigh(temperature / len(p) * (p - q)))
 
 
 def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the binary logit of one class per row against all others (B,), and the softmax over the others (B, C)."""
+    """Return the binary logit of one class per row against all others (R,), and the softmax over the others (R, C)."""
     index = classes.unsqueeze(1)
     others = logits.scatter(1, index, -torch.inf)
     return logits.gather(1, index).squeeze(1) - others.logsumexp(1), F.softmax(others, dim=1)

@@ -22,7 +22,7 @@ class StandardisedLogits:
     def __init__(self, batch: Rows) -> None:
         student, self._deviation = _standardise(batch.student32)
         teacher, _ = _standardise(batch.teacher32)
-        self.batch = Rows(student, teacher, batch.target)
+        self.batch = Rows(student, teacher, batch.target, batch.weight)
 
     def pull_back(self, term: Term) -> Term:
         """Return the term with its gradient with respect to the raw logits; the value stays.
@@ -37,6 +37,6 @@ class StandardisedLogits:
 
 
 def _standardise(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the standardised logits (B, C) and the standard deviation of each row (B, 1)."""
+    """Return the standardised logits (R, C) and the standard deviation of each row (R, 1)."""
     deviation, mean = torch.std_mean(logits, dim=1, keepdim=True)
     return (logits - mean) / (deviation + _STD_EPSILON), deviation

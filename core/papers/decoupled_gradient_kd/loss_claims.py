@@ -44,7 +44,7 @@ def _swapped(setting: LossSetting) -> list[LossFinding]:
     peaked[0] = 0.92
 
     def terms(p_t: float, q_t: float, p_hat: Array, q_hat: Array) -> tuple[float, float]:
-        """Return TCKD, and s = Δ² + Σu², of which A_sample is T²/C times."""
+        """Return TCKD, and s = C·A_sample/T², the squared distance of the gradients of TCKD and NCKD divided by T²."""
         student, teacher = (
             setting.temperature * np.log(np.concatenate(([target], (1 - target) * non_target)))[None]
             for target, non_target in ((p_t, p_hat), (q_t, q_hat))
@@ -82,7 +82,11 @@ def _student_right(setting: LossSetting) -> list[LossFinding]:
     from core.explain import explain
 
     def mean(student_right: bool, teacher_right: bool, student_scale: float, teacher_scale: float) -> float:
-        """Return the mean of s over random logits in which one class has the largest logit."""
+        """Return the mean of s, the squared distance of the gradients of TCKD and NCKD divided by T².
+
+        It is the mean over random logits. A network that is right has a margin added to its logit of the target, class
+        0, and one that is wrong to its logit of class 1.
+        """
         distances = []
         for seed in range(_SAMPLES):
             z, v = np.random.default_rng(seed).standard_normal((2, 1, setting.classes))
