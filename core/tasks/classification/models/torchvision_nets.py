@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.tasks.classification.models.network import StagedNetwork
+from core.tasks.classification.models.network import StagedNetwork, TapPoint
 from core.tasks.classification.models.weights import load_state
 from core.weights.errors import WeightsError
 
@@ -63,7 +64,18 @@ class TorchvisionNetwork(StagedNetwork):
 class _Swin(TorchvisionNetwork):
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         # Swin has channels last; the result has the layout of the other networks.
-        return {name: maps.permute(0, 3, 1, 2) for name, maps in super().stages(images).items()}
+        return {name: _channels_first(maps) for name, maps in super().stages(images).items()}
+
+    def tap_points(self) -> dict[str, TapPoint]:
+        points = super().tap_points()
+        return {
+            name: point if point.takes_input else replace(point, convert=_channels_first)
+            for name, point in points.items()
+        }
+
+
+def _channels_first(maps: Tensor) -> Tensor:
+    return maps.permute(0, 3, 1, 2)
 
 
 def _create(name: str, num_classes: int) -> Any:

@@ -1,0 +1,98 @@
+"""Taps: one forward pass returns the logits and the outputs of the tapped layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.catalog import MODELS
+from core.catalog.models import TIMM, ModelEntry
+from core.errors import TrainingError
+from core.tasks.classification import models
+from core.tasks.classification.models.network import StagedNetwork, pool_to_features
+from core.tasks.classification.models.taps import Tapped, tap_once
+from core.tasks.classification.teacher_input import InputAdapter
+from core.weights.metadata import InputFormat
+
+SMALL = ["small_cnn", "resnet8", "resnet8x4", "resnet18_cifar", "wrn_16_1", "vgg8", "shufflenet_v1", "shufflenet_v2"]
+LARGE = ["mobilenet_v2_half", "resnet18", "resnet50", "mobilenet_v2", "shufflenet_v2_x1_0", "swin_s", "mobilenet_v1"]
+OF_TIMM = ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:convnext_atto", "timm:mobilenetv3_small_050"]
+
+
+def network_and_images(name: str) -> tuple[models.Network, Tensor]:
+    size = 224 if name.startswith(TIMM) else max(MODELS[name].min_image_size, 32)
+    torch.manual_seed(0)
+    return models.build(name, num_classes=5, image_size=size).eval(), torch.randn(2, 3, size, size)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *LARGE, *OF_TIMM])
+def test_taps_are_the_outputs_of_the_stages_and_the_features(name: str) -> None:
+    network, images = network_and_images(name)
+    with torch.no_grad():
+        expected = network.stages(images) | {"features": network.features(images)}
+        logits, *taps = Tapped(network, list(network.tap_points()))(images)
+        assert torch.equal(logits, network(images))
+    assert list(network.tap_points()) == list(expected)
+    for (tap, value), found in zip(expected.items(), taps, strict=True):
+        torch.testing.assert_close(found, value, msg=tap)
+
+
+@pytest.mark.parametrize("entry", [entry for entry in MODELS if not entry.name.startswith(TIMM)], ids=lambda e: e.name)
+def test_catalog_knows_the_taps_of_its_networks(entry: ModelEntry) -> None:
+    with torch.device("meta"):
+        network = models.build(entry.name, num_classes=5, image_size=max(entry.min_image_size, 32))
+    assert tuple(network.tap_points()) == entry.taps
+
+
+@pytest.mark.parametrize("path", ["layers.stage2.0", "layers.stage1.0.conv1"])
+def test_module_path_is_a_tap(path: str) -> None:
+    network, images = network_and_images("resnet8")
+    outputs: list[Tensor] = []
+    network.get_submodule(path).register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    with torch.no_grad():
+        _, tap = Tapped(network, [path])(images)
+    assert torch.equal(tap, outputs[0])
+
+
+def test_taps_lie_behind_a_change_of_input() -> None:
+    network, images = network_and_images("resnet8")
+    adapter = InputAdapter(network, InputFormat((0.5,) * 3, (0.2,) * 3, 32), InputFormat((0.4,) * 3, (0.1,) * 3, 32))
+    with torch.no_grad():
+        _, tap = Tapped(adapter, ["stage2"])(images)
+        assert torch.equal(tap, network.stages(images * adapter.scale + adapter.shift)["stage2"])
+
+
+def test_evaluation_of_a_tapped_network_captures_nothing() -> None:
+    network, images = network_and_images("resnet8")
+    tapped = Tapped(network, ["stage1"])
+    tapped.network(images)
+    assert not tapped._captured
+
+
+@pytest.mark.parametrize(
+    ("tap", "message"),
+    [
+        ("stage4", "there is no tap 'stage4'; did you mean stage3, stage2, stage1"),
+        ("layers.stage9", "the network has no layer 'layers.stage9'; did you mean layers.stage"),
+    ],
+)
+def test_unknown_tap_is_refused_with_similar_names(tap: str, message: str) -> None:
+    network, _ = network_and_images("resnet8")
+    with pytest.raises(TrainingError, match=message):
+        Tapped(network, [tap])
+
+
+class Overwriting(StagedNetwork):
+    """A network whose second stage overwrites the output of the first."""
+
+    def __init__(self) -> None:
+        stages = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True)]
+        super().__init__(nn.Identity(), stages, pool_to_features(), nn.Linear(4, 5))
+
+
+def test_output_that_a_later_layer_overwrites_is_refused() -> None:
+    with torch.no_grad(), pytest.raises(TrainingError, match="changes the output of 'stage1' in place"):
+        tap_once(Overwriting().eval(), ["stage1"], torch.randn(1, 3, 8, 8))
+    with torch.no_grad():
+        assert (tap_once(Overwriting().eval(), ["stage2"], torch.randn(1, 3, 8, 8))["stage2"] >= 0).all()
