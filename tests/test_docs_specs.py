@@ -1,0 +1,45 @@
+"""Documentation: every spec in YAML, and every part of one, is valid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.specs import ExperimentSpec
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Sweeps and the tutorial, whose method is a plug-in, have tests of their own.
+_PAGES = [
+    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.stem not in {"api", "tutorial"}
+]
+_COMPLETION: dict[str, Any] = {
+    "name": "part",
+    "dataset": "cifar100",
+    "teacher": {"model": "resnet20"},
+    "student": {"model": "resnet8"},
+    "methods": ["kd"],
+    "seeds": [0],
+    "training": {"epochs": 1},
+}
+
+
+def _specs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the content of each block with its page; a block with several teachers has one part per line."""
+    for page in _PAGES:
+        for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            several = len(re.findall(r"^teacher:", block, re.MULTILINE)) > 1
+            alternatives = block.splitlines() if several else [block]
+            for text in filter(str.strip, alternatives):
+                yield page.name, yaml.safe_load(text.replace("…", "0" * 64))
+
+
+@pytest.mark.parametrize(("page", "content"), list(_specs()))
+def test_specs_in_the_documentation_are_valid(page: str, content: dict[str, Any]) -> None:
+    spec = ExperimentSpec.model_validate(_COMPLETION | content)
+    assert spec.methods, page
