@@ -92,7 +92,7 @@ def test_the_pair_of_torch_and_torchvision() -> None:
     [
         ({}, None, "ok", "no GPU; trainings use the CPU"),
         ({"gpus": ["H200"], "available": True}, ["H200"], "ok", "H200 (a build for CUDA 13.0)"),
-        ({"gpus": ["H200"], "available": True}, ["H200", "H200"], "warning", "torch sees 1 of 2 GPUs"),
+        ({"gpus": ["H200"], "available": True}, ["H200", "H200"], "warning", "torch detects 1 of 2 GPUs"),
         ({"cuda": None}, ["H200"], "error", "torch is a build without CUDA"),
         ({"warnings": ["The NVIDIA driver is too old"]}, ["H200"], "error", "The NVIDIA driver is too old"),
     ],
