@@ -146,7 +146,7 @@ def test_commands_that_create_and_edit_experiments(
     clone = json.loads(run_dkd("clone", "s seed=0", "--name", "c", "--set", "seeds=5..6", "--json"))
     assert clone["spec"]["seeds"] == [5, 6]
     longer = run_dkd("clone", "s seed=0", "--set", "training.epochs=9", "--dry-run")
-    assert "it is used as it is, and no teacher is trained" in " ".join(longer.split())
+    assert "this run is used, and no teacher is trained" in " ".join(longer.split())
     assert "the existing teacher is used: run" in run_dkd(
         "clone", "s seed=0", "--name", "longer", "--set", "training.epochs=9"
     )

@@ -173,7 +173,7 @@ def test_a_server_that_is_not_mlflow_is_named() -> None:
 
     with (
         TrackingServer("http://other", transport=httpx.MockTransport(other)) as tracking,
-        pytest.raises(MlflowError, match="http://other is no MLflow server"),
+        pytest.raises(MlflowError, match="http://other is not an MLflow server"),
     ):
         tracking.experiment("x")
 

@@ -218,7 +218,7 @@ class TestRuns:
         button(app, "Set priority of 70 runs").click().run()
         assert {run.priority for run in stand.client.experiment("many").runs} == {7}
         button(app, "Cancel 70").click().run()
-        assert "Running ones write a checkpoint first" in texts(app), "so many are asked about first"
+        assert "A running run writes a checkpoint first" in texts(app), "so many are asked about first"
         button(app, "Cancel 70 runs").click().run()
         assert stand.client.experiment("many").counts.cancelled == 70
         assert not app.exception

@@ -80,7 +80,7 @@ def test_the_pair_of_torch_and_torchvision() -> None:
     assert next(findings_of({**FACTS, "torch": "2.11.0", "torchvision": "0.26.1"}, None)).status == "ok"
     wrong = next(findings_of({**FACTS, "torchvision": "0.26.0"}, None))
     assert wrong.status == "error"
-    assert "are no pair: torch needs 0.29" in wrong.message
+    assert "do not fit: torch needs 0.29" in wrong.message
     broken = {name: value for name, value in FACTS.items() if name != "torchvision"}
     item = next(findings_of({**broken, "torchvision_error": "RuntimeError: operator\nnms does not exist"}, None))
     assert item.status == "error"
@@ -92,7 +92,7 @@ def test_the_pair_of_torch_and_torchvision() -> None:
     [
         ({}, None, "ok", "no GPU; trainings use the CPU"),
         ({"gpus": ["H200"], "available": True}, ["H200"], "ok", "H200 (a build for CUDA 13.0)"),
-        ({"gpus": ["H200"], "available": True}, ["H200", "H200"], "warning", "torch sees 1 of 2 GPUs"),
+        ({"gpus": ["H200"], "available": True}, ["H200", "H200"], "warning", "torch detects 1 of 2 GPUs"),
         ({"cuda": None}, ["H200"], "error", "torch is a build without CUDA"),
         ({"warnings": ["The NVIDIA driver is too old"]}, ["H200"], "error", "The NVIDIA driver is too old"),
     ],
