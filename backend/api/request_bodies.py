@@ -50,6 +50,15 @@ async def read_body(request: Request, _: Annotated[Principal, submits]) -> Body:
 # ``parse_experiment`` validates the spec, as in the command line and in the form, so that all three report the same
 # paths and messages; the framework only reads the bytes.
 BodyDep = Annotated[Body, Depends(read_body)]
+_Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH,
+        description="Any text that the client chooses. Repeating a request with the same key creates nothing twice.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -71,19 +80,7 @@ class SubmissionRequest:
 
 
 # One dependency instead of one for each attribute: FastAPI would take as long for those as the insert takes.
-async def read_submission(
-    request: Request,
-    principal: SubmitterDep,
-    key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            min_length=1,
-            max_length=KEY_LENGTH,
-            description="Any text that the client chooses. Repeating a request with the same key creates nothing twice.",
-        ),
-    ] = None,
-) -> SubmissionRequest:
+async def read_submission(request: Request, principal: SubmitterDep, key: _Key = None) -> SubmissionRequest:
     """Return the request, whose body the route has read within its limits."""
     body = await read_body(request, principal)
     keyed = KeyedRequest(principal.token_id, key, body.sha256) if key else None
