@@ -73,5 +73,5 @@ def _insert_new(dialect: str, table: type[DeclarativeBase], unique: tuple[str, .
 
 def _insert_statement(dialect: str, table: type[DeclarativeBase]) -> Any:
     """Return the dialect's own INSERT: the two have the same methods, but no common type."""
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(inspect(table).local_table)
+    own = postgresql if dialect == "postgresql" else sqlite
+    return own.insert(inspect(table).local_table)

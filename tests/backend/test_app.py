@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -108,6 +109,15 @@ def test_unknown_query_parameter_is_refused(lab: Lab, url: str, path: str, there
     (error,) = response.json()["errors"]
     assert error["path"] == path
     assert there in error["message"]
+
+
+def test_every_reading_route_refuses_an_unknown_query_parameter(lab: Lab) -> None:
+    paths = [path for path, item in lab.app.openapi()["paths"].items() if path.startswith("/api/v1/") and "get" in item]
+    assert "/api/v1/runs/{run_id}/metrics" in paths
+    for path in paths:
+        response = lab.admin.get(re.sub(r"\{\w+\}", "0" * 16, path), params={"bogus": "1"})
+        assert response.status_code == 422, path
+        assert [error["path"] for error in response.json()["errors"]] == ["bogus"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL has no lock of a whole database

@@ -32,7 +32,7 @@ def test_answer_to_a_submission_shows_what_is_stored(lab: Lab) -> None:
     lab.submit(spec())
     lab.register()
     claim = lab.claim()
-    lab.events(claim, started(1), metrics(2, 10, test_top1=0.5))
+    lab.events(claim, started(1), metrics(2, 10, {"test/top1": 0.5}))
     asked = {"device": "gpu", "gpus": 2, "labels": ["h200", "cellar"]}
     sharing = spec("sharing", tags=["b", "A", "a"], notes="why", priority=7, resources=asked)
     for body in (plain("alone"), sharing, plain("labelled", resources=asked), plain("large", notes="n" * 9000)):
