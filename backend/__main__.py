@@ -62,16 +62,16 @@ def collect(
         bool, typer.Option("--delete", help="Remove the items; without this option they are only listed.")
     ] = False,
     attempt_days: Annotated[
-        float, typer.Option(min=0, help="Days to keep files of failed, cancelled and interrupted attempts.")
+        float, typer.Option(min=0, max=1e5, help="Days to keep files of failed, cancelled and interrupted attempts.")
     ] = _DEFAULTS.attempt_days,
     orphan_hours: Annotated[
-        float, typer.Option(min=1, help="Hours to keep files that nothing refers to.")
+        float, typer.Option(min=1, max=1e5, help="Hours to keep files that nothing refers to.")
     ] = _DEFAULTS.orphan_hours,
-    log_days: Annotated[float, typer.Option(min=0, help="Days to keep the log of a run after its end.")] = (
+    log_days: Annotated[float, typer.Option(min=0, max=1e5, help="Days to keep the log of a run after its end.")] = (
         _DEFAULTS.log_days
     ),
     token_days: Annotated[
-        float, typer.Option(min=0, help="Days to keep tokens after they expired or were revoked.")
+        float, typer.Option(min=0, max=1e5, help="Days to keep tokens after they expired or were revoked.")
     ] = _DEFAULTS.token_days,
 ) -> None:
     """Find items that are no longer needed: files of deleted runs and failed attempts, old log lines, old tokens."""

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from backend.logging import LogFormat, LogLevel
 from common.home import Home
 from common.object_store import parse_artifacts
-from common.service_settings import ServiceSettings
+from common.service_settings import Hours, Minutes, Seconds, ServiceSettings
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -56,11 +56,11 @@ class Settings(ServiceSettings):
     max_body_bytes: int = Field(
         1024 * 1024, ge=1024, description="Maximum size of a spec or a sweep; a bulk submission may have four times it."
     )
-    body_seconds: float = Field(
+    body_seconds: Seconds = Field(
         30.0, gt=0, description="Time limit of a request body; that of an upload grows with its size."
     )
-    watchdog_seconds: float = Field(
-        60.0, ge=0, description="The process ends itself if its event loop is blocked for this long; 0: never."
+    watchdog_seconds: Seconds = Field(
+        60.0, description="The process ends itself if its event loop is blocked for this long; 0: never."
     )
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Maximum size of an uploaded teacher.")
     webhook_url: str | None = Field(
@@ -70,7 +70,7 @@ class Settings(ServiceSettings):
         (), description="Origins that a spec may name as its webhook, such as https://hooks.slack.com."
     )
     webhook_secret: SecretStr | None = Field(None, description="Secret that signs the messages to webhooks.")
-    stalled_minutes: float = Field(30.0, gt=0, description="A running training that reports nothing has stalled.")
+    stalled_minutes: Minutes = Field(30.0, gt=0, description="A running training that reports nothing has stalled.")
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     plugins: CommaSeparated = Field((), description="Modules that add entries to the catalog.")
@@ -78,22 +78,22 @@ class Settings(ServiceSettings):
     max_token_slots: int = Field(
         4096, ge=1, description="Slots of all online workers with one token; limits what a stolen token can claim."
     )
-    heartbeat_seconds: float = Field(10.0, gt=0)
-    lease_seconds: float = Field(300.0, gt=0)
+    heartbeat_seconds: Seconds = Field(10.0, gt=0)
+    lease_seconds: Seconds = Field(300.0, gt=0)
     max_attempts: int = Field(
         5, ge=1, description="A run fails after this many lost attempts in a row without a new checkpoint."
     )
-    retry_delay_seconds: float = Field(
+    retry_delay_seconds: Seconds = Field(
         5.0,
         ge=0,
         description="Delay before an interrupted run is queued again; doubles with each interruption in a row.",
     )
-    max_retry_delay_seconds: float = Field(600.0, ge=0)
-    reserve_after_seconds: float = Field(
-        300.0, ge=0, description="GPUs are kept free for a run on several GPUs once it has waited this long."
+    max_retry_delay_seconds: Seconds = 600.0
+    reserve_after_seconds: Seconds = Field(
+        300.0, description="GPUs are kept free for a run on several GPUs once it has waited this long."
     )
-    reconcile_seconds: float = Field(5.0, gt=0)
-    idempotency_hours: float = Field(24.0, gt=0, description="Hours for which an Idempotency-Key is stored.")
+    reconcile_seconds: Seconds = Field(5.0, gt=0)
+    idempotency_hours: Hours = Field(24.0, gt=0, description="Hours for which an Idempotency-Key is stored.")
 
     @field_validator("allowed_hosts", "allowed_origins", "plugins", "webhook_hosts", mode="before")
     @classmethod

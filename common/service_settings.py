@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource
 
 _FOLDERS = "DKD_SECRETS"
 _PREFIX = "DKD_"
 _MISSPELT = 0.85
 """Similarity of a misspelling. Variables of other processes are less similar: worker_token, worker_token_file."""
+
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+"""A duration of at most 30 years: with an infinite one, or with one of a million years, no time can be computed."""
+Minutes = Annotated[float, Field(ge=0, le=1e7)]
+Hours = Annotated[float, Field(ge=0, le=1e5)]
 
 
 class ServiceSettings(BaseSettings):

@@ -107,7 +107,7 @@ class TrainingSettings(BaseSettings):
         description="a number of gigabytes, 0 to cache no teacher logits",
     )
     checkpoint_seconds: float = Field(
-        60.0, validation_alias="DKD_CHECKPOINT_SECONDS", description="a number of seconds"
+        60.0, ge=0, le=1e9, validation_alias="DKD_CHECKPOINT_SECONDS", description="a number of seconds from 0 to 1e9"
     )
     threads: WholeNumber | None = Field(
         None, ge=1, validation_alias=THREADS, description="a positive number of threads"

@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.home import Home
 from common.object_store import parse_artifacts
-from common.service_settings import ServiceSettings
+from common.service_settings import Seconds, ServiceSettings
 from core.protocol.worker import WorkerLabel, WorkerName
 
 
@@ -69,23 +69,23 @@ class WorkerSettings(ServiceSettings):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a training; by default processors / slots, and one for a small one."
     )
-    grace_seconds: float = Field(
+    grace_seconds: Seconds = Field(
         30.0, gt=0, description="Time for a training to write a checkpoint before it is killed."
     )
-    margin_seconds: float = Field(10.0, gt=0, description="Time between a training's end and the end of its lease.")
-    linger_seconds: float = Field(
+    margin_seconds: Seconds = Field(10.0, gt=0, description="Time between a training's end and the end of its lease.")
+    linger_seconds: Seconds = Field(
         20.0, gt=0, description="Time for a process to end after its training has reported its end."
     )
-    gpu_seconds: float = Field(
-        15.0, ge=0, description="Time for the driver to free a GPU's memory after a training has ended."
+    gpu_seconds: Seconds = Field(
+        15.0, description="Time for the driver to free a GPU's memory after a training has ended."
     )
-    report_seconds: float | None = Field(
+    report_seconds: Seconds | None = Field(
         None,
         gt=0,
         description="Time for the last reports of a worker that shuts down; by default 5, or 30 if the artifact store "
         "is not a folder.",
     )
-    store_seconds: float = Field(
+    store_seconds: Seconds = Field(
         600.0, gt=0, description="Time to upload a trained run's files to an artifact store that is not a folder."
     )
     heartbeat_file: Path | None = Field(

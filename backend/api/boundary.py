@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
@@ -28,10 +28,12 @@ from backend.errors import ApiError, invalid, not_found
 from common.input_bounds import ID_PATTERN, WORKER_ID_PATTERN, BoundsError, read_json
 from core.protocol.public import ProblemField
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 SMALL_BODY = 64 * 1024
-"""Bytes. A smaller body is parsed on the event loop: handing it to a thread takes longer than parsing it."""
+"""Bytes of a body that is parsed in about a millisecond."""
 _CLOSE = {"Connection": "close"}
 
 # Stored names may be older than the rule for names, so only characters that no name can contain are refused.
@@ -65,6 +67,11 @@ def check_client_waits() -> None:
     disconnected = _client_gone.get()
     if disconnected is not None and disconnected.is_set():
         raise ClientGoneError
+
+
+async def parse(small: bool, parser: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a parser of a body: on the event loop if the body is small, since a thread would take longer to get it."""
+    return parser(*args, **kwargs) if small else await run_in_threadpool(parser, *args, **kwargs)
 
 
 class BoundedRequest(Request):
@@ -191,10 +198,8 @@ async def _read(request: Request, limit: Limit) -> BoundedRequest:
             # Every value but the first follows a comma or opens a list or an object.
             if raw.count(b",") > limit.json.values:
                 raise BoundsError("", f"the body has more than {limit.json.values} values")
-        elif len(raw) <= SMALL_BODY:
-            result.data = read_json(raw, limit.json)
         else:
-            result.data = await run_in_threadpool(read_json, raw, limit.json)
+            result.data = await parse(len(raw) <= SMALL_BODY, read_json, raw, limit.json)
     except BoundsError as error:
         raise invalid(str(error), ProblemField(path=error.path, message=error.message)) from None
     return result

@@ -11,10 +11,9 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
 
-from backend.api.boundary import SMALL_BODY, BoundedRoute, Handler
+from backend.api.boundary import SMALL_BODY, BoundedRoute, Handler, parse
 from backend.api.dependencies import admit
 from backend.api.strict_query import refuse_unknown
 from backend.db import Database
@@ -57,10 +56,7 @@ class ProtocolRoute(BoundedRoute):
             arguments = dict(request.path_params)
             raw = await request.body()
             if raw or field.field_info.is_required():
-                small = len(raw) <= SMALL_BODY
-                arguments[field.name] = (
-                    _validate(body_type, raw) if small else await run_in_threadpool(_validate, body_type, raw)
-                )
+                arguments[field.name] = await parse(len(raw) <= SMALL_BODY, _validate, body_type, raw)
             reply = await self.endpoint(ProtocolRequest(request.scope, await admit((), request)), **arguments)
             status = self.status_code or 200
             if reply is None:

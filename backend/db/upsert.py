@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, inspect, literal_column
@@ -32,7 +33,7 @@ def insert_if_absent(
     Returns:
         Whether the row was inserted.
     """
-    statement = _insert_statement(connection, table).values(**values)
+    statement = _insert_statement(connection.dialect.name, table).values(**values)
     statement = statement.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
     # RETURNING, since a driver's row count is not reliable after an INSERT.
     return connection.execute(statement.returning(literal_column("1"))).first() is not None
@@ -60,12 +61,17 @@ def insert_new(
     Returns:
         The values of the column ``returning`` in the inserted rows.
     """
-    statement = _insert_statement(connection, table).on_conflict_do_nothing(index_elements=list(unique))
-    column = inspect(table).local_table.c[returning]
-    return list(connection.scalars(statement.returning(column), rows))
+    return list(connection.scalars(_insert_new(connection.dialect.name, table, tuple(unique), returning), rows))
 
 
-def _insert_statement(connection: Connection, table: type[DeclarativeBase]) -> Any:
+@cache
+def _insert_new(dialect: str, table: type[DeclarativeBase], unique: tuple[str, ...], returning: str) -> Any:
+    """Return the statement of ``insert_new``. Building it takes half as long as running it."""
+    statement = _insert_statement(dialect, table).on_conflict_do_nothing(index_elements=unique)
+    return statement.returning(inspect(table).local_table.c[returning])
+
+
+def _insert_statement(dialect: str, table: type[DeclarativeBase]) -> Any:
     """Return the dialect's own INSERT: the two have the same methods, but no common type."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(inspect(table).local_table)
+    own = postgresql if dialect == "postgresql" else sqlite
+    return own.insert(inspect(table).local_table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,28 @@ from core.protocol.public import PlannedRunInfo, Preview, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
 
 
+@dataclass(frozen=True)
+class CreatedExperiment:
+    """An experiment as it was written.
+
+    Attributes:
+        row: The values of its row.
+        spec: Its spec.
+        runs: The values of its runs' rows, in the order of its plan. A teacher that another experiment created has its
+            own row, and only its ``id`` is here.
+    """
+
+    row: dict[str, Any]
+    spec: ExperimentSpec
+    runs: list[dict[str, Any]]
+
+    @property
+    def id(self) -> str:
+        """The experiment's id."""
+        experiment_id: str = self.row["id"]
+        return experiment_id
+
+
 def create(
     connection: Connection,
     specs: Sequence[tuple[str, ExperimentSpec]],
@@ -29,7 +52,7 @@ def create(
     submitted_by: str,
     sweep: str = "",
     webhook: str | None = None,
-) -> list[str]:
+) -> list[CreatedExperiment]:
     """Store experiments with all their runs in a few statements.
 
     A teacher that has been or is being trained is shared; students wait for it. The caller's transaction creates all
@@ -43,41 +66,60 @@ def create(
         webhook: Webhook of specs that have none.
 
     Returns:
-        Ids of the experiments in the order of the specs.
+        The experiments in the order of the specs.
 
     Raises:
         ApiError: 422 with the path of every name that another experiment, or another of the specs, has.
     """
     timestamp = now(connection)
-    ids = new_ids(len(specs))
     shared = {"created_at": timestamp, "submitted_by": submitted_by, "sweep": sweep}
-    _insert_experiments(connection, ids, specs, shared, webhook)
-    planned: list[tuple[str, PlannedRun, dict[str, Any]]] = []
-    for experiment_id, (_, spec) in zip(ids, specs, strict=True):
-        plan = spec.plan()
-        planned += [(experiment_id, run, _run_row(run, "", experiment_id, spec, timestamp)) for run in plan]
-    for (_, _, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
+    experiments: list[dict[str, Any]] = [
+        {
+            "id": experiment_id,
+            "name": spec.name,
+            "spec": spec.model_dump(mode="json"),
+            "notes": spec.notes,
+            "webhook": spec.webhook or webhook,
+            **shared,
+        }
+        for experiment_id, (_, spec) in zip(new_ids(len(specs)), specs, strict=True)
+    ]
+    _insert_experiments(connection, experiments, specs)
+    planned = [
+        (run, _run_row(run, experiment["id"], spec, timestamp))
+        for experiment, (_, spec) in zip(experiments, specs, strict=True)
+        for run in spec.plan()
+    ]
+    for (_, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
-    teacher_rows = [row for _, _, row in planned if row["role"] == "teacher"]
+    teacher_rows = [row for _, row in planned if row["role"] == "teacher"]
     if teacher_rows:
         with session_on(connection) as session:
             teachers = _get_or_create_teachers(session, teacher_rows, timestamp)
-            _insert_runs(connection, planned, teachers)
+            runs = _insert_runs(connection, planned, teachers)
             for teacher in teachers.values():
                 inherit_priority(session, teacher)
     else:
-        _insert_runs(connection, planned, {})
-    return ids
+        runs = _insert_runs(connection, planned, {})
+    return [
+        CreatedExperiment(experiment, spec, runs[experiment["id"]])
+        for experiment, (_, spec) in zip(experiments, specs, strict=True)
+    ]
 
 
 def _insert_runs(
-    connection: Connection, planned: Sequence[tuple[str, PlannedRun, dict[str, Any]]], teachers: Mapping[str, Run]
-) -> None:
-    """Insert the students, and link each experiment with its runs in the order of its plan."""
+    connection: Connection, planned: Sequence[tuple[PlannedRun, dict[str, Any]]], teachers: Mapping[str, Run]
+) -> dict[str, list[dict[str, Any]]]:
+    """Insert the students, and link each experiment with its runs in the order of its plan.
+
+    Returns:
+        The rows of each experiment's runs, in that order, by the experiment's id.
+    """
     students: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
-    positions: Counter[str] = Counter()
-    for experiment_id, run, row in planned:
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run, row in planned:
+        experiment_id = row["experiment_id"]
         if row["role"] == "teacher":
             row["id"] = teachers[row["fingerprint"]].id
         else:
@@ -87,35 +129,21 @@ def _insert_runs(
                 row["teacher_run_id"] = teacher.id
                 if teacher.state != "succeeded":
                     row |= {"state": "waiting", "queued_at": None}
-        position = positions[experiment_id]
-        positions[experiment_id] += 1
+        position = len(runs[experiment_id])
+        runs[experiment_id].append(row)
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
     connection.execute(insert(Run), students)
     connection.execute(insert(ExperimentRun), links)
+    return runs
 
 
 def _insert_experiments(
-    connection: Connection,
-    ids: Sequence[str],
-    specs: Sequence[tuple[str, ExperimentSpec]],
-    shared: dict[str, Any],
-    webhook: str | None,
+    connection: Connection, rows: Sequence[dict[str, Any]], specs: Sequence[tuple[str, ExperimentSpec]]
 ) -> None:
-    rows = [
-        {
-            "id": key,
-            "name": spec.name,
-            "spec": spec.model_dump(mode="json"),
-            "notes": spec.notes,
-            "webhook": spec.webhook or webhook,
-            **shared,
-        }
-        for key, (_, spec) in zip(ids, specs, strict=True)
-    ]
     inserted = set(insert_new(connection, Experiment, rows, unique=["name"], returning="id"))
-    refused = [(prefix, spec.name) for key, (prefix, spec) in zip(ids, specs, strict=True) if key not in inserted]
+    refused = [(prefix, row["name"]) for row, (prefix, _) in zip(rows, specs, strict=True) if row["id"] not in inserted]
     if refused:
-        inserted_names = {spec.name for key, (_, spec) in zip(ids, specs, strict=True) if key in inserted}
+        inserted_names = {row["name"] for row in rows if row["id"] in inserted}
         fields = [
             ProblemField(
                 path=f"{prefix}name",
@@ -128,8 +156,8 @@ def _insert_experiments(
         more = f" (and {len(refused) - 1} more names are taken)" if len(refused) > 1 else ""
         raise invalid(f"{fields[0].message}{more}", *fields)
     tags = [
-        {"experiment_id": key, "tag": tag}
-        for key, (_, spec) in zip(ids, specs, strict=True)
+        {"experiment_id": row["id"], "tag": tag}
+        for row, (_, spec) in zip(rows, specs, strict=True)
         for tag in dict.fromkeys(spec.tags)
     ]
     if tags:
@@ -193,12 +221,10 @@ def warnings_as_fields(problems: list[Problem]) -> list[ProblemField]:
     return [ProblemField(path=problem.path, message=problem.message) for problem in problems]
 
 
-def _run_row(
-    planned: PlannedRun, run_id: str, experiment_id: str, spec: ExperimentSpec, timestamp: datetime
-) -> dict[str, Any]:
+def _run_row(planned: PlannedRun, experiment_id: str, spec: ExperimentSpec, timestamp: datetime) -> dict[str, Any]:
+    """Return the values of a run's row, without its id."""
     run = planned.spec
     return {
-        "id": run_id,
         "experiment_id": experiment_id,
         "fingerprint": run.fingerprint(),
         "role": run.role,

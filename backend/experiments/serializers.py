@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, bindparam, case, func, inspect, or_, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from backend.db import models
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
 from backend.errors import not_found
-from backend.experiments.planning import warnings_as_fields
+from backend.experiments.planning import CreatedExperiment, warnings_as_fields
 from backend.metrics import log_store, point_store
 from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
 from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.protocol import public
 from core.protocol.public import TERMINAL
-from core.specs import ExperimentSpec, parse_stored_experiment, problems_of, warnings_of
+from core.specs import parse_stored_experiment, problems_of, warnings_of
 from core.specs.labels import misleading_label
 
 RECORD_ONLY_KEYS = ("packages", "diff")
@@ -44,6 +46,11 @@ RUN_QUERY = (
     .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
 )
 """The columns of a run summary, with the experiment's name and the worker of the newest attempt."""
+_INITIAL = {
+    column.key: column.default.arg if isinstance(column.default, ScalarElementColumnDefault) else None
+    for column in inspect(Run).local_table.columns
+}
+"""The values in the row of a new run that ``planning`` leaves to their defaults."""
 _OF_IDS = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
 _PLANNED = (
     RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
@@ -65,10 +72,8 @@ _HEADLINES_OF = (
     .where(point_store.HAS_VALUE)
 )
 _EXPERIMENT = select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment"))
-_TAGS_OF = (
-    select(ExperimentTag.experiment_id, ExperimentTag.tag)
-    .where(ExperimentTag.experiment_id.in_(bindparam("experiments", expanding=True)))
-    .order_by(ExperimentTag.tag)
+_TAGS_OF = select(ExperimentTag.experiment_id, ExperimentTag.tag).where(
+    ExperimentTag.experiment_id.in_(bindparam("experiments", expanding=True))
 )
 
 
@@ -161,21 +166,39 @@ def experiment_row(connection: Connection, experiment_id: str) -> Any:
     return row
 
 
-def full_experiment(connection: Connection, experiment: Any, spec: ExperimentSpec | None = None) -> public.Experiment:
+def full_experiment(connection: Connection, experiment: Any) -> public.Experiment:
     """Return an experiment with its runs, in the order of its plan.
 
     Args:
         connection: A transaction.
         experiment: The experiment's row.
-        spec: Its parsed spec, if the caller has it.
     """
     runs = run_summaries(connection, connection.execute(_PLANNED, {"experiment": experiment.id}).all())
-    tags = _tags(connection, [experiment.id])
+    tags = _tags(connection, [experiment.id]).get(experiment.id, [])
+    return _with_runs(experiment, runs, tags, _stored_warnings(experiment.spec))
+
+
+def created_experiment(connection: Connection, created: CreatedExperiment) -> public.Experiment:
+    """Return what ``full_experiment`` would return, from the rows that this transaction has just written.
+
+    Only teachers are read, since another experiment may have created them.
+    """
+    experiment = SimpleNamespace(**created.row, archived_at=None)
+    teacher_ids = [row["id"] for row in created.runs if row["role"] == "teacher"]
+    teachers = {row.id: row for row in rows_of_runs(connection, teacher_ids)} if teacher_ids else {}
+    rows = [
+        teachers.get(row["id"]) or SimpleNamespace(**(_INITIAL | row), experiment=experiment.name, worker=None)
+        for row in created.runs
+    ]
+    warnings = warnings_as_fields(warnings_of(created.spec))
+    return _with_runs(experiment, run_summaries(connection, rows), sorted(set(created.spec.tags)), warnings)
+
+
+def _with_runs(
+    experiment: Any, runs: list[public.RunSummary], tags: list[str], warnings: list[public.ProblemField]
+) -> public.Experiment:
     return public.Experiment(
-        **_experiment(experiment, _counts_of_runs(runs), tags.get(experiment.id, [])),
-        spec=experiment.spec,
-        runs=runs,
-        warnings=warnings_as_fields(warnings_of(spec)) if spec else _stored_warnings(experiment.spec),
+        **_experiment(experiment, _counts_of_runs(runs), tags), spec=experiment.spec, runs=runs, warnings=warnings
     )
 
 
@@ -279,8 +302,9 @@ def _counts(session: Session, experiment_ids: Iterable[str]) -> dict[str, dict[s
 
 
 def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the tags of each experiment that has any, sorted here, since databases sort text differently."""
     tags: dict[str, list[str]] = {}
-    for key, tag in connection.execute(_TAGS_OF, {"experiments": experiment_ids}):
+    for key, tag in sorted(map(tuple, connection.execute(_TAGS_OF, {"experiments": experiment_ids}))):
         tags.setdefault(key, []).append(tag)
     return tags
 

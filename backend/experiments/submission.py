@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -10,13 +11,14 @@ from sqlalchemy.orm import Session
 
 from backend.api import idempotency
 from backend.api.boundary import check_client_waits
+from backend.api.request_bodies import SubmissionRequest
 from backend.artifacts import uploads
 from backend.db.models import Experiment, ExperimentTag
 from backend.errors import ApiError, conflict
 from backend.experiments import planning
+from backend.experiments.planning import CreatedExperiment
 from backend.operations.webhooks import refuse_webhooks
 from backend.settings import Settings
-from backend.tokens import Principal
 from common.input_bounds import MAX_PROBLEMS
 from core.protocol.public import Preview
 from core.protocol.submissions import MAX_EXPERIMENTS, MAX_RUNS, SubmittedExperiment, SubmittedExperiments
@@ -34,40 +36,53 @@ from core.specs.experiment import NAME_LENGTH
 from core.specs.sweep import rename_swept
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """The experiments of a request.
+
+    Attributes:
+        ids: Their ids, in the order of the specs.
+        created: The experiments; empty if the same request created them before.
+    """
+
+    ids: list[str]
+    created: list[CreatedExperiment]
+
+
 def create_once(
-    connection: Connection, request: idempotency.KeyedRequest | None, create_experiments: Callable[[], list[str]]
-) -> list[str]:
-    """Create experiments, or return those that the same request created before.
+    connection: Connection, request: SubmissionRequest, specs: Sequence[tuple[str, ExperimentSpec]], *, sweep: str = ""
+) -> Submitted:
+    """Create the experiments of a request, unless the same request created them before.
 
     Args:
         connection: A write transaction.
-        request: The request's idempotency key; None if it has none.
-        create_experiments: Creates the experiments and returns their ids.
-
-    Returns:
-        Ids of the experiments.
+        request: The request.
+        specs: As of ``create``.
+        sweep: As of ``create``.
 
     Raises:
-        ApiError: 409 if the experiments have been deleted since, 422 if the key was used with another body.
+        SpecError: As ``create``.
+        ApiError: 409 if the experiments have been deleted since, 422 if a name is taken or the key was used with
+            another body.
     """
-    if request is None:
-        return create_experiments()
-    existing = idempotency.find(connection, request)
+    keyed = request.keyed
+    existing = idempotency.find(connection, keyed) if keyed else None
     if existing is None:
         try:
-            created = create_experiments()
+            created = create(connection, specs, request.settings, submitted_by=request.principal.name, sweep=sweep)
         except ApiError:
             # The same request, sent to another replica at the same time, may have used the name.
-            existing = idempotency.find(connection, request)
+            existing = idempotency.find(connection, keyed) if keyed else None
             if existing is None:
                 raise
         else:
-            if not idempotency.remember(connection, request, created):
+            ids = [experiment.id for experiment in created]
+            if keyed and not idempotency.remember(connection, keyed, ids):
                 raise idempotency.key_reused()
-            return created
+            return Submitted(ids, created)
     if set(connection.scalars(select(Experiment.id).where(Experiment.id.in_(existing[:1])))) != set(existing[:1]):
         raise conflict("the experiments of this request have been deleted since; send it with a new Idempotency-Key")
-    return existing
+    return Submitted(existing, [])
 
 
 def create(
@@ -77,7 +92,7 @@ def create(
     *,
     submitted_by: str,
     sweep: str = "",
-) -> list[str]:
+) -> list[CreatedExperiment]:
     """Create experiments, after resolving the uploads that they name.
 
     Args:
@@ -88,7 +103,7 @@ def create(
         sweep: Name of the sweep; empty if they are not from a sweep.
 
     Returns:
-        Ids of the experiments in the order of the specs.
+        The experiments in the order of the specs.
 
     Raises:
         SpecError: A spec names an upload that does not exist or a webhook that is not allowed.
@@ -113,11 +128,6 @@ def preview(session: Session, spec: ExperimentSpec, settings: Settings, *, draft
     refuse_webhooks([("", spec)], settings)
     ((_, stored),) = uploads.resolve_uploads(session.connection(), [("", spec)])
     return planning.preview(session, spec, stored, draft)
-
-
-def idempotency_request(principal: Principal, key: str | None, body_sha256: str) -> idempotency.KeyedRequest | None:
-    """Return the request's identity for ``create_once``; None without an idempotency key."""
-    return idempotency.KeyedRequest(principal.token_id, key, body_sha256) if key else None
 
 
 def parse_many(data: Any) -> list[tuple[str, ExperimentSpec]]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Response
+from sqlalchemy import Connection
 
 from backend.api.boundary import BoundedRoute, check_client_waits
 from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, SettingsDep, SubmitterDep, submits
 from backend.api.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
-from backend.api.request_bodies import BodyDep, KeyDep
+from backend.api.request_bodies import BodyDep, SubmissionDep
 from backend.artifacts import uploads
 from backend.experiments import planned_teachers, planning, serializers, submission
 from backend.operations.webhooks import refuse_webhooks
-from backend.routes.experiments import changed_experiment, find
+from backend.routes.experiments import find
 from core.protocol import public
 from core.protocol.submissions import CloneRequest, SubmittedExperiments, SweepPoint, SweepPreview
 from core.specs import ExperimentSpec, Problem, editable_copy, parse_experiment, parse_sweep, warnings_of
@@ -30,31 +31,25 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/experiments", status_code=201, response_model=public.Experiment, openapi_extra=SPEC_BODY, responses=_CONFLICT
 )
-def submit(
-    body: BodyDep,
-    principal: SubmitterDep,
-    database: DatabaseDep,
-    settings: SettingsDep,
-    nudges: NudgesDep,
-    key: KeyDep = None,
-) -> Response:
+async def submit(request: SubmissionDep) -> Response:
     """Submit an experiment. Either all its runs are created, or none.
 
     422 with the path of every refused field, such as a name that is taken.
     """
-    spec = parse_experiment(body.data)
-    with database.write_connection() as connection:
-        request = submission.idempotency_request(principal, key, body.sha256)
-        (experiment_id,) = submission.create_once(
-            connection,
-            request,
-            lambda: submission.create(connection, [("", spec)], settings, submitted_by=principal.name),
-        )
-        # Read within the transaction: a new transaction would take as long as writing a few runs, and reading thousands
-        # of runs takes only a part of the time of writing them.
-        created = serializers.full_experiment(connection, serializers.experiment_row(connection, experiment_id), spec)
-    nudges.request()
-    return Response(created.model_dump_json(), 201, media_type="application/json")  # FastAPI would validate it again
+    spec = await request.body.spec()
+
+    def work(connection: Connection) -> str:
+        submitted = submission.create_once(connection, request, [("", spec)])
+        if submitted.created:
+            experiment = serializers.created_experiment(connection, submitted.created[0])
+        else:
+            row = serializers.experiment_row(connection, submitted.ids[0])
+            experiment = serializers.full_experiment(connection, row)
+        return experiment.model_dump_json()
+
+    answer = await request.database.write_async(work)
+    request.nudges.request()
+    return _created(answer)
 
 
 @router.post("/experiments/preview", dependencies=[submits], openapi_extra=SPEC_BODY)
@@ -68,29 +63,19 @@ def preview(body: BodyDep, session: SessionDep, settings: SettingsDep) -> public
 
 
 @router.post("/experiments/bulk", status_code=201, openapi_extra=BULK_BODY, responses=_CONFLICT)
-def submit_many(
-    body: BodyDep,
-    principal: SubmitterDep,
-    database: DatabaseDep,
-    settings: SettingsDep,
-    nudges: NudgesDep,
-    key: KeyDep = None,
-) -> SubmittedExperiments:
+def submit_many(request: SubmissionDep) -> SubmittedExperiments:
     """Submit up to 1,000 experiments with up to 10,000 runs in total. Either all are created, or none.
 
     422 with the path of every refused field, such as `experiments.3.methods.0.name`.
     """
-    specs = submission.parse_many(body.data)
-    with database.write_connection() as connection:
-        request = submission.idempotency_request(principal, key, body.sha256)
-        ids = submission.create_once(
-            connection, request, lambda: submission.create(connection, specs, settings, submitted_by=principal.name)
-        )
-    nudges.request()
-    return submission.submitted_list(ids, [spec for _, spec in specs])
+    specs = submission.parse_many(request.body.data)
+    with request.database.write_connection() as connection:
+        submitted = submission.create_once(connection, request, specs)
+    request.nudges.request()
+    return submission.submitted_list(submitted.ids, [spec for _, spec in specs])
 
 
-@router.post("/experiments/{key:path}/clone", status_code=201, responses=_CONFLICT)
+@router.post("/experiments/{key:path}/clone", status_code=201, response_model=public.Experiment, responses=_CONFLICT)
 def clone(
     key: str,
     request: CloneRequest,
@@ -98,7 +83,7 @@ def clone(
     database: DatabaseDep,
     settings: SettingsDep,
     nudges: NudgesDep,
-) -> public.Experiment:
+) -> Response:
     """Submit an experiment again under another name, with changed fields.
 
     The clone uses the same teacher, which is not trained again, even if `training` changes. To train another teacher,
@@ -108,9 +93,11 @@ def clone(
     """
     with database.write() as session:
         spec = submission.cloned_spec(session, find(session, key), request.name, request.changes)
-        (experiment_id,) = submission.create(session.connection(), [("", spec)], settings, submitted_by=principal.name)
+        connection = session.connection()
+        (created,) = submission.create(connection, [("", spec)], settings, submitted_by=principal.name)
+        experiment = serializers.created_experiment(connection, created)
     nudges.request()
-    return changed_experiment(database, experiment_id)
+    return _created(experiment.model_dump_json())
 
 
 @router.post("/experiments/{key:path}/clone/preview", dependencies=[submits])
@@ -125,14 +112,7 @@ def preview_clone(key: str, request: CloneRequest, session: SessionDep, settings
 
 
 @router.post("/sweeps", status_code=201, openapi_extra=SWEEP_BODY, responses=_CONFLICT, tags=["sweeps"])
-def sweep(
-    body: BodyDep,
-    principal: SubmitterDep,
-    database: DatabaseDep,
-    settings: SettingsDep,
-    nudges: NudgesDep,
-    key: KeyDep = None,
-) -> SubmittedExperiments:
+def sweep(request: SubmissionDep) -> SubmittedExperiments:
     """Submit a sweep: one experiment for each combination of values. Either all are created, or none.
 
     Fields are varied over a grid, listed points and seeded random draws. If `training` is varied, the teacher is still
@@ -140,21 +120,13 @@ def sweep(
     and value that cause a problem, such as `grid.training.optimizer.lr.1`, or with `max_runs` if there are too many
     runs.
     """
-    parsed = parse_sweep(body.data)
+    parsed = parse_sweep(request.body.data)
     specs = expand(parsed, check_client_waits)
     submission.refuse_too_many_runs(specs, "max_runs")
-    with database.write_connection() as connection:
-        request = submission.idempotency_request(principal, key, body.sha256)
-        prefixed_specs = [("", spec) for spec in specs]
-        ids = submission.create_once(
-            connection,
-            request,
-            lambda: submission.create(
-                connection, prefixed_specs, settings, submitted_by=principal.name, sweep=parsed.name
-            ),
-        )
-    nudges.request()
-    return submission.submitted_list(ids, specs)
+    with request.database.write_connection() as connection:
+        submitted = submission.create_once(connection, request, [("", spec) for spec in specs], sweep=parsed.name)
+    request.nudges.request()
+    return submission.submitted_list(submitted.ids, specs)
 
 
 @router.post("/sweeps/preview", dependencies=[submits], openapi_extra=SWEEP_BODY, tags=["sweeps"])
@@ -192,6 +164,10 @@ def preview_sweep(body: BodyDep, session: SessionDep, settings: SettingsDep) -> 
         new_teachers=new_teachers,
         warnings=list(warnings.values()),
     )
+
+
+def _created(experiment: str) -> Response:
+    return Response(experiment, 201, media_type="application/json")  # FastAPI would validate it again
 
 
 def _warnings(spec: ExperimentSpec) -> list[Problem]:

@@ -234,9 +234,9 @@ class ExperimentSpec(SpecModel):
         """Return every run of the experiment: the teacher first, then seed by seed, so that pairs finish together."""
         teacher = self.teacher_run()
         runs = [PlannedRun(TEACHER, teacher)] if teacher else []
+        fingerprint = teacher.fingerprint() if teacher else None
         for seed in self.seeds:
             for method in self.methods:
-                distilled = METHODS[method.name].needs_teacher
                 spec = RunSpec(
                     role="student",
                     dataset=self.dataset,
@@ -245,7 +245,7 @@ class ExperimentSpec(SpecModel):
                     training=self.training,
                     seed=seed,
                     data_seed=seed,
-                    teacher=teacher.fingerprint() if teacher and distilled else None,
+                    teacher=fingerprint if METHODS[method.name].needs_teacher else None,
                 )
                 runs.append(PlannedRun(method.label, spec))
         return runs

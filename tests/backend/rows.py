@@ -26,7 +26,8 @@ SPEC: dict[str, Any] = {
 def experiment(database: Database, **changes: Any) -> str:
     """Create an experiment; return its id."""
     with database.write() as session:
-        return planning.create(session.connection(), [("", parse_experiment(SPEC | changes))], submitted_by="")[0]
+        specs = [("", parse_experiment(SPEC | changes))]
+        return planning.create(session.connection(), specs, submitted_by="")[0].id
 
 
 def run_ids(database: Database, experiment_id: str) -> dict[tuple[str, int], str]:

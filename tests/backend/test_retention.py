@@ -154,3 +154,11 @@ def test_a_bucket_is_tidied_too(lab: Lab, database: Database, settings: Settings
     with suppress(StopIteration):
         next(store.keys("uploads"))
         pytest.fail("the upload is still there")
+
+
+@pytest.mark.parametrize("option", ["--attempt-days", "--orphan-hours", "--log-days", "--token-days"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_period_that_is_no_number_is_refused(gc: Callable[..., Result], option: str, value: str) -> None:
+    result = gc(option, value)
+    assert result.exit_code == 2
+    assert option in result.output

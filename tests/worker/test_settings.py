@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from common.service_settings import settings_problems
 from worker.settings import WorkerSettings
 
 
@@ -35,6 +36,15 @@ def test_invalid_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_SLOTS", "0")
     with pytest.raises(ValidationError, match="slots"):
         WorkerSettings()
+
+
+@pytest.mark.parametrize("name", [name for name in WorkerSettings.model_fields if name.endswith("_seconds")])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e13"])
+def test_duration_that_no_clock_can_count_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DKD_{name.upper()}", value)
+    with pytest.raises(ValidationError) as caught:
+        WorkerSettings()
+    assert settings_problems(caught.value)[0].startswith(f"DKD_{name.upper()}: ")
 
 
 def test_slots_share_the_cpu_threads() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from backend.db import Database, models
-from tests.backend.lab import Lab, plain, spec
+from tests.backend.lab import Lab, metrics, plain, spec, started
 
 
 def test_experiment_creates_its_runs_teacher_first(lab: Lab) -> None:
@@ -26,6 +26,25 @@ def test_experiment_creates_its_runs_teacher_first(lab: Lab) -> None:
     assert (made["state"], made["progress"], made["tags"]) == ("active", 0.0, ["demo"])
     assert made["methods"] == ["dkd", "kd"]
     assert made == lab.experiment(made["id"]) == lab.experiment("first")
+
+
+def test_answer_to_a_submission_shows_what_is_stored(lab: Lab) -> None:
+    lab.submit(spec())
+    lab.register()
+    claim = lab.claim()
+    lab.events(claim, started(1), metrics(2, 10, {"test/top1": 0.5}))
+    asked = {"device": "gpu", "gpus": 2, "labels": ["h200", "cellar"]}
+    sharing = spec("sharing", tags=["b", "A", "a"], notes="why", priority=7, resources=asked)
+    for body in (plain("alone"), sharing, plain("labelled", resources=asked), plain("large", notes="n" * 9000)):
+        made = lab.submit(body)
+        assert made == lab.experiment(made["id"])
+    shared = lab.experiment("sharing")["runs"][0]
+    assert (shared["worker"], shared["attempt"], shared["priority"]) == ("worker-one", 1, 7)
+    assert shared["latest"]["test/top1"]["value"] == 0.5
+    assert lab.experiment("sharing")["tags"] == ["A", "a", "b"]
+    cloned = lab.admin.post("/api/v1/experiments/sharing/clone", json={"changes": {"training.epochs": 3}})
+    assert cloned.status_code == 201
+    assert cloned.json() == lab.experiment(cloned.json()["id"])
 
 
 def test_student_without_a_teacher_is_queued(lab: Lab) -> None:
