@@ -92,7 +92,7 @@ class TestPurity:
 
     def test_tables_match_their_version(self) -> None:
         """Another table would give other images under the same seed, so cached logits would be those of others."""
-        found = {
+        found: dict[str, Any] = {
             "randaugment": RandAugment(RandAugmentParams()),
             "trivialaugment": TrivialAugment(NoParams()),
             "random_erasing": RandomErasing(RandomErasingParams()),

@@ -31,7 +31,8 @@ def aspect_ratios(lowest: float, highest: float) -> NDArray[np.int64]:
     then differ too.
     """
     logarithms = np.linspace(math.log(lowest), math.log(highest), _ASPECT_RATIOS)
-    return np.rint(2**20 * np.exp(logarithms)).astype(np.int64)
+    ratios: NDArray[np.int64] = np.rint(2**20 * np.exp(logarithms)).astype(np.int64)
+    return ratios
 
 
 _RATIOS = aspect_ratios(3 / 4, 4 / 3)

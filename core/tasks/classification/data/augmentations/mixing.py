@@ -25,8 +25,9 @@ ONE = 2**16
 @functools.lru_cache(maxsize=8)
 def beta_quantiles(alpha: float) -> NDArray[np.int64]:
     """Return evenly spaced quantiles of Beta(α, α) times ``ONE``, as integers."""
-    quantiles = betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
-    return np.rint(ONE * quantiles).astype(np.int64)
+    lam = betaincinv(alpha, alpha, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    quantiles: NDArray[np.int64] = np.rint(ONE * lam).astype(np.int64)
+    return quantiles
 
 
 def _draw_lam(alpha: float, size: int, data_seed: int, epoch: int, purpose: str) -> NDArray[np.int64]:

@@ -45,16 +45,18 @@ def _affine(
     sheared = shear != (0.0, 0.0)
     # Torchvision shears by an angle, the policies by its tangent, around the corner.
     degrees = [math.degrees(math.atan(tangent)) for tangent in shear]
-    return functional.affine(
+    moved: Tensor = functional.affine(
         images, angle=angle, translate=list(shift), scale=1.0, shear=degrees, center=[0.0, 0.0] if sheared else None
     )
+    return moved
 
 
 def _equalize(images: Tensor) -> Tensor:
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)  # it counts in integers, whose sums do not depend on the order
     try:
-        return functional.equalize(images)
+        equalized: Tensor = functional.equalize(images)
+        return equalized
     finally:
         torch.use_deterministic_algorithms(deterministic)
 
