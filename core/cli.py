@@ -266,7 +266,8 @@ def _catalog(options: argparse.Namespace) -> int:
     if options.json:
         print(printable_json(json.dumps(catalog.describe(), indent=2, ensure_ascii=False)))  # noqa: T201
         return 0
-    for kind in (catalog.METHODS, catalog.MODELS, catalog.DATASETS):
+    kinds = (catalog.METHODS, catalog.MODELS, catalog.DATASETS, catalog.OPTIMIZERS, catalog.AUGMENTATIONS)
+    for kind in kinds:
         print(f"{kind.kind}s")  # noqa: T201
         for entry in kind:
             print(f"  {entry.name:<12} {entry.summary}")  # noqa: T201

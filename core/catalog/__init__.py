@@ -1,4 +1,4 @@
-"""Everything that a spec can name: methods, models and data sets, with typed parameters and limits. Free of torch.
+"""Everything that a spec can name: methods, models, data sets, optimisers and augmentations. Free of torch.
 
 A new one is a file with its code and an entry here; the command line, the API, the form and the docs follow. A module
 that is given as ``--plugin my.module`` (or in ``DKD_PLUGINS``) adds entries to the same registries.
@@ -10,18 +10,23 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
+from core.catalog.augmentations import AUGMENTATIONS, AugmentationEntry
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
 from core.catalog.examples import describe_examples
 from core.catalog.methods import METHODS, MethodEntry
 from core.catalog.metrics import METRICS, Metric, describe_metrics
 from core.catalog.models import MODELS, ModelEntry
+from core.catalog.optimizers import OPTIMIZERS, OptimizerEntry
 from core.catalog.registry import Entry, NoParams, Params, Registry, UnknownNameError
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATASETS",
     "METHODS",
     "METRICS",
     "MODELS",
+    "OPTIMIZERS",
+    "AugmentationEntry",
     "DatasetEntry",
     "DatasetFacts",
     "Entry",
@@ -29,6 +34,7 @@ __all__ = [
     "Metric",
     "ModelEntry",
     "NoParams",
+    "OptimizerEntry",
     "Params",
     "Registry",
     "UnknownNameError",
@@ -53,6 +59,8 @@ def describe() -> dict[str, list[dict[str, Any]]]:
         "methods": [entry.describe() for entry in METHODS],
         "models": [entry.describe() for entry in MODELS],
         "datasets": [entry.describe() for entry in DATASETS],
+        "optimizers": [entry.describe() for entry in OPTIMIZERS],
+        "augmentations": [entry.describe() for entry in AUGMENTATIONS],
         "metrics": describe_metrics(),
         "examples": describe_examples(),
     }

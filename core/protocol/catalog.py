@@ -1,4 +1,4 @@
-"""The catalog: methods, models, data sets, metrics and example specs."""
+"""The catalog: methods, models, data sets, optimisers, augmentations, metrics and example specs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Catalog(Message):
     methods: list[dict[str, Any]]
     models: list[dict[str, Any]]
     datasets: list[dict[str, Any]]
+    optimizers: list[dict[str, Any]] = Field(default_factory=list)
+    augmentations: list[dict[str, Any]] = Field(default_factory=list)
     metrics: list[dict[str, Any]]
     examples: list[CatalogExample] = Field(default_factory=list)
     experiment_schema: dict[str, Any] = Field(description="JSON schema of a spec.")

@@ -1,14 +1,11 @@
 """Typed specs: what a person writes (``ExperimentSpec``) and one training of it (``RunSpec``). Free of torch."""
 
+from core.specs.augment import AugmentationRef
 from core.specs.components import (
     DatasetRef,
     MethodRef,
     ModelRef,
-    Optimizer,
     Resources,
-    Schedule,
-    Speed,
-    Training,
     WorkerLabel,
 )
 from core.specs.derivation import detach_derived_fields, editable_copy
@@ -29,12 +26,14 @@ from core.specs.loading import (
 from core.specs.problems import Problem, SpecError, problems_of
 from core.specs.run import RunSpec
 from core.specs.sweep import SweepSpec, parse_sweep
+from core.specs.training import Optimizer, Schedule, Speed, Training
 from core.specs.warnings import warnings_of
 from core.specs.weights import Weights
 from core.specs.yaml_loader import YamlDumper
 
 __all__ = [
     "MAX_CHARACTERS",
+    "AugmentationRef",
     "DatasetRef",
     "ExperimentSpec",
     "MethodRef",

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.catalog import UnknownNameError
-from core.specs.components import Training
 from core.specs.field_paths import with_field
 from core.specs.labels import without_automatic_labels
 from core.specs.presets import apply_preset
+from core.specs.training import Training
 
 TEACHER_TRAINING = "teacher.training"
 

@@ -18,7 +18,6 @@ from core.specs.components import (
     Resources,
     Seed,
     SpecModel,
-    Training,
     limit_length,
 )
 from core.specs.components import NAME_LENGTH as NAME_LENGTH
@@ -27,6 +26,7 @@ from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
 from core.specs.text_rules import require_visible
+from core.specs.training import Training
 from core.specs.weights import Weights, size_problem, weights_problems
 
 MAX_RUNS = 10_000

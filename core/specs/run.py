@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel, Speed, Training
+from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel
+from core.specs.training import Speed, Training
 from core.specs.weights import Weights
 
 FINGERPRINT_VERSION = 1

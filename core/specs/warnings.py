@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from core.catalog import DATASETS
+from core.catalog import DATASETS, DatasetFacts
 from core.catalog.methods import DecoupledParams, DKDAlignParams, RLDParams
-from core.specs.components import ModelRef, Training
+from core.catalog.optimizers import LR
+from core.specs.components import ModelRef
 from core.specs.experiment import ExperimentSpec
 from core.specs.labels import misleading_label
 from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
+from core.specs.training import Optimizer, Training
 from core.specs.weights import size_warning
 
 # The alignment term has no effect if its greatest factor, ramp times decay, stays below this: with the ramp of 20
 # epochs and the decay of 0.3 of Decoupled Gradient KD the factor peaks at 0.015.
 _PEAK_THAT_ACTS = 0.05
 _SHARE_THAT_ACTS = 0.005  # of the gradient
+_AVERAGE_THAT_ACTS = 0.25
+"""Span of a moving average as a share of the training, up to which e⁻⁴ (2 %) of the first weights are left in it."""
+_RATE_THAT_BREAKS = 20
 _FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end
 
 
@@ -32,6 +37,7 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     if late := [milestone for milestone in schedule.milestones if milestone >= epochs]:
         text = f"the training ends after {epochs} epochs, before {_of_all(late, schedule.milestones)} milestones"
         found.append(Problem("training.schedule.milestones", text))
+    found.extend(_training(spec.training, facts))
     if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))
@@ -49,6 +55,24 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         text = f"{len(spec.seeds)} seed(s) give no usable interval; {_fewest_seeds(len(spec.methods) - 1)}"
         found.append(Problem("seeds", text))
     return found
+
+
+def _training(training: Training, facts: DatasetFacts | None) -> Iterator[Problem]:
+    """Yield warnings about an average that never forgets the first weights, and about the optimiser."""
+    if training.ema is not None and facts:
+        steps = -(-facts.train_size // training.batch_size) * training.epochs
+        span = round(1 / (1 - training.ema))
+        if span > steps * _AVERAGE_THAT_ACTS:
+            text = f"averages over about {span:,} steps, and the training has {steps:,}: the first weights stay in it"
+            yield Problem("training.ema", text)
+    optimizer = training.optimizer
+    if optimizer.entry.lr < LR and optimizer.lr >= _RATE_THAT_BREAKS * optimizer.entry.lr:
+        text = f"{optimizer.lr:g} is {optimizer.lr / optimizer.entry.lr:.3g} times the usual rate of {optimizer.name}"
+        yield Problem("training.optimizer.lr", text)
+    if not optimizer.entry.sgd_momentum:
+        for name in ("momentum", "nesterov"):
+            if getattr(optimizer, name) != Optimizer.model_fields[name].default:
+                yield Problem(f"training.optimizer.{name}", f"{optimizer.name} does not read this")
 
 
 def _fewest_seeds(comparisons: int) -> str:

@@ -19,18 +19,18 @@ def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -
     Args:
         model: The network to train.
         spec: The optimiser and its parameters.
-        fused: Whether one kernel updates all parameters; it also reads the scale of float16 on the device.
+        fused: Whether one kernel updates all parameters, if the optimiser has one; it also reads the scale of float16
+            on the device.
     """
-    if spec.name == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, fused=fused)
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=spec.lr,
-        momentum=spec.momentum,
-        nesterov=spec.nesterov,
-        weight_decay=spec.weight_decay,
-        fused=fused,
-    )
+    entry = spec.entry
+    arguments: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    if entry.sgd_momentum:
+        arguments |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
+    if entry.fused:
+        arguments["fused"] = fused
+    params = entry.params.model_validate(spec.params)
+    optimizer: torch.optim.Optimizer = entry.load()(model.parameters(), **arguments, **params.arguments())
+    return optimizer
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

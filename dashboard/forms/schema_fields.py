@@ -10,14 +10,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import yaml
-
-from client import YamlDumper
-
-FieldKind = Literal["integer", "number", "boolean", "choice", "text", "integers"]
+FieldKind = Literal["integer", "number", "boolean", "choice", "text", "integers", "entries"]
 MAX_SEEDS = 1000
 
 _WORDS = {
@@ -45,6 +41,9 @@ class FormField:
         choices: Options of a choice.
         help: Description of the parameter.
         step: Increment of the arrows of a number field.
+        entries: For ``entries``, the catalog entries to choose from, each with name, title, summary and params.
+        left_out: Whether a spec leaves the default out.
+        only_for: Path of another field and its values for which this field exists; None for a field that always does.
     """
 
     path: str
@@ -56,6 +55,13 @@ class FormField:
     choices: tuple[Any, ...] = ()
     help: str = ""
     step: float = 1.0
+    entries: tuple[Mapping[str, Any], ...] = ()
+    left_out: bool = False
+    only_for: tuple[str, tuple[Any, ...]] | None = None
+
+    def exists(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the field exists beside the other values of the object."""
+        return self.only_for is None or get_path(values, self.only_for[0]) in self.only_for[1]
 
 
 def schema_to_fields(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[FormField]:
@@ -77,6 +83,9 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
         if item.get("type") == "object" and item.get("properties"):
             fields.extend(_fields(item, root, f"{path}.", humanise(name)))
             continue
+        if "x-params-of" in item:
+            fields.extend(_params_by_name(item["x-params-of"], path, prefix, group))
+            continue
         kind = _kind(item)
         if kind is None:
             continue
@@ -95,9 +104,25 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
                 choices=tuple(item.get("enum", ())),
                 help=item.get("description", ""),
                 step=_step(kind, default if default is not None else examples[0]),
+                entries=tuple(item.get("x-entries", ())),
+                left_out=bool(item.get("x-left-out")),
+                only_for=_condition(item.get("x-only-for"), prefix),
             )
         )
     return fields
+
+
+def _params_by_name(choice: Mapping[str, Any], path: str, prefix: str, group: str) -> list[FormField]:
+    """Return the parameters of every entry that another field may name, each only for its entry."""
+    return [
+        replace(item, left_out=True, only_for=(f"{prefix}{choice['field']}", (name,)))
+        for name, schema in choice["entries"].items()
+        for item in _fields(schema, schema, f"{path}.", group)
+    ]
+
+
+def _condition(given: Mapping[str, Any] | None, prefix: str) -> tuple[str, tuple[Any, ...]] | None:
+    return (f"{prefix}{given['field']}", tuple(given["values"])) if given else None
 
 
 def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -118,6 +143,8 @@ def _kind(item: Mapping[str, Any]) -> FieldKind | None:
     """Return the kind of widget; None if there is no widget, as for free mappings and lists of other than integers."""
     if item.get("enum"):
         return "choice"
+    if item.get("x-entries"):
+        return "entries"
     match item.get("type"):
         case "integer":
             return "integer"
@@ -151,7 +178,7 @@ def schema_defaults(schema: Mapping[str, Any], root: Mapping[str, Any] | None = 
     """Return the object with the default of every field that has one."""
     defaults: dict[str, Any] = {}
     for item in schema_to_fields(schema, root):
-        if item.default is not None:
+        if item.default is not None and not item.left_out and item.exists(defaults):
             set_path(defaults, item.path, item.default)
     return defaults
 
@@ -229,6 +256,18 @@ def _named_choice(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         return {"name": value, "params": {}}
     return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
+
+
+def named_choices(value: Any) -> list[dict[str, Any]]:
+    """Return the long form of one catalog entry or a list of them."""
+    items = value if isinstance(value, list | tuple) else [value] if value else []
+    return [_named_choice(item) for item in items]
+
+
+def short_choices(choices: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the inverse of ``named_choices`` as a spec has it: a bare name for one entry without parameters."""
+    short = [_compact(choice) if choice.get("params") else choice["name"] for choice in choices]
+    return short[0] if len(short) == 1 and isinstance(short[0], str) else short or None
 
 
 def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,35 +367,6 @@ def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapp
             "training": schema_defaults(training, schema),
         }
     )
-
-
-def yaml_of(spec: Mapping[str, Any]) -> str:
-    """Return a spec as YAML in the order of its fields, with lists of scalars on one line."""
-    return yaml.dump(
-        _inline_lists(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
-
-
-class _InlineList(list[Any]):
-    """A list that YAML writes on one line."""
-
-
-class _Dumper(YamlDumper):
-    pass
-
-
-_Dumper.add_representer(
-    _InlineList, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-)
-
-
-def _inline_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _inline_lists(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        only_scalars = all(not isinstance(item, dict | list | tuple) for item in value)
-        return _InlineList(value) if only_scalars else [_inline_lists(item) for item in value]
-    return value
 
 
 def nearest_field(path: str, slots: Iterable[str]) -> str | None:

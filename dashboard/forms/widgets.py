@@ -75,18 +75,31 @@ def draw_object(
     for group, members in groups.items():
         # Switches have no label above them and are drawn in a separate row, so that the fields of a row are aligned.
         switches = [item for item in members if item.kind == "boolean"]
+        lists = [item for item in members if item.kind == "entries"]
+        plain = [item for item in members if item not in switches and item not in lists]
         with st.expander(escape(group)) if group in folded else st.container():
             if group and group not in folded:
                 st.markdown(f"**{escape(group)}**")
-            for row in filter(None, ([item for item in members if item not in switches], switches)):
+            for row in filter(None, (plain, switches)):
                 with st.container(horizontal=True):
                     for item in row:
+                        if not item.exists(result):
+                            continue
                         with st.container(width=_FIELD_WIDTH):
-                            value = draw_field(
-                                item, schema_fields.get_path(values, item.path), f"{path}.{item.path}", key, slots
-                            )
+                            value = _draw_item(item, values, path, key, slots)
                         schema_fields.set_path(result, item.path, value)
+            for item in lists:
+                schema_fields.set_path(result, item.path, _draw_item(item, values, path, key, slots))
     return result
+
+
+def _draw_item(item: schema_fields.FormField, values: dict[str, Any], path: str, key: str, slots: ErrorSlots) -> Any:
+    # A field that the spec leaves out, or that belongs to another choice, has no value in the draft. The key names the
+    # choice, because two choices may have a field of the same name with different defaults.
+    value = schema_fields.get_path(values, item.path, item.default if item.only_for or item.left_out else None)
+    own_key = f"{key}.{'-'.join(map(str, item.only_for[1]))}" if item.only_for else key
+    entered = draw_field(item, value, f"{path}.{item.path}", own_key, slots)
+    return None if item.left_out and entered == item.default else entered
 
 
 def draw_field(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
@@ -146,6 +159,35 @@ def draw_integers(label: str, value: list[int], *, path: str, key: str, slots: E
         return value
 
 
+def _entries(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    """Draw a selection of catalog entries, and the fields of those that have parameters."""
+    given = {choice["name"]: choice for choice in schema_fields.named_choices(value)}
+    known = {entry["name"]: entry for entry in item.entries}
+    names = st.multiselect(
+        escape(item.label),
+        [*known, *(name for name in given if name not in known)],
+        default=list(given),
+        format_func=lambda name: known[name]["title"] if name in known else name,
+        help=escape(item.help) or None,
+        key=key,
+    )
+    chosen = []
+    for index, name in enumerate(names):
+        params = given.get(name, {}).get("params", {})
+        entry = known.get(name)
+        if entry and entry["params"].get("properties"):
+            st.caption(escape(entry["summary"]))
+            params = draw_object(
+                schema_fields.schema_to_fields(entry["params"]),
+                schema_fields.with_defaults(params, schema_fields.schema_defaults(entry["params"])),
+                path=f"{path}.{index}.params",
+                key=f"{key}.{name}",
+                slots=slots,
+            )
+        chosen.append({"name": name, "params": params})
+    return schema_fields.short_choices(chosen)
+
+
 _WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, Any, str, str, ErrorSlots], Any]] = {
     "integer": _number,
     "number": _number,
@@ -153,6 +195,7 @@ _WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, An
     "choice": _choice,
     "text": _text,
     "integers": _integers,
+    "entries": _entries,
 }
 
 

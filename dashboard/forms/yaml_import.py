@@ -117,4 +117,8 @@ def _leaves(values: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
 
 
 def _has_field_type(item: schema_fields.FormField, value: Any) -> bool:
+    if item.kind == "entries":
+        names = {entry["name"] for entry in item.entries}
+        choices = schema_fields.named_choices(value)
+        return all(choice["name"] in names and isinstance(choice["params"], Mapping) for choice in choices)
     return value in item.choices if item.kind == "choice" else _TYPE_CHECKS[item.kind](value)

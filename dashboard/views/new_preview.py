@@ -12,7 +12,7 @@ from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, Experiment, Preview
 from dashboard import session, wording
 from dashboard.forms import draft as drafts
-from dashboard.forms import estimates, schema_fields, yaml_import
+from dashboard.forms import estimates, schema_fields, spec_yaml, yaml_import
 from dashboard.forms.draft import FormState
 from dashboard.forms.widgets import ErrorSlots, table
 from dashboard.lists import row_text
@@ -158,7 +158,7 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
     if state.rejected_yaml is not None:
         st.session_state.setdefault(_YAML, state.rejected_yaml[0])
     elif state.yaml_source != text or _YAML not in st.session_state:
-        st.session_state[_YAML] = schema_fields.yaml_of(spec)
+        st.session_state[_YAML] = spec_yaml.yaml_of(spec)
         state.yaml_source = text
     st.text_area(
         "Spec as YAML",
@@ -176,7 +176,7 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
     else:
         st.download_button(
             "Download",
-            schema_fields.yaml_of(spec),
+            spec_yaml.yaml_of(spec),
             file_name=f"{spec['name'] or 'experiment'}.yaml",
             mime="application/yaml",
             icon=":material/download:",

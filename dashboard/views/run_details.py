@@ -14,7 +14,7 @@ from common.formatting import size_text
 from core.protocol.artifacts import Artifact
 from core.protocol.public import Run
 from dashboard import session
-from dashboard.forms import schema_fields
+from dashboard.forms import spec_yaml
 from dashboard.forms.widgets import table
 from dashboard.lists import row_text
 from dashboard.markup import escape
@@ -36,7 +36,7 @@ def attempts(run: Run) -> None:
 
 
 def spec(run: Run) -> None:
-    st.code(schema_fields.yaml_of(run.spec), language="yaml", wrap_lines=True)
+    st.code(spec_yaml.yaml_of(run.spec), language="yaml", wrap_lines=True)
 
 
 def environment(run: Run) -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.tasks.classification.data.dataset import Augmentation, Batch, Split, augmentation_table, shift_and_flip
+from core.tasks.classification.data import Augmentation
+from core.tasks.classification.data.dataset import Batch, Split, augmentation_table, shift_and_flip
 from core.tasks.classification.data.prefetch import prefetch
 from core.train import run_training
 from core.train.stepper import Stepper

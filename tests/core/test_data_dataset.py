@@ -10,7 +10,8 @@ import torch
 
 from core.specs import DatasetRef
 from core.tasks.classification import data
-from core.tasks.classification.data.dataset import Augmentation, augmentation_table, shift_and_flip
+from core.tasks.classification.data import Augmentation
+from core.tasks.classification.data.dataset import augmentation_table, shift_and_flip
 from core.tasks.classification.data.hashing import hashed_randint, permutation
 
 

@@ -92,7 +92,7 @@ def button(app: AppTest, label: str) -> Any:
 
 def field(app: AppTest, key_end: str) -> Any:
     """The first input widget whose key ends so."""
-    every = [*app.number_input, *app.text_input, *app.text_area, *app.selectbox, *app.toggle]
+    every = [*app.number_input, *app.text_input, *app.text_area, *app.selectbox, *app.toggle, *app.multiselect]
     return next(item for item in every if item.key and item.key.endswith(key_end))
 
 

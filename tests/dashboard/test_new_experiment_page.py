@@ -80,6 +80,22 @@ class TestNewExperiment:
         assert button(form, "Start").disabled
         assert not form.exception
 
+    def test_parameters_of_the_chosen_optimizer_and_augmentations_are_drawn(self, backend: FakeBackend) -> None:
+        form = visit("new")
+        assert field(form, "training.optimizer.momentum").value == 0.9
+        field(form, "training.optimizer.name").set_value("adam").run()
+        field(form, "training.optimizer.params.beta1").set_value(0.8).run()
+        field(form, "training.augment").set_value(["flip", "mixup"]).run()
+        training = yaml.safe_load(field(form, "new.yaml").value)["training"]
+        assert training["optimizer"]["params"] == {"beta1": 0.8}
+        assert "momentum" not in training["optimizer"]
+        assert training["augment"] == ["flip", {"name": "mixup", "params": {"alpha": 0.2}}]
+        assert "accumulate" not in training
+        assert not form.error
+        field(form, "training.accumulate").set_value(7).run()
+        assert "do not divide" in form.error[0].value
+        assert not form.exception
+
     def test_form_without_a_name_previews_its_runs_and_requires_a_name(self, backend: FakeBackend) -> None:
         app = visit("new")
         assert "**This experiment has 4 runs.**" in texts(app)

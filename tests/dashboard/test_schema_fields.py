@@ -10,7 +10,7 @@ import yaml
 
 from core.catalog import describe
 from core.specs import ExperimentSpec, SpecError, parse_experiment, read_experiment
-from dashboard.forms import schema_fields
+from dashboard.forms import schema_fields, spec_yaml
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
@@ -27,7 +27,7 @@ def fields(name: str) -> dict[str, schema_fields.FormField]:
 
 
 def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
-    for kind in ("methods", "models", "datasets"):
+    for kind in ("methods", "models", "datasets", "optimizers", "augmentations"):
         for item in CATALOG[kind]:
             names = {found.path for found in schema_fields.schema_to_fields(item["params"])}
             assert names == set(item["params"].get("properties", {})), item["name"]
@@ -60,6 +60,30 @@ def test_nested_objects_are_groups() -> None:
     assert training["schedule.milestones"].kind == "integers"
     assert training["optimizer.nesterov"].kind == "boolean"
     assert training["epochs"].group == ""
+
+
+def test_parameters_of_an_optimizer_exist_only_for_it() -> None:
+    training = schema_fields.schema_to_fields(SCHEMA["$defs"]["Training"], SCHEMA)
+    of_adam = {item.path for item in training if item.only_for and item.exists({"optimizer": {"name": "adam"}})}
+    assert of_adam == {f"optimizer.params.{name}" for name in ("beta1", "beta2", "eps", "amsgrad")}
+    of_sgd = {item.path for item in training if item.only_for and item.exists({"optimizer": {"name": "sgd"}})}
+    assert of_sgd == {"optimizer.momentum", "optimizer.nesterov"}
+    assert {item.group for item in training if item.only_for} == {"Optimizer"}
+
+
+def test_defaults_that_a_spec_leaves_out_are_not_in_the_draft() -> None:
+    defaults = schema_fields.schema_defaults(SCHEMA["$defs"]["Training"], SCHEMA)
+    assert defaults["augment"] == "standard"
+    assert not {"accumulate", "ema", "label_smoothing", "evaluate_every"} & set(defaults)
+    assert "params" not in defaults["optimizer"]
+
+
+@pytest.mark.parametrize(
+    "augment", ["flip", ["standard", {"name": "mixup", "params": {"alpha": 0.3}}], ["none", "trivialaugment"]]
+)
+def test_a_list_of_entries_has_a_long_and_a_short_form(augment: Any) -> None:
+    assert schema_fields.short_choices(schema_fields.named_choices(augment)) == augment
+    assert schema_fields.short_choices([]) is None
 
 
 def test_labels_are_words() -> None:
@@ -158,7 +182,7 @@ def test_a_teachers_weights_go_through_the_form_unchanged(weights: Any) -> None:
         "seeds": [0],
         "training": {"epochs": 2},
     }
-    sent = yaml.safe_load(schema_fields.yaml_of(schema_fields.to_spec(schema_fields.to_draft(written))))
+    sent = yaml.safe_load(spec_yaml.yaml_of(schema_fields.to_spec(schema_fields.to_draft(written))))
     assert parse_experiment(sent) == parse_experiment(written)
 
 
@@ -179,7 +203,7 @@ def test_requested_weights_without_a_name_are_an_error() -> None:
 
 def test_shown_yaml_equals_the_submitted_spec() -> None:
     spec = schema_fields.to_spec(schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
-    text = schema_fields.yaml_of(spec)
+    text = spec_yaml.yaml_of(spec)
     assert yaml.safe_load(text) == spec
     assert "seeds: [0, 1, 2]" in text
 

@@ -16,7 +16,8 @@ from core.catalog import DATASETS, Params
 from core.catalog.datasets import SplitParams
 from core.settings import TrainingSettings
 from core.specs import DatasetRef
-from core.tasks.classification.data.dataset import Augmentation, Batch, Dataset, Split
+from core.tasks.classification.data.augmentations.views import Augmentation
+from core.tasks.classification.data.dataset import Batch, Dataset, Split
 from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.holdout import hold_out
 from core.undecodable import visible

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from core.catalog.datasets import CIFARParams
 from core.settings import TrainingSettings
-from core.tasks.classification.data.dataset import Augmentation, Dataset, Split
+from core.tasks.classification.data.augmentations.views import Augmentation
+from core.tasks.classification.data.dataset import Dataset, Split
 from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.image_files import list_tree
 from core.tasks.classification.data.images import dataset_from_listing

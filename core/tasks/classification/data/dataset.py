@@ -10,42 +10,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.catalog.augmentations import STANDARD
+from core.distill.mixed_labels import MixedLabels
+from core.specs.augment import Augment, augmentations_of
+from core.tasks.classification.data import augmentations
+from core.tasks.classification.data.augmentations.views import Augmentation
 from core.tasks.classification.data.hashing import hashed_randint, permutation
 from core.tasks.classification.data.prefetch import prefetch
 from core.tasks.classification.data.random_resized_crop import center_crop, crop_and_resize, crop_table
-
-Augment = Literal["standard", "flip", "none"]
-"""The setting of a spec: all of the data set's augmentation, its flips alone, or none."""
 
 AUGMENTATION_VERSION = 1
 """Incremented when the same seeds begin to give other augmented images, another order or other normalised pixels.
 
 Cached results of the earlier images (the logits of a teacher) are then no longer read.
 """
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random augmentation of training images.
-
-    Attributes:
-        pad: largest random shift in pixels; the border is filled with zeros.
-        flip: whether images are mirrored left to right with probability 1/2.
-        resized_crop: random resized crops instead of shifts (``core.tasks.classification.data.random_resized_crop``).
-    """
-
-    pad: int = 0
-    flip: bool = False
-    resized_crop: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,7 +184,7 @@ class Dataset:
         batch_size: int,
         data_seed: int,
         epoch: int,
-        augment: Augment = "standard",
+        augment: Augment = STANDARD,
         start: int = 0,
         share: Callable[[int], slice] = slice,
     ) -> Generator[Batch]:
@@ -210,46 +196,85 @@ class Dataset:
             batch_size: samples per batch over all ranks.
             data_seed: seed of order and augmentation.
             epoch: counts from 0.
-            augment: the augmentation that is applied.
+            augment: the augmentations that are applied, as a validated spec has them.
             start: number of the first batch to yield.
             share: maps the size of a batch to the slice of it that this rank trains on; by default the whole batch.
         """
         order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
-        augmentation = {
-            "standard": self.augmentation,
-            "flip": Augmentation(flip=self.augmentation.flip),
-            "none": Augmentation(),
-        }[augment]
-        stored, side = self.train.images.shape[-1], self.train.shown_size
-        if augmentation.resized_crop:
-            table = crop_table(len(self.train), stored, augmentation.flip, data_seed, epoch)
+        pipeline = augmentations.build(augmentations_of(augment), self.augmentation)
+        view, side = pipeline.view, self.train.shown_size
+        if view.resized_crop:
+            table = crop_table(len(order), self.train.images.shape[-1], view.flip, data_seed, epoch)
         else:
-            table = augmentation_table(len(self.train), augmentation, data_seed, epoch)
+            table = augmentation_table(len(order), view, data_seed, epoch)
+        drawn = pipeline.draw(len(order), (side, self.image_size), data_seed, epoch)
         device_table, device_order = torch.from_numpy(table).to(self.device), order.to(self.device)
         totals = [min(batch_size, len(order) - first) for first in range(0, len(order), batch_size)]
-        shares = [range(total)[share(total)] for total in totals]
-        parts = [slice(n * batch_size + part.start, n * batch_size + part.stop) for n, part in enumerate(shares)]
-        totals, parts = totals[start:], parts[start:]
+        parts = [_Part.of(n * batch_size, total, share(total)) for n, total in enumerate(totals)]
+        parts = [part if drawn.mix else replace(part, partner=None) for part in parts[start:]]
         with contextlib.closing(self._uncropped_images(order, parts)) as stored_images:
-            for part, total, uncropped in zip(parts, totals, stored_images, strict=True):
-                index = device_order[part]
-                if augmentation.resized_crop:
+            for part, uncropped in zip(parts, stored_images, strict=True):
+                index, samples = part.take(device_order), part.take(order)
+                if view.resized_crop:
                     images = crop_and_resize(uncropped, device_table[index], side)
                 else:
-                    images = shift_and_flip(center_crop(uncropped, side), device_table[index], augmentation)
-                yield Batch(self.normalise(images), self.train.labels[index], order[part], total)
+                    images = shift_and_flip(center_crop(uncropped, side), device_table[index], view)
+                images = self.normalise(drawn.change_images(images, samples))
+                images, labels = drawn.change_normalised(images, samples), self.train.labels[index]
+                if drawn.mix:
+                    partners = part.partners(images), part.partners(labels)
+                    count = len(partners[0])
+                    images, labels, samples = images[:count], labels[:count], samples[:count]
+                    images, mixed = drawn.mix_batch(images, partners[0], samples, (labels, partners[1]))
+                    yield Batch(images, labels, samples, part.total, mixed)
+                else:
+                    yield Batch(images, labels, samples, part.total)
 
-    def _uncropped_images(self, order: Tensor, parts: list[slice]) -> Generator[Tensor]:
+    def _uncropped_images(self, order: Tensor, parts: Sequence[_Part]) -> Generator[Tensor]:
         """Yield the uncropped training images of each part of an order (N,), on the device."""
         if not self.train.needs_transfer:
             order = order.to(self.train.images.device)
             for part in parts:
-                yield self.train.gather(order[part])
+                yield self.train.gather(part.take(order))
             return
-        fetched = prefetch(self.train.gather_pinned, (order[part] for part in parts))
+        fetched = prefetch(self.train.gather_pinned, (part.take(order) for part in parts))
         with contextlib.closing(fetched):
             for images in fetched:
                 yield images.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one batch that a rank trains on, as positions in the order of the epoch.
+
+    The partner of a row, with which it may be mixed, is the next row of the batch; that of the last row is the first.
+
+    Attributes:
+        rows: the positions.
+        total: number of rows of the batch on all ranks.
+        partner: position of the partner of the last row, if another rank has it; else None.
+    """
+
+    rows: slice
+    total: int
+    partner: int | None
+
+    @classmethod
+    def of(cls, first: int, total: int, share: slice) -> _Part:
+        """Return a share of the batch of ``total`` rows that begins at a position."""
+        start, stop, _ = share.indices(total)
+        elsewhere = 0 < stop - start < total
+        partner = first + stop % total if elsewhere else None
+        return cls(slice(first + start, first + stop), total, partner)
+
+    def take(self, order: Tensor) -> Tensor:
+        """Return the entries (B,) of an order (N,) at the positions, then that of the partner if there is one."""
+        rows = order[self.rows]
+        return rows if self.partner is None else torch.cat((rows, order[self.partner : self.partner + 1]))
+
+    def partners(self, values: Tensor) -> Tensor:
+        """Return the values (B, …) of the rows' partners from those of ``take``."""
+        return values.roll(-1, 0) if self.partner is None else values[1:]
 
 
 def _memory_for_images(device: torch.device) -> float:
@@ -267,12 +292,14 @@ class Batch:
         index: (B,) int64, the samples' numbers in the training split; on the CPU, so that lookups need no
             synchronisation.
         total: number of images of the step on all ranks; B if there is one rank.
+        mixed: both labels of each image, if the images are mixtures; ``labels`` are then those of the first.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     total: int
+    mixed: MixedLabels | None = None
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return images and labels."""

@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from core.catalog.datasets import SplitParams
-from core.tasks.classification.data.dataset import Augmentation, Dataset, Split
+from core.tasks.classification.data.augmentations.views import Augmentation
+from core.tasks.classification.data.dataset import Dataset, Split
 from core.tasks.classification.data.statistics import channel_statistics
 
 TEST_SIZE = 901  # half; the remaining 896 training images are 14 full batches of 64

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from core.catalog.datasets import ImageParams
 from core.settings import TrainingSettings
-from core.tasks.classification.data.dataset import Augmentation, Dataset, Split
+from core.tasks.classification.data.augmentations.views import Augmentation
+from core.tasks.classification.data.dataset import Dataset, Split
 from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.image_files import ImageFile, Listing
 from core.tasks.classification.data.packing import load_or_pack

@@ -22,9 +22,20 @@ _ATTEMPTS = 10
 """Boxes drawn per image, as in torchvision; if none fits, the box is the whole image."""
 
 _ASPECT_RATIOS = 1024
-# Width over height between 3:4 and 4:3, evenly spaced in the logarithm. Integers, because the exponential functions of
-# two machines may differ in the last bit, and the boxes would then differ too.
-_RATIOS = np.rint(2**20 * np.exp(np.linspace(math.log(3 / 4), math.log(4 / 3), _ASPECT_RATIOS))).astype(np.int64)
+
+
+def aspect_ratios(lowest: float, highest: float) -> NDArray[np.int64]:
+    """Return aspect ratios, width over height times 2^20, evenly spaced in the logarithm.
+
+    They are integers, because the exponential functions of two machines may differ in the last bit, and the boxes would
+    then differ too.
+    """
+    logarithms = np.linspace(math.log(lowest), math.log(highest), _ASPECT_RATIOS)
+    ratios: NDArray[np.int64] = np.rint(2**20 * np.exp(logarithms)).astype(np.int64)
+    return ratios
+
+
+_RATIOS = aspect_ratios(3 / 4, 4 / 3)
 
 
 def crop_table(size: int, side: int, flip: bool, data_seed: int, epoch: int) -> NDArray[np.int64]:
@@ -39,28 +50,59 @@ def crop_table(size: int, side: int, flip: bool, data_seed: int, epoch: int) -> 
         data_seed: seed of the boxes.
         epoch: counts from 0.
     """
-    heights, widths = np.full((2, size), side, dtype=np.int64)
-    min_area = math.ceil(MIN_AREA * side**2)
+    areas = math.ceil(MIN_AREA * side**2), side**2
+    table = np.empty((size, 5), dtype=np.int64)
+    table[:, :4] = draw_boxes(size, side, areas, _RATIOS, "box", data_seed, epoch, largest=side, fallback=side)
+    table[:, 4] = hashed_randint(2, size, data_seed, epoch, "flip") if flip else 0
+    return table
+
+
+def draw_boxes(
+    size: int,
+    side: int,
+    areas: tuple[int, int],
+    ratios: NDArray[np.int64],
+    purpose: str,
+    data_seed: int,
+    epoch: int,
+    *,
+    largest: int,
+    fallback: int,
+) -> NDArray[np.int64]:
+    """Return (size, 4): for each sample a random box in a square image, its top, left, height and width in pixels.
+
+    Args:
+        size: number of samples.
+        side: side of the images in pixels.
+        areas: smallest and largest area in pixels.
+        ratios: see ``aspect_ratios``.
+        purpose: what the boxes are for; another purpose gives other boxes.
+        data_seed: seed of the boxes.
+        epoch: counts from 0.
+        largest: largest height and width of a box.
+        fallback: height and width where no box fits.
+    """
+    heights, widths = np.full((2, size), fallback, dtype=np.int64)
+    min_area, max_area = areas
     pending = np.arange(size)
     for attempt in range(_ATTEMPTS):
-        bits = hashed_bits(size, data_seed, epoch, f"box {attempt}")[pending]
+        bits = hashed_bits(size, data_seed, epoch, f"{purpose} {attempt}")[pending]
         high, low = (bits >> np.uint64(32)).astype(np.int64), (bits & np.uint64(2**32 - 1)).astype(np.int64)
-        area = min_area + ((high * (side**2 + 1 - min_area)) >> 32)
-        ratio = _RATIOS[(low * _ASPECT_RATIOS) >> 32]
+        area = min_area + ((high * (max_area + 1 - min_area)) >> 32)
+        ratio = ratios[(low * _ASPECT_RATIOS) >> 32]
         # Products of integers below 2^53, one division and one root have the same IEEE result on every machine.
         width = np.rint(np.sqrt(area * ratio / 2**20)).astype(np.int64)
         height = np.rint(np.sqrt(area * 2**20 / ratio)).astype(np.int64)
-        fits = (width <= side) & (height <= side)
+        fits = (width <= largest) & (height <= largest)
         heights[pending[fits]], widths[pending[fits]] = height[fits], width[fits]
         pending = pending[~fits]
         if not len(pending):
             break
-    table = np.empty((size, 5), dtype=np.int64)
-    for column, (extent, purpose) in enumerate(((heights, "box top"), (widths, "box left"))):
-        position = hashed_randint(2**31, size, data_seed, epoch, purpose)
+    table = np.empty((size, 4), dtype=np.int64)
+    for column, (extent, place) in enumerate(((heights, "top"), (widths, "left"))):
+        position = hashed_randint(2**31, size, data_seed, epoch, f"{purpose} {place}")
         table[:, column] = (position * (side - extent + 1)) >> 31
     table[:, 2], table[:, 3] = heights, widths
-    table[:, 4] = hashed_randint(2, size, data_seed, epoch, "flip") if flip else 0
     return table
 
 

@@ -9,7 +9,8 @@ import torch
 
 from core.catalog.datasets import SplitParams
 from core.settings import TrainingSettings
-from core.tasks.classification.data.dataset import Augmentation, Dataset, Split
+from core.tasks.classification.data.augmentations.views import Augmentation
+from core.tasks.classification.data.dataset import Dataset, Split
 from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.layouts import candidate_folders, find_file, not_found_error
 from core.tasks.classification.data.paths import fetch

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from core.catalog.datasets import SyntheticParams
-from core.tasks.classification.data.dataset import Augmentation, Dataset, Split
+from core.tasks.classification.data.augmentations.views import Augmentation
+from core.tasks.classification.data.dataset import Dataset, Split
 from core.tasks.classification.data.statistics import channel_statistics
 
 _SEED = 20_220_316  # fixes the problem; the seeds of runs do not change it

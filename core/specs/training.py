@@ -1,0 +1,289 @@
+"""How a network is trained: optimiser, learning rate, augmentation, speed and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from common.input_bounds import max_if_submitted
+from core.catalog import OPTIMIZERS, OptimizerEntry, Registry
+from core.catalog.augmentations import STANDARD
+from core.catalog.optimizers import LR, WEIGHT_DECAY
+from core.catalog.path_rules import relative_data_path
+from core.specs.augment import Augment, AugmentationRef, augmentations_of
+from core.specs.components import MAX_EPOCHS, CatalogName, CatalogRef, SpecModel, UptoLastEpoch, limit_length
+from core.specs.problems import validation_error
+
+MAX_MILESTONES = 100
+
+_COMPLETE = ("sgd", "adamw")
+"""Optimisers of the first version, whose fields are all written out, so that fingerprints stay the same."""
+
+
+def _list_optimizers(schema: dict[str, Any]) -> None:
+    schema["enum"] = [entry.name for entry in OPTIMIZERS]
+
+
+def _list_params(schema: dict[str, Any]) -> None:
+    schema["x-params-of"] = {
+        "field": "name",
+        "entries": {entry.name: entry.params.model_json_schema() for entry in OPTIMIZERS},
+    }
+
+
+def _only_sgd(schema: dict[str, Any]) -> None:
+    schema["x-only-for"] = {"field": "name", "values": [entry.name for entry in OPTIMIZERS if entry.sgd_momentum]}
+
+
+class Optimizer(CatalogRef):
+    """The optimiser of the weights. ``params`` holds what only this optimiser has."""
+
+    registry: ClassVar[Registry[Any]] = OPTIMIZERS
+
+    name: CatalogName = Field("sgd", json_schema_extra=_list_optimizers)
+    params: dict[str, Any] = Field(default_factory=dict, validate_default=True, json_schema_extra=_list_params)
+    lr: float = Field(LR, gt=0, le=100, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum.", json_schema_extra=_only_sgd)
+    nesterov: bool = Field(False, description="Use Nesterov's momentum in SGD.", json_schema_extra=_only_sgd)
+    weight_decay: float = Field(WEIGHT_DECAY, ge=0, le=10, description="L2 penalty; decoupled weight decay for AdamW.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_values(cls, data: Any) -> Any:
+        """Fill in the learning rate and the weight decay that the optimiser is usually used with."""
+        name = data.get("name") if isinstance(data, Mapping) else data
+        if not isinstance(name, str) or name not in OPTIMIZERS:
+            return data
+        entry = OPTIMIZERS[name]
+        given = data if isinstance(data, Mapping) else {"name": data}
+        return {"lr": entry.lr, "weight_decay": entry.weight_decay} | dict(given)
+
+    @model_validator(mode="after")
+    def _momentum_is_read(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise validation_error("Optimizer", (("nesterov",), "Nesterov momentum needs a momentum above 0", True))
+        if self.entry.sgd_momentum or self.name in _COMPLETE:
+            return self
+        readers = ", ".join(entry.name for entry in OPTIMIZERS if entry.sgd_momentum)
+        for name in ("momentum", "nesterov"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                own = name in self.entry.params.model_fields
+                advice = f"did you mean params.{name}?" if own else f"{self.name} has {self._own_params()}"
+                text = f"is read by {readers} only; {advice}"
+                raise validation_error("Optimizer", ((name,), text, getattr(self, name)))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unread_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        left_out = {"params"} if self.params == self.entry.params().model_dump(mode="json") else set()
+        if not self.entry.sgd_momentum and self.name not in _COMPLETE:
+            left_out |= {"momentum", "nesterov"}
+        return {name: value for name, value in values.items() if name not in left_out}
+
+    def _own_params(self) -> str:
+        names = [f"params.{name}" for name in self.entry.params.model_fields]
+        return ", ".join(names) or "no parameters of its own"
+
+    @property
+    def entry(self) -> OptimizerEntry:
+        """The optimiser's entry in the catalog."""
+        return OPTIMIZERS[self.name]
+
+
+class Schedule(SpecModel):
+    """The learning rate over the epochs."""
+
+    name: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_epochs: UptoLastEpoch = Field(0, description="Epochs of linear warm-up from 0 to the peak learning rate.")
+    milestones: tuple[Annotated[int, max_if_submitted(MAX_EPOCHS)], ...] = Field(
+        (), description="For step: epochs after which the learning rate is multiplied by gamma."
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="For step: factor of the learning rate at each milestone.")
+
+    @field_validator("milestones", mode="before")
+    @classmethod
+    def _limit_milestones(cls, given: Any, info: ValidationInfo) -> Any:
+        return limit_length(given, info, MAX_MILESTONES)
+
+    @model_validator(mode="after")
+    def _milestones(self) -> Self:
+        if self.name == "step" and not self.milestones:
+            raise validation_error(
+                "Schedule", (("milestones",), "a step schedule needs at least one epoch", self.milestones)
+            )
+        if self.name != "step" and self.milestones:
+            text = f"only a step schedule has milestones, not {self.name}"
+            raise validation_error("Schedule", (("milestones",), text, self.milestones))
+        if any(later <= earlier for earlier, later in zip((0, *self.milestones), self.milestones, strict=False)):
+            raise validation_error("Schedule", (("milestones",), "must be positive and increasing", self.milestones))
+        return self
+
+
+Switch = Literal["auto", "on", "off"]
+
+
+class Speed(SpecModel):
+    """How the arithmetic is done. ``auto`` chooses by the spec and the device, and the choice is written to the log."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Precision of the networks' arithmetic in training. Weights, losses and tests always use float32. "
+        "auto: 16 bits if the hardware computes them faster and the networks are large enough to gain.",
+    )
+    channels_last: Switch = Field("auto", description="Store images with their channels innermost.")
+    compile: Switch = Field(
+        "auto", description="Compile the networks before training, which takes a minute and needs a C++ compiler."
+    )
+    cuda_graphs: Switch = Field(
+        "auto",
+        description="On a GPU, record a training step once and replay it, so that small networks keep the GPU busy.",
+    )
+    reuse_teacher: bool = Field(
+        True,
+        description="Cache the teacher's logits on disk, and read them in runs that show the teacher the same images.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="On a GPU, use kernels whose results repeat bit for bit, which are slower. On a CPU they "
+        "always repeat.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_on_and_off(cls, value: Any) -> Any:
+        """Accept booleans for switches: YAML 1.1 reads a bare ``on`` or ``off`` as one."""
+        if not isinstance(value, dict):
+            return value
+        words = {True: "on", False: "off"}
+        return {
+            name: words[given] if isinstance(given, bool) and cls._is_switch(name) else given
+            for name, given in value.items()
+        }
+
+    @classmethod
+    def _is_switch(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is not None and "on" in get_args(field.annotation)
+
+
+_ADDED = ("label_smoothing", "clip_grad_norm", "accumulate", "ema", "evaluate_every")
+"""Fields that were added later. They are written out only if they are set, so that fingerprints stay the same."""
+_LEFT_OUT: dict[str, Any] = {"x-left-out": True}
+"""Tells a form to leave the default out too."""
+
+
+class Training(SpecModel):
+    """How a network is trained. It is the same for every method of an experiment."""
+
+    epochs: int = Field(ge=1, le=MAX_EPOCHS, description="Passes over the training images.", examples=[30])
+    batch_size: int = Field(64, ge=2, le=65_536, description="Images per step.")
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: Schedule = Field(default_factory=Schedule)
+    augment: Augment = Field(
+        STANDARD,
+        description="standard: the augmentation of the data set, random shifts or resized crops, and flips if "
+        "they keep "
+        "the class. flip: only the flips. none: no augmentation. More of the catalog's augmentations are added as a "
+        "list, such as [standard, randaugment, {name: mixup, params: {alpha: 0.2}}].",
+    )
+    freeze_batch_norm_after: Annotated[int, Field(ge=1), max_if_submitted(MAX_EPOCHS)] | None = Field(
+        None,
+        description="Epochs after which batch norm stops learning and uses its running statistics. The value "
+        "1 reproduces "
+        "code that leaves the network in eval mode after its first test. Leave it out for ordinary training.",
+    )
+    collapse_every: UptoLastEpoch = Field(
+        0,
+        description="Epochs between two measurements of neural collapse (NC1–NC4). Each measurement is a pass over the "
+        "training images. 0: only after the last epoch.",
+    )
+    robustness: bool = Field(
+        False,
+        description="After the last epoch, also test on noisy, scrambled and blurred images. They are not trained on.",
+    )
+    stylised: str = Field(
+        "",
+        max_length=1000,
+        description="After the last epoch, also test on the stylised images in this folder below DATA_DIR: "
+        "<class>/<image>.",
+    )
+
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the label that cross-entropy spreads over all classes. 0: none.",
+        json_schema_extra=_LEFT_OUT,
+    )
+    clip_grad_norm: float | None = Field(
+        None,
+        gt=0,
+        description="Greatest norm of the gradient of all weights; a longer one is shortened to it. "
+        "Leave it out for no limit.",
+        examples=[1.0],
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Micro-batches that a batch is computed in, one after the other, to save memory. The number must "
+        "divide the batch size. Batch norm sees one micro-batch at a time.",
+        json_schema_extra=_LEFT_OUT,
+    )
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of the weights, which is tested beside them. Leave it out for no "
+        "average.",
+        examples=[0.999],
+    )
+    evaluate_every: Annotated[int, Field(ge=1), max_if_submitted(MAX_EPOCHS)] = Field(
+        1,
+        description="Epochs between two tests. The last epoch is always tested.",
+        json_schema_extra=_LEFT_OUT,
+    )
+
+    speed: Speed = Field(default_factory=Speed)
+
+    @model_validator(mode="after")
+    def _micro_batches_divide_the_batch(self) -> Self:
+        if self.batch_size % self.accumulate:
+            text = f"{self.accumulate} micro-batches do not divide a batch of {self.batch_size} images"
+            raise validation_error("Training", (("accumulate",), text, self.accumulate))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_added_later(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in values.items() if name not in _ADDED or value != fields[name].default}
+
+    @field_validator("stylised")
+    @classmethod
+    def _below_data_dir(cls, path: str, info: ValidationInfo) -> str:
+        # A stored spec may be older than this check. It is still shown; its training refuses the folder.
+        if path and not (info.context or {}).get("stored"):
+            relative_data_path(path)
+        return path  # unchanged, so that fingerprints stay the same
+
+    @property
+    def augmentations(self) -> tuple[AugmentationRef, ...]:
+        """The augmentations in the order of the pipeline, the view first."""
+        return augmentations_of(self.augment)
+
+    def for_teacher(self) -> Training:
+        """Return the training that a teacher inherits, without ``freeze_batch_norm_after`` and extra measurements."""
+        reset = {"freeze_batch_norm_after": None, "collapse_every": 0, "robustness": False, "stylised": ""}
+        reset |= {"ema": None, "evaluate_every": 1}
+        # A teacher reads no teacher's logits, so the switch must not make it another run.
+        return self.model_copy(update=reset | {"speed": self.speed.model_copy(update={"reuse_teacher": True})})

@@ -1,0 +1,99 @@
+"""Steps as the clock of a training: epochs as a view of it, reports, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.train.clock import Calendar, Clock
+
+
+class FakeTime:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def clock(time: FakeTime, *, save: float = 60.0, samples: int = 1000) -> Clock:
+    return Clock(Calendar(samples, 10, 4), save, now=time)
+
+
+class TestCalendar:
+    def test_epochs_are_a_view_of_the_steps(self) -> None:
+        calendar = Calendar(samples=150, batch_size=64, epochs=4)
+        assert (calendar.steps_per_epoch, calendar.total_steps) == (3, 12)
+        assert [calendar.epoch_of(step) for step in range(7)] == [0, 0, 0, 1, 1, 1, 2]
+        assert [calendar.batch_of(step) for step in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+        assert calendar.epochs_done(4) == 1 + 1 / 3
+        assert calendar.epochs_done(12) == 4
+
+    @pytest.mark.parametrize(
+        ("every", "expected"),
+        [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [1, 3, 5, 6]), (3, [2, 5, 6]), (7, [6]), (100, [6])],
+    )
+    def test_every_nth_epoch_and_always_the_last_is_evaluated(self, every: int, expected: list[int]) -> None:
+        calendar = Calendar(100, 10, epochs=7, evaluate_every=every)
+        assert [epoch for epoch in range(7) if calendar.evaluates(epoch)] == expected
+
+
+class TestClock:
+    def test_a_long_epoch_reports_every_ten_seconds(self) -> None:
+        time = FakeTime()
+        ticking = clock(time)
+        ticking.start()
+        reported = []
+        for step in range(100):
+            if ticking.reports(step):
+                reported.append(step)
+                ticking.reported()
+            time.seconds += 0.75
+        assert reported == [14, 28, 42, 56, 70, 84, 98]
+
+    def test_steps_that_take_longer_are_reported_one_by_one(self) -> None:
+        time = FakeTime()
+        ticking = clock(time)
+        ticking.start()
+        reported = []
+        for step in range(5):
+            if ticking.reports(step):
+                reported.append(step)
+                ticking.reported()
+            time.seconds += 25
+        assert reported == [1, 2, 3, 4]
+
+    def test_an_epoch_that_has_just_begun_has_nothing_to_report(self) -> None:
+        time = FakeTime()
+        ticking = clock(time)
+        time.seconds += 1000
+        assert not ticking.reports(0)
+        assert not ticking.reports(100)
+        assert ticking.reports(101)
+
+    def test_the_report_of_an_epoch_counts(self) -> None:
+        time = FakeTime()
+        ticking = clock(time)
+        time.seconds += 12
+        ticking.reported()
+        time.seconds += 9
+        assert not ticking.reports(101)
+        time.seconds += 1
+        assert ticking.reports(101)
+
+    def test_checkpoints_are_due_by_time(self) -> None:
+        time = FakeTime()
+        ticking = clock(time)
+        time.seconds += 60
+        assert not ticking.saves()
+        time.seconds += 0.1
+        assert ticking.saves()
+        ticking.saved()
+        assert not ticking.saves()
+
+    def test_elapsed_time_includes_earlier_attempts_and_no_preparation(self) -> None:
+        time = FakeTime()
+        ticking = clock(time)
+        time.seconds += 500  # the data are read, the network is compiled
+        ticking.start(earlier_seconds=40.0)
+        time.seconds += 3
+        assert ticking.elapsed == 43.0
