@@ -20,7 +20,7 @@ class AveragedWeights:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
         self._average.requires_grad_(False)
 
     @property
