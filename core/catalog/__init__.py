@@ -13,15 +13,18 @@ from typing import Any
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
 from core.catalog.examples import describe_examples
 from core.catalog.methods import METHODS, MethodEntry
-from core.catalog.metrics import METRICS, Metric, describe_metrics
+from core.catalog.metric import Metric
+from core.catalog.metrics import METRICS, describe_metrics
 from core.catalog.models import MODELS, ModelEntry
 from core.catalog.registry import Entry, NoParams, Params, Registry, UnknownNameError
+from core.catalog.tasks import TASKS, TaskEntry
 
 __all__ = [
     "DATASETS",
     "METHODS",
     "METRICS",
     "MODELS",
+    "TASKS",
     "DatasetEntry",
     "DatasetFacts",
     "Entry",
@@ -31,6 +34,7 @@ __all__ = [
     "NoParams",
     "Params",
     "Registry",
+    "TaskEntry",
     "UnknownNameError",
     "describe",
     "load_plugins",
@@ -53,6 +57,7 @@ def describe() -> dict[str, list[dict[str, Any]]]:
         "methods": [entry.describe() for entry in METHODS],
         "models": [entry.describe() for entry in MODELS],
         "datasets": [entry.describe() for entry in DATASETS],
+        "tasks": [entry.describe() for entry in TASKS],
         "metrics": describe_metrics(),
         "examples": describe_examples(),
     }
