@@ -20,7 +20,7 @@ from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
-from core.papers import PUBLISHED, PublishedRow, published_for
+from core.papers import PAPERS, PublishedRow, published_for
 from core.protocol import comparisons as protocol
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import (
@@ -277,8 +277,11 @@ def published() -> PublishedTable:
             teacher=row.teacher,
             student=row.student,
             values=[value for method in row.values for value in _published([row], method)],
+            method=paper.method,
+            baseline=paper.baseline,
         )
-        for row in PUBLISHED
+        for paper in PAPERS.values()
+        for row in paper.published
     ]
     return PublishedTable(rows=rows)
 

@@ -21,6 +21,7 @@ class Metric:
         of: Name of the metric that counts the images of the mean, if these are a part of the test images; else "".
         panel: Title of the chart among a run's curves that shows the metric. Metrics with the same panel share a
             chart. Empty: the metric is among the further measurements, grouped by the first part of its name.
+        from_zero: Whether the chart's axis begins at 0, so that noise around a constant does not fill it.
         drawn: Whether charts show the metric. False for a number that the spec determines.
         aliases: Other names in use. They are not accepted; the error about them suggests ``name``.
     """
@@ -31,6 +32,7 @@ class Metric:
     better: Literal["higher", "lower"] | None = None
     of: str = ""
     panel: str = ""
+    from_zero: bool = False
     drawn: bool = True
     aliases: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""The metrics that a training reports: those of the tasks, then those of the methods, each described by its owner."""
+"""The metrics that a training reports: those of the tasks and of the methods, each described by its owner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["METRICS", "ROBUSTNESS", "Metric", "count_metrics", "describe_metrics
 
 
 class _AllMetrics(Mapping[str, Metric]):
-    """Every metric by name, including those of plug-ins, which may add entries at any time."""
+    """Every metric by name, including those of plug-ins, which may add entries at any time.
+
+    Metrics of methods follow those of the training. Most belong there, and the diagnostics are a long list.
+    """
 
     def __init__(self) -> None:
         self._entries: list[TaskEntry | MethodEntry] = []
@@ -23,10 +26,11 @@ class _AllMetrics(Mapping[str, Metric]):
         entries = [*TASKS, *METHODS]
         if entries != self._entries:
             # Entries that share a metric describe it equally: see ``MethodRegistry.add``.
-            found = {metric.name: metric for entry in entries for metric in entry.metrics}
-            # The terms of the methods follow the other metrics of the group ``train``.
-            groups = list(dict.fromkeys(_group(name) for name in found))
-            self._known = {name: found[name] for name in sorted(found, key=lambda name: groups.index(_group(name)))}
+            of_tasks = [metric for task in TASKS for metric in task.metrics]
+            of_methods = [metric for method in METHODS for metric in method.metrics]
+            after = 1 + max(index for index, metric in enumerate(of_tasks) if metric.name.startswith("train/"))
+            listed = [*of_tasks[:after], *of_methods, *of_tasks[after:]]
+            self._known = {metric.name: metric for metric in listed}
             self._entries = entries
         return self._known
 
@@ -38,10 +42,6 @@ class _AllMetrics(Mapping[str, Metric]):
 
     def __len__(self) -> int:
         return len(self._by_name())
-
-
-def _group(name: str) -> str:
-    return name.partition("/")[0]
 
 
 METRICS: Mapping[str, Metric] = _AllMetrics()

@@ -76,7 +76,7 @@ _CLASSIFICATION = (
     Metric("train/top5", "Training accuracy, top 5", "%", "higher"),
     # Training losses of different methods cannot be compared. The loss is the sum of its terms with their weights,
     # ramp and decay; each term is measured without these.
-    Metric("train/loss", "Training loss", "nats", panel=LOSS_PANEL),
+    Metric("train/loss", "Training loss, weighted", "nats", panel=LOSS_PANEL),
     Metric("logits/student_target", "Student's target logit, mean magnitude"),
     Metric("logits/student_others", "Student's non-target logits, mean norm"),
     Metric("logits/teacher_target", "Teacher's target logit, mean magnitude"),

@@ -65,7 +65,7 @@ def show() -> None:
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     selected = _fetch_selected(experiment_ids, run_ids)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    chart = compare_curves.chart_controls(selected.experiments, row)
+    chart = compare_curves.chart_controls(selected.experiments, selected.runs, row)
     with row:
         has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
         methods = _common_methods(selected.experiments)

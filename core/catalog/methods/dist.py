@@ -19,7 +19,7 @@ class DISTParams(Params):
     gamma: float = Field(2.0, ge=0, description="γ, the weight of 1 − Pearson over the samples of a class.")
 
 
-_PANEL = "Terms of DIST, unweighted"
+_PANEL = "Terms of DIST"
 
 METHODS.add(
     MethodEntry(
@@ -31,8 +31,15 @@ METHODS.add(
         source="Huang et al., NeurIPS 2022, arXiv 2205.10536",
         metrics=(
             CE_TERM,
-            Metric("train/inter", "DIST's distance over the classes (inter-class), unweighted", panel=_PANEL),
-            Metric("train/intra", "DIST's distance over the batch (intra-class), unweighted", panel=_PANEL),
+            Metric(
+                "train/inter",
+                "DIST's distance over the classes (inter-class), unweighted",
+                panel=_PANEL,
+                from_zero=True,
+            ),
+            Metric(
+                "train/intra", "DIST's distance over the batch (intra-class), unweighted", panel=_PANEL, from_zero=True
+            ),
         ),
         cost="The teacher's logits, and two correlations of the batch's logits, whose gradients autograd computes.",
     )

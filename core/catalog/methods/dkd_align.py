@@ -125,7 +125,7 @@ METHODS.add(
         metrics=(
             *DECOUPLED_METRICS,
             Metric("grad/align_cosine", "Cosine of the alignment gradient with the rest", panel=SIMILARITY.panel),
-            Metric("grad/align_share", "Alignment term's share of the gradient", "%", panel=_PANEL),
+            Metric("grad/align_share", "Alignment term's share of the gradient", "%", panel=_PANEL, from_zero=True),
             Metric("train/align", "Alignment term A, unweighted", panel=_PANEL),
             Metric("train/epsilon", "ε after decay", drawn=False),
         ),

@@ -16,7 +16,7 @@ class DKDDivergenceParams(DecoupledParams):
     epsilon: float = Field(6.0, ge=0, description="ε, the weight of MSE(p − p_t, q − q_t) over all classes.")
 
 
-_PANEL = "Terms of DKD-Divergence, unweighted"
+_PANEL = "Terms of DKD-Divergence"
 
 METHODS.add(
     MethodEntry(
@@ -33,9 +33,13 @@ METHODS.add(
                 "train/target_mse",
                 "DKD-Divergence's distance of the target probabilities, unweighted",
                 panel=_PANEL,
+                from_zero=True,
             ),
             Metric(
-                "train/divergence", "DKD-Divergence's distance of the other probabilities, unweighted", panel=_PANEL
+                "train/divergence",
+                "DKD-Divergence's distance of the other probabilities, unweighted",
+                panel=_PANEL,
+                from_zero=True,
             ),
         ),
         companion=SIMILARITY.name,

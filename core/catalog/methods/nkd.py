@@ -18,7 +18,7 @@ class NKDParams(Params):
     temperature: float = Field(1.0, gt=0, le=100, description="Temperature of the non-target distributions.")
 
 
-_PANEL = "Terms of NKD, unweighted"
+_PANEL = "Terms of NKD"
 
 METHODS.add(
     MethodEntry(

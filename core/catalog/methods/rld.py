@@ -28,7 +28,7 @@ def _warnings(params: RLDParams, context: MethodContext) -> Iterator[SpecWarning
     yield from unfinished_ramp(params.ramp_epochs, 1, context)
 
 
-_PANEL = "Terms of RLD, unweighted"
+_PANEL = "Terms of RLD"
 
 METHODS.add(
     MethodEntry(
