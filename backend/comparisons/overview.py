@@ -52,7 +52,7 @@ def overview(
             methods = methods_of(sample, values, {}, convergence_target(options))
             row = _row(methods, baseline, sample, ComparisonSpec(metric, options.which), tests)
             rows.append(row.model_copy(update={"title": titles[metric]}))
-    notes = caveats(sample, ComparisonSpec(options.metric, options.which))
+    notes = caveats(sample, ComparisonSpec(options.metric or sample.headline, options.which))
     count = sum(test.p is not None for test in tests.values())
     if count:
         notes.append(

@@ -1,6 +1,6 @@
 """Panels of the Run page; a panel is a chart of several metrics.
 
-The catalog's entry of a metric names its panel, or none. Metrics without one are grouped by the prefix of their name and
+The catalog names the panel of a metric, or none. Metrics without one are grouped by the prefix of their name and
 by unit. So the terms of a new method and new diagnostics appear without a change in this module.
 """
 

@@ -237,7 +237,7 @@ def _states(selected: _Selected) -> None:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")
-                + f" · {percent_text(row_text.latest_accuracy(run))}",
+                + f" · {percent_text(row_text.latest_headline(run))}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )
