@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.formatting import mean_text, value_text
-from core.catalog import DATASETS
+from core.catalog import DATASETS, METRICS, Metric
+from core.catalog.datasets import headline_of
 from core.catalog.models import TIMM
 from core.events import IMAGES_KEY, JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
@@ -67,9 +68,10 @@ def run_experiment(
     for warning in warnings_of(spec):
         _print(f"warning: {warning}", error=True)
     teacher: TeacherSource | None = None
-    accuracies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    results: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     warned: defaultdict[str, list[str]] = defaultdict(list)
     failed = False
+    headline = METRICS[headline_of(spec.dataset.name)]
     folders = _folder_names(spec.plan())
     with stop_on_sigterm(TrainOptions()) as options:
         for planned in spec.plan():
@@ -92,33 +94,34 @@ def run_experiment(
                 if planned.spec.role == "teacher":
                     return 1
                 continue
-            _print_result(planned, result)
-            accuracies[planned.label, _image_identity(folder)].append(result.summary["test/top1"])
+            _print_result(planned, result, headline)
+            results[planned.label, _image_identity(folder)].append(result.summary[headline.name])
             if planned.spec.role == "teacher":
                 teacher = TeacherSource(planned.spec, folder / result.weights)
-    _print_summary(accuracies)
+    _print_summary(results, headline)
     for text, names in warned.items():
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         _print(f"warning: {text} ({', '.join(names[:_MAX_NAMES])}{more})")
     return 1 if failed else 0
 
 
-def _print_result(planned: PlannedRun, result: Finished) -> None:
-    oracle = result.summary.get("oracle/top1")
+def _print_result(planned: PlannedRun, result: Finished, headline: Metric) -> None:
+    oracle = result.summary.get(f"oracle/{headline.name.partition('/')[2]}")
     # A supplied teacher was not trained here, so it has no best epoch.
-    best = "" if oracle is None else f" (best epoch, an oracle: {value_text(oracle, '%', 2)})"
-    accuracy = value_text(result.summary["test/top1"], "%", 2)
-    _print(f"{planned.label:<24} seed {planned.spec.seed:<4} test accuracy {accuracy}{best}")
+    best = "" if oracle is None else f" (best epoch, an oracle: {value_text(oracle, headline.unit, 2)})"
+    value = value_text(result.summary[headline.name], headline.unit, 2)
+    title = headline.title[:1].lower() + headline.title[1:]
+    _print(f"{planned.label:<24} seed {planned.spec.seed:<4} {title} {value}{best}")
 
 
-def _print_summary(accuracies: Mapping[tuple[str, str], Sequence[float]]) -> None:
+def _print_summary(results: Mapping[tuple[str, str], Sequence[float]], headline: Metric) -> None:
     """Print one line per method and data set: the images of a folder may have changed between two runs.
 
     Args:
-        accuracies: Test accuracies by label and by the hash of the images, which is "" if it was not recorded.
+        results: Values of the headline metric by label and by the hash of the images ("" if not recorded).
     """
     _print("")
-    images_differ = len({images for _, images in accuracies}) > 1
+    images_differ = len({images for _, images in results}) > 1
     if images_differ:
         _print(
             "warning: the data changed between these runs (a run that had finished before is kept), so runs of "
@@ -126,11 +129,11 @@ def _print_summary(accuracies: Mapping[tuple[str, str], Sequence[float]]) -> Non
             "the images of now",
             error=True,
         )
-    for (label, images), values in accuracies.items():
+    for (label, images), values in results.items():
         sd = statistics.stdev(values) if len(values) > 1 else None
         identity = f", images {images[:8] or 'not recorded'}" if images_differ else ""
-        mean = mean_text(statistics.mean(values), sd)
-        _print(f"{label:<24} {mean} %  (n = {len(values)}, last epoch, ± sd{identity})")
+        mean = " ".join(filter(None, (mean_text(statistics.mean(values), sd), headline.unit)))
+        _print(f"{label:<24} {mean}  (n = {len(values)}, last epoch, ± sd{identity})")
 
 
 def _check_networks(spec: ExperimentSpec) -> None:

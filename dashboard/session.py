@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import streamlit as st
 from streamlit.navigation.page import Page
@@ -63,6 +63,40 @@ def _catalog(url: str) -> Catalog:
 def catalog() -> Catalog:
     """Return the catalog, requested at most once a minute."""
     return _catalog(client().url)
+
+
+def headline(dataset: str) -> dict[str, Any]:
+    """Return the metric, as the catalog describes it, by which results on a data set are judged.
+
+    A data set that the catalog does not have, as of a plug-in that is not loaded, counts as one of the first task.
+    """
+    known = catalog()
+    task = next((item.get("task") for item in known.datasets if item["name"] == dataset), None)
+    tasks = {item["name"]: item["headline"] for item in known.tasks}
+    name = tasks.get(str(task)) or next(iter(tasks.values()), "")
+    return next((item for item in known.metrics if item["name"] == name), known.metrics[0])
+
+
+def companion(methods: Iterable[str]) -> dict[str, Any] | None:
+    """Return the metric that can be drawn beside the headline metric: of these methods, or else of any; None if none.
+
+    Args:
+        methods: names in the catalog.
+    """
+    known = catalog()
+    by_method = {entry["name"]: entry["companion"] for entry in known.methods if entry.get("companion")}
+    name = next((by_method[method] for method in (*methods, *by_method) if method in by_method), None)
+    return next((item for item in known.metrics if item["name"] == name), None)
+
+
+def method_colours() -> dict[str, str]:
+    """Return the colours that the catalog gives to methods, by label."""
+    return {
+        label: colour
+        for entry in catalog().methods
+        for label, colour in {entry["name"]: entry.get("color"), **entry.get("label_colors", {})}.items()
+        if colour
+    }
 
 
 def curve_store() -> CurveStore:

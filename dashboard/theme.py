@@ -7,7 +7,7 @@ is invisible on a dark page and yellow on a light one.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from core.protocol.public import RunState
@@ -19,16 +19,6 @@ PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 GREY = "#8A8A8A"
 """Colour of the teacher and of other elements that are not methods."""
-
-# Common labels have fixed colours, the most distinct ones; the colour of any other label depends on its hash.
-_COMMON_LABELS = {
-    "dkd": BLUE,
-    "dkd_align (sample)": VERMILLION,
-    "dkd_align (log)": GREEN,
-    "dkd_align (batch)": ORANGE,
-    "kd": PURPLE,
-    "ce": SKY,
-}
 
 
 @dataclass(frozen=True)
@@ -47,16 +37,22 @@ class Style:
 TEACHER = Style(GREY)
 
 
-def styles(labels: Iterable[str]) -> dict[str, Style]:
+def styles(labels: Iterable[str], colours: Mapping[str, str] | None = None) -> dict[str, Style]:
     """Return a style for each label of an experiment; up to 36 labels have distinct styles.
 
     A style depends only on the label, unless two labels would have the same style. So a method has the same style on
     every page and nearly always in every experiment.
+
+    Args:
+        labels: Labels of methods.
+        colours: Colours of labels in the catalog; the colour of any other label depends on its hash.
     """
     unique_labels = list(dict.fromkeys(labels))
-    result: dict[str, Style] = {
-        label: Style(_COMMON_LABELS[label]) for label in unique_labels if label in _COMMON_LABELS
-    }
+    result: dict[str, Style] = {}
+    for label in unique_labels:
+        style = Style((colours or {}).get(label, ""))
+        if style.colour and style not in result.values():
+            result[label] = style
     used = set(result.values())
     all_styles = [Style(colour, symbol) for symbol in SYMBOLS for colour in PALETTE]
     for label in unique_labels:

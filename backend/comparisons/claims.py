@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend.comparisons import convergence, metric_selection, same_data, setting_differences, statistics, verdicts
 from backend.comparisons.comparison import convergence_target, sample_of, teacher_summary
 from backend.comparisons.groups import ComparisonSpec, Method, methods_of, paired, test_of
-from backend.comparisons.run_data import ACCURACY, Sample, curves
+from backend.comparisons.run_data import Sample, curves
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text, point_text, span_text
@@ -64,7 +64,7 @@ def judge(
             the paper is unknown.
     """
     source = _paper(paper)
-    options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": ACCURACY})
+    options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": None})
     sample = sample_of(session, experiments)
     labels = [label for label, name in sample.labels.items() if name == source.method]
     baseline = _baseline(sample, options.baseline, source)
@@ -127,12 +127,12 @@ def _judge_by_runs(
     session: Session, sample: Sample, paper: Paper, labels: Sequence[str], baseline: str, options: ComparisonOptions
 ) -> list[_JudgedClaim]:
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
-    series = curves(session, ended, [ACCURACY])  # "earlier" counts epochs, so no metric of time is read
+    series = curves(session, ended, [sample.headline])  # "earlier" counts epochs, so no metric of time is read
     methods = {
         metric: methods_of(
             sample,
             metric_selection.select_values(session, sample, metric, "last"),
-            series if metric == ACCURACY else {},
+            series if metric == sample.headline else {},
             convergence_target(options),
         )
         for metric in dict.fromkeys(claim.metric for claim in paper.run_claims)

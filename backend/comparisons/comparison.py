@@ -12,7 +12,7 @@ from backend.comparisons import experiment_keys, metric_selection, same_data, se
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, decide_all, group, methods_of, paired
 from backend.comparisons.metric_selection import SelectedValue
-from backend.comparisons.run_data import ACCURACY, VALIDATION, ImageData, Sample, curves, load, merge
+from backend.comparisons.run_data import ImageData, Sample, curves, load, merge
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
@@ -57,17 +57,17 @@ def compare(
         ApiError: 422 if the experiments lack the baseline or the metric, or differ in more than their seeds.
     """
     options = options or ComparisonOptions()
-    spec = ComparisonSpec(options.metric, options.which, options.difference)
     target_rule = convergence_target(options)
     sample = sample_of(session, experiments)
+    spec = ComparisonSpec(options.metric or sample.headline, options.which, options.difference)
     baseline = baseline_of(sample, options.baseline)
-    selected = metric_selection.select_values(session, sample, options.metric, options.which)
-    refuse_unknown(session, sample, options, selected)
+    selected = metric_selection.select_values(session, sample, spec.metric, spec.which)
+    refuse_unknown(session, sample, spec, selected)
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     counted = [student for student in sample.students if not student.set_aside]
     targets = [target for student in counted if (target := target_rule.of(student)) is not None]
     # Read even without a target, because the rule for comparing times also applies to the curves over time.
-    series = curves(session, ended, [ACCURACY, timing.REUSED, timing.TEACHER_SECONDS])
+    series = curves(session, ended, [sample.headline, timing.REUSED, timing.TEACHER_SECONDS])
     methods = methods_of(sample, selected, series, target_rule)
     first = sample.experiments[0]
     others = [method for method in methods.values() if method.label != baseline]
@@ -78,8 +78,8 @@ def compare(
         experiment_id=first.id,
         experiment=first.name,
         experiments=[item.name for item in sample.experiments],
-        metric=options.metric,
-        title=metric_selection.title_of(session, sample, [options.metric])[options.metric],
+        metric=spec.metric,
+        title=metric_selection.title_of(session, sample, [spec.metric])[spec.metric],
         unit=spec.unit,
         better=spec.better,
         epoch=options.which,
@@ -130,25 +130,25 @@ def baseline_of(sample: Sample, label: str | None) -> str:
 
 
 def refuse_unknown(
-    session: Session, sample: Sample, options: ComparisonOptions, selected: Mapping[str, SelectedValue]
+    session: Session, sample: Sample, spec: ComparisonSpec, selected: Mapping[str, SelectedValue]
 ) -> None:
     """Refuse an unknown metric, and an epoch chosen by validation if no run has a validation split.
 
     Raises:
         ApiError: 422.
     """
-    if options.metric not in METRICS and not any(item.value is not None for item in selected.values()):
+    if spec.metric not in METRICS and not any(item.value is not None for item in selected.values()):
         table, name, link = models.MetricLatest, models.MetricName, models.ExperimentRun
         linked = select(link.run_id).where(link.experiment_id.in_([item.id for item in sample.experiments]))
-        measured = and_(table.name_id == name.id, name.name == options.metric, table.run_id.in_(linked))
+        measured = and_(table.name_id == name.id, name.name == spec.metric, table.run_id.in_(linked))
         query = select(exists().where(measured))
         if not session.scalar(query):
-            text = str(UnknownNameError("metric", options.metric, metric_spellings()))
+            text = str(UnknownNameError("metric", spec.metric, metric_spellings()))
             raise invalid(text, ProblemField(path="metric", message=text))
     succeeded = [student for student in sample.students if student.state == "succeeded"]
-    if options.which == "best_val" and succeeded and not any(item.value is not None for item in selected.values()):
+    if spec.which == "best_val" and succeeded and not any(item.value is not None for item in selected.values()):
         reasons = {selected[student.run_id].reason for student in succeeded}
-        if all(VALIDATION in reason and "never" in reason for reason in reasons):
+        if all(sample.task.validation in reason and "never" in reason for reason in reasons):
             text = (
                 "no run has a validation split that an epoch could be chosen by; set dataset: {params: "
                 "{val_fraction: 0.1}}, or compare the last epoch"

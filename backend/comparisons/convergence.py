@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from backend.comparisons import statistics, timing
-from backend.comparisons.run_data import ACCURACY, Curves, Key, MetricCurve, StudentRun
+from backend.comparisons.run_data import Curves, Key, MetricCurve, StudentRun
 from core.protocol.comparisons import Convergence, PairedConvergence, RunConvergence, UncountedRun
 
 
@@ -62,16 +62,23 @@ def run_convergence(
 
 
 def convergence_by_pair(
-    students: Iterable[StudentRun], series: Curves, goal: ConvergenceTarget
+    students: Iterable[StudentRun], series: Curves, headline: str, goal: ConvergenceTarget
 ) -> dict[Key, RunConvergence]:
-    """Return the convergence of each run by pair, for runs that succeeded or that failed after a measurement."""
+    """Return the convergence of each run by pair, for runs that succeeded or that failed after a measurement.
+
+    Args:
+        students: Runs of one method.
+        series: Curves by run and metric.
+        headline: Name of the metric that has to reach the target.
+        goal: The target.
+    """
     reached: dict[Key, RunConvergence] = {}
     for student in students:
         measured = series.get(student.run_id, {})
         target = goal.of(student)
         ended = student.state in ("succeeded", "failed") and not student.set_aside
-        if ACCURACY in measured and target is not None and ended:
-            reached[student.key] = run_convergence(student, measured[ACCURACY], target, measured)
+        if headline in measured and target is not None and ended:
+            reached[student.key] = run_convergence(student, measured[headline], target, measured)
     return reached
 
 

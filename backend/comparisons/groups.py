@@ -91,7 +91,8 @@ def methods_of(
     run_ids = {run_id for run_id, item in selected.items() if item.value is not None}
     runs_by_label = sample.by_label(dict.fromkeys(run_ids))
     reached = {
-        label: convergence.convergence_by_pair(runs_by_label[label].values(), series, target) for label in sample.labels
+        label: convergence.convergence_by_pair(runs_by_label[label].values(), series, sample.headline, target)
+        for label in sample.labels
     }
     basis = timing.basis_of(
         (run, series[run.run_id], reached[label].get(key))

@@ -8,16 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from backend.comparisons.run_data import (
-    ACCURACY,
-    VALIDATION,
-    LatestPoint,
-    MetricCurve,
-    Sample,
-    StudentRun,
-    curves,
-    latest,
-)
+from backend.comparisons.run_data import LatestPoint, MetricCurve, Sample, StudentRun, curves, latest
 from common.formatting import title_with_count
 from core.catalog import METRICS
 from core.protocol.comparisons import EpochChoice
@@ -43,7 +34,7 @@ def select_values(session: Session, sample: Sample, metric: str, which: EpochCho
         newest = latest(session, run_ids, [metric])
         values = {run_id: _last(newest.get(run_id, {}).get(metric)) for run_id in run_ids}
     else:
-        selection_metric = VALIDATION if which == "best_val" else ACCURACY
+        selection_metric = _selection_metric(sample, which)
         series = curves(session, run_ids, list({metric, selection_metric}))
         values = {run_id: _at_best(series.get(run_id, {}), metric, selection_metric) for run_id in run_ids}
     return {
@@ -60,7 +51,7 @@ def select_for_all(
     if which == "last":
         newest = latest(session, run_ids, metrics)
         return {metric: {run_id: _last(newest.get(run_id, {}).get(metric)) for run_id in run_ids} for metric in metrics}
-    selection_metric = VALIDATION if which == "best_val" else ACCURACY
+    selection_metric = _selection_metric(sample, which)
     series = curves(session, run_ids, sorted({*metrics, selection_metric}))
     return {
         metric: {run_id: _at_best(series.get(run_id, {}), metric, selection_metric) for run_id in run_ids}
@@ -83,6 +74,11 @@ def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[s
             title = title_with_count(title, [point.value if point else None for point in counts])
         titles[metric] = title
     return titles
+
+
+def _selection_metric(sample: Sample, which: EpochChoice) -> str:
+    """Return the name of the metric whose best value selects the epoch."""
+    return sample.task.validation if which == "best_val" else sample.headline
 
 
 def _is_compared(student: StudentRun) -> bool:
@@ -111,7 +107,7 @@ def _at_best(series: Mapping[str, MetricCurve], metric: str, selection_metric: s
     selection_curve = series.get(selection_metric)
     index = selection_curve.best() if selection_curve else None
     if selection_curve is None or index is None:
-        missing = "no validation split" if selection_metric == VALIDATION else "no test accuracy"
+        missing = "no validation split" if selection_metric.startswith("val/") else "no test accuracy"
         return SelectedValue(reason=f"{missing}: {selection_metric} was never measured")
     epoch = selection_curve.epoch[index]
     value = series[metric].at_step(selection_curve.step[index]) if metric in series else None

@@ -14,7 +14,7 @@ from backend.comparisons.run_data import Sample
 from backend.db import models
 from common.formatting import SIGNIFICANCE, p_text
 from core.catalog import METRICS
-from core.catalog.metrics import COUNTS
+from core.catalog.metrics import count_metrics
 from core.protocol.comparison_queries import METRIC_GROUPS, ComparisonOptions
 from core.protocol.comparisons import EPOCH_CHOICES, Overview, OverviewCell, OverviewRow
 
@@ -52,7 +52,7 @@ def overview(
             methods = methods_of(sample, values, {}, convergence_target(options))
             row = _row(methods, baseline, sample, ComparisonSpec(metric, options.which), tests)
             rows.append(row.model_copy(update={"title": titles[metric]}))
-    notes = caveats(sample, ComparisonSpec(options.metric, options.which))
+    notes = caveats(sample, ComparisonSpec(options.metric or sample.headline, options.which))
     count = sum(test.p is not None for test in tests.values())
     if count:
         notes.append(
@@ -132,12 +132,9 @@ def _measured(session: Session, sample: Sample, groups: Sequence[str]) -> list[s
     table, name, link = models.MetricLatest, models.MetricName, models.ExperimentRun
     linked = select(link.run_id).where(link.experiment_id.in_([item.id for item in sample.experiments]))
     query = select(name.name).where(name.id.in_(select(table.name_id).where(table.run_id.in_(linked)).distinct()))
-    measured = set(session.scalars(query))
+    measured = set(session.scalars(query)) - count_metrics()
     return [
         metric
         for metric in METRICS
-        if metric in measured
-        and metric.partition("/")[0] in groups
-        and not metric.endswith(_TEACHER_SUFFIXES)
-        and metric not in COUNTS
+        if metric in measured and metric.partition("/")[0] in groups and not metric.endswith(_TEACHER_SUFFIXES)
     ]

@@ -13,12 +13,11 @@ from sqlalchemy.orm import Session
 
 from backend.db import chunked, models
 from backend.metrics.point_store import decode, replace_nonfinite
+from core.catalog import TaskEntry
+from core.catalog.datasets import headline_of, task_of
 from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
 from core.specs.labels import misleading_label
-
-ACCURACY = "test/top1"
-VALIDATION = "val/top1"
 
 Key = tuple[str, int]
 """The key of a pair: the fingerprint of the experiment's teacher ("" without one), and the seed."""
@@ -49,7 +48,7 @@ class TeacherRun:
     """The teacher of an experiment.
 
     Attributes:
-        top1: Test accuracy after the last epoch, %; None until the run has succeeded.
+        top1: Headline metric after the last epoch; None until the run has succeeded.
         other_data: Whether the teacher was tested on other images than the compared students; ``top1`` is then None.
     """
 
@@ -154,6 +153,16 @@ class Sample:
         return self.experiments[0].spec
 
     @property
+    def task(self) -> TaskEntry:
+        """Return the task of the data set."""
+        return task_of(self.spec["dataset"]["name"])
+
+    @property
+    def headline(self) -> str:
+        """Return the name of the metric that results are judged by."""
+        return self.task.headline
+
+    @property
     def labels(self) -> dict[str, str]:
         """Return the names of the methods by label, in the order of the specs."""
         return {choice["label"]: choice["name"] for item in self.experiments for choice in item.spec["methods"]}
@@ -232,14 +241,15 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
             if device:
                 devices.setdefault(run_id, []).append(plain_device(device))
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
-    latest_points = latest(session, succeeded, [ACCURACY])
+    headlines = {item.id: headline_of(item.spec["dataset"]["name"]) for item in experiments}
+    latest_points = latest(session, succeeded, sorted({*headlines.values()}))
     teachers = {
         row.experiment_id: TeacherRun(
             row.id,
             row.fingerprint,
             row.seed,
             row.state,
-            _finite(latest_points.get(row.id, {}).get(ACCURACY)),
+            _finite(latest_points.get(row.id, {}).get(headlines[row.experiment_id])),
             ImageData.of(row),
         )
         for row in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -20,9 +20,9 @@ from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
-from core.papers import PUBLISHED, PublishedRow, published_for
+from core.catalog.datasets import headline_of
+from core.papers import PAPERS, PublishedRow, published_for
 from core.protocol import comparisons as protocol
-from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import (
     EPOCH_CHOICES,
     EpochChoice,
@@ -60,14 +60,14 @@ class Layout:
     """The content of the table.
 
     Attributes:
-        metric: Name of the metric.
+        metric: Name of the metric; empty for the headline metric of the first experiment's task.
         which: Epoch of the values.
         baseline: Label of the column against which the others are tested; None for the first method of the rows.
         test: Test that decides which cells are bold.
         seeds: Seeds that every cell should have; empty for the seeds that the row's experiments plan.
     """
 
-    metric: str
+    metric: str = ""
     which: EpochChoice = "last"
     baseline: str | None = None
     test: Test = "sign_flip"
@@ -117,13 +117,18 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
         ApiError: 422 if no experiment has the baseline, or the metric is unknown.
     """
     loaded = list(load(session, list(dict.fromkeys(experiments))).values())
+    other_task = 0
+    if not layout.metric:
+        layout = replace(layout, metric=loaded[0].headline if loaded else headline_of(""))
+        of_task = [sample for sample in loaded if sample.headline == layout.metric]
+        other_task, loaded = len(loaded) - len(of_task), of_task
     samples = [part for row in experiment_keys.group_rows(loaded) for part in same_data.split(merge(row))]
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
     baseline = _baseline(samples, labels, layout.baseline)
     pooled_sample = merge(loaded) if loaded else Sample((), (), ())
     selected = metric_selection.select_values(session, pooled_sample, layout.metric, layout.which)
     if loaded:
-        refuse_unknown(session, pooled_sample, ComparisonOptions(metric=layout.metric, which=layout.which), selected)
+        refuse_unknown(session, pooled_sample, layout.spec, selected)
     rows = [_Row.of(sample, selected, layout) for sample in samples]
     cells = [row.cells(baseline, labels, layout) for row in rows]
     _decide(cells, layout)
@@ -139,7 +144,7 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
         methods=labels,
         rows=[row.to_protocol(of_row, titles) for row, of_row in zip(rows, cells, strict=True)],
         tests=sum(cell.p is not None for of_row in cells for cell in of_row),
-        notes=_notes(samples, cells, layout, baseline) + _row_notes(rows, titles),
+        notes=_notes(samples, cells, layout, baseline) + _row_notes(rows, titles) + _other_task_note(other_task),
     )
 
 
@@ -162,7 +167,9 @@ class _Row:
             sample,
             methods_of(sample, selected, {}, ConvergenceTarget(1.0)),
             list(dict.fromkeys([*sample.keys, *requested])),
-            published_for(dataset["name"], dataset["params"], teacher, student) if layout.metric == "test/top1" else (),
+            published_for(dataset["name"], dataset["params"], teacher, student)
+            if layout.metric == sample.headline
+            else (),
         )
 
     @property
@@ -277,8 +284,11 @@ def published() -> PublishedTable:
             teacher=row.teacher,
             student=row.student,
             values=[value for method in row.values for value in _published([row], method)],
+            method=paper.method,
+            baseline=paper.baseline,
         )
-        for row in PUBLISHED
+        for paper in PAPERS.values()
+        for row in paper.published
     ]
     return PublishedTable(rows=rows)
 
@@ -342,6 +352,12 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
             "last epochs."
         )
     return notes
+
+
+def _other_task_note(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} experiment(s) are left out: their task is judged by another metric. Select them by data set."]
 
 
 def _row_notes(rows: Sequence[_Row], titles: Sequence[str]) -> list[str]:

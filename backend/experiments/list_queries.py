@@ -13,16 +13,29 @@ from sqlalchemy.orm import Session
 
 from backend.api.pagination import SortOrder
 from backend.db import UtcDateTime
-from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
+from backend.db.headlines import headline_id
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, Run
 from backend.experiments import serializers
 from core.protocol.public import TERMINAL, ExperimentPage, RunPage, RunState
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_TOP1 = "test/top1"
+_BY_HEADLINE = ("headline", "top1")
+"""Sort orders by the headline metric: the second is the former name of the first."""
 
 Archived = Literal["exclude", "only", "include"]
 RunSort = Literal[
-    "-created", "created", "-started", "started", "-ended", "ended", "-priority", "priority", "-top1", "top1"
+    "-created",
+    "created",
+    "-started",
+    "started",
+    "-ended",
+    "ended",
+    "-priority",
+    "priority",
+    "-headline",
+    "headline",
+    "-top1",
+    "top1",
 ]
 ExperimentSort = Literal["-created", "created", "name", "-name"]
 ExperimentState = Literal["active", "finished", "failed", "cancelled"]
@@ -76,7 +89,11 @@ class RunQuery(_ListQuery):
     experiment: str | None = Field(
         None, max_length=100, description="Id or name of an experiment, which may be archived."
     )
-    sort: RunSort = Field("-created", description="With - in descending order: the greatest or newest first.")
+    sort: RunSort = Field(
+        "-created",
+        description="With - in descending order: the greatest or newest first. `headline` sorts each run by the "
+        "metric that its task is judged by, such as test/top1; `top1` is its former name.",
+    )
 
 
 class ExperimentQuery(_ListQuery):
@@ -107,9 +124,9 @@ def run_page(session: Session, filters: RunQuery, experiment: Experiment | None)
     # First only the ids, from indexes that include the sort keys; then the rows of this page.
     query = select(Run.id, literal(None) if key.expression is None else key.expression).select_from(Run)
     query = query.outerjoin(Experiment, Experiment.id == Run.experiment_id)
-    if sort.endswith("top1"):
-        name_id = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
-        query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, MetricLatest.name_id == name_id))
+    if sort.endswith(_BY_HEADLINE):
+        is_headline = MetricLatest.name_id == headline_id()
+        query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, is_headline))
     conditions = _run_conditions(filters)
     if experiment is not None:
         linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment.id)
@@ -158,7 +175,7 @@ def _run_sort_key(name: str) -> _SortKey:
         return _SortKey(None)  # ids are in the order of creation
     if name == "priority":
         return _SortKey(Run.priority.expression, int)
-    if name == "top1":  # runs without a value are below every accuracy
+    if name in _BY_HEADLINE:  # runs without a value are below every accuracy
         return _SortKey(func.coalesce(MetricLatest.value, -1.0), float)
     column = Run.started_at if name == "started" else Run.ended_at
     return _SortKey(func.coalesce(column, literal(_EARLIEST, UtcDateTime()), type_=UtcDateTime()), datetime)

@@ -13,6 +13,9 @@ from backend.db import chunked
 from backend.db.models import MetricLatest, MetricName, Run
 from backend.metrics.point_store import HAS_VALUE, decode
 from backend.queue.teachers import LIVE_TEACHER
+from common.formatting import value_text
+from core.catalog import METRICS
+from core.catalog.datasets import headline_of
 from core.protocol.public import FieldDifference, PlannedTeacher, ProblemField
 from core.specs import ExperimentSpec, RunSpec
 
@@ -22,7 +25,6 @@ _MAX_CANDIDATES = 200
 """Number of newest teachers of a data set among which the most similar one is searched."""
 _MAX_NAMED = 6
 """Maximum number of differences that the sentence names; the list has all of them."""
-_TOP1 = "test/top1"
 
 
 def plan_teacher(session: Session, spec: ExperimentSpec) -> PlannedTeacher | None:
@@ -102,9 +104,11 @@ def _last_failed(session: Session, fingerprint: str) -> Any:
 
 
 def _describe_existing(session: Session, run: RunSpec, fingerprint: str, candidate: Any) -> PlannedTeacher:
-    top1 = _latest_accuracy(session, candidate.id)
+    headline = headline_of(run.dataset.name)
+    top1 = _latest_value(session, candidate.id, headline)
     state = candidate.state
-    description = f"{state}, {top1:.2f} %" if state == "succeeded" and top1 is not None else state
+    score = value_text(top1, METRICS[headline].unit, 2)
+    description = f"{state}, {score}" if state == "succeeded" and top1 is not None else state
     text = (
         f"The teacher is run {candidate.id} ({_run_text(run)}; {description}): this run is used, and no teacher is "
         "trained."
@@ -173,8 +177,8 @@ def _is_trained(run: RunSpec) -> bool:
     return run.weights is None or run.weights.fine_tune
 
 
-def _latest_accuracy(session: Session, run_id: str) -> float | None:
-    name = select(MetricName.id).where(MetricName.name == _TOP1).scalar_subquery()
+def _latest_value(session: Session, run_id: str, metric: str) -> float | None:
+    name = select(MetricName.id).where(MetricName.name == metric).scalar_subquery()
     query = select(MetricLatest.value, MetricLatest.kind)
     row = session.execute(query.where(MetricLatest.run_id == run_id, MetricLatest.name_id == name, HAS_VALUE)).first()
     value = decode(*row) if row else None

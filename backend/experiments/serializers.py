@@ -9,17 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, inspect, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, inspect, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from backend.db import models
+from backend.db.headlines import all_headlines
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
 from backend.errors import not_found
 from backend.experiments.planning import CreatedExperiment, warnings_as_fields
 from backend.metrics import log_store, point_store
 from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
 from common.report_bounds import MAX_LINE, fit_environment, fit_text
+from core.catalog.datasets import headline_of
 from core.protocol import public
 from core.protocol.public import TERMINAL
 from core.specs import parse_stored_experiment, problems_of, warnings_of
@@ -27,7 +29,7 @@ from core.specs.labels import misleading_label
 
 RECORD_ONLY_KEYS = ("packages", "diff")
 """Keys of a run's environment whose values are too long for lists and pages; only the run's record has them."""
-HEADLINE_METRICS = ("test/top1", "train/loss")
+TRAINING_LOSS = "train/loss"
 _TAIL_LINES = 40
 
 
@@ -68,7 +70,7 @@ _HEADLINES_OF = (
     )
     .join(MetricName, MetricName.id == MetricLatest.name_id)
     .where(MetricLatest.run_id.in_(bindparam("runs", expanding=True)))
-    .where(or_(*(MetricName.name == name for name in HEADLINE_METRICS)))
+    .where(MetricName.name.in_(bindparam("names", expanding=True)))
     .where(point_store.HAS_VALUE)
 )
 _EXPERIMENT = select(inspect(Experiment).local_table).where(Experiment.id == bindparam("experiment"))
@@ -243,6 +245,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
         "total_steps": run.total_steps,
         "epoch": run.epoch,
         "total_epochs": run.total_epochs,
+        "headline": headline_of(run.dataset),
         "latest": latest,
         "created_at": run.created_at,
         "started_at": run.started_at,
@@ -252,7 +255,8 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
 
 def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     latest: dict[str, dict[str, public.MetricValue]] = {}
-    rows = connection.execute(_HEADLINES_OF, {"runs": run_ids}) if run_ids else ()
+    names = [*all_headlines(), TRAINING_LOSS]
+    rows = connection.execute(_HEADLINES_OF, {"runs": run_ids, "names": names}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = point_store.decode(value, kind)
         finite_epoch = epoch if math.isfinite(epoch) else 0.0

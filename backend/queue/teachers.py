@@ -10,7 +10,8 @@ from datetime import datetime
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased, defer
 
-from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricName, Run
+from backend.db.headlines import headline_id
+from backend.db.models import Experiment, ExperimentRun, MetricLatest, Run
 from backend.errors import conflict
 from backend.metrics.point_store import HAS_VALUE, decode
 from backend.queue.eligibility import explain_wait, online_capacities
@@ -20,7 +21,6 @@ LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelle
 """Condition for teachers that have been trained, are being trained or will be trained."""
 _MAX_NAMED = 5
 _MAX_LISTED = 1000
-_TOP1 = "test/top1"
 
 
 def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> Run | None:
@@ -83,10 +83,9 @@ def refuse_if_students_wait(session: Session, teacher: Run) -> None:
 
 def list_teachers(session: Session) -> list[TeacherInfo]:
     """Return the newest 1,000 teachers, newest first, with the students and experiments that use them."""
-    latest, name, link, student = MetricLatest, MetricName, ExperimentRun, aliased(Run)
+    latest, link, student = MetricLatest, ExperimentRun, aliased(Run)
     students = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
     experiments_of_run = select(link.experiment_id).where(link.run_id == Run.id).correlate(Run)
-    top1 = select(name.id).where(name.name == _TOP1).scalar_subquery()
     source, fine_tune = Run.spec["weights"]["source"].as_string(), Run.spec["weights"]["fine_tune"].as_boolean()
     query = (
         select(
@@ -99,7 +98,7 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
             source.label("source"),
             fine_tune.label("fine_tune"),
         )
-        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == top1, HAS_VALUE))
+        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == headline_id(), HAS_VALUE))
         .where(Run.role == "teacher")
         .order_by(Run.id.desc())
         .limit(_MAX_LISTED)

@@ -69,7 +69,9 @@ def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> Re
     """
     selection = Filter(tags=query.tag or (), dataset=query.dataset, teacher=query.teacher, student=query.student)
     candidates = [find(session, key) for key in query.experiment] if query.experiment else None
-    layout = Layout(query.metric, which=query.which, baseline=query.baseline, test=query.test, seeds=query.seed or ())
+    layout = Layout(
+        query.metric or "", which=query.which, baseline=query.baseline, test=query.test, seeds=query.seed or ()
+    )
     table = comparisons.table(session, comparisons.find(session, selection, candidates), layout)
     if query.kind == "json":
         return table

@@ -41,7 +41,13 @@ Experiments = Annotated[
 BaselineOption = Annotated[
     str | None, typer.Option(help="Label of the method to compare with; by default the spec's first.")
 ]
-MetricOption = Annotated[str, typer.Option(help="The metric to compare; `dkd catalog metrics` lists them.")]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The metric to compare; `dkd catalog metrics` lists them. By default the one by which the task is judged, "
+        "such as test/top1."
+    ),
+]
 WhichOption = Annotated[
     str,
     typer.Option(
@@ -68,7 +74,7 @@ def register(app: typer.Typer) -> None:
 def compare(
     experiment: Experiments,
     baseline: BaselineOption = None,
-    metric: MetricOption = "test/top1",
+    metric: MetricOption = None,
     which: WhichOption = "last",
     target_share: ShareOption = 0.95,
     target: TargetOption = None,
@@ -169,7 +175,7 @@ def table(
     dataset: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Model of the teacher.")] = None,
     student: Annotated[str | None, typer.Option(help="Model of the student.")] = None,
-    metric: MetricOption = "test/top1",
+    metric: MetricOption = None,
     which: WhichOption = "last",
     baseline: Annotated[
         str | None,

@@ -62,7 +62,7 @@ def list_runs(
     after: Annotated[str | None, typer.Option(help="Created at this time or later, such as 2025-03-01.")] = None,
     sort: Annotated[
         str | None,
-        typer.Option(help="created, started, ended, priority or top1, in descending order with a leading -."),
+        typer.Option(help="created, started, ended, priority or headline, in descending order with a leading -."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of runs.")] = 50,
     as_json: JsonFlag = False,

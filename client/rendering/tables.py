@@ -19,7 +19,6 @@ from common.formatting import memory_text, percent_text, share_text, value_text
 from common.terminal import inner, printable
 from core.protocol.public import Experiment, ExperimentSummary, Preview, Run, RunSummary, TeacherInfo, Worker
 
-ACCURACY = "test/top1"
 _STYLES = {
     "waiting": "dim",
     "queued": "dim",
@@ -75,7 +74,7 @@ def state_text(value: str) -> Text:
 
 def accuracy(run: RunSummary) -> str:
     """Return the newest test accuracy, such as "95.22 %"; empty before the end of the first epoch."""
-    latest = run.latest.get(ACCURACY)
+    latest = run.latest.get(run.headline)
     return percent_text(latest.value) if latest else ""
 
 

@@ -28,7 +28,7 @@ class Comparisons(Resource):
         experiment: str | Sequence[str],
         *,
         baseline: str | None = None,
-        metric: str = "test/top1",
+        metric: str | None = None,
         which: EpochChoice = "last",
         target_share: float = 0.95,
         target: float | None = None,
@@ -39,7 +39,7 @@ class Comparisons(Resource):
         Args:
             experiment: One or several experiments.
             baseline: Label of the method that the others are compared with; by default the spec's first.
-            metric: The metric that is compared.
+            metric: The metric that is compared; by default the headline metric of the task.
             which: The epoch.
             target_share: Share of the teacher's accuracy that counts as convergence.
             target: An accuracy in % that counts as convergence, instead of ``target_share``.
@@ -114,7 +114,7 @@ class Comparisons(Resource):
         dataset: str | None = None,
         teacher: str | None = None,
         student: str | None = None,
-        metric: str = "test/top1",
+        metric: str | None = None,
         which: EpochChoice = "last",
         baseline: str | None = None,
         test: Literal["sign_flip", "t"] = "sign_flip",
@@ -128,7 +128,7 @@ class Comparisons(Resource):
             dataset: Name of the data set.
             teacher: Model of the teacher.
             student: Model of the student.
-            metric: The metric of the cells.
+            metric: The metric of the cells; by default the headline metric of the task.
             which: The epoch.
             baseline: Label of the column that the others are tested against.
             test: The test that decides which cells are bold; "t" assumes normally distributed differences.

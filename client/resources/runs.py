@@ -47,7 +47,8 @@ class Runs(Resource):
             experiment: Id or name of the experiment.
             method: One or several names of methods.
             tag: One tag, or several that the experiment must all have.
-            sort: Created, started, ended, priority or top1, with a leading - for descending order.
+            sort: Created, started, ended, priority or headline (the metric by which a run's task is judged), with a
+                leading - for descending order.
             cursor: ``next_cursor`` of the previous page.
             limit: Size of the page.
             filters: Id, teacher, dataset, model, role, text, submitted_by, sweep, created_after, created_before,

@@ -14,10 +14,12 @@ from core.catalog.augmentations import AUGMENTATIONS, AugmentationEntry
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
 from core.catalog.examples import describe_examples
 from core.catalog.methods import METHODS, MethodEntry
-from core.catalog.metrics import METRICS, Metric, describe_metrics
+from core.catalog.metric import Metric
+from core.catalog.metrics import METRICS, describe_metrics
 from core.catalog.models import MODELS, ModelEntry
 from core.catalog.optimizers import OPTIMIZERS, OptimizerEntry
 from core.catalog.registry import Entry, NoParams, Params, Registry, UnknownNameError
+from core.catalog.tasks import TASKS, TaskEntry
 
 __all__ = [
     "AUGMENTATIONS",
@@ -26,6 +28,7 @@ __all__ = [
     "METRICS",
     "MODELS",
     "OPTIMIZERS",
+    "TASKS",
     "AugmentationEntry",
     "DatasetEntry",
     "DatasetFacts",
@@ -37,6 +40,7 @@ __all__ = [
     "OptimizerEntry",
     "Params",
     "Registry",
+    "TaskEntry",
     "UnknownNameError",
     "describe",
     "load_plugins",
@@ -61,6 +65,7 @@ def describe() -> dict[str, list[dict[str, Any]]]:
         "datasets": [entry.describe() for entry in DATASETS],
         "optimizers": [entry.describe() for entry in OPTIMIZERS],
         "augmentations": [entry.describe() for entry in AUGMENTATIONS],
+        "tasks": [entry.describe() for entry in TASKS],
         "metrics": describe_metrics(),
         "examples": describe_examples(),
     }

@@ -13,6 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from core.catalog.path_rules import relative_data_path
 from core.catalog.registry import Entry, Params, Registry
+from core.catalog.tasks import CLASSIFICATION, TASKS, TaskEntry
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,34 @@ class DatasetEntry(Entry):
 
     Attributes:
         facts: Returns the facts for given parameters; None if only the worker can know them (a folder of images).
+        task: Name of the task that the data set is for.
     """
 
     facts: Callable[[Any], DatasetFacts | None]
+    task: str = CLASSIFICATION.name
 
     def describe(self) -> dict[str, Any]:
         # Facts are shown for the default parameters; a data set with a required parameter shows none.
         required = any(field.is_required() for field in self.params.model_fields.values())
         facts = None if required else self.facts(self.params())
-        return super().describe() | {"facts": asdict(facts) if facts else None}
+        return super().describe() | {"facts": asdict(facts) if facts else None, "task": self.task}
 
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
+
+
+def task_of(dataset: str) -> TaskEntry:
+    """Return the task of a data set; classification for a name that is not in the catalog.
+
+    Stored experiments may name the data set of a plug-in that is no longer loaded.
+    """
+    return TASKS[DATASETS[dataset].task] if dataset in DATASETS else CLASSIFICATION
+
+
+def headline_of(dataset: str) -> str:
+    """Return the name of the metric by which results on a data set are judged."""
+    return task_of(dataset).headline
+
 
 Views = Literal["shift", "resized_crop"]
 

@@ -31,14 +31,14 @@ class LossTerms:
         gradients: (R, C) each, with respect to the student's logits, with all weights, ramp and decay. They add up to
             the gradient of ``total``. Each is computed when it is first read, because ``total`` needs only their sum.
             Empty for a loss that leaves its gradient to autograd.
-        similarity: returns a scalar, the mean over rows of the cosine between the TCKD and NCKD gradients, for a
-            method that has both. It is computed only when it is called.
+        diagnostics: returns what the method measures of a step besides its terms, as detached scalars by the name of
+            the metric (``grad/…``). It is computed only when it is called.
     """
 
     total: Tensor
     values: dict[str, Tensor]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
-    similarity: Callable[[], Tensor] | None = None
+    diagnostics: Callable[[], dict[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

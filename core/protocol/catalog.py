@@ -28,5 +28,8 @@ class Catalog(Message):
     optimizers: list[dict[str, Any]] = Field(default_factory=list)
     augmentations: list[dict[str, Any]] = Field(default_factory=list)
     metrics: list[dict[str, Any]]
+    tasks: list[dict[str, Any]] = Field(
+        default_factory=list, description="What a data set can be for, and the metric that results are judged by."
+    )
     examples: list[CatalogExample] = Field(default_factory=list)
     experiment_schema: dict[str, Any] = Field(description="JSON schema of a spec.")

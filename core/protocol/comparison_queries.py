@@ -10,7 +10,6 @@ from core.protocol.comparisons import EpochChoice
 from core.specs.components import Seed
 
 Format = Literal["json", "csv", "markdown", "latex"]
-ACCURACY = "test/top1"
 METRIC_GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "collapse", "robustness")
 """Groups of metrics in an overview: the part of a metric's name before the slash."""
 
@@ -23,7 +22,14 @@ _Experiments = Annotated[
         "their teachers' seeds alone.",
     ),
 ]
-_Metric = Annotated[str, Field(max_length=200, description="The metric that is compared.")]
+_Metric = Annotated[
+    str | None,
+    Field(
+        max_length=200,
+        description="The metric that is compared; by default the one by which the task of the data set is judged, "
+        "such as test/top1.",
+    ),
+]
 _Which = Annotated[
     EpochChoice, Field(description="The epoch of the values; an oracle epoch is shown and never tested.")
 ]
@@ -40,7 +46,7 @@ class ComparisonOptions(_Query):
     baseline: str | None = Field(
         None, max_length=60, description="Label of a method; by default the first method of the spec."
     )
-    metric: _Metric = ACCURACY
+    metric: _Metric = None
     which: _Which = "last"
     target_share: float = Field(
         0.95, gt=0, le=2, description="Target accuracy of convergence, as a share of the teacher's accuracy."
@@ -93,7 +99,7 @@ class TableQuery(_Query):
     dataset: str | None = Field(None, max_length=100, description="Only rows of this data set.")
     teacher: str | None = Field(None, max_length=100, description="Only rows with this model as teacher.")
     student: str | None = Field(None, max_length=100, description="Only rows with this model as student.")
-    metric: _Metric = ACCURACY
+    metric: _Metric = None
     which: _Which = "last"
     baseline: str | None = Field(
         None,

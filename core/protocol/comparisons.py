@@ -447,6 +447,10 @@ class PublishedRow(Message):
     teacher: str
     student: str
     values: list[PublishedValue] = Field(description='By method; "teacher" is the teacher\'s own.')
+    method: str = Field(
+        "", description="Method that the source is about; empty if it has no claims that runs can test."
+    )
+    baseline: str = Field("", description="Method that the source compares it with.")
 
 
 class PublishedTable(Message):

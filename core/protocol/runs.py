@@ -59,8 +59,9 @@ class RunSummary(Message):
     total_steps: int = Field(0, description="0 until the training has started.")
     epoch: Finite = 0.0
     total_epochs: int = 0
+    headline: str = Field("", description="Name of the metric by which runs of this task are judged: test/top1, …")
     latest: dict[str, MetricValue] = Field(
-        default_factory=dict, description="The newest values of the headline metrics test/top1 and train/loss."
+        default_factory=dict, description="The newest values of the headline metric and of train/loss."
     )
     created_at: datetime
     started_at: datetime | None = None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.catalog import DATASETS, METHODS, UnknownNameError
+from core.catalog.methods import TEACHER_METHOD
 from core.specs import int_ranges
 from core.specs.components import (
     LABEL_LENGTH,
@@ -223,7 +224,7 @@ class ExperimentSpec(SpecModel):
             role="teacher",
             dataset=self.dataset,
             model=self.teacher.model,
-            method=MethodRef(name="ce", label=TEACHER),
+            method=MethodRef(name=TEACHER_METHOD, label=TEACHER),
             training=training,
             seed=self.teacher.seed,
             data_seed=self.teacher.seed,

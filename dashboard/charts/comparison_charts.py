@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -136,6 +136,7 @@ def curves_figure(
     *,
     teacher: float | None = None,
     epochs: int = 0,
+    colours: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Draw the mean over seeds of each method with a band: solid on the left axis, dashed on the right one.
 
@@ -143,11 +144,12 @@ def curves_figure(
         methods: Curves of each method.
         titles: Titles of the left and right axes, with units.
         settings: Settings of the chart.
-        teacher: The teacher's test accuracy in %, drawn as a dotted line; only if the left axis is test accuracy.
+        teacher: The teacher's value of the left axis's metric, drawn as a dotted line with its text; None for none.
         epochs: Upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
+        colours: Colours of labels in the catalog.
     """
     figure = figures.plain_figure(titles[0], X_AXIS_TITLES[settings.x], height=480)
-    styles = theme.styles(method.label for method in methods)
+    styles = theme.styles((method.label for method in methods), colours)
     second, last_x = False, 0.0
     for method in methods:
         style = styles[method.label]
@@ -205,17 +207,20 @@ def _mean_line(
     )
 
 
-def forest_figure(paired: Sequence[PairedDifference], axis: str) -> go.Figure | None:
+def forest_figure(
+    paired: Sequence[PairedDifference], axis: str, colours: Mapping[str, str] | None = None
+) -> go.Figure | None:
     """Draw the mean difference of each method to the baseline with its 95 % interval; None if there are no pairs.
 
     Args:
         paired: Comparisons with the baseline.
         axis: Title of the x axis, with the unit of a difference.
+        colours: Colours of labels in the catalog.
     """
     comparisons = [pair for pair in paired if pair.mean_difference is not None]
     if not comparisons:
         return None
-    styles = theme.styles([*(pair.baseline for pair in paired), *(pair.label for pair in paired)])
+    styles = theme.styles([*(pair.baseline for pair in paired), *(pair.label for pair in paired)], colours)
     figure = figures.plain_figure("", axis, height=110 + 52 * len(comparisons))
     for pair in reversed(comparisons):
         mean, bounds = pair.mean_difference or 0.0, pair.interval

@@ -53,15 +53,23 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
     return figure
 
 
-def seeds_figure(groups: Sequence[MethodResult], unit: str) -> go.Figure | None:
-    """Draw final values by method, joined by seed, with mean ± sd; None if fewer than two methods have values."""
+def seeds_figure(
+    groups: Sequence[MethodResult], axis: str, colours: Mapping[str, str] | None = None
+) -> go.Figure | None:
+    """Draw final values by method, joined by seed, with mean ± sd; None if fewer than two methods have values.
+
+    Args:
+        groups: Results of the methods.
+        axis: Title of the y axis, with its unit.
+        colours: Colours of labels in the catalog.
+    """
     shown_groups = [group for group in groups if group.values]
     if len(shown_groups) < 2:
         return None
-    styles = theme.styles(group.label for group in groups)
+    styles = theme.styles((group.label for group in groups), colours)
     labels = [label_text(group.label) for group in shown_groups]
-    colours = [styles[group.label].colour for group in shown_groups]
-    figure = _figure(f"Test accuracy after the last epoch ({unit})" if unit else "Last value", height=360)
+    marks = [styles[group.label].colour for group in shown_groups]
+    figure = _figure(axis, height=360)
     for seed in sorted({seed for group in shown_groups for seed in group.values}):
         values = [group.values.get(seed) for group in shown_groups]
         figure.add_scatter(
@@ -69,7 +77,7 @@ def seeds_figure(groups: Sequence[MethodResult], unit: str) -> go.Figure | None:
             y=[None if value is None or not math.isfinite(value) else value for value in values],
             mode="lines+markers",
             line={"color": theme.translucent(theme.GREY, 0.5), "width": 1},
-            marker={"color": colours, "size": 7, "opacity": 0.75},
+            marker={"color": marks, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
             hovertemplate="%{y:.6~g}",
         )

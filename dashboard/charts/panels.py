@@ -1,14 +1,14 @@
 """Panels of the Run page; a panel is a chart of several metrics.
 
-The standard panels are defined here. All other metrics of the catalog are grouped by the prefix of their name and by
-unit, so that the terms of a new method and new diagnostics appear without a change in this module.
+The catalog names the panel of a metric, or none. Metrics without one are grouped by the prefix of their name and
+by unit. So the terms of a new method and new diagnostics appear without a change in this module.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common.formatting import title_with_count, value_text
@@ -67,143 +67,97 @@ class Panel:
     help: str = ""
 
 
+LOSS_PANEL = "Loss and its terms"
 _UNWEIGHTED = (
     "Terms are shown as measured, before their weights, ramp and decay are applied, so the training loss is not their "
-    "sum. The KD terms include the factor T²."
+    "sum. A term that is defined with the factor T² includes it."
 )
-
-RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
-
-STANDARD_PANELS = (
-    Panel(
-        "accuracy",
-        "Accuracy",
-        "Accuracy (%)",
-        (
-            Trace("test/top1", "test", theme.BLUE),
-            Trace("val/top1", "validation", theme.GREEN, dash="dash"),
-            Trace("train/top1", "training", theme.ORANGE, dash="dot"),
-        ),
-    ),
-    Panel(
-        "loss",
-        "Loss and its terms",
-        "Loss, terms unweighted (nats)",
-        (
-            Trace("train/loss", "training loss, weighted", theme.BLUE),
-            Trace("test/loss", "test cross-entropy", theme.SKY),
-            Trace("train/ce", "cross-entropy, unweighted", theme.GREEN, dash="dot"),
-            Trace("train/kd", "KD, unweighted", theme.PURPLE, dash="dot"),
-            Trace("train/tckd", "TCKD, unweighted", theme.VERMILLION, dash="dot"),
-            Trace("train/nckd", "NCKD, unweighted", theme.ORANGE, dash="dot"),
-        ),
-        help=_UNWEIGHTED,
-    ),
-    Panel(
-        "terms",
-        "Terms of NKD and RLD, unweighted",
-        "Term before its weight (nats)",
-        (
-            Trace("train/target", "NKD: target", theme.VERMILLION),
-            Trace("train/non_target", "NKD: non-target", theme.ORANGE),
-            Trace("train/scd", "RLD: sample confidence (SCD)", theme.BLUE),
-            Trace("train/mcd", "RLD: masked correlation (MCD)", theme.GREEN),
-        ),
-    ),
-    Panel(
-        "distances",
-        "Terms of DIST and DKD-Divergence, unweighted",
-        "Distance before its weight (no unit)",
-        (
-            Trace("train/inter", "DIST: over the classes", theme.BLUE),
-            Trace("train/intra", "DIST: over the batch", theme.GREEN),
-            Trace("train/target_mse", "DKD-Divergence: target", theme.VERMILLION),
-            Trace("train/divergence", "DKD-Divergence: other classes", theme.ORANGE),
-        ),
-        from_zero=True,
-    ),
-    Panel(
-        "similarity",
-        "Gradient similarity",
-        "Mean cosine (−1 to 1)",
-        (
-            Trace("grad/similarity", "TCKD with NCKD", theme.BLUE),
-            Trace("grad/align_cosine", "alignment with the other terms", theme.VERMILLION, dash="dash"),
-        ),
-    ),
-    Panel(
-        "alignment",
-        "Alignment term",
-        "Share of the gradient (%)",
-        (
-            Trace("grad/align_share", "share", theme.BLUE),
-            Trace("train/align", "A", theme.ORANGE, second=True, dash="dash"),
-        ),
-        second_axis="A, unweighted (in its own unit)",
-        from_zero=True,
-    ),
-    Panel(
-        "agreement",
-        "Agreement with the teacher",
-        "Agreement (%)",
-        (
-            Trace("fidelity/agreement", "all test images", theme.BLUE),
-            Trace(
-                "fidelity/agreement_right", "where the teacher is right", theme.GREEN, dash="dot", count_metric=RIGHT
-            ),
-            Trace(
-                "fidelity/agreement_wrong",
-                "where the teacher is wrong",
-                theme.VERMILLION,
-                dash="dot",
-                count_metric=WRONG,
-            ),
-        ),
-    ),
-    Panel("lr", "Learning rate", "Learning rate", (Trace("lr", "learning rate", theme.BLUE),)),
-)
-"""Panels of every run, in order; panels without data are not drawn."""
-
-_DERIVED = frozenset({"train/epsilon"})
-"""Metrics that are not drawn, because the spec determines their values."""
-
+_LAST = ("Agreement with the teacher", "Learning rate")
+"""Panels that follow those of the methods."""
+_DASHES = ("solid", "dash", "dot", "dashdot")
 _GROUPS = {"grad": "Gradients", "nc": "Neural collapse", "speed": "Training speed", "test": "Test", "val": "Validation"}
 
+Described = Mapping[str, Any]
+"""A metric as the catalog describes it: name, title, unit, label, panel, of, drawn, from_zero."""
 
-def standard_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """Return the standard panels; the loss panel also contains all other loss terms of the catalog.
+
+def standard_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
+    """Return the panels that the catalog's metrics name, in the order in which they are first named.
+
+    A loss term that names no panel is in the panel of the loss.
 
     Args:
-        metrics: Entries of the catalog: name, title, unit, label.
+        metrics: Entries of the catalog.
     """
-    arranged = _arranged_metrics()
-    colours = itertools.cycle(theme.PALETTE)
-    terms = tuple(
-        Trace(metric["name"], metric["title"].removesuffix(" term"), next(colours), dash="dashdot")
-        for metric in metrics
-        if metric["name"] not in arranged and _is_term(metric)
-    )
-    return tuple(
-        replace(panel, traces=panel.traces + terms) if panel.key == "loss" else panel for panel in STANDARD_PANELS
-    )
-
-
-def additional_panels(metrics: Sequence[Mapping[str, Any]]) -> tuple[Panel, ...]:
-    """Return panels of all other metrics in the catalog: one per group and unit, with at most six curves each."""
-    arranged = _arranged_metrics()
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    panels: dict[str, list[Described]] = {}
     for metric in metrics:
-        if metric["name"] not in arranged and not _is_term(metric):
+        if title := _panel_title(metric):
+            panels.setdefault(title, []).append(metric)
+    ordered = sorted(panels, key=lambda title: _LAST.index(title) if title in _LAST else -1)
+    return tuple(panel for title in ordered for panel in _named_panels(title, panels[title]))
+
+
+def additional_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
+    """Return panels of all other metrics in the catalog: one per group and unit, with at most six curves each."""
+    groups: dict[tuple[str, str], list[Described]] = {}
+    for metric in metrics:
+        if metric.get("drawn", True) and not _panel_title(metric):
             groups.setdefault((metric["name"].partition("/")[0], metric["unit"]), []).append(metric)
     max_curves = len(theme.PALETTE)
     return tuple(
-        _panel(group, unit, members[start : start + max_curves], start)
+        _group_panel(group, unit, members[start : start + max_curves], start)
         for (group, unit), members in groups.items()
         for start in range(0, len(members), max_curves)
     )
 
 
-def _panel(group: str, unit: str, members: Sequence[Mapping[str, Any]], start: int) -> Panel:
+def _panel_title(metric: Described) -> str:
+    if not metric.get("drawn", True):
+        return ""
+    term = metric["name"].startswith("train/") and metric["unit"] == "nats"
+    return metric.get("panel") or (LOSS_PANEL if term else "")
+
+
+def _named_panels(title: str, members: Sequence[Described]) -> Iterator[Panel]:
+    """Yield a panel with one axis for each of the first two units, and further ones for more units."""
+    units = list(dict.fromkeys(metric["unit"] for metric in members))
+    for start in range(0, len(units), 2):
+        left, right = units[start], units[start + 1 : start + 2]
+        shown = [metric for metric in members if metric["unit"] in (left, *right)]
+        panel_title = title if start == 0 else f"{title} ({left or 'no unit'})"
+        unweighted = any(metric["title"].endswith("unweighted") for metric in shown)
+        yield Panel(
+            _key(panel_title),
+            panel_title,
+            _axis(title, left, shown),
+            tuple(
+                Trace(
+                    metric["name"],
+                    metric["title"],
+                    theme.PALETTE[index % len(theme.PALETTE)],
+                    second=metric["unit"] != left,
+                    dash=_DASHES[index % len(_DASHES)],
+                    count_metric=metric.get("of", ""),
+                )
+                for index, metric in enumerate(shown)
+            ),
+            second_axis=_axis(title, right[0], shown) if right else "",
+            from_zero=any(metric.get("from_zero") for metric in shown if metric["unit"] == left),
+            help=_UNWEIGHTED if unweighted else "",
+        )
+
+
+def _axis(title: str, unit: str, metrics: Sequence[Described]) -> str:
+    """Return the title of the axis of a unit: that of its only metric, or the panel's."""
+    labels = [metric["label"] for metric in metrics if metric["unit"] == unit]
+    return labels[0] if len(labels) == 1 else f"{title} ({unit or 'no unit'})"
+
+
+def _key(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _group_panel(group: str, unit: str, members: Sequence[Described], start: int) -> Panel:
     name = _GROUPS.get(group, group.replace("_", " ").capitalize())
     title = members[0]["title"] if len(members) == 1 else name
     axis = unit.capitalize() if unit and unit != "%" else (f"{name} (%)" if unit else "Value (no unit)")
@@ -212,14 +166,6 @@ def _panel(group: str, unit: str, members: Sequence[Mapping[str, Any]], start: i
         for metric, colour in zip(members, theme.PALETTE, strict=False)
     )
     return Panel(f"{group}.{unit}.{start}", title, axis, traces, from_zero=group == "speed")
-
-
-def _arranged_metrics() -> frozenset[str]:
-    return frozenset(trace.metric for panel in STANDARD_PANELS for trace in panel.traces) | _DERIVED
-
-
-def _is_term(metric: Mapping[str, Any]) -> bool:
-    return bool(metric["name"].startswith("train/") and metric["unit"] == "nats")
 
 
 def final_measurements(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

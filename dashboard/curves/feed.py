@@ -10,7 +10,7 @@ from dashboard.curves.store import CurveStore
 
 LOG_LINES = 200
 """Number of the newest log lines that are stored and shown."""
-_HEADLINES = ("test/top1", "train/loss")
+_TRAINING_LOSS = "train/loss"
 
 
 class RunFeed:
@@ -72,7 +72,7 @@ class RunFeed:
         """Update the run's progress and newest values from the reply, so that the run need not be requested."""
         progress = news.progress.model_dump(include={"step", "total_steps", "epoch", "total_epochs"})
         latest = dict(self.run.latest)
-        for name in _HEADLINES:
+        for name in (self.run.headline, _TRAINING_LOSS):
             curve = self.curves.curves.get(name)
             if curve is not None and len(curve) and curve.resolution == 1:
                 latest[name] = MetricValue(value=curve.value[-1], step=curve.step[-1], epoch=curve.epoch[-1])

@@ -23,8 +23,8 @@ _RUN_SORTS = {
     "last started": "-started",
     "last ended": "-ended",
     "highest priority": "-priority",
-    "best accuracy": "-top1",
-    "worst accuracy": "top1",
+    "best accuracy": "-headline",
+    "worst accuracy": "headline",
 }
 _EXPERIMENT_SORTS = {"newest first": "-created", "oldest first": "created", "by name": "name"}
 _ARCHIVED = {"hide": "exclude", "show": "include", "only archived": "only"}

@@ -66,25 +66,26 @@ def by_source(rows: Iterable[PublishedRow]) -> dict[str, list[PublishedRow]]:
     return groups
 
 
-def published_rows(rows: Sequence[PublishedRow], table: ResultTable) -> list[dict[str, str]]:
+def published_rows(rows: Sequence[PublishedRow], table: ResultTable, methods: Sequence[str]) -> list[dict[str, str]]:
     """Return published values, one column per method, followed by the means of this lab for the same networks.
 
     Args:
         rows: Rows of one source.
         table: The result table of this lab.
+        methods: Names of the catalog's methods, in the order of the columns.
     """
-    methods = [name for name in ("teacher", "ce", "kd", "dkd", "dkd_align") if any(_value(row, name) for row in rows)]
+    given = dict.fromkeys(value.method for row in rows for value in row.values)
+    columns = [name for name in dict.fromkeys(("teacher", *methods, *given)) if name in given]
     cells = []
     for row in rows:
         networks = escape(f"{row.teacher} → {row.student}")
         shown: dict[str, str] = {"Data set": escape(row.dataset), "Teacher → student": networks}
-        for name in methods:
+        for name in columns:
             value = _value(row, name)
             shown[name] = value_text(value.value if value else None, decimals=2)
-        align, dkd = _value(row, "dkd_align"), _value(row, "dkd")
-        if align and dkd:
-            difference = align.value - dkd.value
-            shown["dkd_align − dkd"] = signed(difference, decimals=2)
+        ours, base = _value(row, row.method), _value(row, row.baseline)
+        if ours and base:
+            shown[f"{row.method} − {row.baseline}"] = signed(ours.value - base.value, decimals=2)
         shown["This lab"] = _results_here(row, table)
         cells.append(shown)
     return cells

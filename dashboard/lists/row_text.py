@@ -60,9 +60,9 @@ def run_title(run: RunSummary) -> str:
     return f"{run.label} · seed {run.seed}"
 
 
-def latest_accuracy(run: RunSummary) -> float | None:
-    """Return the newest test accuracy in %; None before the first."""
-    newest = run.latest.get("test/top1")
+def latest_headline(run: RunSummary) -> float | None:
+    """Return the newest value of the metric by which the run's task is judged; None before the first."""
+    newest = run.latest.get(run.headline)
     return newest.value if newest else None
 
 
@@ -75,7 +75,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Seed": run.seed,
             "Experiment": run.experiment,
             "Progress": round(progress(run) * 100),
-            "Test accuracy (%)": latest_accuracy(run),
+            "Test accuracy (%)": latest_headline(run),
             "Priority": run.priority,
             "Started": run.started_at,
             # Seconds would redraw the table at every refresh, so a running run shows whole minutes.

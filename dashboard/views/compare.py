@@ -65,7 +65,7 @@ def show() -> None:
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     selected = _fetch_selected(experiment_ids, run_ids)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    chart = compare_curves.chart_controls(selected.experiments, row)
+    chart = compare_curves.chart_controls(selected.experiments, selected.runs, row)
     with row:
         has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
         methods = _common_methods(selected.experiments)
@@ -237,7 +237,7 @@ def _states(selected: _Selected) -> None:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")
-                + f" · {percent_text(row_text.latest_accuracy(run))}",
+                + f" · {percent_text(row_text.latest_headline(run))}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

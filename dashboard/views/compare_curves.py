@@ -26,10 +26,9 @@ from dashboard.curves.curve import Curve, RunCurves
 from dashboard.markup import escape
 from dashboard.views import comparison_results
 
-_ACCURACY, _SIMILARITY = "test/top1", "grad/similarity"
 _TEACHER_SECONDS = "speed/teacher_seconds"
-_ONE_METRIC, _TWO_AXES = "single metric", "similarity and accuracy"
-_FORMER_CHARTS = {"metric": _ONE_METRIC, "author's two axes": _TWO_AXES}
+_ONE_METRIC, _TWO_AXES = "single metric", "two axes"
+_FORMER_CHARTS = {"metric": _ONE_METRIC, "author's two axes": _TWO_AXES, "similarity and accuracy": _TWO_AXES}
 _BANDS: dict[Band, str] = {"range": "min to max", "sd": "± 1 sd"}
 _FORMER_BANDS: dict[str, Band] = {"least to greatest": "range"}
 _BAND_CAPTIONS: dict[Band, str] = {
@@ -46,12 +45,14 @@ class ComparisonChart:
         metrics: Metrics of the left and of the right axis; the second is empty if there is no right axis.
         titles: Titles of the two axes.
         settings: Settings of the curves.
+        headline: Metric by which results are judged; a comparison also contains the teacher's value of it.
         count_metric: Metric with the number of images that the left metric covers; empty if it covers all images.
     """
 
     metrics: tuple[str, str]
     titles: tuple[str, str]
     settings: ChartSettings
+    headline: str
     count_metric: str = ""
 
     @property
@@ -64,12 +65,15 @@ class ComparisonChart:
         return tuple(name for name in names if name)
 
 
-def chart_controls(experiments: list[Experiment], row: DeltaGenerator) -> ComparisonChart:
+def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: DeltaGenerator) -> ComparisonChart:
     """Draw the controls of the chart into ``row`` and return the selected content."""
     addresses.accept_former_labels("figure", _FORMER_CHARTS)
     addresses.accept_former_labels("band", _FORMER_BANDS)
     catalog = session.catalog().metrics
     titles = {metric["name"]: metric["label"] for metric in catalog}
+    headline = session.headline(runs[0].dataset if runs else "")["name"]
+    companion = session.companion(run.method for run in runs if run.role == "student")
+    beside = companion["name"] if companion else ""
     with row:
         figure = st.segmented_control(
             "Chart",
@@ -78,13 +82,16 @@ def chart_controls(experiments: list[Experiment], row: DeltaGenerator) -> Compar
             required=True,
             key="figure",
             bind="query-params",
-            help="Similarity and accuracy: mean cosine similarity of the TCKD and NCKD gradients (left axis, solid) "
-            "and test accuracy (right axis, dashed), as in Decoupled Gradient Knowledge Distillation (2025).",
+            help=f"Two axes: {_lower_first(titles[beside])} (left axis, solid) and {_lower_first(titles[headline])} "
+            "(right axis, dashed)."
+            if beside
+            else None,
+            disabled=not beside,
         )
         metric = st.selectbox(
             "Metric",
             list(titles),
-            index=list(titles).index(_ACCURACY),
+            index=list(titles).index(headline),
             format_func=titles.__getitem__,
             key="metric",
             bind="query-params",
@@ -124,14 +131,16 @@ def chart_controls(experiments: list[Experiment], row: DeltaGenerator) -> Compar
         )
         x = "time"
     settings = ChartSettings(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
-    if figure == _TWO_AXES:
-        axis_titles = ("Gradient similarity (cosine)", "Test accuracy (%), dashed")
-        return ComparisonChart((_SIMILARITY, _ACCURACY), axis_titles, settings)
-    second = _SIMILARITY if metric == _ACCURACY else ""
+    if figure == _TWO_AXES and beside:
+        return ComparisonChart((beside, headline), (titles[beside], f"{titles[headline]}, dashed"), settings, headline)
+    second = beside if metric == headline else ""
     count_metric = next((str(item.get("of", "")) for item in catalog if item["name"] == metric), "")
-    return ComparisonChart(
-        (metric, second), (titles[metric], "Gradient similarity (cosine, dashed)"), settings, count_metric
-    )
+    axis_titles = (titles[metric], f"{titles[second]}, dashed" if second else "")
+    return ComparisonChart((metric, second), axis_titles, settings, headline, count_metric)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _requested_gpus(experiments: list[Experiment]) -> int | None:
@@ -232,13 +241,13 @@ def draw(
     if not any(method.main for method in methods):
         _no_curves(chart, every_run)
         return
-    is_accuracy = chart.metrics[0] == _ACCURACY
     figure = curves_figure(
         methods,
         chart.titles,
         chart.settings,
-        teacher=comparison.teacher_top1 if comparison and is_accuracy else None,
+        teacher=comparison.teacher_top1 if comparison and chart.metrics[0] == chart.headline else None,
         epochs=max((run.total_epochs for run in every_run if run.role == "student"), default=0),
+        colours=session.method_colours(),
     )
     chart_component.chart(
         figure,
@@ -251,7 +260,7 @@ def draw(
 
 
 def _no_curves(chart: ComparisonChart, runs: Sequence[RunSummary]) -> None:
-    if chart.metrics[0] == _ACCURACY or not any(run.step for run in runs if run.role == "student"):
+    if chart.metrics[0] == chart.headline or not any(run.step for run in runs if run.role == "student"):
         st.info(
             "No student has finished an epoch yet. Curves appear here automatically.", icon=":material/hourglass_empty:"
         )
@@ -266,7 +275,7 @@ def _caption(chart: ComparisonChart, n: int, comparison: Comparison | None) -> s
         f"Band: {_BAND_CAPTIONS[settings.band]}."
     ]
     if chart.metrics[1]:
-        parts.append(f"Dashed, right axis: {chart.titles[1].removesuffix(', dashed')}.".replace(", dashed)", ")"))
+        parts.append(f"Dashed, right axis: {chart.titles[1].removesuffix(', dashed')}.")
     if chart.over_time:
         parts.append("Each epoch is drawn at the mean time of its seeds, including evaluation.")
         parts.append(_time_caption(comparison))

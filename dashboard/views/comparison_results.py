@@ -173,8 +173,10 @@ def results(experiments: Sequence[Experiment], result: Comparison, options: Comp
 
 def _differences(result: Comparison, name: str) -> None:
     unit = difference_unit(result.unit)
-    forest = forest_figure(result.paired, f"Difference to {result.baseline}" + (f" ({unit})" if unit else ""))
-    seeds = figures.seeds_figure(result.groups, result.unit)
+    colours = session.method_colours()
+    forest = forest_figure(result.paired, f"Difference to {result.baseline}" + (f" ({unit})" if unit else ""), colours)
+    axis = f"{result.title} ({result.unit})" if result.unit else result.title
+    seeds = figures.seeds_figure(result.groups, axis, colours)
     left, right = st.columns(2, gap="large")
     if forest is not None:
         with left:
@@ -196,7 +198,7 @@ def _differences(result: Comparison, name: str) -> None:
             chart_component.chart(
                 seeds,
                 key=f"compare.seeds.{name}",
-                alt=f"Test accuracy {EPOCH_CHOICES[result.epoch]} of each seed, with mean and sd of each method",
+                alt=f"{result.title} {EPOCH_CHOICES[result.epoch]} of each seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
             st.caption("Each point is a run; grey lines connect runs with the same seed. Bars: mean ± one sample sd.")
@@ -294,7 +296,7 @@ def caption(result: Comparison) -> str:
         target = f"; target {result.target_words}" if result.target_words else ""
         subject = "Mean of the teachers" if len(result.teachers) > 1 else "Teacher"
         parts.append(f"{subject}: {percent_text(result.teacher_top1)}{target}.")
-    parts.append(f"Accuracy {EPOCH_CHOICES[result.epoch]}; sd is the sample standard deviation over n seeds.")
+    parts.append(f"{result.title} {EPOCH_CHOICES[result.epoch]}; sd is the sample standard deviation over n seeds.")
     if result.condition:
         parts.append(f"Valid for {result.condition}.")
     return " ".join(parts)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from client import ApiError
 from common.durations import duration_text
-from common.formatting import percent_text, signed
+from common.formatting import signed, value_text
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import Comparison, ExperimentSummary, Worker
 from dashboard import session, theme, wording
@@ -121,9 +121,11 @@ def _running_one(item: RunningRun) -> None:
                 label=f"**{escape(row_text.run_title(run))}** · {escape(run.experiment)}",
                 query_params={"id": run.id},
             )
-            accuracy = row_text.latest_accuracy(run)
+            accuracy = row_text.latest_headline(run)
             if accuracy is not None:
-                st.markdown(percent_text(accuracy), help="Newest test accuracy.", width="content")
+                metric = session.headline(run.dataset)
+                text = value_text(accuracy, metric["unit"], 2)
+                st.markdown(text, help=f"Newest value of: {escape(metric['title'])}.", width="content")
         share = row_text.progress(run)
         status = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
         if not status:

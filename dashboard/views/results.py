@@ -126,7 +126,7 @@ def _missing(table: ResultTable) -> None:
 
 
 def _published(table: ResultTable) -> None:
-    published: PublishedTable = session.fetch("published", lambda: session.client().published()).value
+    published = _published_table()
     st.subheader("Published numbers")
     st.caption(
         "Test accuracy (%), as printed. “This lab” shows the means of the same networks on the same data set here, "
@@ -135,8 +135,12 @@ def _published(table: ResultTable) -> None:
     )
     for source, rows in result_rows.by_source(published.rows).items():
         with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
-            st.table(result_rows.published_rows(rows, table))
+            st.table(result_rows.published_rows(rows, table, [item["name"] for item in session.catalog().methods]))
             st.caption(result_rows.published_runs_caption(rows))
+
+
+def _published_table() -> PublishedTable:
+    return session.fetch("published", lambda: session.client().published()).value
 
 
 def _claims() -> None:
@@ -151,13 +155,14 @@ def _claims() -> None:
         return
     by_name = {name: key for key, name in names.items()}
     linked = by_name.get(linked, linked)
-    # The newest experiment with an alignment method, because the others cannot confirm or refute the claims.
-    suitable = next((item.id for item in newest if any("align" in label for label in item.methods)), newest[0].id)
+    # The newest experiment with the paper's method, because the others cannot confirm or refute the claims.
+    judged = {row.method for row in _published_table().rows if row.method}
+    suitable = [item.id for item in newest if any(label.partition(" ")[0] in judged for label in item.methods)]
     options = list(names)
     selected = st.selectbox(
         "Experiment",
         options,
-        index=options.index(linked if linked in names else suitable),
+        index=options.index(linked if linked in names else next(iter(suitable or names))),
         format_func=names.__getitem__,
         key=f"results.claims.{linked}",
         width=420,

@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from client import ApiError, BackendUnreachable
 from common.durations import duration_text
-from common.formatting import NOTHING, percent_text, share_text, value_text
+from common.formatting import NOTHING, share_text, value_text
 from core.protocol.public import TERMINAL, LogLine, Run
 from dashboard import addresses, session, theme, wording
 from dashboard.charts import chart_component, figures, panels
@@ -195,10 +195,10 @@ def _figures(run: Run, stored: RunCurves) -> None:
             text=share_text(share) + f", epoch {run.epoch:.1f} of {escape(run.total_epochs or '?')}",
         )
     now = datetime.now(UTC)
-    newest = run.latest.get("train/loss")
+    newest, headline = run.latest.get("train/loss"), session.headline(run.dataset)
     speed = stored.curves.get("speed/images_per_second")
     figures = [
-        ("Test accuracy", percent_text(row_text.latest_accuracy(run))),
+        (headline["title"], value_text(row_text.latest_headline(run), headline["unit"], 2)),
         ("Training loss", value_text(newest.value if newest else None, "nats")),
         ("Time left", duration_text(seconds_left(run, stored.curves.values())))
         if run.state not in TERMINAL

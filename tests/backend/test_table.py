@@ -242,3 +242,4 @@ def test_all_published_rows_are_answered_as_printed(api: TestClient) -> None:
     assert len(author) == 14
     first = {item.method: (item.value, item.repeats) for item in author[0].values}
     assert first == {"dkd_align": (62.01, 1), "dkd": (61.07, 1)}
+    assert (author[0].method, author[0].baseline) == ("dkd_align", "dkd")

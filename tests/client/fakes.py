@@ -62,6 +62,7 @@ def run_summary(number: int = 1, **changes: Any) -> RunSummary:
         "total_steps": 40,
         "epoch": 2.0,
         "total_epochs": 4,
+        "headline": "test/top1",
         "latest": {"test/top1": MetricValue(value=91.5, step=20, epoch=2.0)},
         "created_at": NOW,
     }

@@ -245,7 +245,8 @@ def test_comparison_sends_its_arguments() -> None:
     backend = FakeBackend({"GET /api/v1/comparisons": fakes.comparison()})
     assert make(backend).comparison("small", baseline="kd").paired[0].mean_difference == 1.25
     query = backend.requests[0].url.params
-    assert (query["experiment"], query["baseline"], query["metric"]) == ("small", "kd", "test/top1")
+    assert (query["experiment"], query["baseline"]) == ("small", "kd")
+    assert "metric" not in query, "the backend knows the metric by which the task is judged"
 
 
 def test_ready_never_raises() -> None:

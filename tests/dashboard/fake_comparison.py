@@ -64,6 +64,7 @@ def compare(
         experiment_id=experiment.id,
         experiment=experiment.name,
         metric="test/top1",
+        title="Test accuracy",
         unit="%",
         test_size=899,
         resolution=100 / 899,

@@ -166,6 +166,8 @@ def _published() -> PublishedTable:
                     PublishedValue(source="author", method="dkd_align", value=62.01, repeats=1),
                     PublishedValue(source="author", method="dkd", value=61.07, repeats=1),
                 ],
+                method="dkd_align",
+                baseline="dkd",
             ),
             PublishedRow(
                 source="Zhao et al., CVPR 2022",

@@ -185,6 +185,7 @@ class FakeBackend:
             total_steps=run.epochs * STEPS_AN_EPOCH if run.attempts else 0,
             epoch=float(run.done),
             total_epochs=run.epochs,
+            headline="test/top1",
             latest=latest,
             created_at=run.created,
             started_at=run.started,

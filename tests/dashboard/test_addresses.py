@@ -27,7 +27,8 @@ def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
 @pytest.mark.parametrize(
     ("page", "link", "key", "value"),
     [
-        ("compare", {"figure": "author's two axes"}, "figure", "similarity and accuracy"),
+        ("compare", {"figure": "author's two axes"}, "figure", "two axes"),
+        ("compare", {"figure": "similarity and accuracy"}, "figure", "two axes"),
         ("compare", {"figure": "metric"}, "figure", "single metric"),
         ("compare", {"band": "least to greatest"}, "band", "range"),
         ("compare", {"goal": "share of the teacher's"}, "goal", "relative to teacher"),

@@ -106,7 +106,7 @@ def test_another_baseline_and_epoch_are_requested_from_the_backend(done: FakeBac
     differences = {row["Method"]: row["Difference to dkd_align (log) (percentage points)"] for row in result}
     assert differences["dkd_align (log)"] == "baseline"
     assert differences["dkd"] not in ("baseline", "–")
-    assert "Accuracy at the epoch with the best validation accuracy" in texts(app)
+    assert "accuracy at the epoch with the best validation accuracy" in texts(app)
     assert app.query_params["against"] == "dkd_align (log)"
 
 

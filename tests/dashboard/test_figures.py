@@ -24,52 +24,78 @@ def traces(figure: Any) -> dict[str, Any]:
     return {trace.name: trace for trace in figure.data if trace.name}
 
 
-def test_every_panel_names_metrics_that_the_catalog_has_and_its_unit() -> None:
-    for panel in panels.STANDARD_PANELS:
+def run_panels() -> dict[str, panels.Panel]:
+    return {panel.key: panel for panel in panels.standard_panels(describe_metrics())}
+
+
+def test_every_panel_names_the_units_of_its_axes() -> None:
+    for panel in run_panels().values():
         for trace in panel.traces:
-            metric = METRICS[trace.metric]
-            axis = panel.second_axis if trace.second else panel.axis
-            if metric.unit:
-                assert metric.unit in axis or metric.unit == "images/s", f"{trace.metric} on {axis!r}"
+            assert METRICS[trace.metric].unit in (panel.second_axis if trace.second else panel.axis)
 
 
 def test_every_metric_of_the_catalog_but_the_decayed_weight_is_drawn_on_the_run_page() -> None:
     shown = (*panels.standard_panels(describe_metrics()), *panels.additional_panels(describe_metrics()))
-    drawn = {trace.metric for panel in shown for trace in panel.traces}
-    assert set(METRICS) - drawn == {"train/epsilon"}
+    drawn = [trace.metric for panel in shown for trace in panel.traces]
+    assert set(METRICS) - set(drawn) == {"train/epsilon"}
+    assert len(drawn) == len(set(drawn))
 
 
-def test_a_new_methods_metrics_appear_by_themselves() -> None:
-    new = [
-        {"name": "train/mine", "title": "My term", "unit": "nats", "label": "My term (nats)"},
-        {"name": "grad/mine", "title": "My angle", "unit": "°", "label": "My angle (°)"},
+def test_panels_are_in_the_order_of_a_training() -> None:
+    first, second, *methods, last_but_one, last = run_panels()
+    assert (first, second) == ("accuracy", "loss-and-its-terms")
+    assert (last_but_one, last) == ("agreement-with-the-teacher", "learning-rate")
+    assert methods[:2] == ["gradient-similarity", "alignment-term"]
+
+
+def described(name: str, title: str, unit: str = "", **more: str) -> dict[str, str]:
+    return {"name": name, "title": title, "unit": unit, "label": f"{title} ({unit})" if unit else title, **more}
+
+
+def test_metrics_of_a_new_method_appear_in_the_panels_that_they_name() -> None:
+    metrics = [
+        *describe_metrics(),
+        described("train/mine", "My term", "nats"),
+        described("grad/mine", "My angle", "°"),
+        described("train/near", "My distance", panel="Terms of mine"),
+        described("train/near_share", "My share", "%", panel="Terms of mine"),
+        described("train/near_time", "My time", "s", panel="Terms of mine"),
     ]
-    metrics = [*describe_metrics(), *new]
-    loss = next(panel for panel in panels.standard_panels(metrics) if panel.key == "loss")
-    assert "My" in {trace.title for trace in loss.traces}
+    standard = {panel.key: panel for panel in panels.standard_panels(metrics)}
+    assert "My term" in {trace.title for trace in standard["loss-and-its-terms"].traces}
+    mine = standard["terms-of-mine"]
+    assert (mine.title, mine.axis, mine.second_axis) == ("Terms of mine", "My distance", "My share (%)")
+    assert [(trace.title, trace.second) for trace in mine.traces] == [("My distance", False), ("My share", True)]
+    assert standard["terms-of-mine-s"].axis == "My time (s)", "a chart has two axes"
     angle = next(
         panel for panel in panels.additional_panels(metrics) if "grad/mine" in {t.metric for t in panel.traces}
     )
     assert (angle.title, angle.axis) == ("My angle", "°")
 
 
-def test_one_chart_has_one_unit() -> None:
+def test_one_axis_has_one_unit() -> None:
     for panel in (*panels.standard_panels(describe_metrics()), *panels.additional_panels(describe_metrics())):
-        units = {METRICS[trace.metric].unit for trace in panel.traces if trace.metric in METRICS and not trace.second}
-        assert len(units) == 1, panel
+        for second in (False, True):
+            assert len({METRICS[trace.metric].unit for trace in panel.traces if trace.second is second}) < 2, panel
+        assert len({(trace.colour, trace.dash) for trace in panel.traces}) == len(panel.traces)
         assert len(panel.traces) <= 8, "more than one can tell apart"
 
 
 @pytest.mark.parametrize(
-    ("terms", "key"),
-    [(("target", "non_target", "scd", "mcd"), "terms"), (("inter", "intra", "target_mse", "divergence"), "distances")],
+    ("method", "terms"),
+    [
+        ("nkd", ("target", "non_target")),
+        ("rld", ("scd", "mcd")),
+        ("dist", ("inter", "intra")),
+        ("dkd-divergence", ("target_mse", "divergence")),
+    ],
 )
-def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms: tuple[str, ...], key: str) -> None:
-    panel = next(panel for panel in panels.STANDARD_PANELS if panel.key == key)
+def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(method: str, terms: tuple[str, ...]) -> None:
+    panel = run_panels()[f"terms-of-{method}"]
     assert tuple(trace.metric for trace in panel.traces) == tuple(f"train/{term}" for term in terms)
     figure = figures.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
     assert figure is not None
-    assert len(traces(figure)) == 4
+    assert len(traces(figure)) == 2
 
 
 def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() -> None:
@@ -81,28 +107,28 @@ def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() 
 
 
 def test_a_panel_without_data_is_left_out() -> None:
-    assert figures.run_figure(panels.STANDARD_PANELS[0], {}) is None
-    assert figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": Curve("test/top1")}) is None
+    assert figures.run_figure(run_panels()["accuracy"], {}) is None
+    assert figures.run_figure(run_panels()["accuracy"], {"test/top1": Curve("test/top1")}) is None
 
 
 def test_a_run_chart_draws_its_metrics_over_epochs_and_keeps_zoom() -> None:
-    figure = figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
+    figure = figures.run_figure(run_panels()["accuracy"], {"test/top1": curve([50.0, 60.0]), "lr": curve([0.1], "lr")})
     assert figure is not None
-    assert set(traces(figure)) == {"test"}
-    assert list(traces(figure)["test"].x) == [1.0, 2.0]
+    assert set(traces(figure)) == {"Test accuracy"}
+    assert list(traces(figure)["Test accuracy"].x) == [1.0, 2.0]
     assert figure.layout.xaxis.title.text == "Epoch"
     assert figure.layout.yaxis.title.text == "Accuracy (%)"
     assert figure.layout.uirevision == "constant"
 
 
 def test_values_that_are_not_finite_are_gaps() -> None:
-    figure = figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": curve([50.0, math.nan, math.inf])})
+    figure = figures.run_figure(run_panels()["accuracy"], {"test/top1": curve([50.0, math.nan, math.inf])})
     assert figure is not None
-    assert list(traces(figure)["test"].y) == [50.0, None, None]
+    assert list(traces(figure)["Test accuracy"].y) == [50.0, None, None]
 
 
 def test_a_downsampled_curve_shows_the_range_of_its_buckets() -> None:
-    figure = figures.run_figure(panels.STANDARD_PANELS[0], {"test/top1": curve([50.0, 60.0], resolution=4)})
+    figure = figures.run_figure(run_panels()["accuracy"], {"test/top1": curve([50.0, 60.0], resolution=4)})
     assert figure is not None
     band = next(trace for trace in figure.data if trace.fill == "toself")
     assert list(band.y) == [51.0, 61.0, 59.0, 49.0]
@@ -124,10 +150,9 @@ TERMS = ("ce", "kd", "tckd", "nckd", "target", "non_target", "scd", "mcd", "inte
 
 
 def test_terms_beside_a_weighted_loss_are_named_as_unweighted() -> None:
-    loss = next(panel for panel in panels.STANDARD_PANELS if panel.key == "loss")
-    assert "unweighted" in loss.axis
+    loss = run_panels()["loss-and-its-terms"]
     titles = {trace.metric: trace.title for trace in loss.traces}
-    assert titles["train/loss"] == "training loss, weighted"
+    assert titles["train/loss"] == "Training loss, weighted"
     for term in ("train/ce", "train/kd", "train/tckd", "train/nckd"):
         assert titles[term].endswith(", unweighted")
     assert "before their weights" in loss.help
@@ -135,7 +160,7 @@ def test_terms_beside_a_weighted_loss_are_named_as_unweighted() -> None:
 
 
 def test_share_of_few_images_names_their_number() -> None:
-    panel = next(panel for panel in panels.STANDARD_PANELS if panel.key == "agreement")
+    panel = run_panels()["agreement-with-the-teacher"]
     curves = {
         "fidelity/agreement_wrong": curve([10.0, 20.0]),
         "fidelity/agreement_right": curve([90.0, 95.0]),
@@ -143,6 +168,6 @@ def test_share_of_few_images_names_their_number() -> None:
     }
     figure = figures.run_figure(panel, curves)
     assert set(traces(figure)) == {
-        "where the teacher is wrong (of 10 images)",
-        "where the teacher is right (number of images not recorded)",
+        "Agreement where the teacher is wrong (of 10 images)",
+        "Agreement where the teacher is right (number of images not recorded)",
     }

@@ -39,7 +39,8 @@ class TestRun:
         assert "epoch 12/30" in shown
         assert "epoch 12/30: test accuracy" in shown, "the log's end"
         drawn = charts(app)
-        assert {"run.accuracy", "run.loss", "run.similarity", "run.alignment", "run.agreement", "run.lr"} == drawn
+        named = ("accuracy", "loss-and-its-terms", "gradient-similarity", "alignment-term", "learning-rate")
+        assert {*(f"run.{name}" for name in named), "run.agreement-with-the-teacher"} == drawn
         assert button(app, "Cancel")
 
     @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ class TestRun:
         app = visit("run", id="run-0001-000")
         drawn = charts(app)
         assert "run.accuracy" in drawn
-        assert not {"run.similarity", "run.alignment"} & drawn
+        assert not {"run.gradient-similarity", "run.alignment-term"} & drawn
 
     def test_failed_run_shows_its_reason_and_last_lines(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())

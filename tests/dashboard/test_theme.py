@@ -6,28 +6,40 @@ import re
 from itertools import pairwise
 from typing import get_args
 
+from core.catalog import METHODS
 from core.protocol.public import RunState
 from dashboard import theme
 
+COLOURS = {
+    label: colour for entry in METHODS for label, colour in {entry.name: entry.color, **entry.label_colors}.items()
+}
 USUAL = ["dkd", "dkd_align (sample)", "dkd_align (log)", "dkd_align (batch)", "kd", "ce"]
 
 
 def test_method_keeps_its_colour_in_every_comparison() -> None:
-    alone = theme.styles(["dkd_align (log)"])["dkd_align (log)"]
-    assert theme.styles(USUAL)["dkd_align (log)"] == alone
-    assert theme.styles(["my own", "dkd_align (log)", "dkd"])["dkd_align (log)"] == alone
+    alone = theme.styles(["dkd_align (log)"], COLOURS)["dkd_align (log)"]
+    assert alone.colour == METHODS["dkd_align"].label_colors["dkd_align (log)"]
+    assert theme.styles(USUAL, COLOURS)["dkd_align (log)"] == alone
+    assert theme.styles(["my own", "dkd_align (log)", "dkd"], COLOURS)["dkd_align (log)"] == alone
     assert theme.styles(["my own"])["my own"] == theme.styles(["my own", "teacher"])["my own"]
 
 
 def test_no_two_methods_of_an_experiment_look_alike() -> None:
     labels = [*USUAL, *(f"variant {number}" for number in range(30))]
-    styles = theme.styles(labels)
+    styles = theme.styles(labels, COLOURS)
     assert len({styles[label] for label in labels}) == 36
-    assert len(theme.styles([*labels, "one too many"])) == 37
+    assert len(theme.styles([*labels, "one too many"], COLOURS)) == 37
+
+
+def test_two_methods_of_one_colour_are_told_apart() -> None:
+    same = {"first": theme.GREEN, "second": theme.GREEN}
+    styles = theme.styles(same, same)
+    assert styles["first"].colour == theme.GREEN
+    assert styles["second"] != styles["first"]
 
 
 def test_colours_are_readable_on_white_and_on_dark() -> None:
-    for colour in (*theme.PALETTE, theme.GREY):
+    for colour in {*theme.PALETTE, theme.GREY, *filter(None, COLOURS.values())}:
         for page in ("#FFFFFF", "#0E1117"):
             assert contrast(colour, page) > 2.0, f"{colour} on {page}"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.catalog.methods import DecoupledParams, DKDParams
 from core.distill.logits.decoupled import Decoupled
+from core.distill.logits.decoupled_gradients import with_diagnostics
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, compose, cross_entropy
@@ -20,7 +21,7 @@ def dkd_loss(batch: Rows, params: DKDParams, epoch: int | None) -> LossTerms:
     """Return DKD with its cross-entropy and ramp."""
     parts, pull_back = decouple(batch, params)
     terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch, pull_back))
-    return with_similarity(terms, parts)
+    return with_diagnostics(terms, parts, batch)
 
 
 def decouple(batch: Rows, params: DKDParams) -> tuple[Decoupled, PullBack]:
@@ -56,8 +57,3 @@ def ramp(params: DecoupledParams, epoch: int | None) -> float:
     if epoch is None or params.ramp_epochs == 0:
         return 1.0
     return min((epoch + params.ramp_start) / params.ramp_epochs, 1.0)
-
-
-def with_similarity(terms: LossTerms, parts: Decoupled) -> LossTerms:
-    """Return the same loss with a function that computes its gradient similarity."""
-    return LossTerms(terms.total, terms.values, terms.gradients, parts.similarity)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from core.catalog.methods import DKDAlignParams
-from core.distill.logits.dkd import decouple, ramp, weighted_terms, with_similarity
+from core.distill.logits.decoupled_gradients import with_diagnostics
+from core.distill.logits.dkd import decouple, ramp, weighted_terms
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, compose
 
@@ -35,7 +36,7 @@ def dkd_align_loss(batch: Rows, params: DKDAlignParams, epoch: int | None) -> Lo
         number = decay * (params.epsilon or 0.0)
         epsilon, weight = torch.full_like(term.value, number), ramp(params, epoch) * number
     weighted["align"] = (-weight, term)
-    return with_similarity(compose(batch, {"epsilon": epsilon}, weighted), parts)
+    return with_diagnostics(compose(batch, {"epsilon": epsilon}, weighted), parts, batch)
 
 
 def share_weight(share: float, others: Iterable[tuple[float | Tensor, Term]], term: Term) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from core.catalog.methods import DKDDivergenceParams
 from core.distill.logits.decoupled import Decoupled
-from core.distill.logits.dkd import ramp, weighted_terms, with_similarity
+from core.distill.logits.decoupled_gradients import with_diagnostics
+from core.distill.logits.dkd import ramp, weighted_terms
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, compose
 
@@ -24,7 +25,7 @@ def dkd_divergence_loss(batch: Rows, params: DKDDivergenceParams, epoch: int | N
         "target_mse": (r * params.mu, target),
         "divergence": (r * params.epsilon, divergence),
     }
-    return with_similarity(compose(batch, {}, weighted), parts)
+    return with_diagnostics(compose(batch, {}, weighted), parts, batch)
 
 
 def squared_differences(batch: Rows, temperature: float) -> tuple[Term, Term]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.catalog import METHODS
 from core.papers.paper import Preset
 
 _TERMS_2025 = {"temperature": 3.0, "alpha": 0.5, "beta": 0.5, "ce_weight": 0.0, "ramp_epochs": 0}
@@ -14,7 +15,7 @@ _PAPER_2025: dict[str, Any] = {
     "methods": [
         {"name": "dkd", "params": _TERMS_2025},
         {"name": "dkd_align", "params": _TERMS_2025 | {"reduction": "batch", "epsilon": 6.0, "decay": 0.3}},
-        {"name": "dkd_divergence", "params": _TERMS_2025 | {"mu": 8.0, "epsilon": 6.0}},
+        {"name": "dkd_divergence", "params": dict(METHODS["dkd_divergence"].published)},
     ],
     "seeds": [0],
     "training": {
@@ -38,7 +39,7 @@ _CODE_2026: dict[str, Any] = {
     },
     "methods": [
         {"name": "dkd", "params": _TERMS_2026},
-        {"name": "dkd_align", "params": _TERMS_2026 | {"reduction": "log", "epsilon": 6.0, "log_floor": 1e-8}},
+        {"name": "dkd_align", "params": dict(METHODS["dkd_align"].published)},
     ],
     "seeds": [0],
     "training": {

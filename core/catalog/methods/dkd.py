@@ -1,0 +1,33 @@
+"""DKD: KD split into a target and a non-target part."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, STANDARDISE, DecoupledParams, decoupled_warnings
+
+
+class DKDParams(DecoupledParams):
+    """Parameters of DKD."""
+
+    standardise: bool = Field(False, description=STANDARDISE + " That paper uses T = 2, and α and β times 9.")
+
+
+METHODS.add(
+    MethodEntry(
+        name="dkd",
+        title="DKD",
+        aliases=("decoupled_kd",),
+        summary="KD split into a target part (TCKD) and a non-target part (NCKD) with separate weights.",
+        target="core.distill.logits.dkd:dkd_loss",
+        params=DKDParams,
+        source="Zhao et al., CVPR 2022, arXiv 2203.08679",
+        min_classes=3,
+        metrics=DECOUPLED_METRICS,
+        companion=SIMILARITY.name,
+        warnings=decoupled_warnings,
+        color="#0072B2",
+        cost="The teacher's logits, and one pass over the batch's logits for both parts.",
+    )
+)

@@ -1,0 +1,153 @@
+"""DKD-Align: DKD minus the distance between the gradients of its two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.catalog.methods.dkd import DKDParams
+from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
+from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, decoupled_warnings, ramp
+from core.catalog.metric import Metric
+
+# The alignment term has no effect if its greatest factor, ramp times decay, stays below this: with the ramp of 20
+# epochs and the decay of 0.3 of Decoupled Gradient KD the factor peaks at 0.015.
+_PEAK_THAT_ACTS = 0.05
+_SHARE_THAT_ACTS = 0.005  # of the gradient
+_FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end
+
+
+class DKDAlignParams(DKDParams):
+    """Parameters of DKD-Align."""
+
+    reduction: Literal["batch", "sample", "log"] = Field(
+        description="Gradients that are compared. batch: those of the batch means, as the formula is written. "
+        "sample: those of each sample's loss. log: the logarithm of the latter, which does not depend on scale.",
+        examples=["sample"],
+    )
+    epsilon: float | None = Field(
+        None, ge=0, description="ε, the weight of the alignment term A, which is subtracted.", examples=[6.0]
+    )
+    epsilon_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Instead of ε: share of the summed gradient norms that the term gets at every step.",
+        examples=[0.1],
+    )
+    decay: float = Field(1.0, gt=0, le=1, description="ε is multiplied by decay^e, e counted from 0. 1: no decay.")
+    log_floor: float = Field(
+        0.0,
+        ge=0,
+        description="For log: added to A in the denominator, in units of the batch reduction; 1e-8 in the code of "
+        "Decoupled Gradient KD (2026).",
+    )
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> Self:
+        if (self.epsilon is None) == (self.epsilon_share is None):
+            raise ValueError("give exactly one of epsilon and epsilon_share")
+        if self.log_floor and self.reduction != "log":
+            raise ValueError("log_floor has an effect only with reduction log")
+        return self
+
+
+def _warnings(params: DKDAlignParams, context: MethodContext) -> Iterator[SpecWarning]:
+    yield from decoupled_warnings(params, context)
+    # A share is relative to the other terms, so the ramp does not reduce it.
+    shared = params.epsilon_share is not None
+    ramps = [ramp(e, params.ramp_epochs, params.ramp_start) for e in range(min(context.epochs, 1000))]
+    peak = max((bool(r) if shared else r) * params.decay**e for e, r in enumerate(ramps))
+    if peak < _PEAK_THAT_ACTS:
+        text = f"ramp × decay never exceeds {peak:.2g}: the alignment term does not act in any epoch"
+        yield SpecWarning("params.decay", text)
+    if not params.epsilon:
+        return
+    if params.reduction == "log":
+        yield from _log(params, params.epsilon, context)
+    elif context.num_classes is not None:
+        yield from _weight(params, params.epsilon, context.num_classes, context.batch_size)
+    elif params.reduction == "batch":
+        text = f"batch is {context.batch_size**2} times smaller than sample at this batch size"
+        yield SpecWarning("params.reduction", text)
+
+
+def _log(params: DKDAlignParams, epsilon: float, context: MethodContext) -> Iterator[SpecWarning]:
+    """Yield a warning if the log reduction keeps the student away from the teacher."""
+    last = epsilon * params.decay ** (context.epochs - 1)
+    # With a floor the term near the teacher is ε/(floor·B²) times ``sample``, which has its own stability bound.
+    weight = min(params.alpha, params.beta)
+    harmless = (context.num_classes or 0) * weight * params.log_floor * context.batch_size**2
+    if last > max(harmless, _FLOOR_THAT_MATTERS):
+        upto = "up to" if params.log_floor else "about a third of it up to"
+        text = f"log repels ever harder near the teacher: α·TCKD + β·NCKD settles above 0, at {upto} ε = {last:.3g}"
+        yield SpecWarning("params.epsilon", text)
+
+
+def _weight(params: DKDAlignParams, epsilon: float, num_classes: int, batch_size: int) -> Iterator[SpecWarning]:
+    """Yield a warning if ε is too large for the teacher to be an optimum, or too small to have an effect."""
+    literal = params.reduction == "batch"
+    scale = batch_size**2 if literal else 1
+    # To second order around z = v the loss is a minimum there for every teacher exactly while this holds: the largest
+    # eigenvalue of diag(q̂) − q̂q̂ᵀ is 1/2, that of the target part 1/4 (docs/method.md).
+    stable = num_classes * min(params.alpha, params.beta) * scale
+    if epsilon > stable:
+        bound = "C·min(α, β)·B²" if literal else "C·min(α, β)"
+        text = f"ε is beyond the stability bound {bound} = {stable:g}: matching the teacher is no optimum"
+        yield SpecWarning("params.epsilon", text)
+        return
+    # Near p = q = 1/C both of A's parts have 2/C² of TCKD's and NCKD's gradients. Measured on random logits it is that
+    # or less while the student is far from the teacher; near a very sure one a hundred times that, yet below 2 %.
+    share = 2 * epsilon / (num_classes**2 * min(params.alpha, params.beta) * scale)
+    if share >= _SHARE_THAT_ACTS:
+        return
+    text = f"the term is about {100 * share:.2g} % of the gradient while probabilities are soft: consider epsilon_share"
+    if literal:
+        text = f"batch is {scale} times smaller than sample at this batch size: {text}"
+        yield SpecWarning("params.reduction", text)
+    else:
+        yield SpecWarning("params.epsilon", f"with {num_classes} classes {text}")
+
+
+_PANEL = "Alignment term"
+
+METHODS.add(
+    MethodEntry(
+        name="dkd_align",
+        title="DKD-Align",
+        summary="DKD minus ε times the distance between the gradients of its two parts, in closed form.",
+        target="core.distill.logits.dkd_align:dkd_align_loss",
+        params=DKDAlignParams,
+        source="Decoupled Gradient Knowledge Distillation",
+        min_classes=3,
+        metrics=(
+            *DECOUPLED_METRICS,
+            Metric("grad/align_cosine", "Cosine of the alignment gradient with the rest", panel=SIMILARITY.panel),
+            Metric("grad/align_share", "Alignment term's share of the gradient", "%", panel=_PANEL, from_zero=True),
+            Metric("train/align", "Alignment term A, unweighted", panel=_PANEL),
+            Metric("train/epsilon", "ε after decay", drawn=False),
+        ),
+        companion=SIMILARITY.name,
+        warnings=_warnings,
+        color="#D55E00",
+        label_colors={
+            "dkd_align (sample)": "#D55E00",
+            "dkd_align (log)": "#009E73",
+            "dkd_align (batch)": "#E69F00",
+        },
+        published={
+            "temperature": 4.0,
+            "alpha": 1.0,
+            "beta": 1.0,
+            "ramp_epochs": 20,
+            "ramp_start": 0,
+            "reduction": "log",
+            "epsilon": 6.0,
+            "log_floor": 1e-8,
+        },
+        cost="What DKD costs, and a few sums over the batch's logits: the term is in closed form, without a second "
+        "backward pass.",
+    )
+)

@@ -1,0 +1,119 @@
+"""What the catalog knows about a method."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.catalog.metric import Metric
+from core.catalog.registry import Entry, Registry
+from core.catalog.taps import Taps
+from core.catalog.tasks import TASKS
+
+_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
+
+
+@dataclass(frozen=True)
+class SpecWarning:
+    """A warning about valid parameters that do not have the effect that they seem to have.
+
+    Attributes:
+        field: Path of the field within the method, such as ``params.decay``; empty for the whole method.
+        message: The warning.
+    """
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What a method's warnings may depend on besides its parameters.
+
+    Attributes:
+        epochs: Epochs of the training.
+        batch_size: B, images per step.
+        num_classes: C; None if only the worker can know it.
+    """
+
+    epochs: int
+    batch_size: int
+    num_classes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry(Entry):
+    """A method.
+
+    ``target`` is a callable ``(Rows, params, epoch) -> LossTerms``, or a class with the interface of
+    ``core.distill.objective.Objective``.
+
+    Attributes:
+        needs_teacher: Whether the loss reads a teacher's logits.
+        taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
+        min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
+        metrics: What a training with this method reports besides the metrics of its task: ``train/NAME`` for each
+            value of ``LossTerms.values``, and what ``LossTerms.diagnostics`` returns. Charts, comparisons and exports
+            show them by these descriptions.
+        companion: Name of the metric that Compare can draw on a second axis beside the headline metric; "" for none.
+        warnings: Returns warnings about parameters within a spec; None if there are none.
+        color: Colour of its curves as ``#RRGGBB``; empty for one that the dashboard chooses.
+        label_colors: Colours of some of its automatic labels, so that its variants differ from each other.
+        published: Parameters of the experiments in ``source``, if the defaults are others; else empty.
+        cost: What a training step costs beyond cross-entropy, in a sentence.
+    """
+
+    needs_teacher: bool = True
+    min_classes: int = 2
+    taps: Callable[[Any], Taps] | None = None
+    metrics: tuple[Metric, ...] = ()
+    companion: str = ""
+    warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
+    color: str = ""
+    label_colors: Mapping[str, str] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+    cost: str = ""
+
+    def __post_init__(self) -> None:
+        for color in (self.color, *self.label_colors.values()):
+            if color and not _COLOR.fullmatch(color):
+                raise ValueError(f"method {self.name!r} has the colour {color!r}; write it as #RRGGBB")
+
+    def taps_of(self, params: Any) -> Taps:
+        """Return the layers that the method reads with given parameters."""
+        return self.taps(params) if self.taps else Taps()
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {
+            "needs_teacher": self.needs_teacher,
+            "min_classes": self.min_classes,
+            "metrics": [metric.describe() for metric in self.metrics],
+            "companion": self.companion,
+            "color": self.color,
+            "label_colors": dict(self.label_colors),
+            "published": dict(self.published),
+            "cost": self.cost,
+        }
+
+
+class MethodRegistry(Registry[MethodEntry]):
+    """The methods. Entries may share a metric, such as the cross-entropy term, if they describe it equally."""
+
+    def add(self, entry: MethodEntry) -> MethodEntry:
+        """Add an entry.
+
+        Raises:
+            ValueError: The name is taken, or another entry describes one of its metrics differently.
+        """
+        known = {metric.name: (metric, owner) for owner in (*TASKS, *self) for metric in owner.metrics}
+        for metric in entry.metrics:
+            other, owner = known.get(metric.name, (metric, entry))
+            if other != metric:
+                text = f"method {entry.name!r} and {owner.name!r} describe the metric {metric.name!r} differently"
+                raise ValueError(f"{text}; use the same Metric, or another name")
+        return super().add(entry)
+
+
+METHODS = MethodRegistry("method")

@@ -1,0 +1,35 @@
+"""KD: the teacher's softened distribution as the target."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.shared import CE_TERM, STANDARDISE
+from core.catalog.metric import LOSS_PANEL, Metric
+from core.catalog.registry import Params
+
+
+class KDParams(Params):
+    """Parameters of KD."""
+
+    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of both softened distributions.")
+    ce_weight: float = Field(0.1, ge=0, description="Weight of the cross-entropy with the labels.")
+    kd_weight: float = Field(0.9, ge=0, description="Weight of T²·KL(teacher ‖ student).")
+    standardise: bool = Field(False, description=STANDARDISE + " That paper uses T = 2, kd_weight = 9.")
+
+
+METHODS.add(
+    MethodEntry(
+        name="kd",
+        title="KD",
+        aliases=("hinton", "vanilla_kd", "soft_target", "logits"),
+        summary="The teacher's softened distribution is the target.",
+        target="core.distill.logits.kd:kd_loss",
+        params=KDParams,
+        source="Hinton et al. 2015, arXiv 1503.02531",
+        metrics=(CE_TERM, Metric("train/kd", "KD term, unweighted", "nats", panel=LOSS_PANEL)),
+        color="#CC79A7",
+        cost="The teacher's logits, and two softmax over the batch's logits.",
+    )
+)

@@ -1,0 +1,120 @@
+"""The tasks: what networks are trained for, and the metrics that every training of a task reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from core.catalog.metric import LOSS_PANEL, Metric
+from core.catalog.registry import Entry, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry(Entry):
+    """A task. A data set belongs to one (``DatasetEntry.task``). ``target`` is the package of its code.
+
+    Attributes:
+        headline: Name of the metric that results are judged by: in lists, comparisons, tables and claims, and as a
+            teacher's score.
+        validation: Name of the headline metric as it is measured on the validation split.
+        metrics: What every training of the task reports, whatever its method.
+    """
+
+    headline: str
+    validation: str
+    metrics: tuple[Metric, ...]
+
+    def __post_init__(self) -> None:
+        names = {metric.name for metric in self.metrics}
+        if missing := {self.headline, self.validation} - names:
+            raise ValueError(f"task {self.name!r} does not describe its metric {min(missing)!r}")
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"headline": self.headline, "validation": self.validation}
+
+
+TASKS: Registry[TaskEntry] = Registry("task")
+
+RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
+
+_SEVERITIES = range(1, 6)
+
+ROBUSTNESS: dict[str, str] = (
+    {"patch": "noise on a patch", "scrambled": "scrambled patches"}
+    | {f"noise_{severity}": f"Gaussian noise, severity {severity}" for severity in _SEVERITIES}
+    | {f"blur_{severity}": f"Gaussian blur, severity {severity}" for severity in _SEVERITIES}
+    | {"stylised": "stylised images"}
+)
+"""Perturbations of test images, with their names in titles."""
+
+
+def _robustness() -> Iterator[Metric]:
+    for kind, title in ROBUSTNESS.items():
+        for suffix, whose in (("", "Accuracy"), ("_teacher", "Teacher's accuracy")):
+            yield Metric(f"robustness/{kind}{suffix}", f"{whose}: {title}", "%", "higher")
+            yield Metric(f"robustness/{kind}{suffix}_drop", f"{whose} lost: {title}", "%", "lower")
+
+
+_ACCURACY, _AGREEMENT = "Accuracy", "Agreement with the teacher"
+
+_CLASSIFICATION = (
+    Metric(
+        "test/top1", "Test accuracy", "%", "higher", panel=_ACCURACY, aliases=("acc", "accuracy", "test_acc", "acc1")
+    ),
+    Metric("oracle/top1", "Best test accuracy of any epoch (oracle)", "%", "higher"),
+    Metric("test/top5", "Test accuracy, top 5", "%", "higher"),
+    Metric("test/loss", "Test cross-entropy (NLL)", "nats", "lower", panel=LOSS_PANEL, aliases=("nll", "test_nll")),
+    Metric(
+        "val/top1", "Validation accuracy", "%", "higher", panel=_ACCURACY, aliases=("val_acc", "validation_accuracy")
+    ),
+    Metric("val/top5", "Validation accuracy, top 5", "%", "higher"),
+    Metric("val/loss", "Validation cross-entropy (NLL)", "nats", "lower"),
+    Metric(
+        "train/top1", "Training accuracy", "%", "higher", panel=_ACCURACY, aliases=("train_acc", "training_accuracy")
+    ),
+    Metric("train/top5", "Training accuracy, top 5", "%", "higher"),
+    # Training losses of different methods cannot be compared. The loss is the sum of its terms with their weights,
+    # ramp and decay; each term is measured without these.
+    Metric("train/loss", "Training loss, weighted", "nats", panel=LOSS_PANEL),
+    Metric("logits/student_target", "Student's target logit, mean magnitude"),
+    Metric("logits/student_others", "Student's non-target logits, mean norm"),
+    Metric("logits/teacher_target", "Teacher's target logit, mean magnitude"),
+    Metric("logits/teacher_others", "Teacher's non-target logits, mean norm"),
+    Metric("fidelity/agreement", "Agreement with the teacher", "%", "higher", panel=_AGREEMENT),
+    Metric(
+        "fidelity/agreement_right", "Agreement where the teacher is right", "%", "higher", of=RIGHT, panel=_AGREEMENT
+    ),
+    Metric("fidelity/agreement_wrong", "Agreement where the teacher is wrong", "%", of=WRONG, panel=_AGREEMENT),
+    Metric("fidelity/kl", "KL(teacher ‖ student)", "nats", "lower"),
+    Metric("fidelity/kl_right", "KL(teacher ‖ student) where the teacher is right", "nats", "lower", of=RIGHT),
+    Metric("fidelity/kl_wrong", "KL(teacher ‖ student) where the teacher is wrong", "nats", of=WRONG),
+    Metric(RIGHT, "Test images on which the teacher is right", "images"),
+    Metric(WRONG, "Test images on which the teacher is wrong", "images"),
+    Metric("calibration/ece", "Expected calibration error, 15 bins", "%", "lower"),
+    Metric("collapse/nc1", "NC1: variability within classes"),
+    Metric("collapse/nc2_norms", "NC2: spread of the class means' norms"),
+    Metric("collapse/nc2_angles", "NC2: class means' distance from maximal angles"),
+    Metric("collapse/nc2_weight_norms", "NC2: spread of the classifier's norms"),
+    Metric("collapse/nc2_weight_angles", "NC2: classifier's distance from maximal angles"),
+    Metric("collapse/nc3", "NC3: classifier's distance from the class means"),
+    Metric("collapse/nc4", "NC4: disagreement with the nearest class mean", "%"),
+    *_robustness(),
+    Metric("lr", "Learning rate", panel="Learning rate"),
+    Metric("speed/images_per_second", "Training speed", "images/s"),
+    Metric("speed/input_stall", "Share of an epoch spent waiting for images", "%", "lower"),
+    Metric("speed/teacher_reused", "Images whose teacher logits were read from disk", "%"),
+    Metric("speed/teacher_seconds", "Time spent on the teacher's logits since the run began", "s"),
+)
+
+CLASSIFICATION = TASKS.add(
+    TaskEntry(
+        name="classification",
+        title="Classification",
+        summary="Each image belongs to one of several classes.",
+        target="core.tasks.classification",
+        headline="test/top1",
+        validation="val/top1",
+        metrics=_CLASSIFICATION,
+    )
+)
