@@ -12,7 +12,7 @@ from core.catalog.registry import Entry, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry(Entry):
-    """A task. A data set belongs to one (``DatasetEntry.task``). ``target`` is the package of its code.
+    """A task. A data set belongs to one (``DatasetEntry.task``). ``target`` is a subclass of ``core.tasks.task.Task``.
 
     Attributes:
         headline: Name of the metric that results are judged by: in lists, comparisons, tables and claims, and as a
@@ -112,7 +112,7 @@ CLASSIFICATION = TASKS.add(
         name="classification",
         title="Classification",
         summary="Each image belongs to one of several classes.",
-        target="core.tasks.classification",
+        target="core.tasks.classification.task:ClassificationTask",
         headline="test/top1",
         validation="val/top1",
         metrics=_CLASSIFICATION,

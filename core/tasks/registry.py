@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.tasks.classification.task import ClassificationTask
+from core.catalog import DATASETS, TASKS
 from core.tasks.task import RunContext, Task
 
 
@@ -12,4 +12,5 @@ def load_task(context: RunContext) -> Task:
     Raises:
         TrainingError: The data cannot be read, or do not fit the spec.
     """
-    return ClassificationTask.load(context)
+    task: type[Task] = TASKS[DATASETS[context.spec.dataset.name].task].load()
+    return task.load(context)

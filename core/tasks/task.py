@@ -110,6 +110,15 @@ class Task(ABC):
     test_size: int
     device: torch.device
 
+    @classmethod
+    @abstractmethod
+    def load(cls, context: RunContext) -> Self:
+        """Read the data that a run's spec names.
+
+        Raises:
+            TrainingError: The data cannot be read, or do not fit the spec.
+        """
+
     @abstractmethod
     def to(self, device: torch.device) -> Self:
         """Return the task with its batches on a device."""
