@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from core.catalog.tasks import CLASSIFICATION
 from core.distill.objective import NetworkShape, Outputs
 from core.distill.rows import Rows
 from core.errors import TrainingError
@@ -49,7 +50,7 @@ class ClassificationTask(Task):
         TrainingError: The data set does not fit the spec.
     """
 
-    headline = "test/top1"
+    headline = CLASSIFICATION.headline
 
     def __init__(self, context: RunContext, dataset: Dataset) -> None:
         self.context, self.dataset = context, dataset
