@@ -94,17 +94,17 @@ class Rows:
             values: One row of any shape for each row of the batch.
             power: The exponent of the relative weight.
         """
-        if self.relative_weight is None:
+        if self.weight is None or self.relative_weight is None:
             return values
         return values * self.relative_weight.pow(power).view(-1, *[1] * (values.ndim - 1))
 
     def unless_weightless(self, value: Tensor, otherwise: float = 0.0) -> Tensor:
         """Return a scalar of the batch, or ``otherwise`` where Σ w = 0, without waiting for the device."""
-        return value if self.share is None else torch.where(self.share.any(), value, otherwise)
+        return value if self.weight is None or self.share is None else torch.where(self.share.any(), value, otherwise)
 
     def _without_unused(self, values: Tensor) -> Tensor:
         """Return values (R, …) with zeros in rows of weight 0; without weights the values themselves."""
-        if self.weight32 is None:
+        if self.weight is None or self.weight32 is None:
             return values
         used = (self.weight32 > 0).view(-1, *[1] * (values.ndim - 1))
         return torch.where(used, values, torch.zeros_like(values))

@@ -90,16 +90,18 @@ def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None)
         target: (R,), class indices.
         weight: (R,), the weights of the rows; None if all are 1.
     """
-    batch = Rows(student, None, target, weight)
     log_p = student.log_softmax(1)
-    if weight is None:  # a mean inside nll_loss adds up in another order than the mean of its rows
-        value = F.nll_loss(log_p, target)
-    else:
-        value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
-    index = batch.label.unsqueeze(1)
-    direction = log_p.exp_()
-    direction.scatter_(1, index, direction.gather(1, index).sub_(1))
-    return Term(value, batch.weigh(direction), 1 / len(target))
+    if weight is None:
+        return Term(F.nll_loss(log_p, target), _minus_onehot(log_p.exp_(), target), 1 / len(target))
+    batch = Rows(student, None, target, weight)
+    value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
+    return Term(value, batch.weigh(_minus_onehot(log_p.exp_(), batch.label)), 1 / len(target))
+
+
+def _minus_onehot(p: Tensor, target: Tensor) -> Tensor:
+    """Return p (R, C) minus 1 at the target of each row, in place."""
+    index = target.unsqueeze(1)
+    return p.scatter_(1, index, p.gather(1, index).sub_(1))
 
 
 def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term:

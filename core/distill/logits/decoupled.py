@@ -107,10 +107,10 @@ class Decoupled:
         """
         scale = 1 / (self.num_rows * self.num_classes)
         # A relative weight contains a factor R, so of the ω³ of ``batch`` R² is left to divide by.
-        weigh = functools.partial(self._rows.weigh, power=3 if reduction == "batch" else 1)
+        power = 3 if reduction == "batch" else 1
         delta, one_plus_delta = self._delta, self._delta + 1
         u = self._nckd_direction + self._tckd_direction  # −Δ at the target, so that the squared norm is s
-        value = torch.dot(weigh(u).view(-1), u.view(-1)).mul_(self.temperature**2 * scale)
+        value = torch.dot(self._rows.weigh(u, power).view(-1), u.view(-1)).mul_(self.temperature**2 * scale)
         # With m = Σ u_k·p̂_k and w = p_t·(1−p_t), the gradient of s/2 with respect to z/T is p̂·[(1+Δ)·(u−m) − w(Δ+m)]
         # for k ≠ t and w(Δ+m) at the target. ``direction`` is minus that gradient; ``factor`` brings the sign back.
         product = u.mul_(self._p)
@@ -118,7 +118,7 @@ class Decoupled:
         pull = (self._p_t * self._p_rest).mul_(delta_plus_m)
         level = torch.addcmul(pull, one_plus_delta, delta_plus_m - delta)
         direction = (self._p * level).addcmul_(one_plus_delta, product, value=-1).scatter_(1, self._index, -pull)
-        direction = weigh(direction)
+        direction = self._rows.weigh(direction, power)
         factor = -2 * self.temperature * scale
         if reduction == "sample":
             return Term(value, direction, factor)
