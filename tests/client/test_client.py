@@ -120,7 +120,10 @@ def test_another_program_at_the_address_is_not_a_backend(answer: httpx.Response)
         (httpx.Response(403, html="<html><title>Access\ndenied</title>"), "status 403, a page titled 'Access denied'"),
         (httpx.Response(200, html="<h1>Sign in</h1>"), "status 200, a page for a browser"),
         (httpx.Response(302, headers={"Location": "https://sso"}), "status 302, a redirect to https://sso"),
-        (httpx.Response(200, text="hello"), "its response to GET /api/v1/workers is not a valid WorkerList: Invalid JSON"),
+        (
+            httpx.Response(200, text="hello"),
+            "its response to GET /api/v1/workers is not a valid WorkerList: Invalid JSON",
+        ),
         (httpx.DecodingError("Error -3"), "its response cannot be read: Error -3"),
     ],
 )
