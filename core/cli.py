@@ -1,7 +1,7 @@
 """``python -m core``: train a spec without any service, train one run for a worker, or print the catalog.
 
 Exit codes: 0 success (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted,
-75 a fault of the machine, for example a full disk.
+75 a fault of the machine, for example a full disk, or, for ``train``, an environment that cannot be used.
 """
 
 from __future__ import annotations
@@ -47,12 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.settings = TrainingSettings.from_environment()
         catalog.load_plugins([*options.settings.plugins, *options.plugin])
-    except SettingsError as error:
+    except (SettingsError, ImportError) as error:
         sys.stderr.write(f"{error}\n")
-        return 2
-    except ImportError as error:
-        print(f"a plugin cannot be imported: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        # A worker's environment makes all runs fail that the worker claims, and another worker may train them.
+        return MACHINE_EXIT if options.command is _train else 2
     try:
         return int(options.command(options))
     except UsageError as error:

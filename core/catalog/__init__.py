@@ -51,10 +51,13 @@ def load_plugins(modules: Iterable[str]) -> None:
     """Import plug-in modules, which add their entries to the registries.
 
     Raises:
-        ImportError: A module cannot be imported; the error names it.
+        ImportError: A module cannot be imported; the error names it and the reason.
     """
     for module in modules:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise ImportError(f"the plug-in {module} cannot be imported: {error}", name=module) from error
 
 
 def describe() -> dict[str, list[dict[str, Any]]]:

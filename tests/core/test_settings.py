@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from core import cli
+from core.events import MACHINE_EXIT
 from core.settings import SettingsError, TrainingSettings
 
 VARIABLES = [str(field.validation_alias) for field in TrainingSettings.model_fields.values()]
@@ -109,6 +110,30 @@ def test_command_line_reports_an_invalid_variable(
     monkeypatch.setenv("DKD_THREADS", "many")
     assert cli.main(["catalog"]) == 2
     assert "DKD_THREADS is 'many'; it must be a positive number of threads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("DKD_CHECKPOINT_SECONDS", "nan", "DKD_CHECKPOINT_SECONDS is 'nan'; it must be a number of seconds"),
+        ("DKD_PLUGINS", "plugin_of_nobody", "the plug-in plugin_of_nobody cannot be imported: No module named"),
+        ("DKD_PLUGINS", "broken_plugin", "the plug-in broken_plugin cannot be imported: not on this machine"),
+    ],
+)
+def test_unusable_environment_is_a_fault_of_the_machine_in_a_run_of_a_worker(
+    variable: str,
+    value: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('not on this machine')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(variable, value)
+    assert cli.main(["train", "--run", "run.json", "--out", str(tmp_path)]) == MACHINE_EXIT
+    assert capsys.readouterr().err.startswith(reason)
+    assert cli.main(["catalog"]) == 2, "a person started this one"
 
 
 def test_settings_need_no_torch() -> None:
