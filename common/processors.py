@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -18,13 +17,14 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def processor_count() -> int:
-    """Return the number of processors that this process may use at the same time, at least 1.
+    """Return the number of processors that this process may use all the time, at least 1.
 
-    A quota of one and a half processors counts as 2: with 1 a third of it would stay unused.
+    A quota of one and a half processors counts as 1: two threads would be stopped for a part of each period, and those
+    that wait for them with them.
     """
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     quota = cpu_quota()
-    return usable if quota is None else max(1, min(usable, math.ceil(quota)))
+    return usable if quota is None else max(1, min(usable, int(quota)))
 
 
 def cpu_quota(own_groups: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> float | None:

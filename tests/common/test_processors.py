@@ -66,7 +66,7 @@ def test_system_without_control_groups_has_no_quota(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("affinity", "quota", "count"), [(8, None, 8), (8, 2.0, 2), (8, 1.5, 2), (8, 0.2, 1), (2, 6.0, 2)]
+    ("affinity", "quota", "count"), [(8, None, 8), (8, 2.0, 2), (8, 1.5, 1), (8, 0.2, 1), (2, 6.0, 2)]
 )
 def test_processors_are_the_affinity_up_to_the_quota(
     affinity: int, quota: float | None, count: int, monkeypatch: pytest.MonkeyPatch
