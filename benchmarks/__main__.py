@@ -1,9 +1,21 @@
-"""Runs every benchmark in turn."""
+"""``python -m benchmarks [NAME [ARGUMENT…]]``: run one benchmark, or every one of `make bench` in turn."""
+
+import sys
+from collections.abc import Callable
 
 from benchmarks import alignment, busy, losses, startup, train
 
-startup.main()
-losses.main([])
-alignment.main()
-train.main([])
-busy.main([])
+BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
+    "startup": lambda _: startup.main(),
+    "losses": losses.main,
+    "alignment": lambda _: alignment.main(),
+    "train": train.main,
+    "busy": busy.main,
+}
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:] or ("",)
+    if name and name not in BENCHMARKS:
+        sys.exit(f"{name} is not a benchmark; there are {', '.join(BENCHMARKS)}")
+    for run in [BENCHMARKS[name]] if name else BENCHMARKS.values():
+        run(arguments)

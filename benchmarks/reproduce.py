@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from benchmarks.reproduction import subset  # noqa: F401 (adds its entry to the 
 from benchmarks.reproduction.cells import BusyError, Cell, cells_of, write_json
 from benchmarks.reproduction.pairs import PAIRS, TEACHER, TITLES, Pair, Setting, plan
 from benchmarks.reproduction.table import Results, markdown
+from common.processors import thread_share
 from core.specs import SpecError
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ class Runner:
             for cell in ready[: self.parallel - len(running)]:
                 waiting.remove(cell)
                 try:
-                    running[cell] = cell.start(teacher, max(1, (os.cpu_count() or 1) // self.parallel))
+                    running[cell] = cell.start(teacher, thread_share(self.parallel))
                     self.log(f"{cell.name}: started, {len(waiting)} waiting")
                 except BusyError as error:
                     self.log(str(error))

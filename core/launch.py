@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from common.atomic_write import atomic_write
 from common.parent_death import die_with_parent
+from common.processors import thread_share
 from core.events import EXTERNAL_SIGNALS, JOURNAL_NAME, MACHINE_EXIT, MOST_THREADS, THREADS, Failed, Journal
 from core.settings import TrainingSettings
 
@@ -36,15 +37,22 @@ _PASSIVE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME"
 """The variable of the OpenMP standard, GNU's and LLVM's."""
 
 
-def wait_passively() -> None:
+def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
     """Make OpenMP threads sleep while they wait for each other; to be called before torch is imported.
 
     By default they spin. Next to other work, a thread that spins takes the core from the thread that it waits for: a
-    training of 6 s on two idle cores took 93 s next to two busy processes, and 24 s with this setting. Variables that
-    are already set stay. The order of sums does not change.
+    training of 6 s on two idle cores took 93 s next to two busy processes, and 24 s with this setting. The order of
+    sums does not change.
+
+    Variables that are already set stay. If ``OMP_WAIT_POLICY`` is one of them, none is added: GNU's runtime would
+    follow its own variable and ignore the standard's.
+
+    Args:
+        environment: The environment to change.
     """
-    for name, value in _PASSIVE.items():
-        os.environ.setdefault(name, value)
+    if "OMP_WAIT_POLICY" not in environment:
+        for name, value in _PASSIVE.items():
+            environment.setdefault(name, value)
 
 
 @dataclass(frozen=True)
@@ -145,14 +153,14 @@ class _Group:
         self._killed: set[int] = set()
 
     def start(self, arguments: Sequence[str], settings: TrainingSettings) -> None:
-        variable, threads = _threads(settings)
+        variable, threads = _threads_per_rank(settings, self._ranks)
         for rank in range(self._ranks):
             variables: dict[str, object] = {
                 _RANK: rank,
                 _RANKS: self._ranks,
                 _FOLDER: self._folder,
                 _PARENT: os.getpid(),
-                variable: max(1, threads // self._ranks),
+                variable: threads,
             }
             environment = _LOOPBACK | os.environ | {name: str(value) for name, value in variables.items()}
             command = [sys.executable, "-m", "core", *arguments]
@@ -262,11 +270,10 @@ def _failure_path(folder: Path, rank: int) -> Path:
     return folder / f"report{rank}.json"
 
 
-def _threads(settings: TrainingSettings) -> tuple[str, int]:
-    """Return the CPU threads of all ranks together, and the variable that gives each rank its part of them."""
+def _threads_per_rank(settings: TrainingSettings, ranks: int) -> tuple[str, int]:
+    """Return the variable that gives a rank its CPU threads, and their number: the ranks share those of a training."""
     if settings.threads is not None:
-        return THREADS, settings.threads
+        return THREADS, max(1, settings.threads // ranks)
     if settings.max_threads is not None:
-        return MOST_THREADS, settings.max_threads
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return MOST_THREADS, cores
+        return MOST_THREADS, max(1, settings.max_threads // ranks)
+    return MOST_THREADS, thread_share(ranks)

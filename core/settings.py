@@ -70,8 +70,8 @@ class TrainingSettings(BaseSettings):
         max_weights_gb: The largest file of weights that is read or fetched, in gigabytes (10⁹ bytes).
         teacher_logits_gb: The limit of all cached teacher logits together, in gigabytes; 0 caches none.
         checkpoint_seconds: The least time between two checkpoints of a run that a worker starts.
-        threads: The number of CPU threads; None lets the trainer decide.
-        max_threads: The largest number of CPU threads; None for torch's own default.
+        threads: The number of CPU threads; None lets the trainer decide by the work.
+        max_threads: The largest number of CPU threads; None for as many as the process may use processors.
         gpus_given: The number of GPUs that a worker has reserved for the training.
         plugins: Modules that add entries to the catalog.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from pathlib import Path
@@ -13,18 +12,13 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.home import Home
 from common.object_store import parse_artifacts
+from common.processors import thread_share
 from common.service_settings import Seconds, ServiceSettings
 from core.protocol.worker import WorkerLabel, WorkerName
 
 
 def _home() -> Path:
     return Home.find().path
-
-
-def _processor_count() -> int:
-    if sys.platform == "linux":  # in a container or under taskset, only some of the machine's processors are usable
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class WorkerSettings(ServiceSettings):
@@ -67,7 +61,7 @@ class WorkerSettings(ServiceSettings):
         "auto", description="auto: the GPUs if there are any; cpu: no GPU; gpu: refuse to start without one."
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of a training; by default processors / slots, and one for a small one."
+        None, ge=1, description="CPU threads of a training; by default by its work, at most processors / slots."
     )
     grace_seconds: Seconds = Field(
         30.0, gt=0, description="Time for a training to write a checkpoint before it is killed."
@@ -135,4 +129,4 @@ class WorkerSettings(ServiceSettings):
 
     def threads_share(self, slots: int) -> int:
         """Return the number of CPU threads that one of ``slots`` concurrent trainings may use."""
-        return max(1, _processor_count() // slots)
+        return thread_share(slots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from client.client import Client
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError
 from client.stack.ports import LOOPBACK
 from common.home import Home
+from common.processors import processor_count, thread_share
 
 _MAX_DEFAULT_SLOTS = 4
 # Variables that may select another database, broker, backend or token than this home's; services do not inherit them.
@@ -37,19 +37,9 @@ _NOT_INHERITED = (
 )
 
 
-def available_cores() -> int:
-    """Return the number of CPU cores that this process may use, limited by a container's quota."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            usable = min(usable, max(1, int(quota) // int(period)))
-    return usable
-
-
 def default_slots() -> int:
     """Return one slot per core, at most four: a small network trains little faster with a second thread."""
-    return min(available_cores(), _MAX_DEFAULT_SLOTS)
+    return min(processor_count(), _MAX_DEFAULT_SLOTS)
 
 
 @dataclass(frozen=True)
@@ -76,8 +66,8 @@ class StackOptions:
 
     @property
     def threads_each(self) -> int:
-        """CPU threads of each training: ``threads``, else the cores divided by the slots."""
-        return self.threads or max(1, available_cores() // self.slots)
+        """CPU threads of each training: ``threads``, else its share of the cores."""
+        return self.threads or thread_share(self.slots)
 
 
 @dataclass(frozen=True)

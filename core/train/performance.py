@@ -13,6 +13,7 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.processors import openmp_threads, processor_count
 from core.settings import TrainingSettings
 from core.specs import Speed
 from core.tasks.workload import Workload
@@ -27,10 +28,11 @@ MIN_COMPILE_PIXELS = {"cpu": 5e8, "cuda": 1e10}
 and a step of 64 images then took 33 ms instead of 51, which makes up for it after 8e7. The number for GPUs is an
 estimate."""
 
-MIN_THREADED_PRODUCTS = 3e8
-"""Multiplications of a step's forward pass from which a second CPU thread pays: below, the threads wait for each other
-longer than they compute. resnet20 on 64 images of 8 px has 1.6e8 and took twice as long with two threads as with one on
-a busy machine; resnet8 on 64 images of 32 px has 8e8."""
+PRODUCTS_PER_THREAD = 1.5e8
+"""Multiplications of a step's forward pass that are worth a CPU thread: with fewer for each, the threads wait for each
+other longer than they compute. resnet20 on 64 images of 8 px has 1.6e8 in all and took twice as long with two threads
+as with one on a busy machine; resnet8 on 64 images of 32 px has 8e8. This was measured with two threads; for more of
+them it is an assumption."""
 
 MIN_GRAPH_STEPS = 50
 """Steps per epoch from which a CUDA graph pays: it is captured once per epoch, which takes as long as a few steps."""
@@ -135,14 +137,17 @@ class _Choice:
 def apply_thread_limit(settings: TrainingSettings) -> int:
     """Set torch's number of CPU threads to the one that a training may use.
 
-    That is ``settings.threads``, or else ``settings.max_threads``, or else torch's own default. ``plan_execution`` may
-    use fewer unless ``settings.threads`` is set.
+    That is ``settings.threads``, or else ``settings.max_threads``, or else torch's own default: ``OMP_NUM_THREADS``, or
+    else the processors, of which a container may not be allowed to use all. ``plan_execution`` may use fewer unless
+    ``settings.threads`` is set.
 
     Returns:
         The number of threads.
     """
-    if threads := settings.threads or settings.max_threads:
-        torch.set_num_threads(threads)
+    default = torch.get_num_threads()
+    if openmp_threads() is None:
+        default = min(default, processor_count())  # torch knows of no quota
+    torch.set_num_threads(settings.threads or settings.max_threads or default)
     return torch.get_num_threads()
 
 
@@ -234,9 +239,12 @@ def _threads(device: torch.device, workload: Workload, *, fixed: bool) -> tuple[
     available = torch.get_num_threads()
     if fixed:
         return available, "set in the environment"
-    if available > 1 and device.type == "cpu" and workload.step_products < MIN_THREADED_PRODUCTS:
-        return 1, "the steps are too small to share"
-    return available, ""
+    if device.type != "cpu":  # the number of CPU threads is not what decides the time of a step
+        return available, ""
+    useful = max(1, int(min(available, workload.step_products / PRODUCTS_PER_THREAD)))
+    if useful == available:
+        return available, ""
+    return useful, "the steps are too small to share" if useful == 1 else "the steps are too small for more"
 
 
 @functools.cache

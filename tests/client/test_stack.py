@@ -17,8 +17,9 @@ import pytest
 
 from client.stack import ports
 from client.stack.process import MARK
-from client.stack.services import StackOptions, available_cores, environment
+from client.stack.services import StackOptions, environment
 from common.home import Home
+from common.processors import processor_count
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 
@@ -284,5 +285,5 @@ def test_services_get_the_settings_of_this_home_only(home: Home, monkeypatch: py
 
 def test_slots_times_threads_do_not_exceed_the_cores(home: Home) -> None:
     options = StackOptions(home=home)
-    assert 1 <= options.slots <= available_cores()
-    assert options.slots * options.threads_each <= available_cores()
+    assert 1 <= options.slots <= processor_count()
+    assert options.slots * options.threads_each <= processor_count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from core.tasks.classification.networks import forward_multiplications
 from core.tasks.workload import Workload
 from core.train import TeacherSource, TrainOptions, performance, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
-from core.train.performance import ExecutionPlan, plan_execution
+from core.train.performance import ExecutionPlan, apply_thread_limit, plan_execution
 from tests.core.speed_runs import experiment, losses, run_spec, said
 
 CPU = torch.device("cpu")
@@ -103,6 +104,26 @@ class TestThreads:
         assert [plan_execution(Speed(), CPU, work).threads for work in (small, large, LARGE)] == [1, 2, 2]
         assert plan_execution(Speed(), torch.device("cuda"), DIGITS).threads == 2
 
+    def test_each_thread_has_work_that_is_worth_it(self) -> None:
+        torch.set_num_threads(6)
+        products = (0.0, 2.9e8, 3e8, 4.4e8, 8e8, 9e8, 1e12, math.inf)
+        chosen = [plan_execution(Speed(), CPU, replace(LARGE, step_products=number)) for number in products]
+        assert [plan.threads for plan in chosen] == [1, 1, 2, 2, 5, 6, 6, 6]
+        assert chosen[0].reasons["threads"] == "the steps are too small to share"
+        assert chosen[4].reasons["threads"] == "the steps are too small for more"
+        assert "threads" not in chosen[-1].reasons
+
+    def test_default_is_the_quota_unless_openmp_is_told_a_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(performance, "processor_count", lambda: 1)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # torch has read it when it was imported
+        assert apply_thread_limit(TrainingSettings.from_environment()) == 2
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert apply_thread_limit(TrainingSettings.from_environment()) == 1
+        monkeypatch.setenv("DKD_MOST_THREADS", "2")
+        assert apply_thread_limit(TrainingSettings.from_environment()) == 2
+        monkeypatch.setenv("DKD_THREADS", "3")
+        assert apply_thread_limit(TrainingSettings.from_environment()) == 3
+
     def test_fixed_threads_are_kept(self) -> None:
         assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0), fixed_threads=True).threads == 2
 
@@ -134,15 +155,26 @@ class TestThreads:
         assert losses(tmp_path / "rest") == losses(tmp_path / "whole")
 
     @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP tells what it has read")
-    def test_waiting_threads_do_not_spin(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("own", "expected"),
+        [
+            ({}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '0'")),
+            ({"GOMP_SPINCOUNT": "70"}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '70'")),
+            ({"OMP_WAIT_POLICY": "active"}, ("OMP_WAIT_POLICY = 'ACTIVE'", "GOMP_SPINCOUNT = '30000000000'")),
+        ],
+        ids=["default", "own spin count", "own policy"],
+    )
+    def test_waiting_threads_spin_only_if_a_person_says_so(
+        self, own: dict[str, str], expected: tuple[str, ...], tmp_path: Path
+    ) -> None:
         spec = tmp_path / "run.json"
         spec.write_text(run_spec(epochs=1).model_dump_json())
         quiet = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
         command = [sys.executable, "-m", "core", "train", "--run", str(spec), "--out", str(tmp_path / "out")]
-        asked = quiet | {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "1"}
+        asked = quiet | {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "1"} | own
         done = subprocess.run(command, env=asked, capture_output=True, text=True, check=True)
-        assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
-        assert "GOMP_SPINCOUNT = '0'" in done.stderr
+        for line in expected:
+            assert line in done.stderr
 
 
 @pytest.fixture(scope="module")

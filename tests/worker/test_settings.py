@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,10 +45,13 @@ def test_duration_that_no_clock_can_count_is_refused(name: str, value: str, monk
     assert settings_problems(caught.value)[0].startswith(f"DKD_{name.upper()}: ")
 
 
-def test_slots_share_the_cpu_threads() -> None:
-    settings, cores = WorkerSettings(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    assert settings.threads_share(1) == cores
-    assert settings.threads_share(cores + 1) == 1, "each has at least one"
+def test_slots_share_the_processors_that_the_worker_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("common.processors.processor_count", lambda: 8)
+    settings = WorkerSettings()
+    assert [settings.threads_share(slots) for slots in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert [settings.threads_share(slots) for slots in (1, 2, 3, 9)] == [3, 3, 2, 1]
 
 
 @pytest.mark.parametrize(
