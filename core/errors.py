@@ -60,7 +60,9 @@ def out_of_memory_error(error: BaseException, batch_size: int, *, training: bool
     """
     detail = str(error).partition("\n")[0][:300] or type(error).__name__
     if training:
-        return TrainingError("oom", f"out of memory at batch size {batch_size}; try a smaller one ({detail})")
+        return TrainingError(
+            "oom", f"out of memory at batch size {batch_size}; try a smaller one, or training.accumulate ({detail})"
+        )
     text = (
         f"out of memory before the first step (batch size {batch_size}): the data set, the networks and their first "
         f"logits do not fit, and a smaller batch changes little; use more memory or smaller images ({detail})"

@@ -70,6 +70,12 @@ _CLASSIFICATION = (
     ),
     Metric("val/top5", "Validation accuracy, top 5", "%", "higher"),
     Metric("val/loss", "Validation cross-entropy (NLL)", "nats", "lower"),
+    Metric("test_ema/top1", "Test accuracy of averaged weights", "%", "higher", panel=_ACCURACY),
+    Metric("test_ema/top5", "Test accuracy of averaged weights, top 5", "%", "higher"),
+    Metric("test_ema/loss", "Test cross-entropy (NLL) of averaged weights", "nats", "lower"),
+    Metric("val_ema/top1", "Validation accuracy of averaged weights", "%", "higher", panel=_ACCURACY),
+    Metric("val_ema/top5", "Validation accuracy of averaged weights, top 5", "%", "higher"),
+    Metric("val_ema/loss", "Validation cross-entropy (NLL) of averaged weights", "nats", "lower"),
     Metric(
         "train/top1", "Training accuracy", "%", "higher", panel=_ACCURACY, aliases=("train_acc", "training_accuracy")
     ),
@@ -100,6 +106,7 @@ _CLASSIFICATION = (
     Metric("collapse/nc3", "NC3: classifier's distance from the class means"),
     Metric("collapse/nc4", "NC4: disagreement with the nearest class mean", "%"),
     *_robustness(),
+    Metric("grad/norm", "Gradient of all weights, norm before it is limited"),
     Metric("lr", "Learning rate", panel="Learning rate"),
     Metric("speed/images_per_second", "Training speed", "images/s"),
     Metric("speed/input_stall", "Share of an epoch spent waiting for images", "%", "lower"),

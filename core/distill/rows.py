@@ -23,6 +23,7 @@ class Rows:
         weight: (R,), finite and not negative, any dtype, a constant; None gives every row the weight 1. Values are
             not checked, because a check would make the host wait for the device. A row of weight 0 may hold anything:
             its logits and its target are never used.
+        label_smoothing: The share of the label that cross-entropy spreads over all classes. No other term reads it.
 
     Raises:
         ValueError: The weights do not have the shape of the targets.
@@ -32,6 +33,7 @@ class Rows:
     teacher: Tensor | None
     target: Tensor
     weight: Tensor | None = None
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.weight is not None and self.weight.shape != self.target.shape:

@@ -34,6 +34,7 @@ def gather_rows(batch: Rows, counts: Sequence[int]) -> Rows:
         gather_tensor(batch.teacher, counts) if batch.teacher is not None else None,
         gather_tensor(batch.target, counts),
         gather_tensor(batch.weight32, counts) if batch.weight32 is not None else None,
+        batch.label_smoothing,
     )
 
 

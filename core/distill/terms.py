@@ -82,26 +82,39 @@ class LazyGradients(Mapping[str, Tensor]):
         return len(self._weighted)
 
 
-def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None) -> Term:
-    """Return the mean cross-entropy with the labels: gradient (softmax(z) − onehot) / R.
+def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Term:
+    """Return the mean cross-entropy with the labels: gradient (softmax(z) − t) / R, where t is onehot.
+
+    With label smoothing s (Szegedy et al. 2016) t is (1 − s)·onehot + s/C.
 
     Args:
         student: (R, C), the student's logits in the dtype of the loss.
         target: (R,), class indices.
         weight: (R,), the weights of the rows; None if all are 1.
+        label_smoothing: s, in [0, 1).
     """
     log_p = student.log_softmax(1)
-    if weight is None:
-        return Term(F.nll_loss(log_p, target), _minus_onehot(log_p.exp_(), target), 1 / len(target))
     batch = Rows(student, None, target, weight)
-    value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
-    return Term(value, batch.weigh(_minus_onehot(log_p.exp_(), batch.label)), 1 / len(target))
+    if weight is None:  # a mean inside nll_loss adds up in another order than the mean of its rows
+        value = F.nll_loss(log_p, target)
+    else:
+        value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
+    if label_smoothing:
+        value = (1 - label_smoothing) * value - label_smoothing * batch.weigh(log_p.mean(1)).mean()
+    direction = _minus_label(log_p.exp_(), target if weight is None else batch.label, label_smoothing)
+    return Term(value, batch.weigh(direction), 1 / len(target))
 
 
-def _minus_onehot(p: Tensor, target: Tensor) -> Tensor:
-    """Return p (R, C) minus 1 at the target of each row, in place."""
+def _minus_label(p: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """Return p (R, C) minus the smoothed label of each row, in place."""
     index = target.unsqueeze(1)
-    return p.scatter_(1, index, p.gather(1, index).sub_(1))
+    p.scatter_(1, index, p.gather(1, index).sub_(1 - label_smoothing))
+    return p.sub_(label_smoothing / p.shape[1]) if label_smoothing else p
+
+
+def label_term(batch: Rows) -> Term:
+    """Return the cross-entropy of a batch with its labels, its weights and its label smoothing."""
+    return cross_entropy(batch.student32, batch.target, batch.weight, batch.label_smoothing)
 
 
 def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term:

@@ -277,6 +277,17 @@ class Training(SpecModel):
         return path  # unchanged, so that fingerprints stay the same
 
     @property
+    def micro_batch_size(self) -> int:
+        """Samples of a micro-batch on all ranks."""
+        return self.batch_size // self.accumulate
+
+    def smallest_micro_batch(self, samples: int) -> int:
+        """Return the samples of the smallest micro-batch of an epoch; its last batch is divided evenly."""
+        last = samples % self.batch_size or min(samples, self.batch_size)
+        parts = -(-last // self.micro_batch_size)
+        return min(last // parts, self.micro_batch_size)
+
+    @property
     def augmentations(self) -> tuple[AugmentationRef, ...]:
         """The augmentations in the order of the pipeline, the view first."""
         return augmentations_of(self.augment)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from core.distill.objective import NetworkShape, Outputs
+from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows
 from core.settings import TrainingSettings
 from core.specs import RunSpec, Training
@@ -70,12 +70,19 @@ class Batch(Protocol):
     Attributes:
         index: (B,) int64, the samples' numbers in the training split, on the CPU.
         total: The number of samples of the step on all ranks.
+        copies: How often each sample is in the rows: twice if it is a mixture of two, each with its label.
     """
 
     @property
     def index(self) -> Tensor: ...
     @property
     def total(self) -> int: ...
+    @property
+    def copies(self) -> int: ...
+    def part(self, samples: slice) -> Self:
+        """Return some of this rank's samples."""
+        ...
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors on the device, in a fixed order."""
         ...
@@ -180,6 +187,10 @@ class Task(ABC):
     @abstractmethod
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Any) -> Rows:
         """Return the rows that the objective compares."""
+
+    def step(self, student: Outputs, teacher: Outputs | None, batch: Any, epoch: int) -> Step:
+        """Return what the objective reads in a step."""
+        return Step(self.rows(student, teacher, batch), student, teacher, batch.index, epoch)
 
     @abstractmethod
     def step_metrics(self, rows: Rows) -> dict[str, Tensor]:

@@ -91,6 +91,7 @@ class Checkpoint:
         fingerprint: The fingerprint of the run.
         progress: How far the training is.
         model, objective, optimizer, scaler: Their state dicts.
+        average: The state of the averaged weights, see ``AveragedWeights``; empty without them.
         metric_sums: Partial sums of the current epoch, see ``RunningMeans.state``.
         journal: The run's journal so far, so that no metric is lost with the machine.
         plan: The execution plan as JSON, see ``ExecutionPlan``.
@@ -106,6 +107,7 @@ class Checkpoint:
     metric_sums: dict[str, Tensor]
     journal: bytes
     objective: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     device: str = ""
@@ -186,6 +188,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         metric_sums=content["means"],
         journal=content["journal"].numpy().tobytes(),
         objective=content.get("objective", {}),  # absent in earlier checkpoints
+        average=content.get("average", {}),  # absent in earlier checkpoints
         scaler=content["scaler"],
         plan=content["chosen"],
         device=content["device"],
@@ -248,6 +251,7 @@ def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
         "position": _describe_progress(checkpoint.progress),
         "model": checkpoint.model,
         "objective": checkpoint.objective,
+        "average": checkpoint.average,
         "optimizer": checkpoint.optimizer,
         "means": checkpoint.metric_sums,
         "journal": torch.from_numpy(np.frombuffer(checkpoint.journal, np.uint8).copy()),

@@ -1,7 +1,7 @@
-"""Time in a training: steps are the clock, an epoch is a view of it.
+"""Time in a training: steps are the clock, an epoch is a number of steps.
 
-The clock decides after which steps to report, to evaluate and to save. It reads no device and no file, so that it can
-be tested with a time source of its own.
+The clock decides before which steps to report and to save, and after which epochs to evaluate. It reads no device and
+no file, so that it can be tested with a time source of its own.
 """
 
 from __future__ import annotations
@@ -41,17 +41,14 @@ class Calendar:
         """Number of steps in the whole training."""
         return self.steps_per_epoch * self.epochs
 
-    def epoch_of(self, step: int) -> int:
-        """Return the epoch that a step belongs to, from 0. Steps count from 0."""
-        return step // self.steps_per_epoch
+    def epochs_done(self, epoch: int, batch: int) -> float:
+        """Return the passes over the training samples before a step, with a fraction within an epoch.
 
-    def batch_of(self, step: int) -> int:
-        """Return the number of a step within its epoch, from 0."""
-        return step % self.steps_per_epoch
-
-    def epochs_done(self, step: int) -> float:
-        """Return the passes over the training samples before a step, with a fraction within an epoch."""
-        return self.epoch_of(step) + self.batch_of(step) / self.steps_per_epoch
+        Args:
+            epoch: Number of complete epochs.
+            batch: Number of steps done in the current epoch.
+        """
+        return epoch + batch / self.steps_per_epoch
 
     def evaluates(self, epoch: int) -> bool:
         """Whether the network is evaluated after an epoch, counted from 0."""
@@ -104,9 +101,9 @@ class Clock:
         """Note that a checkpoint was written, or could not be."""
         self._saved_at = self._now()
 
-    def reports(self, step: int) -> bool:
-        """Whether a report is due before a step. At the beginning of an epoch there is nothing to report."""
-        return self.calendar.batch_of(step) > 0 and self._now() - self._reported_at >= self._report_seconds
+    def reports(self, batch: int) -> bool:
+        """Whether a report is due before a step of an epoch. Before its first step there is nothing to report."""
+        return batch > 0 and self._now() - self._reported_at >= self._report_seconds
 
     def reported(self) -> None:
         """Note that the metrics so far were reported."""

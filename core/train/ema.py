@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class AveragedWeights:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(network, multi_avg_fn=average, use_buffers=False)
         self._average.requires_grad_(False)
 
     @property
@@ -40,3 +42,12 @@ class AveragedWeights:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         self._average.load_state_dict(state)
+
+
+def averaged_names(report: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores of a report on averaged weights under names of their own: ``test_ema/top1`` for ``test/top1``.
+
+    Other measurements, such as those against the teacher, are left out.
+    """
+    split_names = ((name, *name.partition("/")[::2]) for name in report)
+    return {f"{split}_ema/{score}": report[name] for name, split, score in split_names if split in ("test", "val")}

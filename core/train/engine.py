@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,14 +17,16 @@ from core.events import Checkpointed, Metrics, read_journal
 from core.tasks.task import Batch, LoadedTeacher, Task
 from core.train.cached_teacher import QuantizedTeacher, cached_teacher
 from core.train.checkpoint import Checkpoint, Progress, RandomState, save_checkpoint
+from core.train.clock import Calendar, Clock
 from core.train.compiling import CompilationError, ForwardFn, capture_stream, compile_network
+from core.train.ema import AveragedWeights, averaged_names
 from core.train.interruption import StopRequested
 from core.train.job import Job
 from core.train.method import prepare_objective
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import build_optimizer, lr_factor, restore_optimizer
 from core.train.performance import ExecutionPlan
-from core.train.stepper import Stepper
+from core.train.stepper import Stepper, Update
 from core.train.teacher import LiveTeacher, Teacher
 from core.train.teacher_time import TEACHER_SECONDS, TimedTeacher
 from core.train.throughput import ThroughputMeter
@@ -73,6 +74,13 @@ class Engine:
         self.objective = prepare_objective(job, task, model, self.teacher)
         self.network = self.objective.exported(model)
         model.to(memory_format=plan.memory_format)
+        training = spec.training
+        self.clock = Clock(
+            Calendar(task.train_size, training.batch_size, training.epochs, training.evaluate_every),
+            job.options.checkpoint_seconds,
+        )
+        averaged = training.ema is not None and job.ranks.is_main
+        self._average = AveragedWeights(self.network, training.ema or 0.0) if averaged else None
         forward, self.plan = self._build_forward(plan)
         self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
         if own := list(self.objective.parameters()):
@@ -87,14 +95,12 @@ class Engine:
             self.plan,
             ranks=job.ranks,
             forward=forward,
+            update=Update.of(training),
             warn=job.warn,
         )
         self.progress = Progress()
         self._throughput = ThroughputMeter()
         self._last_values: dict[str, float] = {}
-        self._earlier_seconds = 0.0
-        self._started_at = time.monotonic()
-        self._saved_at = time.monotonic()
         task.prepare_reports(self.teacher if job.ranks.is_main else None)
 
     def _teacher_outputs(self, teacher: LoadedTeacher) -> Teacher:
@@ -117,7 +123,7 @@ class Engine:
         network = self.task.tapped(self.model, taps) if taps else self.model
         if not plan.compile:
             return self.job.ranks.parallelize(network, self.task.device), plan
-        example = self.task.example(min(self.job.spec.training.batch_size, self.task.train_size))
+        example = self.task.example(min(self.job.spec.training.micro_batch_size, self.task.train_size))
         self.model.train()
         began = time.monotonic()
         try:
@@ -127,16 +133,6 @@ class Engine:
             return network, plan.without("compile", "it did not work here")
         self.job.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
         return forward, plan
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of optimiser steps in an epoch."""
-        return math.ceil(self.task.train_size / self.job.spec.training.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        """The number of optimiser steps in the whole run."""
-        return self.steps_per_epoch * self.job.spec.training.epochs
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. The journal must already hold the checkpoint's journal."""
@@ -148,7 +144,9 @@ class Engine:
         device = self.task.device
         self.stepper.means = RunningMeans({name: sums.to(device) for name, sums in checkpoint.metric_sums.items()})
         self.progress = checkpoint.progress
-        self._earlier_seconds = checkpoint.progress.elapsed
+        self.clock.start(checkpoint.progress.elapsed)
+        if self._average and checkpoint.average:
+            self._average.restore(checkpoint.average)
         for record in read_journal(self.job.journal.path):
             if isinstance(record.event, Metrics):
                 self._last_values |= record.event.values
@@ -166,7 +164,7 @@ class Engine:
         Raises:
             TrainingError: A loss or a weight is no longer finite.
         """
-        self._started_at = time.monotonic()
+        self.clock.start()
         with capture_stream(self.plan, self.task.device):
             return self._train()
 
@@ -208,7 +206,11 @@ class Engine:
                 self.save()
             elif progress.step % CHECK_FINITE_EVERY == 0:
                 self._check_finite_terms()
+            if self.job.ranks.is_main and self.clock.reports(progress.batch):
+                self._report_training()
             self.stepper.step(batch, progress.epoch, self._learning_rate())
+            if self._average:
+                self._average.update(self.network)
             progress.batch += 1
             progress.step += 1
         return True
@@ -220,7 +222,7 @@ class Engine:
         options, action = self.job.options, StepAction.STEP
         if options.stop_requested():
             action = StepAction.STOP
-        elif time.monotonic() - self._saved_at > options.checkpoint_seconds:
+        elif self.clock.saves():
             action = StepAction.SAVE
         return StepAction(self.job.ranks.broadcast_int(action))
 
@@ -237,7 +239,7 @@ class Engine:
     def _learning_rate(self) -> float:
         """Return the learning rate of the next step."""
         training = self.job.spec.training
-        epochs_done = self.progress.epoch + self.progress.batch / self.steps_per_epoch
+        epochs_done = self.clock.calendar.epochs_done(self.progress.epoch, self.progress.batch)
         return training.optimizer.lr * lr_factor(training.schedule, epochs_done, training.epochs)
 
     def _evaluate(self) -> dict[str, float] | None:
@@ -257,14 +259,27 @@ class Engine:
         action = StepAction.STOP if values is None else StepAction.STEP
         return None if ranks.broadcast_int(action) == StepAction.STOP else values
 
+    def _report_training(self) -> None:
+        """Write down, in the middle of an epoch, what is known of it: the means of its steps so far."""
+        progress, values = self.progress, self._training_values()
+        epochs = self.clock.calendar.epochs_done(progress.epoch, progress.batch)
+        self.job.journal.metrics(step=progress.step, epoch=epochs, elapsed=self.clock.elapsed, values=values)
+        self._last_values |= values
+        self.clock.reported()
+
+    def _training_values(self) -> dict[str, float]:
+        rate = {"lr": self.optimizer.param_groups[0]["lr"]}
+        return self.stepper.means.read() | self._throughput.metrics() | rate
+
     def _report(self) -> dict[str, float]:
-        values = self.stepper.means.read()
-        progress, training = self.progress, self.job.spec.training
-        values |= self._throughput.metrics() | {"lr": self.optimizer.param_groups[0]["lr"]}
-        values |= self.task.epoch_report(self.network)
-        # The test split chooses this epoch, so nothing else uses it; published numbers are often of this kind.
-        values[self._oracle] = max(progress.best_headline, values[self.task.headline])
-        epoch = progress.epoch + 1
+        values, training = self._training_values(), self.job.spec.training
+        if self.clock.calendar.evaluates(self.progress.epoch):
+            values |= self.task.epoch_report(self.network)
+            # The test split chooses this epoch, so nothing else uses it; published numbers are often of this kind.
+            values[self._oracle] = max(self.progress.best_headline, values[self.task.headline])
+            if self._average:
+                values |= averaged_names(self.task.epoch_report(self._average.network))
+        epoch = self.progress.epoch + 1
         if epoch == training.epochs:
             values |= self.task.extra_report(self.network, self.teacher, last=True)
         elif training.collapse_every and epoch % training.collapse_every == 0:
@@ -281,17 +296,18 @@ class Engine:
         progress, epochs, journal = self.progress, self.job.spec.training.epochs, self.job.journal
         progress.epoch += 1
         progress.batch = 0
-        progress.elapsed = self._elapsed()
+        progress.elapsed = self.clock.elapsed
+        self.clock.reported()
         self.stepper.means = RunningMeans()
         if not self.job.ranks.is_main:
             return
-        progress.best_headline = values[self._oracle]
+        progress.best_headline = values.get(self._oracle, progress.best_headline)
         journal.metrics(step=progress.step, epoch=progress.epoch, elapsed=progress.elapsed, values=values)
         headline = METRICS[self.task.headline]
-        journal.log(
-            f"epoch {progress.epoch}/{epochs}: training loss {values['train/loss']:.4g}, "
-            f"{headline.title[0].lower()}{headline.title[1:]} {values[headline.name]:.2f} {headline.unit}"
-        )
+        text = f"epoch {progress.epoch}/{epochs}: training loss {values['train/loss']:.4g}"
+        if headline.name in values:
+            text += f", {headline.title[0].lower()}{headline.title[1:]} {values[headline.name]:.2f} {headline.unit}"
+        journal.log(text)
         self._last_values |= values
 
     def check_finite(self) -> None:
@@ -327,10 +343,6 @@ class Engine:
             advice += f", or speed.precision: float32 instead of {self.plan.precision}"
         raise TrainingError("nan", f"{problem}; {advice}")
 
-    def _elapsed(self) -> float:
-        """Return the seconds of training, earlier attempts included."""
-        return self._earlier_seconds + time.monotonic() - self._started_at
-
     def save(self) -> None:
         """Write a checkpoint beside the journal, and record it there. All ranks call this at the same step.
 
@@ -341,7 +353,7 @@ class Engine:
         """
         self.check_finite()
         random = self.job.ranks.random_states(self.task.device)
-        self._saved_at = time.monotonic()
+        self.clock.saved()
         if not self.job.ranks.is_main:
             return
         try:
@@ -351,12 +363,12 @@ class Engine:
             self.job.journal.log(
                 f"no checkpoint could be written: {reason}; the training continues without one", "error"
             )
-        self._saved_at = time.monotonic()
+        self.clock.saved()
 
     def _write_checkpoint(self, random: list[RandomState]) -> None:
         journal, spec = self.job.journal, self.job.spec
         journal.sync()
-        progress = replace(self.progress, elapsed=self._elapsed())
+        progress = replace(self.progress, elapsed=self.clock.elapsed)
         path = save_checkpoint(
             journal.path.parent,
             Checkpoint(
@@ -364,6 +376,7 @@ class Engine:
                 progress=progress,
                 model=self.model.state_dict(),
                 objective=self.objective.state_dict(),
+                average=self._average.state() if self._average else {},
                 optimizer=self.optimizer.state_dict(),
                 metric_sums=self.stepper.means.state(),
                 journal=journal.path.read_bytes(),

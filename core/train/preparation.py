@@ -99,9 +99,15 @@ def _execution_plan(
     workload = task.workload(model, weights, count_products=device.type == "cpu")
     workload = replace(workload, step_products=workload.step_products / ranks.size)
     plan = plan_execution(job.spec.training.speed, device, workload, fixed_threads=job.settings.threads is not None)
+    training, name = job.spec.training, job.spec.training.optimizer.name
+    if not training.optimizer.entry.fused:
+        plan = plan.model_copy(update={"fused": False})
+        plan = plan.without("cuda_graphs", f"{name} cannot be recorded") if plan.cuda_graphs else plan
+    if training.accumulate > 1 and plan.cuda_graphs:
+        plan = plan.without("cuda_graphs", "micro-batches")
     if ranks.size > 1:  # both rewrite or record a step, and the ranks communicate within a step
-        for name in ("compile", "cuda_graphs"):
-            plan = plan.without(name, "several ranks") if getattr(plan, name) else plan
+        for switch in ("compile", "cuda_graphs"):
+            plan = plan.without(switch, "several ranks") if getattr(plan, switch) else plan
     if checkpoint is None:
         return plan
     try:

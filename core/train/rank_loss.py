@@ -31,7 +31,7 @@ class StepLoss:
     local: Tensor
 
 
-def step_loss(objective: Objective, part: Step, total: int, ranks: Ranks) -> StepLoss:
+def step_loss(objective: Objective, part: Step, total: int, ranks: Ranks, *, copies: int = 1) -> StepLoss:
     """Compute the loss of the whole batch from this rank's part of it.
 
     Args:
@@ -39,11 +39,12 @@ def step_loss(objective: Objective, part: Step, total: int, ranks: Ranks) -> Ste
         part: The step with the samples of this rank.
         total: The number of samples of all ranks.
         ranks: The processes that share the batch.
+        copies: How often each sample is in ``part``.
     """
     if ranks.size == 1:
         terms: LossTerms = objective(part)
         return StepLoss(terms, part.rows, terms.total)
-    counts = ranks.counts(total)
+    counts = [copies * count for count in ranks.counts(total)]
     rows = gather_rows(part.rows, counts)
     if objective.scope == "row":
         return _mean_over_rows(objective, part, rows, ranks)
@@ -87,7 +88,7 @@ def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[i
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     gathered = [rows.student, *student.values()]
     gradients = torch.autograd.grad(terms.total, [*gathered, *parameters], allow_unused=True)
-    first, zero = ranks.share(sum(counts)).start, torch.zeros_like(terms.total)
+    first, zero = sum(counts[: ranks.rank]), torch.zeros_like(terms.total)
     own = [part.rows.student, *part.student.taps.values()]
     values = [terms.total.detach(), *[zero] * (len(own) - 1)]
     local = torch.stack(

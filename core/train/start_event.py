@@ -25,7 +25,7 @@ def start_event(engine: Engine, images: Mapping[str, str]) -> Started:
     """
     job, device = engine.job, engine.task.device
     return Started(
-        total_steps=engine.total_steps,
+        total_steps=engine.clock.calendar.total_steps,
         total_epochs=job.spec.training.epochs,
         start_step=engine.progress.step,
         train_size=engine.task.train_size,

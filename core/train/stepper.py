@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from core.distill.gradients import measure_gradients
-from core.distill.objective import Objective, Outputs, Step
+from core.distill.objective import Objective, Outputs
+from core.specs import Training
 from core.tasks.task import Batch, Task
+from core.train.accumulation import MicroBatches
 from core.train.compiling import ForwardFn, GraphedCallable
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import capturable, set_lr
@@ -17,6 +21,28 @@ from core.train.performance import ExecutionPlan
 from core.train.rank_loss import average_gradients, step_loss
 from core.train.ranks import SINGLE_PROCESS, Ranks
 from core.train.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the weights are updated from a batch.
+
+    Attributes:
+        micro_batch_size: The most samples, on all ranks, that pass through the network at once; None for all.
+        clip_norm: The greatest norm of the gradient of all parameters; None for no limit.
+    """
+
+    micro_batch_size: int | None = None
+    clip_norm: float | None = None
+
+    @classmethod
+    def of(cls, training: Training) -> Update:
+        """Return the update that a spec asks for."""
+        return cls(training.micro_batch_size if training.accumulate > 1 else None, training.clip_grad_norm)
+
+    def micro_batches(self, total: int) -> int:
+        """Return the number of micro-batches of a batch of ``total`` samples."""
+        return 1 if self.micro_batch_size is None else math.ceil(total / self.micro_batch_size)
 
 
 class Stepper:
@@ -31,6 +57,7 @@ class Stepper:
         plan: How the network computes.
         ranks: The processes that share each batch.
         forward: The model as a step calls it, for example tapped or compiled; None for the model itself.
+        update: How the weights are updated from the batch.
         warn: Receives a message about an optimisation that did not work.
 
     Attributes:
@@ -49,13 +76,16 @@ class Stepper:
         *,
         ranks: Ranks = SINGLE_PROCESS,
         forward: ForwardFn | None = None,
+        update: Update = Update(),
         warn: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.model, self.teacher, self.objective, self.optimizer = model, teacher, objective, optimizer
         self.means = RunningMeans()
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=plan.precision == "float16")
         self._task, self._plan, self._ranks, self._warn = task, plan, ranks, warn
-        self._forward: ForwardFn = forward or model
+        self._network: ForwardFn = forward or model
+        self._update = update
+        self._micro_batches = MicroBatches(task, model, objective, ranks, self._forward, self._network, self.scaler)
         self._capture = _StepCapture() if plan.cuda_graphs and objective.capturable else None
 
     def step(self, batch: Batch, epoch: int, learning_rate: float) -> None:
@@ -72,22 +102,38 @@ class Stepper:
         if not self._capture or not self._replay(self._capture, batch, teacher, epoch, learning_rate):
             self._compute(batch, teacher, epoch)
 
-    def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int) -> None:
-        task, objective = self._task, self.objective
+    def _forward(self, batch: Batch) -> Outputs:
         with self._plan.autocast(batch.tensors()[0].device):
-            student = task.forward(self._forward, batch, objective.taps.student)
-        part = Step(task.rows(student, teacher, batch), student, teacher, batch.index, epoch)
-        loss = step_loss(objective, part, batch.total, self._ranks)
+            return self._task.forward(self._network, batch, self.objective.taps.student)
+
+    def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
-        if objective.scope == "row":
-            average_gradients(objective, self._ranks)
+        count = self._update.micro_batches(batch.total)
+        if count > 1:
+            loss = self._micro_batches.backward(batch, count, teacher, epoch)
+        else:
+            part = self._task.step(self._forward(batch), teacher, batch, epoch)
+            loss = step_loss(self.objective, part, batch.total, self._ranks, copies=batch.copies)
+            self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
+        if self.objective.scope == "row":
+            average_gradients(self.objective, self._ranks)
+        norms = self._clip_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-        values = {"loss": loss.terms.total} | task.step_metrics(loss.rows) | loss.terms.values
+        values = {"loss": loss.terms.total} | self._task.step_metrics(loss.rows) | loss.terms.values
         self.means.add({f"train/{name}": value for name, value in values.items()}, batch.total)
-        self.means.add(measure_gradients(loss.terms, loss.rows), 1.0, skip_nan=True)
+        self.means.add(measure_gradients(loss.terms, loss.rows) | norms, 1.0, skip_nan=True)
+
+    def _clip_gradients(self) -> dict[str, Tensor]:
+        """Shorten the gradient of all parameters to the limit, if there is one; return its norm before that."""
+        if self._update.clip_norm is None:
+            return {}
+        self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._update.clip_norm)
+        # A float16 step whose gradient overflowed is skipped by the scaler.
+        return {"grad/norm": torch.where(norm.isfinite(), norm, torch.nan)}
 
     def _replay(
         self, capture: _StepCapture, batch: Batch, teacher: Outputs | None, epoch: int, learning_rate: float

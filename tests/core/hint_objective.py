@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from core.distill.objective import Objective, ObjectiveError, Setting, Step
-from core.distill.terms import LossTerms, cross_entropy, with_gradient
+from core.distill.terms import LossTerms, label_term, with_gradient
 from tests.core.hint_plugin import HintParams
 
 
@@ -28,7 +28,7 @@ class Hint(Objective):
         """Return the loss of a step."""
         assert step.teacher is not None
         rows, params = step.rows, self._params
-        ce = cross_entropy(rows.student32, rows.target, rows.weight)
+        ce = label_term(rows)
         distance = self.adapter(step.student.taps[params.student_tap]) - step.teacher.taps[params.teacher_tap]
         hint = rows.weigh(distance.square().flatten(1).mean(1)).mean()
         total = with_gradient(rows.student, ce.value, ce.gradient) + params.weight * hint

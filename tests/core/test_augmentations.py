@@ -14,7 +14,6 @@ from torchvision.transforms.v2 import functional
 from core.catalog import AUGMENTATIONS
 from core.catalog.augmentations import CutMixParams, MixupParams, RandAugmentParams, RandomErasingParams
 from core.catalog.registry import NoParams
-from core.distill.mixed_labels import MixedLabels
 from core.specs import Training
 from core.tasks.classification.data import Batch, Dataset
 from core.tasks.classification.data.augmentations.erasing import RandomErasing
@@ -214,10 +213,6 @@ class TestMixing:
                 chosen.append(first)
                 assert first or second
         assert 0.3 < np.mean(chosen) < 0.7
-
-    def test_the_dominant_label_has_the_larger_weight(self) -> None:
-        labels = MixedLabels(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.tensor([0.4, 0.5, 0.9]))
-        assert labels.dominant.tolist() == [3, 1, 2]
 
 
 def test_every_entry_is_used_by_a_batch() -> None:

@@ -73,6 +73,26 @@ class TestRuns:
         assert started["again"].environment["teacher_logits"] == "kept"
         assert "teacher_logits" not in started["none"].environment
 
+    def test_cached_logits_of_mixtures_are_those_of_the_same_mixtures(
+        self, teacher: TeacherSource, tmp_path: Path
+    ) -> None:
+        augment = ["randaugment", {"name": "mixup", "params": {"alpha": 1.0}}]
+        runs = {
+            name: experiment("dkd", epochs=3, augment=chosen, **more).plan()[-1].spec
+            for name, chosen, more in (
+                ("first", augment, {}),
+                ("again", augment, {"accumulate": 2}),
+                ("weaker", ["randaugment", "mixup"], {}),
+            )
+        }
+        for name, spec in runs.items():
+            assert run_training(spec, tmp_path / name, teacher) == "finished"
+        assert {name: self.shares(tmp_path / name) for name in runs} == {
+            "first": [0.0] * 3,
+            "again": [100.0] * 3,
+            "weaker": [0.0] * 3,
+        }
+
     def test_the_switch_keeps_nothing_and_rounds_nothing(
         self, teacher: TeacherSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -14,6 +14,7 @@ from core.distill.logits.decoupled import Decoupled, Reduction
 from core.distill.logits.dkd_align import dkd_align_loss
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
+from core.distill.terms import cross_entropy
 from core.explain import explain, explain_uniform_batches
 from core.specs import MethodRef
 
@@ -256,3 +257,30 @@ def test_undefined_directions_are_nan_and_invalid_input_is_refused() -> None:
         explain_uniform_batches([[1, 2, 3]], [[1, 2, 3]], [0], params, batch=0)
     with pytest.raises(ValueError, match="standardised"):
         explain_uniform_batches([[1, 2, 3]], [[1, 2, 3]], [0], params.model_copy(update={"standardise": True}))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_smoothed_cross_entropy_is_torchs(smoothing: float, weighted: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 5, generator=random, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(5, (7,), generator=random)
+    weight = torch.rand(7, generator=random, dtype=torch.float64) if weighted else None
+    term = cross_entropy(logits.detach(), target, weight, smoothing)
+    each = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+    expected = each.mean() if weight is None else (each * weight).sum() / weight.sum()
+    (gradient,) = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(term.value, expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(term.gradient, gradient, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["ce", "kd", "dkd", "dist", "nkd", "rld"])
+def test_every_method_smooths_its_cross_entropy_alone(name: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    z, v = torch.randn(2, 7, 5, generator=random, dtype=torch.float64)
+    target = torch.randint(5, (7,), generator=random)
+    loss = build_loss(MethodRef(name=name))
+    plain, smoothed = (loss(Rows(z, v, target, label_smoothing=share), None) for share in (0.0, 0.2))
+    for term, value in plain.values.items():
+        assert (smoothed.values[term].item() == value.item()) == (term != "ce"), term
+    assert smoothed.values["ce"].item() == pytest.approx(F.cross_entropy(z, target, label_smoothing=0.2).item())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.catalog.methods import DISTParams
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, autograd_term, compose, cross_entropy
+from core.distill.terms import LossTerms, Term, autograd_term, compose, label_term
 
 _NORM_EPSILON = 1e-8
 """Lower bound of a norm, so that a row without variance has the correlation 0."""
@@ -16,7 +16,7 @@ _NORM_EPSILON = 1e-8
 def dist_loss(batch: Rows, params: DISTParams, epoch: int | None) -> LossTerms:
     """Return DIST with its cross-entropy. It has no schedule."""
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
+        "ce": (params.ce_weight, label_term(batch)),
         "inter": (params.beta, _relation(batch, params.temperature, over=1)),
         "intra": (params.gamma, _relation(batch, params.temperature, over=0)),
     }

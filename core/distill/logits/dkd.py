@@ -11,7 +11,7 @@ from core.distill.logits.decoupled import Decoupled
 from core.distill.logits.decoupled_gradients import with_diagnostics
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, cross_entropy
+from core.distill.terms import LossTerms, Term, compose, label_term
 
 PullBack = Callable[[Term], Term]
 """Maps a term on the logits that the distillation reads to the same term with its gradient at the raw logits."""
@@ -46,7 +46,7 @@ def weighted_terms(
     """Return CE, TCKD and NCKD with their weights in this epoch, shared by DKD and the methods derived from it."""
     r = ramp(params, epoch)
     return {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
+        "ce": (params.ce_weight, label_term(batch)),
         "tckd": (r * params.alpha, pull_back(parts.tckd())),
         "nckd": (r * params.beta, pull_back(parts.nckd())),
     }

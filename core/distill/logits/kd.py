@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from core.catalog.methods import KDParams
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, cross_entropy
+from core.distill.terms import LossTerms, Term, compose, label_term
 
 
 def kd_loss(batch: Rows, params: KDParams, epoch: int | None) -> LossTerms:
@@ -18,7 +18,7 @@ def kd_loss(batch: Rows, params: KDParams, epoch: int | None) -> LossTerms:
     else:
         divergence = softened_divergence(batch, params.temperature)
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
+        "ce": (params.ce_weight, label_term(batch)),
         "kd": (params.kd_weight, divergence),
     }
     return compose(batch, {}, weighted)

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from core.catalog.methods import NKDParams
 from core.distill.logits.decoupled import Decoupled
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, cross_entropy
+from core.distill.terms import LossTerms, Term, compose, label_term
 
 
 def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
     """Return NKD with its cross-entropy. It has no schedule."""
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
+        "ce": (params.ce_weight, label_term(batch)),
         "target": (1.0, soft_target(batch)),
         "non_target": (params.gamma, _non_target(batch, params.temperature)),
     }

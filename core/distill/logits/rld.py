@@ -14,7 +14,7 @@ from torch import Tensor
 from core.catalog.methods import RLDParams
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, cross_entropy
+from core.distill.terms import LossTerms, Term, compose, label_term
 
 
 def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
@@ -33,7 +33,7 @@ def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
     if standardised:
         confidence, correlation = standardised.pull_back(confidence), standardised.pull_back(correlation)
     weighted = {
-        "ce": (params.ce_weight, cross_entropy(batch.student32, batch.target, batch.weight)),
+        "ce": (params.ce_weight, label_term(batch)),
         "scd": (r * params.alpha, confidence),
         "mcd": (r * params.beta, correlation),
     }

@@ -36,10 +36,11 @@ def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
     The network and torch's random state stay as they are.
 
     Raises:
-        TrainingError: The last batch is one image, and batch norm would see one value per channel.
+        TrainingError: A batch or a micro-batch is one image, and batch norm would see one value per channel.
     """
     size, channels = dataset.image_size, dataset.channels
-    if len(dataset.train) % spec.training.batch_size != 1:
+    training = spec.training
+    if training.smallest_micro_batch(len(dataset.train)) != 1:
         return
     trial = copy.deepcopy(model).train()
     try:
@@ -48,9 +49,11 @@ def check_last_batch(spec: RunSpec, dataset: Dataset, model: Network) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
+        divided = f", each divided into {training.accumulate} micro-batches," if training.accumulate > 1 else ""
+        what, advice = ("micro-batch", "a smaller accumulate") if divided else ("last batch", "another batch_size")
         text = (
-            f"{len(dataset.train)} training images in batches of {spec.training.batch_size} leave a last batch of a "
+            f"{len(dataset.train)} training images in batches of {training.batch_size}{divided} leave a {what} of a "
             f"single image, from which the batch norm of {spec.model.name} can learn nothing at {size} px; choose "
-            "another batch_size"
+            f"{advice}"
         )
         raise TrainingError("spec", text) from error

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog.tasks import CLASSIFICATION
-from core.distill.objective import NetworkShape, Outputs
+from core.distill.mixed_labels import with_both_labels
+from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows
 from core.errors import TrainingError
 from core.specs import Training
@@ -175,11 +176,17 @@ class ClassificationTask(Task):
 
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Rows:
         """Return one row per image."""
-        return Rows(student.logits, teacher.logits if teacher else None, batch.labels)
+        smoothing = self.context.spec.training.label_smoothing
+        return Rows(student.logits, teacher.logits if teacher else None, batch.labels, label_smoothing=smoothing)
+
+    def step(self, student: Outputs, teacher: Outputs | None, batch: Batch, epoch: int) -> Step:
+        """Return what the objective reads in a step; a mixture of two images has a row for each of its labels."""
+        step = super().step(student, teacher, batch, epoch)
+        return with_both_labels(step, batch.mixed) if batch.mixed else step
 
     def step_metrics(self, rows: Rows) -> dict[str, Tensor]:
         """Return the accuracy of a step in %."""
-        return top_accuracies(rows.student.detach(), rows.target)
+        return top_accuracies(rows.student.detach(), rows.target, rows.relative_weight)
 
     # The reports
 

@@ -301,14 +301,30 @@ class Batch:
     total: int
     mixed: MixedLabels | None = None
 
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return images and labels."""
-        return self.images, self.labels
+    @property
+    def copies(self) -> int:
+        """How often each image is in the rows."""
+        return 2 if self.mixed else 1
+
+    def part(self, samples: slice) -> Batch:
+        """Return some of the images with their labels."""
+        return replace(
+            self,
+            images=self.images[samples],
+            labels=self.labels[samples],
+            index=self.index[samples],
+            mixed=self.mixed.part(samples) if self.mixed else None,
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return images and labels, then the partners' labels and λ if the images are mixtures."""
+        return (self.images, self.labels, *((self.mixed.partner_target, self.mixed.lam) if self.mixed else ()))
 
     def with_tensors(self, *tensors: Tensor) -> Batch:
         """Return the same batch with other images and labels."""
-        images, labels = tensors
-        return replace(self, images=images, labels=labels)
+        images, labels, *mixture = tensors
+        mixed = MixedLabels(labels, *mixture) if mixture else None
+        return replace(self, images=images, labels=labels, mixed=mixed)
 
     def to_memory_format(self, memory_format: torch.memory_format) -> Batch:
         """Return the batch with its images stored in a memory format."""

@@ -7,7 +7,7 @@ from torch import Tensor
 TOP_K = 5
 
 
-def top_accuracies(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def top_accuracies(logits: Tensor, labels: Tensor, relative_weight: Tensor | None = None) -> dict[str, Tensor]:
     """Return ``top1`` and ``top5`` in %: images whose class has the largest, or one of the min(5, C) largest logits.
 
     With five classes or fewer ``top5`` is 100 by definition.
@@ -15,7 +15,13 @@ def top_accuracies(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     Args:
         logits: (N, C).
         labels: (N,).
+        relative_weight: (N,), weights whose mean is 1; None if all are 1.
     """
-    hit = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)
     # Top-1 uses argmax, as in the rest of the program: of equal logits it takes the first, while topk may take any.
-    return {"top1": 100 * (logits.argmax(1) == labels).double().mean(), "top5": 100 * hit.any(1).double().mean()}
+    hits = {
+        "top1": logits.argmax(1) == labels,
+        "top5": (logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)).any(1),
+    }
+    if relative_weight is None:
+        return {name: 100 * hit.double().mean() for name, hit in hits.items()}
+    return {name: 100 * (hit * relative_weight.double()).mean() for name, hit in hits.items()}
