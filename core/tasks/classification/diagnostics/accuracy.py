@@ -16,6 +16,11 @@ def top_accuracies(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits: (N, C).
         labels: (N,).
     """
-    hit = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)
+    return {name: 100 * hit.double().mean() for name, hit in top_hits(logits, labels).items()}
+
+
+def top_hits(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return for each image whether it counts for ``top1`` and for ``top5``, (N,) bool."""
+    top5 = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)
     # Top-1 uses argmax, as in the rest of the program: of equal logits it takes the first, while topk may take any.
-    return {"top1": 100 * (logits.argmax(1) == labels).double().mean(), "top5": 100 * hit.any(1).double().mean()}
+    return {"top1": logits.argmax(1) == labels, "top5": top5.any(1)}
