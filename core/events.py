@@ -162,6 +162,9 @@ class Finished(_Event):
     type: Literal["finished"] = "finished"
     weights: RelativePath = Field(description="Relative to the attempt's folder.")
     sha256: Sha256 = Field(description="SHA-256 of the weight file.")
+    items: RelativePath | None = Field(
+        None, description="Per-item results, relative to the attempt's folder; null if there are none."
+    )
     summary: dict[MetricName, AnyFloat] = Field(
         default_factory=dict, max_length=20_000, description="Last value of each metric."
     )

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("common", "core", "backend", "worker", "client", "dashboard", "dkd_lab")
 
-TORCH_FREE = ("core.specs", "core.catalog", "core.events", "core.protocol", "core.explain")
+TORCH_FREE = ("core.specs", "core.catalog", "core.events", "core.items", "core.protocol", "core.explain")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "common": (),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.distill.objective import NetworkShape, Outputs, Step
@@ -203,6 +204,16 @@ class Task(ABC):
     @abstractmethod
     def epoch_report(self, network: nn.Module) -> dict[str, float]:
         """Measure a network on the test and validation splits."""
+
+    @abstractmethod
+    def per_item(self, network: nn.Module) -> Mapping[str, NDArray[Any]]:
+        """Return what each test sample got from a network and from the teacher; empty if the task keeps nothing.
+
+        It is called at the end, after ``epoch_report`` of the same weights, whose outputs a task can use again.
+
+        Returns:
+            (N,) numbers by column, in the order of the test split. The column ``item`` has the samples' numbers in it.
+        """
 
     @abstractmethod
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:

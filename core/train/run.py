@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory_error
-from core.events import JOURNAL_NAME, Failed, Finished, Journal, Stopped, is_full_disk, read_journal
+from core.events import IMAGES_KEY, JOURNAL_NAME, Failed, Finished, Journal, Stopped, is_full_disk, read_journal
 from core.launch import RankInfo
 from core.settings import TrainingSettings
 from core.specs import RunSpec
@@ -17,6 +17,7 @@ from core.tasks.task import SuppliedWeights, TeacherSource
 from core.train.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote
 from core.train.engine import Engine
 from core.train.interruption import StopRequested, TrainOptions, ignore_sigterm, stop_on_sigterm
+from core.train.item_results import save_items
 from core.train.job import Job
 from core.train.performance import restoring_threads
 from core.train.preparation import prepare
@@ -122,7 +123,8 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
             job.journal.append(start_event(engine, identity))
             job.journal.log(engine.plan.summary())
             steps_begun = True
-            return _evaluate_unchanged(engine, initial) if initial else _train(engine)
+            images = identity[IMAGES_KEY]
+            return _evaluate_unchanged(engine, initial, images) if initial else _train(engine, images)
         except StopRequested:
             job.journal.append(Stopped(step=checkpoint.progress.step if checkpoint else 0))
             return "stopped"
@@ -150,8 +152,8 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
     return "failed"
 
 
-def _train(engine: Engine) -> Result:
-    """Train to the end, and write the weights down."""
+def _train(engine: Engine, images: str) -> Result:
+    """Train to the end, and write down the weights and what each test sample got; ``images`` identifies the data."""
     job = engine.job
     summary = engine.train()
     if summary is None:
@@ -160,11 +162,12 @@ def _train(engine: Engine) -> Result:
     if job.ranks.is_main:
         metadata = engine.task.metadata(summary[engine.task.headline])
         digest = save_weights(engine.network, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
+        items = save_items(job, engine.task, engine.network, images)
+        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, items=items, summary=summary))
     return "finished"
 
 
-def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights) -> Result:
+def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights, images: str) -> Result:
     """Evaluate weights that are not trained on, and write them down with the warnings about them."""
     job, task = engine.job, engine.task
     with job.options.interruption.interruptible():
@@ -177,7 +180,8 @@ def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights) -> Result:
     if job.ranks.is_main:
         metadata = task.supplied_metadata(weights, warnings)
         digest = save_weights(engine.model, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary))
+        items = save_items(job, task, network, images)
+        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, items=items, summary=summary))
     return "finished"
 
 

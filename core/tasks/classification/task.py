@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.catalog.tasks import CLASSIFICATION
@@ -20,6 +21,7 @@ from core.tasks.classification import data, models
 from core.tasks.classification.data import Batch, Dataset
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
 from core.tasks.classification.diagnostics.inference import predict_logits
+from core.tasks.classification.diagnostics.per_item import item_columns
 from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
 from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness_inputs
 from core.tasks.classification.models.taps import Tapped
@@ -58,6 +60,8 @@ class ClassificationTask(Task):
         self.train_size, self.test_size = len(dataset.train), len(dataset.test)
         self.device = dataset.device
         self._teacher_logits: Tensor | None = None
+        # Logits of the test images by network. The next step would make them out of date.
+        self._test_logits: dict[nn.Module, Tensor] = {}
         self._robustness = RobustnessInputs()
 
     @classmethod
@@ -165,6 +169,7 @@ class ClassificationTask(Task):
         self, training: Training, data_seed: int, epoch: int, start: int, share: Callable[[int], slice]
     ) -> Generator[Batch]:
         """Yield the training batches of one epoch."""
+        self._test_logits.clear()
         return self.dataset.batches(training.batch_size, data_seed, epoch, training.augment, start=start, share=share)
 
     def forward(self, network: NetworkFn, batch: Batch, taps: Sequence[str] = ()) -> Outputs:
@@ -201,7 +206,15 @@ class ClassificationTask(Task):
 
     def epoch_report(self, network: nn.Module) -> dict[str, float]:
         """Measure accuracy, loss, calibration and fidelity with one pass over the test and validation images."""
-        return epoch_report(network, self.dataset, self._teacher_logits)
+        self._test_logits[network] = logits = predict_logits(network, self.dataset, self.dataset.test)
+        return epoch_report(network, self.dataset, self._teacher_logits, logits)
+
+    def per_item(self, network: nn.Module) -> dict[str, NDArray[Any]]:
+        """Return the columns of ``item_columns``, from the logits of the last epoch report if it is of this network."""
+        logits = self._test_logits.get(network)
+        if logits is None:
+            logits = predict_logits(network, self.dataset, self.dataset.test)
+        return item_columns(logits, self.dataset.test.labels, self._teacher_logits)
 
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
         """Measure neural collapse; at the end, robustness too if the spec asks for it."""

@@ -17,11 +17,14 @@ def top_accuracies(logits: Tensor, labels: Tensor, relative_weight: Tensor | Non
         labels: (N,).
         relative_weight: (N,), weights whose mean is 1; None if all are 1.
     """
-    # Top-1 uses argmax, as in the rest of the program: of equal logits it takes the first, while topk may take any.
-    hits = {
-        "top1": logits.argmax(1) == labels,
-        "top5": (logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)).any(1),
-    }
+    hits = top_hits(logits, labels)
     if relative_weight is None:
         return {name: 100 * hit.double().mean() for name, hit in hits.items()}
     return {name: 100 * (hit * relative_weight.double()).mean() for name, hit in hits.items()}
+
+
+def top_hits(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return for each image whether it counts for ``top1`` and for ``top5``, (N,) bool."""
+    top5 = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == labels.unsqueeze(1)
+    # Top-1 uses argmax, as in the rest of the program: of equal logits it takes the first, while topk may take any.
+    return {"top1": logits.argmax(1) == labels, "top5": top5.any(1)}

@@ -24,12 +24,10 @@ def fidelity(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> 
         teacher_logits: (N, C).
         labels: (N,).
     """
-    log_p, log_q = F.log_softmax(student_logits.float(), 1), F.log_softmax(teacher_logits.float(), 1)
     classes = teacher_logits.argmax(1)
     per_image = {
         "agreement": 100 * (student_logits.argmax(1) == classes).double(),
-        # A class with q = 0 adds nothing, whatever its p.
-        "kl": F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1).double(),
+        "kl": divergences(student_logits, teacher_logits).double(),
     }
     right = classes == labels
     metrics: dict[str, Tensor] = {}
@@ -39,6 +37,13 @@ def fidelity(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> 
         metrics[f"fidelity/{name}_wrong"] = _masked_mean(values, ~right)
     metrics["fidelity/images_right"], metrics["fidelity/images_wrong"] = right.sum(), (~right).sum()
     return metrics
+
+
+def divergences(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return KL(q ‖ p) at T = 1 of each image, (N,), for logits (N, C) of student and teacher."""
+    log_p, log_q = F.log_softmax(student_logits.float(), 1), F.log_softmax(teacher_logits.float(), 1)
+    # A class with q = 0 adds nothing, whatever its p.
+    return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ _FEATURE_IMAGES = 50_000
 _FEATURE_VALUES = 2**26  # half a gigabyte in float64
 
 
-def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | None = None) -> dict[str, float]:
+def epoch_report(
+    model: nn.Module, dataset: Dataset, teacher_logits: Tensor | None = None, logits: Tensor | None = None
+) -> dict[str, float]:
     """Measure a network with one forward pass over the test and validation images.
 
     The metrics are ``test/top1``, ``test/top5``, ``test/loss`` (the NLL) and ``calibration/ece``; with a teacher also
@@ -35,8 +37,11 @@ def epoch_report(model: nn.Module, dataset: Dataset, teacher_logits: Tensor | No
         dataset: the data set.
         teacher_logits: the teacher's logits of the test images (N, C), which never change and are computed once by
             ``core.tasks.classification.diagnostics.inference.predict_logits``.
+        logits: the network's own logits of the test images (N, C); computed here if they are None.
     """
-    logits, labels = predict_logits(model, dataset, dataset.test), dataset.test.labels
+    if logits is None:
+        logits = predict_logits(model, dataset, dataset.test)
+    labels = dataset.test.labels
     values = _scores("test", logits, labels)
     values["calibration/ece"] = expected_calibration_error(logits, labels)
     if teacher_logits is not None:

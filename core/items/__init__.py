@@ -1,0 +1,1 @@
+"""Per-item results: what each test sample got from a run's network and from its teacher. Free of torch."""
