@@ -39,7 +39,7 @@ def test_every_metric_of_the_catalog_but_the_decayed_weight_is_drawn_on_the_run_
     assert set(METRICS) - drawn == {"train/epsilon"}
 
 
-def test_a_new_methods_metrics_appear_by_themselves() -> None:
+def test_metrics_of_a_new_method_are_drawn() -> None:
     new = [
         {"name": "train/mine", "title": "My term", "unit": "nats", "label": "My term (nats)"},
         {"name": "grad/mine", "title": "My angle", "unit": "°", "label": "My angle (°)"},
@@ -64,7 +64,7 @@ def test_one_chart_has_one_unit() -> None:
     ("terms", "key"),
     [(("target", "non_target", "scd", "mcd"), "terms"), (("inter", "intra", "target_mse", "divergence"), "distances")],
 )
-def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms: tuple[str, ...], key: str) -> None:
+def test_terms_of_one_method_are_drawn_together_in_their_unit(terms: tuple[str, ...], key: str) -> None:
     panel = next(panel for panel in panels.STANDARD_PANELS if panel.key == key)
     assert tuple(trace.metric for trace in panel.traces) == tuple(f"train/{term}" for term in terms)
     figure = figures.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
@@ -72,7 +72,7 @@ def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(terms
     assert len(traces(figure)) == 4
 
 
-def test_what_is_measured_once_is_a_row_of_a_table_and_not_a_point_on_a_chart() -> None:
+def test_metric_measured_once_is_a_table_row_and_no_chart() -> None:
     metrics = describe_metrics()
     once = curve([1.234], "collapse/nc1")
     assert panels.final_measurements({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics) == []
