@@ -250,7 +250,7 @@ def test_the_epoch_is_chosen_by_validation_or_by_the_test_images(database: Datab
     assert "not tested" in pair.sentence
     late = compare(api, experiment, which="best_val", metric="collapse/nc1")
     assert late.groups[0].n == 0
-    assert late.groups[0].runs[0].reason == "not measured at epoch 3, its best by val/top1"
+    assert late.groups[0].runs[0].reason == "not measured at epoch 3, the run's best epoch by val/top1"
 
 
 def test_without_a_validation_split_no_epoch_is_chosen_by_it(database: Database, api: TestClient) -> None:
