@@ -1,4 +1,4 @@
-"""The images are built once, the stack runs for all tests of this folder, and nothing of it is left behind."""
+"""Build the images once, run the stack for all tests of this folder, and remove it at the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def note(request: pytest.FixtureRequest) -> list[str]:
-    """Lines that are printed at the end: sizes and times."""
+def report_lines(request: pytest.FixtureRequest) -> list[str]:
+    """Collect lines that are printed at the end: sizes and times."""
     lines: list[str] = request.config.stash[_LINES]
     return lines
 
@@ -32,20 +32,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, note: list[str]) -> Iterator[Stack]:
-    """Built and up; down again at the end, with its volumes."""
+def stack(tmp_path_factory: pytest.TempPathFactory, report_lines: list[str]) -> Iterator[Stack]:
+    """Build and start the stack; remove it with its volumes at the end."""
     made = Stack(tmp_path_factory.mktemp("compose"), f"dkd-test-{secrets.token_hex(3)}")
     began = time.monotonic()
     made.run("build")
-    note.append(f"both images were built in {time.monotonic() - began:.0f} s")
+    report_lines.append(f"both images were built in {time.monotonic() - began:.0f} s")
     try:
         seconds = made.up()
-        note.append(f"up: {times(seconds)}")
+        report_lines.append(f"up: {times(seconds)}")
         yield made
     finally:
         made.run("down", "--volumes", "--timeout", "10")
 
 
 def times(seconds: dict[str, float]) -> str:
-    """In the order in which they came."""
+    """Return the items as text, in their order."""
     return ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda item: item[1]))

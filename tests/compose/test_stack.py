@@ -1,6 +1,6 @@
-"""The system as a team runs it: from a clone, in containers, used from outside, killed part by part, and restarted.
+"""The system in containers, started from a clone: used over HTTP, with killed services, and restarted.
 
-One stack serves all of these, in this order. Run by ``make test-compose``.
+All tests share one stack, and run in this order. ``make test-compose`` runs them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from client import ApiError, Client
 from client.bound import BoundExperiment
-from tests.browser import browser, drawn, trouble
+from tests.browser import browser, error_texts, wait_until_drawn
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker
 from tests.waiting import until
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
 PRINT_ADMIN_TOKEN = ("exec", "-T", "backend", "cat", "/secrets/admin/token")
 _OURS = ("secrets", "migrate", "backend", "worker", "dashboard")
-_EPOCHS = 60  # a quarter of a minute for a student: kills and a stop find it training
+_EPOCHS = 60  # 15 s for a student, so that it trains while services are killed or stopped
 
 
 def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
 
 
 def finished(client: Client, experiment: BoundExperiment) -> None:
-    """Wait until every run has succeeded, then check that none of its epochs is missing or there twice."""
+    """Wait until every run has succeeded, then check that each of its epochs is stored once."""
     client.experiments.wait(experiment.id, timeout=600)
     for run in client.all_runs(experiment=experiment.id):
         assert run.state == "succeeded", f"{run.label}: {run.state} {run.reason}"
@@ -57,12 +57,12 @@ def test_readme_command_prints_the_admin_token() -> None:
     assert f"docker compose {command}" in (ROOT / "README.md").read_text()
 
 
-def test_images_are_small_and_complete(stack: Stack, note: list[str]) -> None:
+def test_images_are_small_and_complete(stack: Stack, report_lines: list[str]) -> None:
     def size(image: str) -> float:
         return int(json.loads(docker("image", "inspect", image))[0]["Size"]) / 1e6
 
     base = size("python:3.11-slim")
-    note.append(
+    report_lines.append(
         f"images: app {size(APP):.0f} MB, worker {size(WORKER):.0f} MB; of both {base:.0f} MB are python:3.11-slim, "
         "which has about 130 MB where it comes from the registry"
     )
@@ -73,10 +73,10 @@ def test_images_are_small_and_complete(stack: Stack, note: list[str]) -> None:
     assert "g++" in docker("run", "--rm", WORKER, "g++", "--version")
 
 
-def test_containers_may_do_little(stack: Stack) -> None:
-    found = stack.containers()
-    assert set(found) == {*ONE_SHOT, *SERVERS}
-    for service, item in found.items():
+def test_containers_have_minimal_privileges(stack: Stack) -> None:
+    containers = stack.containers()
+    assert set(containers) == {*ONE_SHOT, *SERVERS}
+    for service, item in containers.items():
         host = item["HostConfig"]
         assert host["ReadonlyRootfs"], service
         assert host["Init"], service
@@ -89,7 +89,9 @@ def test_containers_may_do_little(stack: Stack) -> None:
         for bound in (item["NetworkSettings"]["Ports"] or {}).values():
             assert {place["HostIp"] for place in bound or []} <= {"127.0.0.1"}, service
     for service, process in {"postgres": "postgres", "redis": "redis-server"}.items():
-        listed = [line.split() for line in docker("top", found[service]["Id"], "-eo", "pid,user,comm").splitlines()[1:]]
+        listed = [
+            line.split() for line in docker("top", containers[service]["Id"], "-eo", "pid,user,comm").splitlines()[1:]
+        ]
         users = {user for _, user, name in listed if name == process}
         assert users, service
         assert "root" not in users, service
@@ -111,7 +113,7 @@ def test_secrets_are_mounted_where_they_are_needed(stack: Stack) -> None:
         "worker": {"broker", "worker"},
         "dashboard": {"dashboard"},
     }
-    # None is in an environment, which `docker inspect` would show.
+    # No secret is in an environment variable, which `docker inspect` would show.
     environments = " ".join(" ".join(item["Config"]["Env"]) for item in stack.containers().values())
     for place in ("admin/token", "worker/token", "database/password", "broker/password"):
         assert stack.exec("backend", "cat", f"/secrets/{place}").strip() not in environments
@@ -126,24 +128,26 @@ def test_the_worker_and_the_dashboard_do_not_reach_the_database(stack: Stack) ->
     assert stack.exec("dashboard", "python", "-c", look.format("redis", 6379)).strip() == "not"
 
 
-def test_an_experiment_from_outside_is_trained(stack: Stack, admin: str, note: list[str]) -> None:
+def test_experiment_submitted_over_http_is_trained(stack: Stack, admin: str, report_lines: list[str]) -> None:
     with stack.client(admin) as administrator:
         token = administrator.create_token("outside", ["submit"]).token
     with stack.client(token) as client:
         began = time.monotonic()
         experiment = client.submit(spec("outside", seeds=1, epochs=3))
         finished(client, experiment)
-        note.append(f"an experiment of a teacher and two students, 3 epochs each: {time.monotonic() - began:.0f} s")
+        report_lines.append(
+            f"an experiment of a teacher and two students, 3 epochs each: {time.monotonic() - began:.0f} s"
+        )
         [run] = [run for run in client.all_runs(experiment=experiment.id) if "align" in run.label]
         names = {item.name for item in client.artifacts(run.id).items}
         assert any(name.endswith(".safetensors") for name in names), names
         assert client.comparison(experiment.id).complete
-    # The command line is in the container too, with the admin's token.
+    # The container also has the command line, with the admin's token.
     [worker] = json.loads(stack.exec("backend", "dkd", "workers", "--json"))["items"]
     assert (worker["name"], worker["device"]) == ("worker", "cpu")
 
 
-def test_the_dashboard_has_a_token_that_makes_no_tokens(stack: Stack) -> None:
+def test_dashboard_token_cannot_create_tokens(stack: Stack) -> None:
     assert httpx.get(f"{stack.dashboard}/_stcore/health", timeout=10).text == "ok"
     assert "<title>" in httpx.get(stack.dashboard, timeout=10).text
     token = stack.exec("dashboard", "cat", "/secrets/dashboard/token").strip()
@@ -155,32 +159,32 @@ def test_the_dashboard_has_a_token_that_makes_no_tokens(stack: Stack) -> None:
 
 
 @pytest.mark.browser
-def test_the_dashboard_in_a_browser(stack: Stack) -> None:
+def test_dashboard_pages_work_in_a_browser(stack: Stack) -> None:
     try:
         with browser() as running:
             page = running.new_page()
             for name, charts in {"new": 0, "runs": 0, "compare": 1}.items():
                 page.goto(f"{stack.dashboard}/{name}")
-                drawn(page, charts=charts)
-                assert trouble(page) == []
+                wait_until_drawn(page, charts=charts)
+                assert error_texts(page) == []
     except RuntimeError as error:
         pytest.skip(str(error))
-    # Specs to begin with are data of the package, and reach the form in a browser.
+    # The example specs are package data, and must be available in the form.
     listed = "from core.catalog import describe_examples; print(*(item['title'] for item in describe_examples()))"
     assert "Digits demo" in stack.exec("backend", "python", "-c", listed)
 
 
-def test_every_service_is_killed_in_turn_and_nothing_is_lost(stack: Stack, admin: str, note: list[str]) -> None:
+def test_killing_each_service_loses_no_data(stack: Stack, admin: str, report_lines: list[str]) -> None:
     with stack.client(admin) as client:
         experiment = client.submit(spec("killed", seeds=1, epochs=_EPOCHS))
         until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
         seconds = {service: stack.crash(service) for service in ("worker", "redis", "postgres", "backend", "dashboard")}
-        note.append(f"healthy again after a kill: {times(seconds)}")
+        report_lines.append(f"healthy again after a kill: {times(seconds)}")
         finished(client, experiment)
         assert [worker.state for worker in client.workers().items] == ["online"]
 
 
-def test_the_whole_is_restarted_and_its_data_is_still_there(stack: Stack, admin: str, note: list[str]) -> None:
+def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, report_lines: list[str]) -> None:
     with stack.client(admin) as client:
         before = {run.id: (run.state, run.label) for run in client.all_runs()}
         [worker] = client.workers().items
@@ -188,21 +192,21 @@ def test_the_whole_is_restarted_and_its_data_is_still_there(stack: Stack, admin:
         until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
     began = time.monotonic()
     stack.run("down")
-    note.append(f"down, with a training that hands its run back: {time.monotonic() - began:.0f} s")
+    report_lines.append(f"down, with a training that hands its run back: {time.monotonic() - began:.0f} s")
     assert not stack.containers()
     chosen = "chosen-by-a-person-in-the-env-file"
     stack.set(DKD_ADMIN_TOKEN=chosen)
-    note.append(f"up again: {times(stack.up())}")
+    report_lines.append(f"up again: {times(stack.up())}")
     assert stack.run(*PRINT_ADMIN_TOKEN).strip() == chosen
     with stack.client(chosen) as client:
         assert {run.id: (run.state, run.label) for run in client.all_runs() if run.id in before} == before
         finished(client, client.experiment(experiment.id))
         assert [item.id for item in client.workers().items] == [worker.id]
-        # A worker that is told to leave hands its run back with a checkpoint: no attempt was lost.
+        # A stopped worker returns its run with a checkpoint: no attempt was lost.
         attempts = [attempt for run in client.all_runs(experiment=experiment.id) for attempt in run.details().attempts]
         assert {attempt.outcome for attempt in attempts} == {"interrupted", "succeeded"}
 
 
-def test_taken_down_it_leaves_nothing(stack: Stack) -> None:
+def test_removed_stack_leaves_nothing(stack: Stack) -> None:
     stack.run("down", "--volumes")
-    assert not stack.left()
+    assert not stack.remaining_resources()
