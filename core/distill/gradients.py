@@ -26,7 +26,7 @@ def measure_gradients(terms: LossTerms, batch: Rows) -> dict[str, Tensor]:
     metrics = _logit_norms("student", batch.student32, batch)
     if batch.teacher is not None:
         metrics |= _logit_norms("teacher", batch.teacher32, batch)
-    return metrics | (terms.diagnostics() if terms.diagnostics else {})
+    return metrics | (terms.diagnostics(terms.gradients) if terms.diagnostics else {})
 
 
 def _logit_norms(network: str, logits: Tensor, batch: Rows) -> dict[str, Tensor]:

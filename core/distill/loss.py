@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from core.catalog import METHODS
 from core.distill.rows import Rows
+from core.distill.shares import with_shares
 from core.distill.terms import LossTerms, autocast_disabled
 from core.specs import MethodRef
 
@@ -21,6 +22,6 @@ def build_loss(method: MethodRef) -> Loss:
     def loss(batch: Rows, epoch: int | None) -> LossTerms:
         with autocast_disabled(batch):
             terms: LossTerms = method_loss(batch, params, epoch)
-        return terms
+            return with_shares(terms, batch, method.shares) if method.shares else terms
 
     return loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from core.catalog import METHODS
 from core.catalog.taps import Taps
 from core.distill.loss import Loss, build_loss
 from core.distill.rows import Rows
+from core.distill.shares import norm_at, share_factors
 from core.distill.terms import LossTerms
 from core.specs import MethodRef
 
@@ -131,6 +132,42 @@ class LogitObjective(Objective):
         return self._loss(step.rows, step.epoch)
 
 
+class ShareWeighted(Objective):
+    """A method with taps, some of whose terms are weighted by share.
+
+    Each term costs a backward pass from its value to the student's first tap.
+
+    Args:
+        objective: The method, which returns ``LossTerms.parts``.
+        shares: By the name of a term, its share.
+    """
+
+    capturable = False
+
+    def __init__(self, objective: Objective, shares: Mapping[str, float]) -> None:
+        super().__init__()
+        self.objective, self._shares = objective, dict(shares)
+        self.scope, self.taps = objective.scope, objective.taps
+
+    def forward(self, step: Step) -> LossTerms:
+        """Return the loss of a step.
+
+        Raises:
+            ValueError: The method does not return its terms separately.
+        """
+        terms: LossTerms = self.objective(step)
+        if not terms.parts:
+            raise ValueError("this method returns its loss as one sum, so that no term of it can be weighted by share")
+        shared = next(iter(step.student.taps.values()), step.rows.student)
+        norms = {name: norm_at(shared, part) for name, part in terms.parts.items()}
+        factors = share_factors(norms, self._shares)
+        parts = {name: part * factors[name] if name in factors else part for name, part in terms.parts.items()}
+        reported = {f"weight_{name}": factor for name, factor in factors.items()}
+        return replace(
+            terms, total=torch.stack(list(parts.values())).sum(), values=terms.values | reported, parts=parts
+        )
+
+
 def build_objective(method: MethodRef, setting: Setting) -> Objective:
     """Return the objective that a spec names, with its parameters bound.
 
@@ -146,5 +183,5 @@ def build_objective(method: MethodRef, setting: Setting) -> Objective:
     if isinstance(target, type) and issubclass(target, Objective):
         objective: Objective = target(params, setting)
         objective.taps = entry.taps_of(params)
-        return objective
+        return ShareWeighted(objective, method.shares) if method.shares else objective
     return LogitObjective(build_loss(method))

@@ -31,14 +31,19 @@ class LossTerms:
         gradients: (R, C) each, with respect to the student's logits, with all weights, ramp and decay. They add up to
             the gradient of ``total``. Each is computed when it is first read, because ``total`` needs only their sum.
             Empty for a loss that leaves its gradient to autograd.
-        diagnostics: returns what the method measures of a step besides its terms, as detached scalars by the name of
-            the metric (``grad/…``). It is computed only when it is called.
+        diagnostics: maps ``gradients`` to what the method measures of a step besides its terms, as detached scalars by
+            the name of the metric (``grad/…``). It is computed only when it is called.
+        weighted: the terms with their weights, if their gradients are known in closed form.
+        parts: the terms with their weights as scalars that add up to ``total``, each with its own graph, if autograd
+            computes their gradients. Only then can a term of such a loss be weighted by share.
     """
 
     total: Tensor
     values: dict[str, Tensor]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
-    diagnostics: Callable[[], dict[str, Tensor]] | None = None
+    diagnostics: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    weighted: Mapping[str, tuple[float | Tensor, Term]] = field(default_factory=dict)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ def compose(batch: Rows, values: dict[str, Tensor], weighted: Mapping[str, tuple
         total=with_gradient(batch.student, total, gradient),
         values={name: term.value for name, (_, term) in weighted.items()} | values,
         gradients=LazyGradients(weighted),
+        weighted=weighted,
     )
 
 

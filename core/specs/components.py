@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from common.input_bounds import SUBMITTED, max_if_submitted
 from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
@@ -13,6 +22,7 @@ from core.catalog.registry import StrictModel
 from core.catalog.suggestions import iter_field_paths
 from core.specs.labels import automatic_label
 from core.specs.problems import validation_error
+from core.specs.shares import share_problems
 
 LABEL_LENGTH = 60
 """Characters of a method's label."""
@@ -110,6 +120,24 @@ class MethodRef(CatalogRef):
     registry: ClassVar[Registry[Any]] = METHODS
 
     label: str = Field("", max_length=LABEL_LENGTH)
+    shares: dict[str, float] = Field(
+        default_factory=dict,
+        description="By the name of a term, the share of the summed gradient norms that it gets at every step, in "
+        "place of the weight that the parameters give it.",
+        examples=[{"nckd": 0.3}],
+    )
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if problems := list(share_problems(METHODS[self.name], self.params, self.shares)):
+            raise validation_error("MethodRef", *problems)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_shares(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the field out if it is empty, so that trainings without shares keep their fingerprints."""
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if name != "shares" or value}
 
     @model_validator(mode="after")
     def _default_label(self) -> Self:

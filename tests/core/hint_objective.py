@@ -31,5 +31,5 @@ class Hint(Objective):
         ce = label_term(rows)
         distance = self.adapter(step.student.taps[params.student_tap]) - step.teacher.taps[params.teacher_tap]
         hint = rows.weigh(distance.square().flatten(1).mean(1)).mean()
-        total = with_gradient(rows.student, ce.value, ce.gradient) + params.weight * hint
-        return LossTerms(total, {"ce": ce.value, "hint": hint.detach()})
+        parts = {"ce": with_gradient(rows.student, ce.value, ce.gradient), "hint": params.weight * hint}
+        return LossTerms(parts["ce"] + parts["hint"], {"ce": ce.value, "hint": hint.detach()}, parts=parts)

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from core.catalog import METHODS, MethodEntry, Params
+from core.catalog.methods.shared import CE_TERM
+from core.catalog.metric import Metric
 from core.catalog.taps import Taps
 
 
@@ -31,5 +33,6 @@ if "test_hint" not in METHODS:
             target="tests.core.hint_objective:Hint",
             params=HintParams,
             taps=_taps,
+            metrics=(CE_TERM, Metric("train/hint", "Distance of the hint", panel="Terms of Hint")),
         )
     )

@@ -238,7 +238,9 @@ def test_explanation_of_uniform_batches_equals_the_torch_loss(reduction: str, we
             assert shown.values[name][row] == pytest.approx(loss.values[name].item(), rel=1e-10)
             np.testing.assert_allclose(shown.gradients[name][row], gradient[0], rtol=1e-8, atol=1e-15)
         assert loss.diagnostics is not None
-        assert shown.similarity[row] == pytest.approx(loss.diagnostics()["grad/similarity"].item(), rel=1e-9)
+        assert shown.similarity[row] == pytest.approx(
+            loss.diagnostics(loss.gradients)["grad/similarity"].item(), rel=1e-9
+        )
         norms = {name: gradient.norm().item() for name, gradient in loss.gradients.items()}
         assert shown.share[row] == pytest.approx(norms["align"] / sum(norms.values()), rel=1e-9)
     if "epsilon_share" in weight:

@@ -76,6 +76,12 @@ class MethodEntry(Entry):
     published: Mapping[str, Any] = field(default_factory=dict)
     cost: str = ""
 
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms of the loss: the drawn metrics ``train/NAME``."""
+        drawn = (metric.name for metric in self.metrics if metric.drawn)
+        return tuple(name.removeprefix("train/") for name in drawn if name.startswith("train/"))
+
     def __post_init__(self) -> None:
         for color in (self.color, *self.label_colors.values()):
             if color and not _COLOR.fullmatch(color):

@@ -41,8 +41,7 @@ def with_diagnostics(terms: LossTerms, parts: Decoupled, batch: Rows) -> LossTer
         batch: the rows.
     """
 
-    def measure() -> dict[str, Tensor]:
-        gradients = terms.gradients
+    def measure(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         metrics = {"grad/similarity": parts.similarity()}
         for name in ("tckd", "nckd"):
             metrics[f"grad/{name}_norm"] = _root_mean_square(gradients[name], batch)

@@ -1,0 +1,39 @@
+"""Checks of the terms that a spec weights by share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.catalog import MethodEntry
+from core.catalog.suggestions import suggest_name
+
+ProblemParts = tuple[tuple[int | str, ...], str, Any]
+"""Path of a field within the method, what is wrong with it, and its value."""
+
+
+def share_problems(
+    entry: MethodEntry, params: Mapping[str, Any], shares: Mapping[str, float]
+) -> Iterator[ProblemParts]:
+    """Yield what is wrong with the shares of a method.
+
+    Args:
+        entry: The method.
+        params: Its parameters.
+        shares: By the name of a term, its share of the summed gradient norms.
+    """
+    if not shares:
+        return
+    for name, share in shares.items():
+        if name not in entry.terms:
+            hint = suggest_name(name, dict.fromkeys(entry.terms, ()))
+            yield ("shares", name), f"{entry.name} has no term {name!r}; {hint}", share
+        elif not 0 < share < 1:
+            yield ("shares", name), "a share is greater than 0 and less than 1", share
+        elif params.get("epsilon_share") is not None and name == "align":
+            yield ("shares", name), "epsilon_share gives this term its share already; remove one of the two", share
+    if sum(shares.values()) >= 1:
+        text = f"the shares add up to {sum(shares.values()):g}, which leaves no part of the gradient for other terms"
+        yield ("shares",), text, dict(shares)
+    if set(entry.terms) <= set(shares):
+        yield ("shares",), "at least one term needs a weight of its own, which the shares refer to", dict(shares)
