@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.busy import BEFORE, NOW, Case, busy, environment, report, specs, train
+from benchmarks import busy as benchmark
+from benchmarks.busy import BEFORE, NOW, Case, busy, environment, specs, train
 
 
 def test_load_ends_with_the_block() -> None:
@@ -37,12 +39,18 @@ def test_training_reports_the_threads_that_it_took(tmp_path: Path) -> None:
     assert threads == 1
 
 
-def test_table_shows_medians_and_their_ratios() -> None:
+def test_table_shows_medians_and_their_ratios(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [
         Case("digits", BEFORE, 2, alone=[6.0, 5.0, 90.0], beside=[60.0, 66.0, 72.0]),
         Case("digits", NOW, 1, alone=[3.0, 3.0, 3.0], beside=[6.0, 7.5, 9.0]),
     ]
-    text = report(cases, "a machine")
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmark, "measure", lambda trainings, rounds: cases)
+    benchmark.main(["--write"])
+    text = (tmp_path / "busy.md").read_text(encoding="utf-8")
     assert "| digits | before | 2 | 6.0 | 66.0 | 11.0 × |" in text
     assert "| digits | now | 1 | 3.0 | 7.5 | 2.5 × |" in text
     assert "| digits | 0.50 | 0.11 |" in text
+    stored = json.loads((tmp_path / "busy.json").read_text(encoding="utf-8"))
+    assert [case["beside"] for case in stored["cases"]] == [[60.0, 66.0, 72.0], [6.0, 7.5, 9.0]]
+    assert stored["settings"][NOW] == {}
