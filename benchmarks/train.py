@@ -78,7 +78,7 @@ class Case:
 def images(count: int) -> Dataset:
     """Return the first training images of CIFAR-100, or random ones if it is absent, and a few test images."""
     try:
-        cifar = data.load(DatasetRef(name="cifar100"))
+        cifar = data.load(DatasetRef(name="cifar100"), TrainingSettings.from_environment())
         pixels, labels = cifar.train.images[:count], cifar.train.labels[:count]
     except DatasetError:
         random = torch.Generator().manual_seed(0)

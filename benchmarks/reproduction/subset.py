@@ -62,6 +62,7 @@ DATASETS.add(
         title="A subset of a data set",
         summary="Some of the images, in equal shares of the classes, for trial runs.",
         target="benchmarks.reproduction.subset:load",
+        reads_files=True,
         params=SubsetParams,
         facts=_facts,
     )

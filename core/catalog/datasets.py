@@ -42,10 +42,13 @@ class DatasetEntry(Entry):
     Attributes:
         facts: Returns the facts for given parameters; None if only the worker can know them (a folder of images).
         task: Name of the task that the data set is for.
+        reads_files: Whether ``target`` also takes the settings of the training, which name the folders of this machine:
+            ``(params, settings: core.settings.TrainingSettings)``.
     """
 
     facts: Callable[[Any], DatasetFacts | None]
     task: str = CLASSIFICATION.name
+    reads_files: bool = False
 
     def describe(self) -> dict[str, Any]:
         # Facts are shown for the default parameters; a data set with a required parameter shows none.
@@ -220,6 +223,7 @@ DATASETS.add(
         title="MNIST",
         summary="60,000 + 10,000 grey 28 px images of handwritten digits.",
         target="core.tasks.classification.data.mnist:load_mnist",
+        reads_files=True,
         params=SplitParams,
         facts=lambda params: params.facts(10, 1, 28, 60_000, 10_000),
         source="LeCun, Bottou, Bengio and Haffner, Proc. IEEE 1998",
@@ -231,6 +235,7 @@ DATASETS.add(
         title="Fashion-MNIST",
         summary="60,000 + 10,000 grey 28 px images of clothes.",
         target="core.tasks.classification.data.mnist:load_fashion_mnist",
+        reads_files=True,
         params=SplitParams,
         facts=lambda params: params.facts(10, 1, 28, 60_000, 10_000),
         source="Xiao, Rasul and Vollgraf, arXiv 1708.07747",
@@ -242,6 +247,7 @@ DATASETS.add(
         title="CIFAR-10",
         summary="50,000 + 10,000 colour 32 px images of ten classes, from the official files or class folders.",
         target="core.tasks.classification.data.cifar:load_cifar10",
+        reads_files=True,
         params=CIFARParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 50_000, 10_000),
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
@@ -253,6 +259,7 @@ DATASETS.add(
         title="CIFAR-100",
         summary="50,000 + 10,000 colour 32 px images of 100 classes, from the official files or class folders.",
         target="core.tasks.classification.data.cifar:load_cifar100",
+        reads_files=True,
         params=CIFARParams,
         facts=lambda params: params.facts(100, 3, params.image_size, 50_000, 10_000),
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
@@ -264,6 +271,7 @@ DATASETS.add(
         title="SVHN",
         summary="73,257 + 26,032 colour 32 px images of house numbers' digits.",
         target="core.tasks.classification.data.svhn:load",
+        reads_files=True,
         params=SplitParams,
         facts=lambda params: params.facts(10, 3, 32, 73_257, 26_032),
         source="Netzer et al., NIPS workshop 2011",
@@ -275,6 +283,7 @@ DATASETS.add(
         title="Food-101",
         summary="75,750 + 25,250 photographs of 101 dishes.",
         target="core.tasks.classification.data.food101:load",
+        reads_files=True,
         params=CroppedParams,
         facts=lambda params: params.facts(101, 3, params.image_size, 75_750, 25_250),
         source="Bossard, Guillaumin and Van Gool, ECCV 2014",
@@ -287,6 +296,7 @@ DATASETS.add(
         summary="100,000 + 10,000 colour 64 px images of 200 ImageNet classes. The validation images are "
         "the test split.",
         target="core.tasks.classification.data.tiny_imagenet:load",
+        reads_files=True,
         params=TinyImageParams,
         facts=lambda params: params.facts(200, 3, params.image_size, 100_000, 10_000),
         source="Stanford CS231n",
@@ -298,6 +308,7 @@ DATASETS.add(
         title="Animals-10",
         summary="26,179 photographs of ten animals. A fifth of each class is held out as the test split.",
         target="core.tasks.classification.data.animals10:load",
+        reads_files=True,
         params=ImageParams,
         facts=lambda params: params.facts(10, 3, params.image_size, 20_943, 5_236),
         source="Alessio, Kaggle, Animals-10",
@@ -309,6 +320,7 @@ DATASETS.add(
         title="ImageNet-1k",
         summary="1,281,167 + 50,000 photographs of 1000 classes. The validation images are the test split.",
         target="core.tasks.classification.data.imagenet:load",
+        reads_files=True,
         params=CroppedParams,
         facts=lambda params: params.facts(1000, 3, params.image_size, 1_281_167, 50_000),
         source="Russakovsky et al., IJCV 2015",
@@ -320,6 +332,7 @@ DATASETS.add(
         title="Image folder",
         summary="Any images in train/<class>/ and test/<class>/ below the worker's DATA_DIR.",
         target="core.tasks.classification.data.folder:load",
+        reads_files=True,
         params=FolderParams,
         facts=lambda _: None,
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core.events import JOURNAL_NAME, Log, Metrics, read_journal
+from core.settings import TrainingSettings
 from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
 from core.tasks.classification import data
 from core.tasks.classification.data.dataset import Dataset
@@ -46,4 +47,4 @@ def said(folder: Path) -> str:
 
 def synthetic(train_size: int = 300) -> Dataset:
     params = {"num_classes": 5, "image_size": 16, "train_size": train_size, "test_size": 50}
-    return data.load(DatasetRef(name="synthetic", params=params))
+    return data.load(DatasetRef(name="synthetic", params=params), TrainingSettings.from_environment())

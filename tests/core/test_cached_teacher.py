@@ -46,7 +46,7 @@ CHOSEN = ExecutionPlan(threads=1)
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return data.load(SYNTHETIC)
+    return data.load(SYNTHETIC, TrainingSettings.from_environment())
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +375,9 @@ class TestKey:
             "precision": key_for(dataset, chosen=CHOSEN.model_copy(update={"precision": "bfloat16"})),
         }
         names = {label: LogitCache(tmp_path, key, 1).name for label, key in others.items()}
-        names["itself"] = LogitCache(tmp_path, key_for(data.load(SYNTHETIC)), 1).name
+        names["itself"] = LogitCache(
+            tmp_path, key_for(data.load(SYNTHETIC, TrainingSettings.from_environment())), 1
+        ).name
         assert names["itself"] == LogitCache(tmp_path, key_for(dataset, method="kd"), 1).name
         assert len(set(names.values())) == len(names)
         json.dumps(others)

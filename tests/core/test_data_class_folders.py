@@ -13,6 +13,7 @@ import pytest
 
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, JournalReader, Log, read_journal
 from core.protocol.worker import EventBatch
+from core.settings import TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from tests.core import data_files as files
@@ -29,7 +30,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(path: str = "pets") -> data.Dataset:
-    return data.load(DatasetRef(name="folder", params={"path": path, "image_size": 8}))
+    return data.load(
+        DatasetRef(name="folder", params={"path": path, "image_size": 8}), TrainingSettings.from_environment()
+    )
 
 
 class TestNamesThatAreNotUtf8:

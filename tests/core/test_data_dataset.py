@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from core.catalog import DATASETS
+from core.catalog.datasets import SyntheticParams
+from core.settings import TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from core.tasks.classification.data import Augmentation
@@ -16,16 +20,14 @@ from core.tasks.classification.data.hashing import hashed_randint, permutation
 
 
 def digits() -> data.Dataset:
-    return data.load(DatasetRef(name="digits"))
+    return data.load(DatasetRef(name="digits"), TrainingSettings.from_environment())
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_loaded_data_set_matches_its_catalog_entry(name: str) -> None:
-    from core.catalog import DATASETS
-
     choice = DatasetRef(name=name)
     facts = DATASETS[name].facts(choice.parsed_params)
-    loaded = data.load(choice)
+    loaded = data.load(choice, TrainingSettings.from_environment())
     assert facts
     assert (facts.num_classes, facts.channels, facts.image_size) == (
         loaded.num_classes,
@@ -115,3 +117,29 @@ def test_augmentation_is_uniform_and_independent() -> None:
 def test_hashes_have_their_recorded_values() -> None:
     assert permutation(8, 1, 2).tolist() == [1, 2, 4, 0, 6, 5, 7, 3]
     assert hashed_randint(10, 8, 1, 2, "top").tolist() == [8, 9, 6, 0, 4, 7, 6, 7]
+
+
+def _without_settings(params: SyntheticParams) -> data.Dataset:
+    return data.load(DatasetRef(name="synthetic", params=params.model_dump()), TrainingSettings())
+
+
+def _with_settings(params: SyntheticParams, settings: TrainingSettings) -> data.Dataset:
+    (settings.data_dir / "read").touch()
+    return _without_settings(params)
+
+
+@pytest.mark.parametrize("reads_files", [False, True])
+def test_loader_of_a_plugin_gets_the_given_settings_if_it_reads_files(
+    reads_files: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = replace(
+        DATASETS["synthetic"],
+        name="theirs",
+        target=f"{__name__}:{'_with_settings' if reads_files else '_without_settings'}",
+        reads_files=reads_files,
+    )
+    monkeypatch.setitem(DATASETS._entries, "theirs", entry)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "of the environment"))
+    loaded = data.load(DatasetRef(name="theirs"), TrainingSettings(data_dir=tmp_path))
+    assert loaded.num_classes == SyntheticParams().num_classes
+    assert (tmp_path / "read").exists() == reads_files

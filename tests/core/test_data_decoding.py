@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from core.settings import TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from tests.core import data_files as files
@@ -30,7 +31,9 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load() -> data.Dataset:
-    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": SIZE}))
+    return data.load(
+        DatasetRef(name="folder", params={"path": "pets", "image_size": SIZE}), TrainingSettings.from_environment()
+    )
 
 
 def pack(pets: Path) -> Path:

@@ -11,6 +11,7 @@ import torch
 
 from core.catalog import DATASETS
 from core.events import JOURNAL_NAME, Failed, Log, Metrics, read_journal
+from core.settings import TrainingSettings
 from core.specs import DatasetRef, RunSpec
 from core.tasks.classification import data
 from core.tasks.classification.data.holdout import held_out_indices
@@ -20,7 +21,7 @@ from tests.core import data_files as files
 
 def synthetic(**params: Any) -> data.Dataset:
     sizes = {"num_classes": 4, "train_size": 200, "test_size": 8, "image_size": 8}
-    return data.load(DatasetRef(name="synthetic", params=sizes | params))
+    return data.load(DatasetRef(name="synthetic", params=sizes | params), TrainingSettings.from_environment())
 
 
 def run_spec(dataset: DatasetRef) -> RunSpec:
@@ -93,7 +94,10 @@ def test_unequal_classes_share_the_total_by_largest_remainder() -> None:
 
 def test_catalog_facts_count_remaining_images() -> None:
     choice = DatasetRef(name="digits", params={"val_fraction": 0.2})
-    facts, loaded = DATASETS["digits"].facts(choice.parsed_params), data.load(choice)
+    facts, loaded = (
+        DATASETS["digits"].facts(choice.parsed_params),
+        data.load(choice, TrainingSettings.from_environment()),
+    )
     assert facts
     assert loaded.val
     assert (len(loaded.train), len(loaded.val)) == (facts.train_size, 896 - facts.train_size)

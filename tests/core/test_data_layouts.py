@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.settings import TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from core.tasks.classification.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
@@ -25,7 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(name: str, **params: Any) -> data.Dataset:
-    return data.load(DatasetRef(name=name, params=params))
+    return data.load(DatasetRef(name=name, params=params), TrainingSettings.from_environment())
 
 
 def red(split: data.Split) -> list[int]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from core.settings import TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from tests.core import data_files as files
@@ -27,7 +28,9 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(size: int = SIZE) -> data.Dataset:
-    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": size}))
+    return data.load(
+        DatasetRef(name="folder", params={"path": "pets", "image_size": size}), TrainingSettings.from_environment()
+    )
 
 
 def packs(pets: Path) -> list[Path]:

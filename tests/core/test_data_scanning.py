@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from core.settings import TrainingSettings
 from core.specs import DatasetRef, parse_experiment
 from core.standalone import run_experiment
 from core.tasks.classification import data
@@ -26,7 +27,9 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load() -> data.Dataset:
-    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": 8}))
+    return data.load(
+        DatasetRef(name="folder", params={"path": "pets", "image_size": 8}), TrainingSettings.from_environment()
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_fifo_in_an_official_list_is_not_opened(tmp_path: Path, monkeypatch: pyt
     (folder / "meta/train.txt").write_text("cake/1\n")
     (folder / "meta/test.txt").write_text("cake/2\n")
     with pytest.raises(data.DatasetError, match=r"cake/1.jpg is not a regular file"):
-        data.load(DatasetRef(name="food101", params={"image_size": 8}))
+        data.load(DatasetRef(name="food101", params={"image_size": 8}), TrainingSettings.from_environment())
 
 
 def test_cyclic_symbolic_links_are_refused(pets: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from core.catalog import DATASETS
-from core.settings import SettingsError
+from core.settings import SettingsError, TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from core.tasks.classification.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
@@ -29,7 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(name: str, **params: Any) -> data.Dataset:
-    return data.load(DatasetRef(name=name, params=params))
+    return data.load(DatasetRef(name=name, params=params), TrainingSettings.from_environment())
 
 
 def red(split: data.Split) -> list[int]:

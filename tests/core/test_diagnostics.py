@@ -19,6 +19,7 @@ from core.distill.gradients import measure_gradients
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
 from core.events import JOURNAL_NAME, Failed, Metrics, read_journal
+from core.settings import TrainingSettings
 from core.specs import DatasetRef, MethodRef, PlannedRun, parse_experiment
 from core.tasks.classification import models
 from core.tasks.classification.data import Dataset, Split, load
@@ -220,7 +221,7 @@ class Lookup(nn.Module):
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90}
-    return load(DatasetRef(name="synthetic", params=params))
+    return load(DatasetRef(name="synthetic", params=params), TrainingSettings.from_environment())
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +263,10 @@ class TestRobustness:
             torch.full((4, 1, 8, 8), 4, dtype=torch.uint8) + 8 * torch.arange(4).view(-1, 1, 1, 1).byte(),
             torch.arange(4),
         )
-        dataset = load(DatasetRef(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}))
+        dataset = load(
+            DatasetRef(name="synthetic", params={"num_classes": 4, "channels": 1, "image_size": 8}),
+            TrainingSettings.from_environment(),
+        )
         dataset = Dataset(dataset.train, test, 4, dataset.mean, dataset.std, dataset.augmentation)
         for label, name in enumerate(("ape", "bee", "cat", "dog")):
             (tmp_path / name).mkdir()
@@ -323,7 +327,7 @@ class TestReport:
         self, network: models.Network, other: models.Network
     ) -> None:
         params = {"num_classes": 6, "image_size": 8, "train_size": 120, "test_size": 90, "val_fraction": 0.25}
-        dataset = load(DatasetRef(name="synthetic", params=params))
+        dataset = load(DatasetRef(name="synthetic", params=params), TrainingSettings.from_environment())
         metrics = epoch_report(network, dataset, predict_logits(other, dataset, dataset.test))
         assert set(metrics) <= set(METRICS)
         assert {name.partition("/")[0] for name in metrics} == {"test", "val", "calibration", "fidelity"}

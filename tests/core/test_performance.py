@@ -128,7 +128,10 @@ class TestThreads:
         assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0), fixed_threads=True).threads == 2
 
     def test_multiplications_are_those_of_the_network(self) -> None:
-        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8}))
+        dataset = data.load(
+            DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8}),
+            TrainingSettings.from_environment(),
+        )
         network = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(dataset.channels, 4, 3, padding=1, bias=False))
         state = torch.random.get_rng_state()
         assert forward_multiplications(network, dataset) == 8 * 8 * dataset.channels * 4 * 9

@@ -14,6 +14,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
+from core.settings import TrainingSettings
 from core.specs import DatasetRef, parse_experiment
 from core.tasks.classification import data
 from core.tasks.classification.data.hashing import permutation
@@ -98,7 +99,10 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(**params: object) -> data.Dataset:
-    return data.load(DatasetRef(name="folder", params={"path": "pets", "image_size": 56, **params}))
+    return data.load(
+        DatasetRef(name="folder", params={"path": "pets", "image_size": 56, **params}),
+        TrainingSettings.from_environment(),
+    )
 
 
 def shown(dataset: data.Dataset, split: data.Split) -> torch.Tensor:

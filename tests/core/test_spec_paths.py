@@ -202,4 +202,6 @@ def test_missing_data_folder_is_reported(home: Path) -> None:
     from core.tasks.classification import data
 
     with pytest.raises(DatasetError, match="there is no image folder"):
-        data.load(DatasetRef(name="folder", params={"path": "none", "image_size": 8}))
+        data.load(
+            DatasetRef(name="folder", params={"path": "none", "image_size": 8}), TrainingSettings.from_environment()
+        )

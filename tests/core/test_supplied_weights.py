@@ -17,6 +17,7 @@ from PIL import Image
 
 from core.cli import main
 from core.events import JOURNAL_NAME, Event, Failed, Finished, Log, Metrics, Started, read_journal
+from core.settings import TrainingSettings
 from core.specs import DatasetRef, ExperimentSpec, RunSpec, parse_experiment
 from core.tasks.classification import data, models
 from core.tasks.classification.models.published_weights import imagenet_class_names, published_input
@@ -212,7 +213,7 @@ class TestClasses:
 
         for name, first in (("digits", "0"), ("synthetic", "prototype 0 of 10x3x16")):
             choice = DatasetRef(name=name)
-            assert class_names(choice, data.load(choice))[0] == first
+            assert class_names(choice, data.load(choice, TrainingSettings.from_environment()))[0] == first
 
     @pytest.mark.parametrize(
         ("theirs", "ours", "words"),
@@ -290,7 +291,10 @@ class TestInput:
         assert len(keys[1]) == len(keys[0]) + 1
 
     def test_adapted_input_equals_the_input_that_the_network_expects(self) -> None:
-        dataset = data.load(DatasetRef(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8}))
+        dataset = data.load(
+            DatasetRef(name="synthetic", params={"num_classes": 4, "image_size": 8, "train_size": 8}),
+            TrainingSettings.from_environment(),
+        )
         shown, wanted = input_format_of(dataset), InputFormat((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 8)
         seen = InputAdapter(torch.nn.Identity(), shown, wanted)(dataset.normalise(dataset.train.images))
         pixels = dataset.train.images.double() / 255

@@ -19,6 +19,7 @@ from core.events import JOURNAL_NAME, Failed, Finished, Log, Metrics, read_journ
 from core.settings import TrainingSettings
 from core.specs import RunSpec, SpecError, parse_experiment
 from core.tasks.classification import models
+from core.tasks.classification.models.small_cnn import SmallCNN
 from core.tasks.classification.models.weights import load_state, read_source
 from core.train import run_training
 from core.weights.state_dicts import find_state_dicts, strip_prefixes
@@ -341,6 +342,18 @@ class TestPretrained:
         ours = net.state_dict()
         assert torch.equal(ours["network.blocks.0.attn.qkv.weight"], theirs.state_dict()["blocks.0.attn.qkv.weight"])
         assert net.linear.out_features == 5
+
+
+@pytest.mark.parametrize("allow_download", [False, True])
+def test_network_of_a_plugin_loads_its_own_published_weights(allow_download: bool) -> None:
+    class Theirs(SmallCNN):
+        def load_pretrained(self) -> None:
+            self.loaded = self.allow_download
+
+    theirs = Theirs(num_classes=2, in_channels=1, image_size=8, width=4)
+    supplied = models.SuppliedWeights("pretrained")
+    assert models.load_supplied(theirs, supplied, any_classes=False, allow_download=allow_download) == ()
+    assert theirs.loaded == allow_download
 
 
 def test_uploaded_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

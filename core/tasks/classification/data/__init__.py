@@ -6,13 +6,11 @@ module's logger.
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable
 
 import torch
 
-from core.catalog import DATASETS, Params
+from core.catalog import DATASETS
 from core.catalog.datasets import SplitParams
 from core.settings import TrainingSettings
 from core.specs import DatasetRef
@@ -27,22 +25,21 @@ __all__ = ["Augmentation", "Batch", "Dataset", "DatasetError", "Split", "load"]
 _log = logging.getLogger(__name__)
 
 
-def load(choice: DatasetRef, settings: TrainingSettings | None = None) -> Dataset:
+def load(choice: DatasetRef, settings: TrainingSettings) -> Dataset:
     """Read the data set that a spec names, and hold out a validation split if the spec requests one.
 
     Args:
         choice: name and parameters of the data set.
-        settings: the folders of this machine; None reads them from the environment.
+        settings: the folders of this machine.
 
     Raises:
         DatasetError: the data set is missing, incomplete, damaged, or differs from its catalog entry.
-        SettingsError: ``settings`` is None, and an environment variable has an invalid value.
     """
-    settings = settings or TrainingSettings.from_environment()
     entry = DATASETS[choice.name]
     params = choice.parsed_params
     try:
-        dataset = _call_loader(entry.load(), params, settings)
+        loader = entry.load()
+        dataset: Dataset = loader(params, settings) if entry.reads_files else loader(params)
     except OSError as error:
         raise DatasetError(f"{choice.name} cannot be read: {visible(str(error))}") from error
     for name, split in (("training", dataset.train), ("test", dataset.test)):
@@ -62,12 +59,6 @@ def load(choice: DatasetRef, settings: TrainingSettings | None = None) -> Datase
                 *(choice.name, len(dataset.train), len(dataset.test), facts.train_size, facts.test_size),
             )
     return dataset
-
-
-def _call_loader(loader: Callable[..., Dataset], params: Params, settings: TrainingSettings) -> Dataset:
-    """Call the loader of a catalog entry, which has a parameter ``settings`` only if it reads files."""
-    takes_settings = "settings" in inspect.signature(loader).parameters
-    return loader(params, settings=settings) if takes_settings else loader(params)
 
 
 def _check_split(name: str, split: Split, num_classes: int) -> None:

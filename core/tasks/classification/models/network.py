@@ -36,7 +36,13 @@ class TapPoint:
 
 
 class Network(nn.Module, ABC):
-    """A classifier that maps images (N, channels, H, W) to logits (N, num_classes)."""
+    """A classifier that maps images (N, channels, H, W) to logits (N, num_classes).
+
+    Attributes:
+        allow_download: Whether ``load_pretrained`` may download weights that are not on this machine.
+    """
+
+    allow_download: bool = False
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -59,11 +65,10 @@ class Network(nn.Module, ABC):
         """Return the network's key for a key of published checkpoints of it."""
         return key
 
-    def load_pretrained(self, *, allow_download: bool = False) -> None:
+    def load_pretrained(self) -> None:
         """Load the published weights, except a last layer with another number of classes.
 
-        Args:
-            allow_download: download weights that are not on this machine.
+        Weights that are not on this machine are downloaded only if ``allow_download`` is set.
 
         Raises:
             WeightsError: there are none, or they are not available on this machine.

@@ -100,7 +100,7 @@ class TimmNetwork(Network):
     def map_published_key(self, key: str) -> str:
         return f"network.{key}"
 
-    def load_pretrained(self, *, allow_download: bool = False) -> None:
+    def load_pretrained(self) -> None:
         import timm
 
         config = timm.get_pretrained_cfg(self.name)
@@ -114,7 +114,7 @@ class TimmNetwork(Network):
             "with `python -m core convert` and give that file in teacher.weights"
         )
         cached = _in_cache(config)
-        if cached is None and not allow_download:
+        if cached is None and not self.allow_download:
             raise WeightsError(
                 f"the weights of timm:{self.name} are not on this machine, and downloads are off. They are at "
                 f"{address}. {advice}; or set DKD_DOWNLOAD=1"

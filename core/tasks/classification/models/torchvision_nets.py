@@ -37,7 +37,7 @@ class TorchvisionNetwork(StagedNetwork):
     def map_published_key(self, key: str) -> str:
         return self._published_keys.get(key, key)
 
-    def load_pretrained(self, *, allow_download: bool = False) -> None:
+    def load_pretrained(self) -> None:
         import torchvision
 
         weights = torchvision.models.get_model_weights(self.name)[WEIGHTS]
@@ -46,7 +46,7 @@ class TorchvisionNetwork(StagedNetwork):
             f"Download that file on a machine with network access and store it as {cached}, or convert it with "
             f"`python -m core convert` and give that file in teacher.weights"
         )
-        if not cached.exists() and not allow_download:
+        if not cached.exists() and not self.allow_download:
             raise WeightsError(
                 f"the weights of {self.name} are not on this machine, and downloads are off. "
                 f"They are at {weights.url}. "

@@ -231,7 +231,8 @@ def load_supplied(
         WeightsError: the weights cannot be loaded; the message says what to do.
     """
     if supplied.source == PRETRAINED:
-        network.load_pretrained(allow_download=allow_download)
+        network.allow_download = allow_download
+        network.load_pretrained()
         return ()
     try:
         return load_content(network, supplied.content, any_classes=any_classes, fresh_last_layer=fresh_last_layer)
