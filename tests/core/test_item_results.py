@@ -91,6 +91,12 @@ class TestRun:
         assert items.fingerprint == RUNS["kd"].fingerprint()
         assert len(items.classes) == 6
 
+    def test_items_of_a_run_with_averaged_weights_are_those_of_its_weights(self, tmp_path: Path) -> None:
+        training = {**SPEC["training"], "ema": 0.9, "evaluate_every": 2}
+        (run,) = (p.spec for p in parse_experiment(SPEC | {"training": training}).plan() if p.label == "ce")
+        assert run_training(run, tmp_path) == "finished"
+        check_against_metrics(read_items(tmp_path / ITEMS_NAME), finished(tmp_path).summary)
+
     def test_run_without_teacher_has_no_columns_of_one(self, tmp_path: Path) -> None:
         assert run_training(RUNS["ce"], tmp_path) == "finished"
         items = read_items(tmp_path / ITEMS_NAME)
