@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from client import ApiError, Client, ClientSettingsError
 from client.cli.app import run as dkd
 from client.resources import Runs
+from core.items.file import encode_items, read_items
+from core.items.table import ITEMS_NAME, Items
 from tests import served
 from tests.backend.lab import plain, spec
 
@@ -91,6 +94,19 @@ def test_upload_download_and_deletion_of_files(client: Client, url: str, tmp_pat
     client.delete_experiment(done.id)
     with pytest.raises(ApiError):
         client.artifacts(run.id)
+
+
+def test_per_item_results_are_downloaded_by_name(client: Client, url: str, tmp_path: Path) -> None:
+    with served.worker(url, tmp_path):
+        run = client.submit(plain()).wait(timeout=60, interval=0.1).runs[0]
+    columns = {"item": np.arange(3, dtype=np.uint8), "predicted": np.array([2, 0, 1], np.uint8)}
+    (weights,) = (tmp_path / "artifacts").rglob("weights.safetensors")
+    weights.with_name(ITEMS_NAME).write_bytes(encode_items(Items(columns, images="0123")))
+    to = tmp_path / "downloaded.parquet"
+    assert dkd(["download", run.id, ITEMS_NAME, "--out", str(to)]) == 0
+    items = read_items(to)
+    assert items.images == "0123"
+    assert items.column("predicted").tolist() == [2, 0, 1]
 
 
 def test_follow_reconnects_when_a_stream_breaks(client: Client, url: str, tmp_path: Path, monkeypatch: Any) -> None:

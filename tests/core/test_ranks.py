@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Log, Started, Stopped
+from core.items.file import read_items
+from core.items.statistics import item_scores
+from core.items.table import ITEMS_NAME
 from core.launch import RankFailure, launch
 from core.settings import TrainingSettings
 from core.specs import parse_experiment
@@ -58,6 +61,12 @@ class TestTwoRanks:
         ):
             assert step == same_step
             assert expected == pytest.approx(found, rel=1e-6, abs=1e-9)
+
+    def test_first_rank_writes_the_items_of_all_test_images(self, trained: Path) -> None:
+        _, metrics = points(trained / "two" / "log")[-1]
+        items = read_items(trained / "two" / "log" / ITEMS_NAME)
+        assert 100 * item_scores(items, "top1").mean() == metrics["test/top1"]
+        assert 100 * item_scores(items, "agreement").mean() == metrics["fidelity/agreement"]
 
     def test_how_many_there_were_is_recorded(self, trained: Path) -> None:
         for folder, ranks, teacher_logits in (("one", "1", "kept"), ("two", "2", "rounded, not kept")):

@@ -173,6 +173,12 @@ def test_invalid_report_is_refused_with_a_reason(lab: Lab, claim: Json) -> None:
     assert lab.events(claim, started(1)) == 1
 
 
+@pytest.mark.parametrize("more", [{}, {"items": "items.parquet"}, {"items": None}])
+def test_end_of_a_training_is_accepted_with_and_without_items(lab: Lab, claim: Json, more: Json) -> None:
+    event = {"type": "finished", "weights": "weights.safetensors", "sha256": "b" * 64, "summary": {}} | more
+    assert lab.events(claim, started(1), {"seq": 2, "time": 3.0, "event": event}) == 2
+
+
 def test_repeated_finish_changes_nothing(lab: Lab, claim: Json) -> None:
     lab.events(claim, started(1), metrics(2, 20, {"test/top1": 90.0}))
     lab.succeed(claim)
