@@ -25,15 +25,19 @@ _FLAGS = (
 
 
 def chromium() -> str | None:
-    """Path of a Chromium on this machine; DKD_CHROMIUM names another."""
+    """Return the path of a Chromium on this machine, or that in DKD_CHROMIUM; None if there is none."""
     named = os.environ.get("DKD_CHROMIUM")
-    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
-    return named or next((path for path in found if path), None)
+    paths = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return named or next((path for path in paths if path), None)
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A headless Chromium. Raises RuntimeError where none is found."""
+    """Run a headless Chromium.
+
+    Raises:
+        RuntimeError: No Chromium is installed.
+    """
     from playwright.sync_api import sync_playwright
 
     path = chromium()
@@ -48,10 +52,11 @@ def browser() -> Iterator[Browser]:
 
 
 def drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
-    """Wait until the page's script has run through, nothing is a skeleton, and so many charts have traces.
+    """Wait until the page's script has ended, no element is a skeleton, and this number of charts have traces.
 
     Args:
-        timeout: seconds.
+        charts: Least number of charts with traces.
+        timeout: In seconds.
     """
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=timeout * 1000)
     page.wait_for_selector("h1", timeout=timeout * 1000)
@@ -63,20 +68,20 @@ def drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
         arg=charts,
         timeout=timeout * 1000,
     )
-    page.wait_for_timeout(600)  # Plotly's and Streamlit's transitions
+    page.wait_for_timeout(600)  # transitions of Plotly and Streamlit
 
 
 def trouble(page: Page) -> list[str]:
-    """Texts of error boxes and stack traces on the page."""
+    """Return the texts of error boxes and stack traces on the page."""
     boxes = page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]')
     return [boxes.nth(index).inner_text() for index in range(boxes.count())]
 
 
 def shoot(page: Page, path: Path, *, most: int = 6000) -> None:
-    """A picture of the whole page. Streamlit scrolls inside a frame of its own, so the window is made as high first.
+    """Save a picture of the whole page. Streamlit scrolls inside an element, so the window is first made high enough.
 
     Args:
-        most: px of its height.
+        most: Largest height in px.
     """
     size = page.viewport_size or {"width": 1440, "height": 900}
     height = page.evaluate(

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and options of all tests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Generator, Iterator
 import pytest
 
 ALL_PARTS = "DKD_TESTS_NO_SKIP"
-"""Set where every part is installed (CI): a test that would be skipped for want of one fails instead."""
+"""Set if every optional part is installed (CI): a test that would be skipped without one fails instead."""
 
 
-# Builds two images of several GB: only `make test-compose` asks for it.
+# The compose tests build two images of several GB: only `make test-compose` runs them.
 collect_ignore = [] if os.environ.get("DKD_TESTS_COMPOSE") else ["compose"]
 
 
@@ -27,20 +27,20 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(autouse=True)
-def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds a teacher's logits that another one, or the person at this machine, has left."""
+def _separate_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test an empty cache, without logits of other tests or of this machine's user."""
     monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)
 def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is as wide as the terminal that the tests were started in: where they run in parallel, 80 columns."""
+    """Make widths independent of the terminal in which the tests were started."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(autouse=True)
-def _own_umask() -> Iterator[None]:
-    """A stack that a test starts in this process makes its files private; the next test's are as the person's."""
+def _restore_umask() -> Iterator[None]:
+    """Restore the umask, which a stack that a test starts in this process changes."""
     before = os.umask(0o022)
     os.umask(before)
     yield

@@ -1,4 +1,4 @@
-"""A real backend on a port of its own, and a stand-in for a worker: it trains nothing and reports a little."""
+"""A real backend on a private port, and a stand-in for a worker, which reports metrics without training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORKER_TOKEN = "worker-token"
 
 @contextmanager
 def backend(folder: Path, **changes: object) -> Iterator[str]:
-    """The address of a backend whose everything is in the folder."""
+    """Run a backend with all its files in a folder, and yield its address."""
     url = f"sqlite:///{folder / 'dkd.sqlite3'}"
     database = Database(url)
     migrate.upgrade(database)
@@ -36,7 +36,7 @@ def backend(folder: Path, **changes: object) -> Iterator[str]:
         add_token(session, ADMIN_TOKEN, "admin", ADMIN_SCOPES)
         add_token(session, WORKER_TOKEN, "worker", WORKER_SCOPES)
     database.dispose()
-    own: dict[str, object] = {
+    defaults: dict[str, object] = {
         "database_url": url,
         "broker_folder": folder / "broker",
         "artifacts": folder / "artifacts",
@@ -44,12 +44,14 @@ def backend(folder: Path, **changes: object) -> Iterator[str]:
         "worker_token_file": folder / "tokens" / "worker",
         "allowed_hosts": ("127.0.0.1",),
     }
-    app = create_app(Settings.model_validate(own | changes))
+    app = create_app(Settings.model_validate(defaults | changes))
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", log_config=None, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run)
     quiet = ExitStack()
-    quiet.enter_context(structlog.testing.capture_logs())  # it would be mixed with what a command under test prints
+    quiet.enter_context(
+        structlog.testing.capture_logs()
+    )  # its log would be mixed with the output of a command under test
     thread.start()
     try:
         while not server.started:
@@ -65,7 +67,7 @@ def backend(folder: Path, **changes: object) -> Iterator[str]:
 
 @contextmanager
 def worker(url: str, folder: Path) -> Iterator[None]:
-    """Takes every run and lets it succeed, until the end of the block."""
+    """Claim every run and let it succeed, until the end of the block."""
     stop = threading.Event()
     thread = threading.Thread(target=_work, args=(url, folder / "artifacts", stop))
     thread.start()

@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Redis for tests, each on a private port in a folder of its own, gone when the block ends."""
+"""Real PostgreSQL, Redis and S3 servers for tests, each on a private port, removed at the end of the block."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ REDIS_MISSING = "Redis is not installed: apt-get install redis-server"
 _STARTING_SECONDS = 60
 
 
-class ServiceMissing(Exception):  # noqa: N818 (not an error of the program: the machine lacks something)
-    """What is to be installed, for ``pytest.skip``."""
+class ServiceMissing(Exception):  # noqa: N818 (not an error of the program: a service is not installed)
+    """A service is not installed. The message says how to install it."""
 
 
 def free_port() -> int:
@@ -33,10 +33,10 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process on a port that it keeps: it can be stopped, and started again on the same data.
+    """A server process with a fixed port: it can be stopped, and restarted with the same data.
 
     Attributes:
-        url: by which it is reached.
+        url: URL of the server.
     """
 
     def __init__(self, url: str, command: Sequence[str], root: Path, port: int, accepts: Callable[[int], bool]) -> None:
@@ -49,7 +49,7 @@ class Server:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Returns once it takes connections; does nothing where it runs."""
+        """Start the server and wait until it accepts connections; do nothing if it runs."""
         if self._process is not None and self._process.poll() is None:
             return
         log = self._root / "server.log"
@@ -66,7 +66,7 @@ class Server:
         _wait(answers, self._command[0])
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """End it by a signal. SIGINT is PostgreSQL's fast shutdown: it does not wait for clients that hold on."""
+        """Stop the server by a signal. SIGINT is PostgreSQL's fast shutdown, which does not wait for clients."""
         if self._process is None:
             return
         self._process.send_signal(number)
@@ -80,7 +80,11 @@ class Server:
 
 @contextmanager
 def postgres_server() -> Iterator[Server]:
-    """A new, empty PostgreSQL server. Raises ServiceMissing."""
+    """Run a new, empty PostgreSQL server.
+
+    Raises:
+        ServiceMissing: PostgreSQL is not installed.
+    """
     folder = _postgres_folder()
     if folder is None:
         raise ServiceMissing(POSTGRES_MISSING)
@@ -106,7 +110,7 @@ def postgres_server() -> Iterator[Server]:
             "listen_addresses": "127.0.0.1",
             "port": port,
             "unix_socket_directories": root,
-            "fsync": "off",  # the data need not outlive a power cut
+            "fsync": "off",  # the data need not survive a power failure
             "max_connections": 200,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -121,14 +125,18 @@ def postgres_server() -> Iterator[Server]:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a new, empty PostgreSQL server. Raises ServiceMissing."""
+    """Run a new, empty PostgreSQL server, and yield its URL.
+
+    Raises:
+        ServiceMissing: PostgreSQL is not installed.
+    """
     with postgres_server() as server:
         yield server.url
 
 
 @contextmanager
 def postgres_database(server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database on that server; dropped at the end, whoever is still connected."""
+    """Create an empty database on the server, and yield its URL. It is dropped at the end, despite open connections."""
     from sqlalchemy import create_engine, make_url, text
 
     name = f"test_{secrets.token_hex(6)}"
@@ -145,7 +153,11 @@ def postgres_database(server_url: str) -> Iterator[str]:
 
 @contextmanager
 def redis_server() -> Iterator[Server]:
-    """A new, empty Redis server. Raises ServiceMissing."""
+    """Run a new, empty Redis server.
+
+    Raises:
+        ServiceMissing: Redis is not installed.
+    """
     binary = shutil.which("redis-server")
     if binary is None:
         raise ServiceMissing(REDIS_MISSING)
@@ -162,15 +174,19 @@ def redis_server() -> Iterator[Server]:
 
 @contextmanager
 def redis() -> Iterator[str]:
-    """The URL of a new, empty Redis server. Raises ServiceMissing."""
+    """Run a new, empty Redis server, and yield its URL.
+
+    Raises:
+        ServiceMissing: Redis is not installed.
+    """
     with redis_server() as server:
         yield server.url
 
 
 def _postgres_folder() -> Path | None:
-    found = shutil.which("postgres")
-    folders = [Path(found).parent] if found else []
-    # Debian keeps the server's programs off the PATH, a folder for each version.
+    program = shutil.which("postgres")
+    folders = [Path(program).parent] if program else []
+    # Debian installs the server's programs outside PATH, in one folder per version.
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     return next((path for path in folders if (path / "initdb").exists()), None)
 
@@ -181,7 +197,7 @@ def _listens(port: int) -> bool:
 
 
 def _accepts(port: int) -> bool:
-    """The port opens before the server takes connections."""
+    """Return whether the server accepts a connection. Its port is open earlier."""
     import psycopg
 
     try:
@@ -192,7 +208,11 @@ def _accepts(port: int) -> bool:
 
 
 def _unprivileged() -> str | None:
-    """PostgreSQL refuses to run as root: the account to run it as, or None where we are not root."""
+    """Return the account for PostgreSQL, which refuses to run as root; None if this process is not root.
+
+    Raises:
+        ServiceMissing: There is no suitable account.
+    """
     if sys.platform == "win32" or os.geteuid() != 0:
         return None
     import pwd
@@ -212,7 +232,7 @@ def _as(user: str | None, command: Sequence[str | Path]) -> list[str]:
 
 @contextmanager
 def _short_folder() -> Iterator[Path]:
-    # Not pytest's folder: the path of a Unix socket has at most 107 bytes, and another account must be able to enter.
+    # Not pytest's folder: the path of a Unix socket has at most 107 bytes, and another account must have access.
     root = Path(tempfile.mkdtemp(prefix="dkd-"))
     root.chmod(0o755)
     try:
@@ -231,21 +251,21 @@ def _wait(condition: Callable[[], bool], what: str) -> None:
 
 @contextmanager
 def s3(bucket: str = "bucket") -> Iterator[str]:
-    """The address of an empty bucket on a server of S3's protocol. What reaches it is in the environment meanwhile."""
+    """Run an S3 server with an empty bucket, and yield its address. The environment has its credentials meanwhile."""
     import boto3
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    own = {
+    environment = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         boto3.client("s3").create_bucket(Bucket=bucket)
         yield f"s3://{bucket}/prefix"

@@ -1,4 +1,4 @@
-"""docs/api.md: every example is run as it is printed, in its order, against a real backend."""
+"""docs/api.md: every example runs as printed, in order, with a real backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example scripts, run as a person runs them, against a real backend with a stand-in for its worker."""
+"""The example scripts as users run them, with a real backend and a stand-in for its worker."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def run(script: str, url: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    own = {"DKD_API_URL": url, "DKD_API_TOKEN": served.ADMIN_TOKEN, "PYTHONPATH": str(ROOT), **environment}
+    environ = {"DKD_API_URL": url, "DKD_API_TOKEN": served.ADMIN_TOKEN, "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, str(ROOT / "examples" / script), *options]
-    return subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_queue_of_twenty_experiments(url: str) -> None:
-    found = run("queue_of_20.py", url, "--epochs", "2", "--name", "q")
-    assert found.returncode == 0, found.stderr
-    lines = found.stdout.splitlines()
+def test_queue_example_submits_twenty_experiments(url: str) -> None:
+    result = run("queue_of_20.py", url, "--epochs", "2", "--name", "q")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert lines[0] == "20 experiments, 121 runs"
     assert len(lines) == 21
     assert all(": finished, " in line for line in lines[1:])
@@ -45,12 +45,12 @@ def test_a_queue_of_twenty_experiments(url: str) -> None:
     assert len(again.stdout.splitlines()) == 21
 
 
-def test_a_sweep_that_optuna_drives(url: str) -> None:
+def test_optuna_example_runs_its_trials(url: str) -> None:
     pytest.importorskip("optuna")
-    found = run("optuna_sweep.py", url, "--epochs", "2", "--trials", "3")
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("trial ") == 3
-    assert "on fresh seeds" in found.stdout
+    result = run("optuna_sweep.py", url, "--epochs", "2", "--trials", "3")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("trial ") == 3
+    assert "on fresh seeds" in result.stdout
     with Client(url, served.ADMIN_TOKEN) as client:
         items = client.experiments(tag="search").items
         assert [item.name for item in items][::-1] == [
@@ -62,8 +62,8 @@ def test_a_sweep_that_optuna_drives(url: str) -> None:
         assert len({client.experiment(item.id).runs[0].id for item in items}) == 1, "one teacher for all"
 
 
-def test_the_sweep_says_what_it_needs(tmp_path: Path) -> None:
+def test_optuna_example_names_a_missing_package(tmp_path: Path) -> None:
     (tmp_path / "optuna.py").write_text("raise ImportError")
-    found = run("optuna_sweep.py", "http://127.0.0.1:1", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
-    assert found.returncode == 1
-    assert found.stderr.strip() == "this example needs optuna, which is not installed: pip install optuna"
+    result = run("optuna_sweep.py", "http://127.0.0.1:1", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert result.returncode == 1
+    assert result.stderr.strip() == "this example needs optuna, which is not installed: pip install optuna"

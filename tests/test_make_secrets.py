@@ -1,4 +1,4 @@
-"""docker/make_secrets.py: what the first start of the containers makes."""
+"""docker/make_secrets.py: the secrets that the first start of the containers creates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def contents(root: Path) -> dict[str, str]:
     return {str(file.relative_to(root)): file.read_text() for file in root.rglob("*") if file.is_file()}
 
 
-def test_each_is_made_once_and_none_is_like_another(root: Path) -> None:
+def test_secrets_are_created_once_and_are_distinct(root: Path) -> None:
     main(root)
     made = contents(root)
     single = [made[f"{name}/token"] for name in ("admin", "worker", "dashboard")]
@@ -44,7 +44,9 @@ def test_each_is_made_once_and_none_is_like_another(root: Path) -> None:
         assert stat.S_IMODE((root / name / "token").stat().st_mode) == 0o400
 
 
-def test_the_environment_may_set_them_at_first_and_tokens_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_sets_secrets_at_the_first_start_and_tokens_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DKD_DATABASE_PASSWORD", "p@ss/word:with?all#of%it")
     main(root)
     assert contents(root)["database/dkd_database_url"] == (
@@ -58,7 +60,7 @@ def test_the_environment_may_set_them_at_first_and_tokens_later(root: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"DKD_ADMIN_TOKEN": "short"}, "DKD_ADMIN_TOKEN needs at least 20 ASCII characters"),
         ({"DKD_BROKER_PASSWORD": "with spaces and 'quotes'"}, "DKD_BROKER_PASSWORD needs"),
@@ -66,14 +68,14 @@ def test_the_environment_may_set_them_at_first_and_tokens_later(root: Path, monk
         ({"DKD_DATABASE_PASSWORD": CHOSEN}, "DKD_DATABASE_PASSWORD differs from the password of the existing database"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_changes_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, str], said: str
+def test_invalid_secret_is_refused_and_changes_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, str], message: str
 ) -> None:
     main(root)
     before = contents(root)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SecretError, match=said) as refused:
+    with pytest.raises(SecretError, match=message) as refused:
         main(root)
     assert not any(value in str(refused.value) for value in values.values())
     assert contents(root) == before

@@ -1,4 +1,4 @@
-"""docs/operations.md: each command of ours that it prints is one, with its options; each file and setting is there."""
+"""docs/operations.md: the commands, options, files and settings that it names exist."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _COMMAND = re.compile(r"(?<![\w/-])(python -m backend|dkd) ((?:[a-z]+ ?)+)([^`\n
 
 
 def commands() -> list[tuple[str, list[str], list[str]]]:
-    """Program, subcommands and options of each command."""
-    found = {}
+    """Return the program, subcommands and options of each command."""
+    by_command = {}
     for program, words, rest in _COMMAND.findall(TEXT.replace("\ndrain", " drain")):
-        found[program, words.strip()] = (program, words.split(), re.findall(r"--[a-z-]+", rest))
-    return list(found.values())
+        by_command[program, words.strip()] = (program, words.split(), re.findall(r"--[a-z-]+", rest))
+    return list(by_command.values())
 
 
 @pytest.mark.parametrize(("program", "words", "options"), commands(), ids=lambda value: str(value)[:40])
-def test_a_command_is_one(program: str, words: list[str], options: list[str]) -> None:
+def test_documented_commands_and_options_exist(program: str, words: list[str], options: list[str]) -> None:
     command = get_command(backend if program != "dkd" else dkd)
     names: set[str] = set()
     for word in words:
@@ -40,21 +40,21 @@ def test_a_command_is_one(program: str, words: list[str], options: list[str]) ->
     assert set(options) <= names
 
 
-def test_the_options_of_gc_are_those_it_has() -> None:
+def test_documented_options_of_gc_exist() -> None:
     shown = CliRunner().invoke(backend, ["gc", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     named = re.findall(r"\(`(--[a-z-]+)`\)", TEXT)
     assert len(named) == 4
     assert all(name in shown for name in named)
 
 
-def test_links_of_all_documents_lead_to_files() -> None:
+def test_links_of_all_documents_have_a_target() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), (document.name, target)
 
 
-def test_the_settings_it_names_are_read() -> None:
-    """Of the backend, a worker, the dashboard, the compose files or the examples."""
+def test_documented_settings_are_read() -> None:
+    """Each setting is one of the backend, a worker, the dashboard, the compose files or the examples."""
     everywhere = "\n".join(
         path.read_text(encoding="utf-8")
         for pattern in ("backend/**/*.py", "worker/*.py", "client/**/*.py", "core/**/*.py", "dashboard/*.py")

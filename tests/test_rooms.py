@@ -1,4 +1,4 @@
-"""The rooms: who may import whom, and what must start without torch."""
+"""The rooms: which room may import which, and which programs must start without torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module that a file names in an import, inside functions too, as ``package.module``."""
+    """Yield every module that a file imports, also inside functions, as ``package.module``."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -50,9 +50,9 @@ def within(module: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def files(room: str) -> list[Path]:
-    found = sorted((ROOT / room).rglob("*.py"))
-    assert found, f"the room {room} is empty"
-    return found
+    paths = sorted((ROOT / room).rglob("*.py"))
+    assert paths, f"the room {room} is empty"
+    return paths
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -82,7 +82,7 @@ def test_only_core_names_torch(room: str) -> None:
 @pytest.mark.parametrize(
     "module", [*TORCH_FREE, "backend.app", "client", "client.cli", "dkd_lab", "worker.app", "worker.supervisor"]
 )
-def test_it_starts_without_torch(module: str) -> None:
+def test_programs_start_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
@@ -103,7 +103,7 @@ def module_of(path: Path) -> str:
 
 
 def folder_of(module: str) -> str:
-    """The folder of a room that a module belongs to; a module at the top of its room counts as a folder of its own."""
+    """Return the folder of a module. A module at the top of its room counts as a folder."""
     return ".".join(module.split(".")[:2])
 
 
@@ -114,4 +114,4 @@ def test_folders_of_a_room_import_each_other_in_one_direction(room: str) -> None
         folder = folder_of(module_of(path))
         imported = {folder_of(name) for name in imports(path) if within(name, (room,))}
         graph.setdefault(folder, set()).update(imported - {folder, room})
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the folders of the circle
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the folders of the cycle

@@ -39,7 +39,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server: str) -> Iterator[Database]:
-    """One migrated database for all tests, emptied before each: making one takes ten times as long."""
+    """Yield the database of all tests, emptied before each: to create one takes ten times as long."""
     with services.postgres_database(postgres_server) as url:
         database = Database(url)
         migrate.upgrade(database)
@@ -49,7 +49,7 @@ def migrated_postgres(postgres_server: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy."""
+    """Return a migrated SQLite file, to be copied."""
     path = tmp_path_factory.mktemp("migrated") / "dkd.sqlite3"
     database = Database(f"sqlite:///{path}")
     migrate.upgrade(database)
@@ -59,7 +59,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a migrated database without rows."""
+    """Yield the URL of a migrated database without rows."""
     if request.param == "sqlite":
         path = tmp_path / "dkd.sqlite3"
         shutil.copy(request.getfixturevalue("migrated_file"), path)
@@ -68,7 +68,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     database = request.getfixturevalue("migrated_postgres")
     tables = ", ".join(table.name for table in models.Base.metadata.sorted_tables)
     with database.write() as session:
-        # What a failed test left open would hold the tables.
+        # Connections that a failed test left open would lock the tables.
         others = "pid <> pg_backend_pid() AND datname = current_database()"
         session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
         session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
@@ -115,18 +115,21 @@ def app(settings: Settings, database: Database) -> FastAPI:
 
 @pytest.fixture
 def api(app: FastAPI) -> Iterator[TestClient]:
-    """Requests with the admin's token."""
+    """Yield a client with the admin's token."""
     with TestClient(app, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}) as client:
         yield client
 
 
 @pytest.fixture
 def make_lab(settings: Settings, database: Database) -> Iterator[Callable[..., Lab]]:
-    """A running backend on these settings, with clients for a person and for workers."""
+    """Yield a function that starts a backend with changed settings, and returns its clients."""
     with ExitStack() as stack:
 
         def make(**changes: object) -> Lab:
-            quiet = {"reconcile_seconds": 3600.0, **changes}  # a pass in the background would race with the test's
+            quiet = {
+                "reconcile_seconds": 3600.0,
+                **changes,
+            }  # a reconciler's pass in the background would race with the test's
             app = create_app(Settings.model_validate(settings.model_dump() | quiet))
             admin = TestClient(app, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
             worker = TestClient(app, headers={"Authorization": f"Bearer {WORKER_TOKEN}"})

@@ -12,7 +12,7 @@ from tests.backend.test_files import UPLOADS, safetensors
 
 
 def fill(lab: Lab, database: Database) -> dict[str, str]:
-    """Ids of runs: ``done`` succeeded, ``broken`` failed in its second attempt, ``held`` is running."""
+    """Fill every table; return run ids: ``done`` succeeded, ``broken`` failed in attempt 2, ``held`` is running."""
     lab.register(labels=["cellar"])
     lab.submit(spec(tags=["a", "ä"], notes="two\nlines"))
     lab.admin.post("/api/v1/experiments", json=plain("keyed"), headers={"Idempotency-Key": "k"})

@@ -1,4 +1,4 @@
-"""A backend for tests, used over HTTP like a person and a worker do."""
+"""A backend for tests, with clients of its HTTP API for a user and for workers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ class Lab:
         return _ok(self.admin.post(f"/api/v1/experiments/{key}/cancel"))
 
     def register(self, worker_id: str = "worker-one", **changes: Any) -> Json:
-        slots = 16 if changes.get("device", "cpu") == "cpu" else 1  # on a GPU worker it is also its number of GPUs
+        slots = (
+            16 if changes.get("device", "cpu") == "cpu" else 1
+        )  # the slots of a GPU worker are also its number of GPUs
         body = {"worker_id": worker_id, "name": worker_id, "host": "node", "slots": slots, "device": "cpu"} | changes
         return _ok(self.worker.post("/api/v1/worker/register", json=body))
 

@@ -35,8 +35,8 @@ def run_ids(database: Database, experiment_id: str) -> dict[tuple[str, int], str
     run, used = models.Run, models.ExperimentRun
     query = select(used.label, run.seed, run.id).join(run, run.id == used.run_id)
     with database.read() as session:
-        found = session.execute(query.where(used.experiment_id == experiment_id))
-        return {(label, seed): run_id for label, seed, run_id in found}
+        result = session.execute(query.where(used.experiment_id == experiment_id))
+        return {(label, seed): run_id for label, seed, run_id in result}
 
 
 def one_run(database: Database, **changes: Any) -> str:

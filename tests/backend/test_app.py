@@ -1,4 +1,4 @@
-"""The frame: tokens, hosts, errors, health, migrations."""
+"""What all routes share: tokens, hosts, errors, health, migrations, settings."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_revoked_token_is_refused(lab: Lab, database: Database) -> None:
         ("POST", "/api/v1/worker/register", 422),
     ],
 )
-def test_errors_of_the_framework_are_problems_too(lab: Lab, method: str, url: str, status: int) -> None:
+def test_framework_errors_are_problem_responses(lab: Lab, method: str, url: str, status: int) -> None:
     client = lab.worker if "worker" in url else lab.admin
     response = client.request(method, url)
     assert response.status_code == status
@@ -120,7 +120,7 @@ def test_every_reading_route_refuses_an_unknown_query_parameter(lab: Lab) -> Non
         assert [error["path"] for error in response.json()["errors"]] == ["bogus"]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL has no lock of a whole database
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL does not lock a whole database
 def test_locked_database_is_a_503_that_names_the_reason(lab: Lab, database: Database) -> None:
     other = sqlite3.connect(str(database.engine.url.database))
     other.execute("BEGIN IMMEDIATE")
@@ -129,13 +129,13 @@ def test_locked_database_is_a_503_that_names_the_reason(lab: Lab, database: Data
     assert response.headers["content-type"] == PROBLEM
     assert response.headers["Retry-After"] == "2"
     assert "has locked the database" in response.json()["detail"]
-    assert lab.experiments() == []  # to read needs no lock
+    assert lab.experiments() == []  # reading needs no lock
     other.rollback()
     other.close()
     lab.submit(plain())
 
 
-def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_a_problem_response_without_its_message(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
@@ -175,7 +175,7 @@ def test_an_error_of_our_own_is_a_problem_without_its_inside(lab: Lab, monkeypat
         ({"Host": "localhost", "Origin": "null"}, 403),
     ],
 )
-def test_only_this_machine_is_answered_by_default(
+def test_requests_for_other_hosts_and_origins_are_refused_by_default(
     make_lab: Callable[..., Lab], headers: dict[str, str], status: int
 ) -> None:
     lab = make_lab(allowed_hosts=Settings.model_fields["allowed_hosts"].default)
@@ -185,7 +185,7 @@ def test_only_this_machine_is_answered_by_default(
         assert response.headers["content-type"] == PROBLEM
 
 
-def test_behind_a_proxy_with_tls_its_origin_is_named(make_lab: Callable[..., Lab]) -> None:
+def test_configured_origin_of_a_tls_proxy_is_accepted(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(allowed_hosts="lab.example", allowed_origins="https://lab.example")
     for origin, status in (("https://lab.example", 200), ("https://lab.example:444", 403), ("https://x.example", 403)):
         reply = lab.admin.get("/healthz", headers={"Host": "lab.example", "Origin": origin})
@@ -198,11 +198,11 @@ def test_page_of_another_origin_is_refused_for_any_allowed_host(make_lab: Callab
     assert lab.admin.get("/healthz", headers=headers).status_code == 403
 
 
-def test_any_host_is_answered_where_the_settings_say_so(make_lab: Callable[..., Lab]) -> None:
+def test_any_host_is_accepted_if_configured(make_lab: Callable[..., Lab]) -> None:
     assert make_lab(allowed_hosts="*").admin.get("/healthz", headers={"Host": "lab.example"}).status_code == 200
 
 
-def test_the_tokens_files_are_made_once_and_readable_by_nobody_else(settings: Settings, database: Database) -> None:
+def test_token_files_are_created_once_and_private(settings: Settings, database: Database) -> None:
     bootstrap(database, settings)
     files = (settings.admin_token_file, settings.worker_token_file)
     made = [file.read_text() for file in files]
@@ -221,7 +221,7 @@ def test_the_tokens_files_are_made_once_and_readable_by_nobody_else(settings: Se
             assert client.get(f"/api/v1/{path}", headers=headers).status_code == status
 
 
-def test_a_built_in_token_that_was_revoked_gives_way_to_a_new_one(settings: Settings, database: Database) -> None:
+def test_revoked_built_in_token_is_replaced_once(settings: Settings, database: Database) -> None:
     bootstrap(database, settings)
     files = (settings.admin_token_file, settings.worker_token_file)
     admin, worker = (file.read_text().strip() for file in files)
@@ -229,16 +229,16 @@ def test_a_built_in_token_that_was_revoked_gives_way_to_a_new_one(settings: Sett
         for token in client.get("/api/v1/tokens").json()["items"]:
             if token["name"] == "worker":
                 assert client.delete(f"/api/v1/tokens/{token['id']}").status_code == 200
-    for _ in range(2):  # and that one is kept
+    for _ in range(2):  # the second pass keeps the new token
         bootstrap(database, settings)
         renewed = settings.worker_token_file.read_text().strip()
         assert settings.admin_token_file.read_text().strip() == admin
     assert renewed != worker
     assert stat.S_IMODE(settings.worker_token_file.stat().st_mode) == 0o600
     assert identify(database, worker) is None
-    found = identify(database, renewed)
-    assert found is not None
-    assert found.scopes == {"worker"}
+    principal = identify(database, renewed)
+    assert principal is not None
+    assert principal.scopes == {"worker"}
 
 
 def test_a_database_without_the_schema_is_not_ready(tmp_path: Path) -> None:
@@ -260,13 +260,13 @@ def test_a_database_without_the_schema_is_not_ready(tmp_path: Path) -> None:
 
 
 def test_the_migrated_schema_is_that_of_the_models(database_url: str) -> None:
-    """Every table, column, constraint and index, as the database itself describes them."""
+    """Compare every table, column, constraint and index as the database describes it."""
 
     def describe(database: Database) -> list[str]:
         with database.engine.connect() as connection:
-            found = connection.execute(text(_SQLITE if database.is_sqlite else _POSTGRESQL))
-            rows = sorted(" ".join(str(value) for value in row) for row in found)
-        if database.is_sqlite:  # the order of a table's columns and constraints means nothing
+            statements = connection.execute(text(_SQLITE if database.is_sqlite else _POSTGRESQL))
+            rows = sorted(" ".join(str(value) for value in row) for row in statements)
+        if database.is_sqlite:  # the order of a table's columns and constraints is arbitrary
             rows = sorted(part for row in rows for part in _statement_parts(row))
         return rows
 
@@ -287,8 +287,8 @@ def test_the_migrated_schema_is_that_of_the_models(database_url: str) -> None:
     assert len(migrated) > 30
 
 
-def test_a_database_of_the_version_before_slots_keeps_everything(database_url: str) -> None:
-    """Its rows are there after the upgrade, metrics included, and are read by this version; and so backwards."""
+def test_migrations_across_slots_keep_rows_in_both_directions(database_url: str) -> None:
+    """The downgrade to 0002 keeps rows and metrics, and after the upgrade this version can read them."""
     database = Database(database_url)
     try:
         run_id = rows.one_run(database)
@@ -327,7 +327,7 @@ WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'ale
 
 
 def _statement_parts(statement: str) -> list[str]:
-    """``CREATE TABLE x: …`` for each column and constraint, however the statement is broken into lines."""
+    """Split a statement into ``CREATE TABLE x: …`` for each column and constraint, whatever its line breaks."""
     text = " ".join(statement.replace('"', "").split())
     head, _, body = text.partition("(")
     body, _, tail = body.rpartition(")")
@@ -341,11 +341,11 @@ def _statement_parts(statement: str) -> list[str]:
     return [f"{head.strip()}: {part.strip()}{tail}" for part in parts]
 
 
-def test_a_stored_time_keeps_its_zone(lab: Lab) -> None:
+def test_stored_time_has_its_zone(lab: Lab) -> None:
     assert lab.submit(plain())["created_at"].endswith("Z")
 
 
-def test_ids_sort_by_the_time_they_were_made() -> None:
+def test_ids_sort_by_creation_time() -> None:
     first, second = new_ids(100), new_ids(100)
     assert first == sorted(first)
     assert len({*first, *second}) == 200
@@ -353,15 +353,15 @@ def test_ids_sort_by_the_time_they_were_made() -> None:
     assert all(one.isalnum() and one == one.lower() for one in first)
 
 
-def test_a_dashboard_may_have_a_token_of_its_own(database: Database, tmp_path: Path) -> None:
+def test_dashboard_token_may_submit_and_read(database: Database, tmp_path: Path) -> None:
     files = {f"{name}_token_file": tmp_path / name for name in ("admin", "worker", "dashboard")}
     bootstrap(database, Settings.model_validate({"database_url": "sqlite://", **files}))
-    found = identify(database, (tmp_path / "dashboard").read_text().strip())
-    assert found is not None
-    assert found.scopes == {"submit", "read"}
+    principal = identify(database, (tmp_path / "dashboard").read_text().strip())
+    assert principal is not None
+    assert principal.scopes == {"submit", "read"}
 
 
-def test_the_command_line_migrates_then_makes_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_command_line_creates_tokens_only_after_migration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DKD_HOME", str(tmp_path / "home"))
     run = CliRunner().invoke
     early = run(cli, ["bootstrap"])

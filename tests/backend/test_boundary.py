@@ -1,4 +1,4 @@
-"""What every route does before anything else: the token, the ids, the query, and only then the body."""
+"""The order of checks on every route: the token, the ids, the query, and only then the body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECURED = [("GET", "/metrics"), ("GET", "/nothing"), ("PUT", "/api/v1/runs"), ("
 
 @pytest.fixture
 def database_url(tmp_path: Any, migrated_file: Any) -> str:
-    """SQLite alone: what is refused is refused before a database is asked."""
+    """Return the URL of a SQLite database: these checks precede every query, so that PostgreSQL adds nothing."""
     path = tmp_path / "dkd.sqlite3"
     path.write_bytes(migrated_file.read_bytes())
     return f"sqlite:///{path}"
@@ -39,21 +39,24 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, Json]]:
 async def sent(
     app: FastAPI, method: str, path: str, headers: dict[str, str], *chunks: bytes, leaves: bool = False
 ) -> tuple[int, int]:
-    """The status of a request whose body never ends, and how often more of it was asked for.
+    """Send a request whose body never ends.
 
     Args:
-        leaves: the client closes its connection behind the last chunk.
+        leaves: Whether the client closes its connection after the last chunk.
+
+    Returns:
+        The status, and how many chunks the application requested.
     """
-    asked, status = 0, 0
+    receives, status = 0, 0
 
     async def receive() -> dict[str, Any]:
-        nonlocal asked
-        asked += 1
-        if asked > len(chunks):
+        nonlocal receives
+        receives += 1
+        if receives > len(chunks):
             if leaves:
                 return {"type": "http.disconnect"}
             await asyncio.sleep(3600)
-        return {"type": "http.request", "body": chunks[asked - 1], "more_body": True}
+        return {"type": "http.request", "body": chunks[receives - 1], "more_body": True}
 
     async def send(message: Any) -> None:
         nonlocal status
@@ -77,10 +80,10 @@ async def sent(
     }
     async with asyncio.timeout(20):
         await app(scope, receive, send)
-    return status, asked
+    return status, receives
 
 
-def test_every_route_is_bounded_and_every_parameter_of_a_path_has_a_pattern() -> None:
+def test_every_route_is_bounded_and_every_body_has_a_limit() -> None:
     assert all(isinstance(route, BoundedRoute) for route in ROUTES if isinstance(route, APIRoute))
     table = limits(Settings())
     takes = [
@@ -92,14 +95,17 @@ def test_every_route_is_bounded_and_every_parameter_of_a_path_has_a_pattern() ->
 
 
 def test_body_is_not_read_without_a_token(lab: Lab) -> None:
-    """Not even where there is no such route, or another method is meant."""
+    """This includes unknown routes and methods."""
     secured = [(method, path) for method, path, about in operations(lab.app) if about.get("security")]
     assert len(secured) > 45
     for method, path in [*secured, *SECURED]:
         for token in ({}, {"Authorization": "Bearer wrong"}):
             headers = token | {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
-            status, asked = asyncio.run(sent(lab.app, method, path.replace("{run_id}", "x"), headers, b"[" * 1000))
-            assert (status, asked) == (404 if "nothing" in path else 405 if method == "PUT" else 401, 0), (method, path)
+            status, receives = asyncio.run(sent(lab.app, method, path.replace("{run_id}", "x"), headers, b"[" * 1000))
+            assert (status, receives) == (404 if "nothing" in path else 405 if method == "PUT" else 401, 0), (
+                method,
+                path,
+            )
 
 
 def test_body_is_not_read_without_the_scope(lab: Lab) -> None:
@@ -110,7 +116,7 @@ def test_body_is_not_read_without_the_scope(lab: Lab) -> None:
             assert asyncio.run(sent(lab.app, method, path, headers, b"[")) == (403, 0), path
 
 
-def test_a_body_that_is_too_long_or_does_not_come_is_refused_on_every_route(make_lab: Any) -> None:
+def test_overlong_or_missing_body_is_refused_on_every_route(make_lab: Any) -> None:
     lab = make_lab(body_seconds=0.05, max_upload_bytes=4096)
     taken = 0
     for method, path, about in operations(lab.app):
@@ -124,9 +130,9 @@ def test_a_body_that_is_too_long_or_does_not_come_is_refused_on_every_route(make
             long = headers | {"Content-Length": announced}
             assert asyncio.run(sent(lab.app, method, address, long, b"[")) == (413, 0), path
         chunks = [b" " * 1_000_000] * 12
-        status, asked = asyncio.run(sent(lab.app, method, address, headers, *chunks))
+        status, receives = asyncio.run(sent(lab.app, method, address, headers, *chunks))
         assert status == 413, path
-        assert asked <= 9
+        assert receives <= 9
         assert asyncio.run(sent(lab.app, method, address, headers, b"["))[0] == 408, path
     assert taken >= 15
 
@@ -144,8 +150,8 @@ def test_client_that_disconnects_during_its_body_causes_no_error(lab: Lab) -> No
 ELSE = {"worker_id": "worker-one", "artifact_id": "0123456789abcdef", "sha256": "0" * 64, "token_id": "0" * 16}
 
 
-def test_an_id_with_something_else_in_it_names_nothing_on_any_route(lab: Lab) -> None:
-    """It was cleaned first, and another run was deleted."""
+def test_malformed_id_is_404_on_every_route(lab: Lab) -> None:
+    """A backend that removed the invalid characters would use another run."""
     lab.register()
     experiment = lab.submit(plain("victim", runs=2))
     claim = lab.claim()
@@ -177,7 +183,7 @@ def test_an_id_with_something_else_in_it_names_nothing_on_any_route(lab: Lab) ->
 @pytest.mark.parametrize(
     "odd", [ADMIN_TOKEN, "x" * 4000, "06H2D3D0000000AB", "0" * 15, "0" * 17, "iiiiiiiiiiiiiiii", "..", "%2e%2e", "0-0"]
 )
-def test_what_does_not_look_like_an_id_is_not_looked_up(lab: Lab, odd: str) -> None:
+def test_malformed_run_id_is_404_and_not_repeated(lab: Lab, odd: str) -> None:
     for path in (f"/api/v1/runs/{odd}/logs", f"/api/v1/exports/runs/{odd}", f"/api/v1/runs/{odd}/artifacts"):
         answer = lab.admin.get(path)
         assert answer.status_code == 404
@@ -196,13 +202,13 @@ def test_what_does_not_look_like_an_id_is_not_looked_up(lab: Lab, odd: str) -> N
         ("/api/v1/exports/experiment", "experiment=a%00"),
     ],
 )
-def test_parameter_that_is_not_text_is_refused(lab: Lab, path: str, query: str) -> None:
+def test_query_parameter_with_invalid_characters_is_refused(lab: Lab, path: str, query: str) -> None:
     answer = lab.admin.get(f"{path}?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == query.partition("=")[0]
 
 
-def test_a_header_with_a_control_is_refused(lab: Lab) -> None:
+def test_header_with_a_control_character_is_refused(lab: Lab) -> None:
     for name in ("Idempotency-Key", "Last-Event-ID", "Range", "If-Range"):
         answer = lab.admin.post("/api/v1/experiments", json=plain(), headers={name.encode(): b"a\x9bb"})
         assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, name.lower())

@@ -1,4 +1,4 @@
-"""Methods side by side: from what runs measured to what may be said of it."""
+"""Comparisons of methods: from the measurements of runs to the statements that they support."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from tests.backend.finished_experiments import METHODS, THREE, compare, finished
 
 
 def test_methods_are_summarized_over_seeds(database: Database, api: TestClient) -> None:
-    found = compare(api, finished(database, THREE))
-    assert (found.experiment, found.baseline, found.metric, found.unit) == ("rows", "kd", "test/top1", "%")
-    assert found.test_size == 899
-    assert found.resolution == pytest.approx(100 / 899)
-    assert found.complete
-    assert found.condition == "one teacher (seed 0)"
-    kd, dkd = found.groups
+    comparison = compare(api, finished(database, THREE))
+    assert (comparison.experiment, comparison.baseline, comparison.metric, comparison.unit) == (
+        "rows",
+        "kd",
+        "test/top1",
+        "%",
+    )
+    assert comparison.test_size == 899
+    assert comparison.resolution == pytest.approx(100 / 899)
+    assert comparison.complete
+    assert comparison.condition == "one teacher (seed 0)"
+    kd, dkd = comparison.groups
     assert (kd.label, kd.method, kd.n, kd.mean, kd.sd, kd.missing) == ("kd", "kd", 3, 82.0, 2.0, [])
     assert kd.se == pytest.approx(2 / math.sqrt(3))
     assert (dkd.label, dkd.method, dkd.values) == ("DKD", "dkd", {0: 81.0, 1: 83.5, 2: 86.0})
@@ -48,16 +53,16 @@ def test_methods_are_paired_with_the_baseline(database: Database, api: TestClien
 
 
 def test_convergence_to_a_share_of_the_teacher(database: Database, api: TestClient) -> None:
-    # 95 % of the teacher's last 90 % (not of its best 91 %) is 85.5 %: only DKD's seed 2 gets there, after epoch 3.
-    found = compare(api, finished(database, THREE))
-    assert found.teacher_top1 == 90.0
-    assert found.target == pytest.approx(85.5)
-    kd, dkd = (group.convergence for group in found.groups)
+    # 95 % of the teacher's last 90 % (not of its best 91 %) is 85.5 %: only DKD's seed 2 reaches it, after epoch 3.
+    comparison = compare(api, finished(database, THREE))
+    assert comparison.teacher_top1 == 90.0
+    assert comparison.target == pytest.approx(85.5)
+    kd, dkd = (group.convergence for group in comparison.groups)
     assert kd is not None
     assert dkd is not None
     assert (kd.reached, kd.of, kd.median_epochs, kd.max_epochs) == (0, 3, None, 4)
     assert (dkd.reached, dkd.of, dkd.median_epochs) == (1, 3, None)
-    easier = compare(api, found.experiment, target_share=0.9)  # 81 %
+    easier = compare(api, comparison.experiment, target_share=0.9)  # 81 %
     kd, dkd = (group.convergence for group in easier.groups)
     assert kd is not None
     assert dkd is not None
@@ -65,27 +70,32 @@ def test_convergence_to_a_share_of_the_teacher(database: Database, api: TestClie
     assert (dkd.reached, dkd.median_epochs) == (3, 3.0)
 
 
-def test_before_everything_has_ended(database: Database, api: TestClient) -> None:
+def test_comparison_of_unfinished_runs_is_incomplete(database: Database, api: TestClient) -> None:
     some = {("kd", 0): 80.0, ("kd", 1): 82.0, ("DKD", 1): 83.5}
-    found = compare(api, finished(database, some))
-    assert not found.complete
-    kd, dkd = found.groups
+    comparison = compare(api, finished(database, some))
+    assert not comparison.complete
+    kd, dkd = comparison.groups
     assert (kd.n, kd.missing) == (2, [2])
     assert (dkd.n, dkd.missing, dkd.sd, dkd.interval) == (1, [0, 2], None, None)
-    (paired,) = found.paired
+    (paired,) = comparison.paired
     assert (paired.seeds, paired.mean_difference, paired.interval) == ([1], 1.5, None)
     assert "1 pair" in paired.sentence
 
 
 def test_new_experiment_has_nothing_to_compare(database: Database, api: TestClient) -> None:
-    found = compare(api, rows.experiment(database))
-    assert not found.complete
-    assert (found.test_size, found.resolution, found.teacher_top1, found.target) == (0, None, None, None)
-    assert [(group.n, group.mean, group.convergence, group.missing) for group in found.groups] == [
+    comparison = compare(api, rows.experiment(database))
+    assert not comparison.complete
+    assert (comparison.test_size, comparison.resolution, comparison.teacher_top1, comparison.target) == (
+        0,
+        None,
+        None,
+        None,
+    )
+    assert [(group.n, group.mean, group.convergence, group.missing) for group in comparison.groups] == [
         (0, None, None, [0, 1, 2])
     ] * 2
-    assert found.paired[0].n == 0
-    assert "nothing to compare" in found.paired[0].sentence
+    assert comparison.paired[0].n == 0
+    assert "nothing to compare" in comparison.paired[0].sentence
 
 
 def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
@@ -96,12 +106,12 @@ def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
     rows.succeed(database, ids["kd", 1], [80, 88, 88, math.nan])  # reached the target before it diverged
     rows.take(database, ids["kd", 2], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
     rows.change(database, ids["kd", 2], state="failed")
-    rows.change(database, ids["DKD", 1], state="failed")  # never measured anything: says nothing about convergence
+    rows.change(database, ids["DKD", 1], state="failed")  # without a measurement, its convergence is unknown
     rows.take(database, ids["DKD", 2], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
     rows.change(database, ids["DKD", 2], state="cancelled")
-    found = compare(api, experiment)
-    assert found.complete
-    kd, dkd = found.groups
+    comparison = compare(api, experiment)
+    assert comparison.complete
+    kd, dkd = comparison.groups
     assert (kd.values, kd.missing, dkd.missing) == ({0: 80.0}, [1, 2], [1, 2])
     assert kd.convergence is not None
     assert dkd.convergence is not None
@@ -109,7 +119,7 @@ def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
     assert (dkd.convergence.reached, dkd.convergence.of) == (0, 1)
 
 
-def test_other_metrics(database: Database, api: TestClient) -> None:
+def test_comparison_of_other_metrics_uses_their_better_side(database: Database, api: TestClient) -> None:
     seeds = list(range(6))
     last = {(label, seed): 80.0 + seed for label in ("kd", "DKD") for seed in seeds}
     experiment = finished(database, last, seeds=seeds)
@@ -123,8 +133,10 @@ def test_other_metrics(database: Database, api: TestClient) -> None:
     loss = compare(api, experiment, metric="test/loss")
     assert (loss.unit, loss.groups[1].mean) == ("nats", 0.5)
     assert "DKD is better than kd" in loss.paired[0].sentence
-    assert loss.groups[1].convergence is not None  # stays about the accuracy
-    minimised = compare(api, experiment, metric="train/loss")  # each method its own, which says nothing of the other's
+    assert loss.groups[1].convergence is not None  # convergence is always about the accuracy
+    minimised = compare(
+        api, experiment, metric="train/loss"
+    )  # each method minimises its own loss, so that neither side is better
     assert minimised.better is None
     assert "DKD is lower than kd" in minimised.paired[0].sentence
     assert compare(api, experiment, metric="mine").paired[0].mean_difference == 0
@@ -148,23 +160,23 @@ def test_several_comparisons_are_corrected_by_holm(database: Database, api: Test
         for label in ("kd", "dkd", "B")
         for seed in seeds
     }
-    found = compare(api, finished(database, last, methods=methods, seeds=seeds))
-    assert found.tests == 2
-    for paired in found.paired:
+    comparison = compare(api, finished(database, last, methods=methods, seeds=seeds))
+    assert comparison.tests == 2
+    for paired in comparison.paired:
         assert "6 pairs cannot show p < 0.062 after Holm over the 2 comparisons of this report" in paired.sentence
         assert f"p of this comparison alone: {paired.sign_flip_p:.2g}" in paired.sentence
     fewer = compare(api, finished(database, last, methods=methods, seeds=seeds[:5], name="fewer"))
     assert all("5 pairs cannot show p < 0.0625" in paired.sentence for paired in fewer.paired)
 
 
-def test_without_a_teacher(database: Database, api: TestClient) -> None:
+def test_comparison_without_a_teacher_has_no_convergence(database: Database, api: TestClient) -> None:
     experiment = rows.experiment(database, teacher=None, methods=["ce"])
     for run_id in rows.run_ids(database, experiment).values():
         rows.succeed(database, run_id, [50.0, 60.0])
-    found = compare(api, experiment)
-    assert (found.condition, found.target, found.paired) == ("training without a teacher", None, [])
-    assert found.groups[0].convergence is None
-    assert (found.groups[0].sd, found.groups[0].interval) == (0.0, None)
+    comparison = compare(api, experiment)
+    assert (comparison.condition, comparison.target, comparison.paired) == ("training without a teacher", None, [])
+    assert comparison.groups[0].convergence is None
+    assert (comparison.groups[0].sd, comparison.groups[0].interval) == (0.0, None)
 
 
 def test_two_experiments_share_a_teacher(database: Database, api: TestClient) -> None:
@@ -207,9 +219,9 @@ def test_number_of_queries_does_not_depend_on_the_number_of_seeds(database: Data
         experiment = finished(database, last, seeds=seeds, name=f"with {number}")
         statements: list[str] = []
         with database.read() as session:
-            found = session.get_one(models.Experiment, experiment)
+            stored = session.get_one(models.Experiment, experiment)
             event.listen(database.engine, "before_cursor_execute", lambda *call, to=statements: to.append(call[2]))
-            comparisons.compare(session, [found])
+            comparisons.compare(session, [stored])
         counts.append(len(statements))
     assert counts[0] == counts[1] <= 6
 
@@ -270,7 +282,7 @@ def test_machines_and_settings_for_speed_are_distinguished(database: Database, a
             "torch": "2.14.0" if ours and seed > 0 else "2.13.0",
             "packages": f"of {run_id}",
         }
-        # A method without a teacher records no such choice; that is no difference.
+        # A method without a teacher does not record this setting, which is not a difference.
         rows.change(database, run_id, environment=environment | ({"teacher_logits": "kept"} if ours else {}))
     (pair,) = compare(api, experiment).paired
     assert [(item.setting, item.kind, item.seeds, item.values) for item in pair.unlike] == [
@@ -307,11 +319,11 @@ def test_more_seeds_in_another_experiment_are_the_same_comparison(database: Data
     for (label, seed), run_id in rows.run_ids(database, more).items():
         if label != "teacher":
             rows.succeed(database, run_id, [50, 60, 70, 85.0 + (label == "DKD") + seed])
-    found = Comparison.model_validate(api.get("/api/v1/comparisons", params={"experiment": [first, more]}).json())
-    kd = found.groups[0]
-    assert kd.values == {0: 80.0, 1: 82.0, 2: 84.0, 3: 88.0}  # of seed 2 the first one counts
+    comparison = Comparison.model_validate(api.get("/api/v1/comparisons", params={"experiment": [first, more]}).json())
+    kd = comparison.groups[0]
+    assert kd.values == {0: 80.0, 1: 82.0, 2: 84.0, 3: 88.0}  # of the two runs of seed 2 the first counts
     assert {run.experiment for run in kd.runs} == {"first", "more"}
-    assert any("2 run(s) repeat a seed" in note for note in found.notes)
+    assert any("2 run(s) repeat a seed" in note for note in comparison.notes)
 
 
 def test_experiments_that_differ_in_more_than_seeds_are_refused(database: Database, api: TestClient) -> None:
@@ -341,19 +353,19 @@ def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestCli
     }
     for key, curve in curves.items():
         rows.succeed(database, ids[key], curve)
-    found = compare(api, experiment)  # 95 % of 90 is 85.5
-    kd, dkd = (group.convergence for group in found.groups)
+    comparison = compare(api, experiment)  # 95 % of 90 is 85.5
+    kd, dkd = (group.convergence for group in comparison.groups)
     assert kd is not None
     assert dkd is not None
     assert (kd.reached, kd.of, kd.median_epochs) == (2, 3, 3.0)
     assert kd.median_seconds == pytest.approx(0.3)
-    assert kd.median_gpu_seconds is None  # nothing says that it was a GPU
+    assert kd.median_gpu_seconds is None  # no device is recorded
     assert kd.area == pytest.approx((81.3333 + 83.3333 + 73.6667) / 3, abs=0.01)
-    (pair,) = found.paired
+    (pair,) = comparison.paired
     assert pair.convergence is not None
     assert (pair.convergence.earlier, pair.convergence.later, pair.convergence.equal) == (3, 0, 0)
     assert (pair.convergence.sign_p, pair.convergence.both_reached) == (0.25, 2)
-    assert pair.convergence.speed_up == pytest.approx(2.5 / 1.5)  # seed 2 of kd never got there
+    assert pair.convergence.speed_up == pytest.approx(2.5 / 1.5)  # seed 2 of kd never reached it
     absolute = compare(api, experiment, target=80.0)
     assert (absolute.target, absolute.absolute_target) == (80.0, True)
     assert absolute.groups[0].convergence is not None

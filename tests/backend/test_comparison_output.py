@@ -18,7 +18,7 @@ from tests.backend import rows
 from tests.backend.finished_experiments import THREE, compare, finished
 
 
-def test_texts_of_a_comparison(database: Database, api: TestClient) -> None:
+def test_comparison_is_exported_as_csv_markdown_and_latex(database: Database, api: TestClient) -> None:
     experiment = finished(database, THREE)
     path = "/api/v1/comparisons"
     table = api.get(path, params={"experiment": experiment, "format": "csv"})
@@ -37,7 +37,7 @@ def test_texts_of_a_comparison(database: Database, api: TestClient) -> None:
     assert tex.count("\\toprule") == tex.count("\\bottomrule") == 1
 
 
-def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
+def test_overview_tests_every_metric(database: Database, api: TestClient) -> None:
     seeds = list(range(8))
     last = {
         (label, seed): 80.0 + seed + (1 + 0.1 * seed) * (label == "DKD") for label in ("kd", "DKD") for seed in seeds
@@ -51,18 +51,20 @@ def test_every_metric_the_same_way(database: Database, api: TestClient) -> None:
         }
         robust = {"robustness/patch_drop": 10.0, "robustness/patch_teacher": 70.0, "train/loss": 0.1}
         rows.take(database, run_id, rows.metrics(40, {**end, **robust}, epoch=4))
-    found = Overview.model_validate(api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json())
-    verdicts = {row.metric: row.cells[1].verdict for row in found.rows}
-    # Direction-aware: a higher loss is worse, a higher accuracy better; NC1 has no better side, so it is lower.
+    overview = Overview.model_validate(
+        api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json()
+    )
+    verdicts = {row.metric: row.cells[1].verdict for row in overview.rows}
+    # A higher loss is worse and a higher accuracy better; NC1 has no better side, so that its verdict is "lower".
     assert verdicts == {
         "test/top1": "better",
-        "test/loss": "worse",  # the same in every pair: there is no interval, the exact test decides
+        "test/loss": "worse",  # equal in every pair: there is no interval, and the exact test decides
         "collapse/nc1": "lower",
         "robustness/patch_drop": "unclear",
     }
-    assert found.tests == 4
-    assert any("hold over all 4 comparisons of this table" in note for note in found.notes)
-    assert all(cell.sign_flip_p_holm is not None for row in found.rows for cell in row.cells[1:])
+    assert overview.tests == 4
+    assert any("hold over all 4 comparisons of this table" in note for note in overview.notes)
+    assert all(cell.sign_flip_p_holm is not None for row in overview.rows for cell in row.cells[1:])
     only = api.get("/api/v1/comparisons/overview", params={"experiment": experiment, "group": "collapse"}).json()
     assert [row["metric"] for row in only["rows"]] == ["collapse/nc1"]
 
@@ -91,17 +93,19 @@ def _student(**changes: Any) -> StudentRun:
         (("cuda NVIDIA H200",), {}, 20.0),
         (("cuda NVIDIA H200",), {RANKS_KEY: "4"}, 80.0),
         (("cpu",), {}, None),
-        (("cpu", "cuda NVIDIA H200"), {}, None),  # an attempt on each: nobody knows how much was on the GPU
+        (("cpu", "cuda NVIDIA H200"), {}, None),  # one attempt on each: the share of the GPU is unknown
         ((), {}, None),
     ],
 )
-def test_gpu_seconds(devices: tuple[str, ...], environment: dict[str, str], gpu_seconds: float | None) -> None:
+def test_gpu_seconds_are_known_only_for_gpu_runs(
+    devices: tuple[str, ...], environment: dict[str, str], gpu_seconds: float | None
+) -> None:
     curve = MetricCurve(step=[1, 2, 3], epoch=[1.0, 2.0, 3.0], elapsed=[10.0, 20.0, 30.0], value=[80.0, 90.0, 91.0])
-    found = convergence.run_convergence(_student(devices=devices, environment=environment), curve, 85.5)
-    assert (found.epochs, found.seconds, found.gpu_seconds) == (2.0, 20.0, gpu_seconds)
+    reached = convergence.run_convergence(_student(devices=devices, environment=environment), curve, 85.5)
+    assert (reached.epochs, reached.seconds, reached.gpu_seconds) == (2.0, 20.0, gpu_seconds)
 
 
-def test_another_card_of_the_same_kind_is_the_same_device(database: Database, api: TestClient) -> None:
+def test_gpus_of_one_model_are_the_same_device(database: Database, api: TestClient) -> None:
     experiment = finished(database, THREE)
     cards = {("kd", 0): "cuda:0 A", ("DKD", 0): "cuda:1 A", ("kd", 1): "cuda:0 A", ("DKD", 1): "cuda:0 B"}
     with database.write() as session:

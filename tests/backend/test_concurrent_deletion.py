@@ -22,27 +22,29 @@ ROUNDS = 60
 def test_listed_upload_has_its_file(lab: Lab, settings: Settings) -> None:
     content = safetensors()
 
-    def work(own: Lab, index: int) -> None:
+    def work(thread_lab: Lab, index: int) -> None:
         for number in range(ROUNDS):
             if index % 2:
-                assert own.admin.post(UPLOADS, params={"name": "same"}, content=content).status_code in (201, 409)
+                assert thread_lab.admin.post(UPLOADS, params={"name": "same"}, content=content).status_code in (
+                    201,
+                    409,
+                )
             else:
-                assert own.admin.delete(f"{UPLOADS}/same").status_code in (204, 404)
+                assert thread_lab.admin.delete(f"{UPLOADS}/same").status_code in (204, 404)
             if number % 5 == 4:
-                _files_are_there(own, settings)
+                assert thread_lab.admin.get(UPLOADS).status_code == 200
 
     concurrently(lab, 4, work)
     assert lab.admin.post(UPLOADS, params={"name": "same"}, content=content).status_code == 201
-    _files_are_there(lab, settings, alone=True)
+    _assert_files_exist(lab, settings)
     left = [path.name for path in Path(settings.artifacts, "uploads").iterdir() if path.name.startswith(".new-")]
     assert not left
 
 
-def _files_are_there(lab: Lab, settings: Settings, *, alone: bool = False) -> None:
+def _assert_files_exist(lab: Lab, settings: Settings) -> None:
+    """Check that every listed upload has its file. No other thread may delete uploads meanwhile."""
     for item in lab.admin.get(UPLOADS).json()["items"]:
-        there = Path(settings.artifacts, "uploads", f"{item['sha256']}.safetensors").exists()
-        # It may be deleted between the two requests.
-        assert there or not alone
+        assert Path(settings.artifacts, "uploads", f"{item['sha256']}.safetensors").exists()
 
 
 def test_file_deleted_between_upload_and_insertion_is_written_again(
@@ -57,7 +59,7 @@ def test_file_deleted_between_upload_and_insertion_is_written_again(
 
     monkeypatch.setattr(FolderStore, "add_upload", kept_and_deleted)
     assert lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).status_code == 201
-    _files_are_there(lab, settings, alone=True)
+    _assert_files_exist(lab, settings)
 
 
 def test_file_uploaded_again_is_not_deleted(lab: Lab, settings: Settings, database: Database) -> None:
@@ -69,32 +71,35 @@ def test_file_uploaded_again_is_not_deleted(lab: Lab, settings: Settings, databa
     assert [file.reason for file in removal_plan.files] == ["an upload without a row in the database"]
     assert lab.admin.post(UPLOADS, params={"name": "same"}, content=safetensors()).json()["sha256"] == made["sha256"]
     assert not apply(database, store, removal_plan, policy)
-    _files_are_there(lab, settings, alone=True)
+    _assert_files_exist(lab, settings)
 
 
 def test_accepted_spec_has_its_upload(lab: Lab, settings: Settings) -> None:
     numbers = itertools.count()
     content = safetensors()
 
-    def work(own: Lab, index: int) -> list[str]:
+    def work(thread_lab: Lab, index: int) -> list[str]:
         accepted = []
         for _ in range(ROUNDS // 3):
             if index == 0:
-                assert own.admin.delete(f"{UPLOADS}/mine").status_code in (204, 404, 409)
+                assert thread_lab.admin.delete(f"{UPLOADS}/mine").status_code in (204, 404, 409)
             elif index == 1:
-                assert own.admin.post(UPLOADS, params={"name": "mine"}, content=content).status_code in (201, 409)
+                assert thread_lab.admin.post(UPLOADS, params={"name": "mine"}, content=content).status_code in (
+                    201,
+                    409,
+                )
             else:
                 teacher = {"model": "resnet8", "weights": "upload:mine"}
                 name = f"of an upload {next(numbers)}"
-                answer = own.admin.post("/api/v1/experiments", json=spec(name, teacher=teacher))
+                answer = thread_lab.admin.post("/api/v1/experiments", json=spec(name, teacher=teacher))
                 assert answer.status_code in (201, 422), answer.text
                 accepted += [name] if answer.status_code == 201 else []
         return accepted
 
     accepted = [name for names in concurrently(lab, 4, work) for name in names]
-    if accepted:  # a teacher that will use it keeps it
+    if accepted:  # an unfinished teacher that uses the upload prevents its deletion
         assert [item["name"] for item in lab.admin.get(UPLOADS).json()["items"]] == ["mine"]
-        _files_are_there(lab, settings, alone=True)
+        _assert_files_exist(lab, settings)
 
 
 def test_teacher_deleted_while_shared_exists_for_its_students(lab: Lab) -> None:
@@ -102,12 +107,12 @@ def test_teacher_deleted_while_shared_exists_for_its_students(lab: Lab) -> None:
     lab.register(slots=200)
     numbers = itertools.count()
 
-    def work(own: Lab, index: int) -> None:
+    def work(thread_lab: Lab, index: int) -> None:
         for _ in range(ROUNDS // 6):
             name = f"shared {index} {next(numbers)}"
-            made = own.submit(spec(name))
-            own.cancel_experiment(made["id"])
-            answer = own.admin.delete(f"/api/v1/experiments/{made['id']}")
+            made = thread_lab.submit(spec(name))
+            thread_lab.cancel_experiment(made["id"])
+            answer = thread_lab.admin.delete(f"/api/v1/experiments/{made['id']}")
             assert answer.status_code in (204, 409), answer.text
 
     concurrently(lab, 4, work)

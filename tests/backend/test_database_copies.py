@@ -1,4 +1,4 @@
-"""``python -m backend db copy|backup``, upgrades from an older version, and what PostgreSQL's own tools bring back."""
+"""``python -m backend db copy|backup``, migrations from the first version, and ``pg_dump`` with ``pg_restore``."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def empty_postgres(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def full(lab: Lab, database: Database) -> dict[str, str]:
-    found = filled.fill(lab, database)
+    run_ids = filled.fill(lab, database)
     assert all(table.rows for table in contents(database).values()), "something is in every table"
-    return found
+    return run_ids
 
 
 @pytest.mark.services
@@ -60,7 +60,7 @@ def test_a_database_is_copied_to_postgresql_and_back(
             with copied.read() as session:
                 run = session.get_one(models.Run, full["done"])
                 assert (run.state, run.weights_sha256) == ("succeeded", "a" * 64)
-            # The next metric's number is one that is free, and the copy goes on being used.
+            # A new metric gets an unused number: the copy can be used.
             rows.take(copied, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
             with copied.read() as session:
                 ids = session.scalars(select(models.MetricName.id)).all()
@@ -70,7 +70,7 @@ def test_a_database_is_copied_to_postgresql_and_back(
 
 
 @pytest.mark.services
-def test_a_target_that_holds_rows_is_left_as_it_is(
+def test_copy_to_a_target_with_rows_is_refused(
     database: Database, database_url: str, full: dict[str, str], empty_postgres: str, tmp_path: Path
 ) -> None:
     for url in (empty_postgres, f"sqlite:///{tmp_path / 'used.sqlite3'}"):
@@ -88,10 +88,10 @@ def test_a_target_that_holds_rows_is_left_as_it_is(
 
 
 @pytest.mark.services
-def test_a_row_that_the_target_refuses_leaves_it_empty(
+def test_copy_with_a_refused_row_leaves_the_target_empty(
     database: Database, database_url: str, full: dict[str, str], postgres_server: str, tmp_path: Path
 ) -> None:
-    """SQLite takes longer texts than a column says; PostgreSQL would not have taken it in the first place."""
+    """SQLite accepts texts longer than their column, and PostgreSQL does not."""
     if not database.is_sqlite:
         return
     rows.change(database, full["done"], label="x" * 100)
@@ -104,7 +104,7 @@ def test_a_row_that_the_target_refuses_leaves_it_empty(
         target.dispose()
 
 
-def test_a_source_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_copy_from_another_version_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Database(f"sqlite:///{tmp_path / name}").dispose()
     result = CliRunner().invoke(
@@ -124,7 +124,7 @@ def test_a_backup_is_made_while_the_database_is_written(
         assert (refused.exit_code, "pg_dump" in refused.output) == (2, True)
         return
     before = contents(database)
-    with database.write() as session:  # a transaction under way is not in it
+    with database.write() as session:  # the backup does not contain an unfinished transaction
         session.get_one(models.Run, full["done"]).label = "changed"
         session.flush()
         made = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
@@ -134,7 +134,7 @@ def test_a_backup_is_made_while_the_database_is_written(
     again = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
     assert (again.exit_code, "exists" in again.output) == (2, True)
 
-    # As docs/operations.md says: stop, put the file in the place of the old ones, start.
+    # As docs/operations.md says: stop, replace the old files by the backup, start.
     place = tmp_path / "restored.sqlite3"
     for companion in ("", "-wal", "-shm"):
         place.with_name(place.name + companion).write_bytes(b"of the database that is lost")
@@ -147,7 +147,7 @@ def test_a_backup_is_made_while_the_database_is_written(
 
 
 @pytest.mark.services
-def test_what_pg_dump_writes_pg_restore_brings_back(
+def test_pg_restore_restores_a_pg_dump(
     database: Database, database_url: str, full: dict[str, str], empty_postgres: str, tmp_path: Path
 ) -> None:
     if database.is_sqlite:
@@ -172,10 +172,10 @@ def _plain(url: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
-def test_the_first_versions_data_are_intact_after_every_migration(
+def test_migrations_keep_the_data_of_the_first_version(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The database is made at 0001 and filled with what a backend of that version wrote, row by row in SQL."""
+    """The database is created at 0001 and filled with rows that a backend of that version wrote."""
     url = (
         f"sqlite:///{tmp_path / 'old.sqlite3'}" if kind == "sqlite" else str(request.getfixturevalue("empty_postgres"))
     )
@@ -186,7 +186,7 @@ def test_the_first_versions_data_are_intact_after_every_migration(
             config.attributes["connection"] = connection
             command.upgrade(config, "0001")
         statements = Path(__file__).with_name("version_0001.sql").read_text(encoding="utf-8")
-        # SQLite keeps no zone; psycopg takes a per cent sign for a placeholder.
+        # SQLite stores no zone; psycopg reads a per cent sign as a placeholder.
         statements = statements.replace("+00:00", "") if kind == "sqlite" else statements.replace("%", "%%")
         with database.engine.begin() as connection:
             for statement in statements.split(";\n"):
@@ -199,7 +199,7 @@ def test_the_first_versions_data_are_intact_after_every_migration(
         assert migrate.current_revision(database) == migrate.head_revision()
 
         after = {name: _rows(database, name, columns[name]) for name in columns if name != "idempotency_keys"}
-        # What a migration means to change: whoever might write is now an admin.
+        # A migration changes the scope "write" to "admin".
         scopes = [row.pop("scopes") for row in after["tokens"]]
         assert [row.pop("scopes") for row in before["tokens"]] == [["read", "write"], ["worker"]]
         assert scopes == [["admin"], ["worker"]]
@@ -228,16 +228,16 @@ def copy_of(database: Database, folder: Path) -> dict[str, Any]:
 
 
 def _old_columns(database: Database) -> dict[str, list[str]]:
-    found = inspect(database.engine)
+    inspector = inspect(database.engine)
     return {
-        name: [column["name"] for column in found.get_columns(name)]
-        for name in found.get_table_names()
+        name: [column["name"] for column in inspector.get_columns(name)]
+        for name in inspector.get_table_names()
         if name != "alembic_version"
     }
 
 
 def _rows(database: Database, table: str, columns: list[str]) -> list[dict[str, Any]]:
-    """In the types that this version's models give them."""
+    """Read a table's rows with the types of this version's models."""
     known = Base.metadata.tables[table].c
     names = [name for name in columns if name in known]
     with database.engine.connect() as connection:

@@ -59,7 +59,7 @@ def _until(events: Iterator[ServerEvent], kind: str) -> ServerEvent:
     return next(event for event in events if event.event == kind)
 
 
-def test_of_a_run_that_has_ended(database: Database, client: Client) -> None:
+def test_stream_of_an_ended_run_is_complete_and_ends(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2), rows.log("two", 3))
     rows.change(database, run_id, state="failed", reason="it broke", step=10, total_steps=40)
@@ -79,7 +79,7 @@ def test_of_a_run_that_has_ended(database: Database, client: Client) -> None:
     assert events[4].data == events[0].data
 
 
-def test_while_it_runs(database: Database, client: Client) -> None:
+def test_stream_of_a_running_run_sends_each_change_once(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
     events = client.events(run_id)
     assert RunProgress.model_validate_json(next(events).data).state == "waiting"
@@ -87,7 +87,7 @@ def test_while_it_runs(database: Database, client: Client) -> None:
     assert RunProgress.model_validate_json(_until(events, "state").data).state == "running"
     rows.take(database, run_id, rows.metrics(10, {"x": 1.0}))
     assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [10]
-    rows.take(database, run_id, rows.metrics(5, {"x": 0.5}))  # late, and still news; nothing is sent twice
+    rows.take(database, run_id, rows.metrics(5, {"x": 0.5}))  # a late point is sent too, and nothing is sent twice
     assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [5]
     rows.take(database, run_id, rows.log("hello"))
     assert LogLine.model_validate_json(_until(events, "log").data).message == "hello"
@@ -95,7 +95,7 @@ def test_while_it_runs(database: Database, client: Client) -> None:
     assert [event.event for event in events] == ["state", "end"]
 
 
-def test_goes_on_where_it_was_left(database: Database, client: Client) -> None:
+def test_stream_continues_after_the_last_event_id(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2))
     rows.take(database, run_id, rows.metrics(20, {"x": 2.0}), rows.log("two", 3))
@@ -108,7 +108,7 @@ def test_goes_on_where_it_was_left(database: Database, client: Client) -> None:
     assert [event.event for event in client.events(run_id, last_event_id="no position")][1] == "metrics"
 
 
-def test_sends_every_line_of_a_long_log(database: Database, client: Client) -> None:
+def test_stream_sends_every_line_of_a_long_log(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, *(rows.log(f"line {number}", number) for number in range(1, 1202)))
     rows.change(database, run_id, state="cancelled")
@@ -117,7 +117,7 @@ def test_sends_every_line_of_a_long_log(database: Database, client: Client) -> N
     assert events[-1].event == "end"
 
 
-def test_ends_when_the_server_stops(database: Database, app: FastAPI) -> None:
+def test_stream_ends_when_the_server_stops(database: Database, app: FastAPI) -> None:
     run_id = rows.one_run(database)
     with _served(app) as url, Client(url, ADMIN_TOKEN) as client:
         events = client.events(run_id)
@@ -126,18 +126,18 @@ def test_ends_when_the_server_stops(database: Database, app: FastAPI) -> None:
         assert list(events) == []
 
 
-def test_holds_no_connection_while_it_waits(database: Database, app: FastAPI, client: Client) -> None:
+def test_waiting_stream_holds_no_database_connection(database: Database, app: FastAPI, client: Client) -> None:
     run_id = rows.one_run(database)
     streams = [client.events(run_id) for _ in range(3)]
     assert [next(stream).event for stream in streams] == ["state"] * 3
     served: Database = app.state.database
     pool: Any = served.engine.pool
     seen = {pool.checkedout() for _ in range(200)}
-    assert min(seen) <= (1 if served.is_sqlite else 0)  # whose one writer keeps its own
+    assert min(seen) <= (1 if served.is_sqlite else 0)  # the writer of SQLite keeps one
 
 
 @pytest.mark.parametrize("query", [{"since": 10**30}, {"after": 10**30}, {"since": -1}, {"max_points": 0}])
-def test_a_number_that_no_counter_reaches(database: Database, app: FastAPI, query: dict[str, int]) -> None:
+def test_stream_query_out_of_range_is_refused(database: Database, app: FastAPI, query: dict[str, int]) -> None:
     run_id = rows.one_run(database)
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
     with TestClient(app, base_url="http://127.0.0.1", headers=headers) as client:
@@ -146,7 +146,7 @@ def test_a_number_that_no_counter_reaches(database: Database, app: FastAPI, quer
     assert [error["path"] for error in reply.json()["errors"]] == list(query)
 
 
-def test_needs_a_token(database: Database, app: FastAPI) -> None:
+def test_stream_requires_a_token(database: Database, app: FastAPI) -> None:
     with TestClient(app, base_url="http://127.0.0.1") as anybody:
         assert anybody.get(f"/api/v1/runs/{rows.one_run(database)}/events").status_code == 401
 
@@ -156,7 +156,7 @@ def test_invalid_cursor_is_refused(text: str) -> None:
     assert StreamCursor.parse(text) is None
 
 
-def test_a_position_survives_the_way_through_text() -> None:
+def test_cursor_is_parsed_from_its_text() -> None:
     assert StreamCursor.parse(str(StreamCursor(17, 4))) == StreamCursor(17, 4)
 
 
@@ -200,6 +200,6 @@ def test_a_long_poll_ends_with_its_token(database: Database, client: Client, ove
             0.5, lambda: _revoke(client, made.id) if over == "revoked" else _expire(database, made.id)
         )
         timer.start()
-        # Were it held to its end, it would be answered with 200 and nothing new.
+        # A request that waited for its timeout would be answered with 200 and no changes.
         assert reader.get(address, params={"cursor": cursor, "wait": 40}).status_code == 401
         timer.join()

@@ -14,7 +14,7 @@ from tests.backend import lab, rows
 from tests.backend.lab import Lab
 
 
-def test_a_record_has_all_that_one_needs_to_repeat_a_run(lab: Lab) -> None:
+def test_run_record_contains_what_repeats_the_run(lab: Lab) -> None:
     lab.submit(_spec())
     lab.register()
     environment = {"torch": "2.14.0", "packages": "numpy==2.1\ntorch==2.14.0", "commit": "abc+changes", "diff": "+1"}
@@ -33,22 +33,24 @@ def test_a_record_has_all_that_one_needs_to_repeat_a_run(lab: Lab) -> None:
     assert record.teacher is not None
     assert record.teacher.run_id == teacher["run_id"]
     assert record.spec["teacher"] == record.teacher.fingerprint
-    # What it says to submit plans this very run, with its teacher.
+    # The spec in ``repeat`` plans this run and its teacher.
     assert record.repeat is not None
     plan = parse_experiment(record.repeat).plan()
     assert [planned.spec.fingerprint() for planned in plan] == [record.teacher.fingerprint, record.fingerprint]
-    # The long parts are in the record alone, not in what a page asks for again and again.
+    # The long parts are only in the record, and not in the reply that pages poll.
     assert lab.run(student["run_id"])["environment"] == {"torch": "2.14.0", "commit": "abc+changes"}
 
 
-def test_an_experiment_as_records_and_as_rows(database: Database, api: TestClient) -> None:
+def test_experiment_is_exported_as_records_and_as_csv(database: Database, api: TestClient) -> None:
     experiment = rows.experiment(database, seeds=[0])
     ids = rows.run_ids(database, experiment)
     rows.succeed(database, ids["kd", 0], [50.0, 60.0])
-    found = ExperimentRecord.model_validate(api.get("/api/v1/exports/experiment", params={"experiment": "rows"}).json())
-    assert [run.label for run in found.runs] == ["teacher", "kd", "dkd"]
-    assert found.runs[0].repeat is None
-    assert parse_experiment(found.spec).name == "rows"
+    record = ExperimentRecord.model_validate(
+        api.get("/api/v1/exports/experiment", params={"experiment": "rows"}).json()
+    )
+    assert [run.label for run in record.runs] == ["teacher", "kd", "dkd"]
+    assert record.runs[0].repeat is None
+    assert parse_experiment(record.spec).name == "rows"
     text = api.get("/api/v1/exports/experiment", params={"experiment": "rows", "format": "csv"})
     assert text.headers["content-type"].startswith("text/csv")
     lines = list(csv.DictReader(io.StringIO(text.text)))
@@ -59,7 +61,7 @@ def test_an_experiment_as_records_and_as_rows(database: Database, api: TestClien
     ]
 
 
-def test_what_is_not_there(api: TestClient) -> None:
+def test_exports_of_unknown_ids_are_404(api: TestClient) -> None:
     assert api.get("/api/v1/exports/runs/nobody").status_code == 404
     assert api.get("/api/v1/exports/experiment", params={"experiment": "nobody"}).status_code == 404
 

@@ -1,4 +1,4 @@
-"""Files in and out: artifacts by id and range, uploaded weights, and nothing by a path."""
+"""Files: artifacts by id and range, uploaded weights, and no access by path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def safetensors(value: int = 0, **changes: object) -> bytes:
 
 @pytest.fixture
 def stored(lab: Lab, settings: Settings) -> tuple[str, dict[str, Json]]:
-    """A run that has left files, and what the list says of them, by name."""
+    """Create a run with files; return its id and the listed files by name."""
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -41,9 +41,9 @@ def stored(lab: Lab, settings: Settings) -> tuple[str, dict[str, Json]]:
 def test_files_are_listed_and_downloaded_by_id(lab: Lab, stored: tuple[str, dict[str, Json]]) -> None:
     run_id, files = stored
     assert {name: item["size"] for name, item in files.items()} == {"weights.safetensors": 100, "deep/log.txt": 5}
-    whole = lab.admin.get(f"/api/v1/runs/{run_id}/artifacts/{files['deep/log.txt']['id']}")
-    assert (whole.status_code, whole.text) == (200, "hello")
-    assert 'filename="log.txt"' in whole.headers["content-disposition"]
+    answer = lab.admin.get(f"/api/v1/runs/{run_id}/artifacts/{files['deep/log.txt']['id']}")
+    assert (answer.status_code, answer.text) == (200, "hello")
+    assert 'filename="log.txt"' in answer.headers["content-disposition"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_files_are_listed_and_downloaded_by_id(lab: Lab, stored: tuple[str, dict
         ("bytes=-0", 416, 0, 0),
     ],
 )
-def test_a_range_is_served(
+def test_requested_range_is_returned(
     lab: Lab, stored: tuple[str, dict[str, Json]], header: str, status: int, first: int, last: int
 ) -> None:
     run_id, files = stored
@@ -77,7 +77,7 @@ def test_a_range_is_served(
 
 
 @pytest.mark.parametrize("key", ["..%2f..%2fdkd.sqlite3", "%2fetc%2fpasswd", "weights.safetensors", "%00", "link"])
-def test_no_path_leads_anywhere(lab: Lab, stored: tuple[str, dict[str, Json]], key: str) -> None:
+def test_paths_instead_of_ids_are_404(lab: Lab, stored: tuple[str, dict[str, Json]], key: str) -> None:
     run_id, _ = stored
     assert lab.admin.get(f"/api/v1/runs/{run_id}/artifacts/{key}").status_code == 404
     assert lab.admin.get(f"/api/v1/runs/{key}/artifacts").status_code == 404
@@ -135,7 +135,7 @@ def test_invalid_safetensors_file_is_refused_and_removed(
     assert list(Path(settings.artifacts, "uploads").iterdir()) == []
 
 
-def test_an_upload_has_a_limit_of_its_own_and_a_name_is_one_file(make_lab: Callable[..., Lab]) -> None:
+def test_upload_has_its_own_size_limit_and_a_unique_name_and_content(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(max_body_bytes=1024, max_upload_bytes=2048)
     assert lab.admin.post(UPLOADS, params={"name": "big"}, content=b"x" * 3000).status_code == 413
     streamed = (b"x" * 1000 for _ in range(3))
@@ -146,15 +146,15 @@ def test_an_upload_has_a_limit_of_its_own_and_a_name_is_one_file(make_lab: Calla
     assert lab.admin.post(UPLOADS, params={"name": "../x"}, content=safetensors(1)).status_code == 422
 
 
-def test_news_come_when_there_are_some_and_end_with_the_run(lab: Lab) -> None:
+def test_long_poll_returns_changes_and_ends_with_the_run(lab: Lab) -> None:
     lab.register()
     run_id = lab.submit(plain())["runs"][0]["id"]
 
     def news(cursor: str, wait: float = 0.0) -> Json:
         answer = lab.admin.get(f"/api/v1/runs/{run_id}/news", params={"cursor": cursor, "wait": wait})
         assert answer.status_code == 200, answer.text
-        found: Json = answer.json()
-        return found
+        updates: Json = answer.json()
+        return updates
 
     first = news("")
     assert (first["state"], first["ended"]) == ("queued", False)

@@ -1,7 +1,7 @@
-"""No input is answered with 5xx, and whatever was taken can be read: bodies, queries, cursors, ids, worker protocol.
+"""No input causes a 5xx, and everything accepted can be read: bodies, queries, cursors, ids, the worker protocol.
 
-Every value of good requests is replaced, one at a time, by what no field expects: integers up to 10^400, nesting up to
-10^4, halves of characters, characters that are not seen. The choice is seeded, so that each run asks the same.
+Every value of a valid request is replaced, one at a time, by unexpected ones: integers up to 10^400, nesting up to
+10^4, lone surrogates, invisible characters. They are chosen with a fixed seed, so that every test run sends the same.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PER_PLACE = 7
 
 @pytest.fixture
 def database_url(tmp_path: Any, migrated_file: Any) -> str:
-    """SQLite alone: what is refused is refused before a database is asked."""
+    """Return the URL of a SQLite database: these checks precede every query, so that PostgreSQL adds nothing."""
     path = tmp_path / "dkd.sqlite3"
     path.write_bytes(migrated_file.read_bytes())
     return f"sqlite:///{path}"
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value, and of one more field of every object."""
+    """Return the path of every value, and of one additional field of every object."""
     yield path
     if isinstance(data, dict):
         yield (*path, "another")
@@ -128,7 +128,7 @@ def sender(lab: Lab, problems: list[str]) -> Any:
 
 
 def read_all(lab: Lab) -> None:
-    """By the shapes that our own client reads."""
+    """Read every list with the models of the client."""
     public.ExperimentPage.model_validate_json(lab.admin.get("/api/v1/experiments?limit=500&count=true").content)
     page = public.RunPage.model_validate_json(lab.admin.get("/api/v1/runs?limit=500&sort=-top1").content)
     public.WorkerList.model_validate_json(lab.admin.get("/api/v1/workers").content)
@@ -152,7 +152,7 @@ def fuzz(client: TestClient, send: Any, path: str, body: Any, method: str = "POS
     return count
 
 
-def test_no_body_of_a_person_is_answered_with_an_error_of_ours(lab: Lab) -> None:
+def test_invalid_bodies_of_users_cause_no_server_error(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("clone me"))
     run_id = lab.submit(plain("other"))["runs"][0]["id"]
@@ -176,7 +176,7 @@ def test_no_body_of_a_person_is_answered_with_an_error_of_ours(lab: Lab) -> None
     read_all(lab)
 
 
-def test_no_word_of_a_worker_is_answered_with_an_error_of_ours(lab: Lab) -> None:
+def test_invalid_reports_of_workers_cause_no_server_error(lab: Lab) -> None:
     lab.register()
     lab.submit(plain("run", runs=40, resources={"labels": []}))
     problems: list[str] = []
@@ -246,7 +246,7 @@ TEXTS = [
 BYTES = [b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"a\x00b"]
 
 
-def test_no_query_id_or_cursor_is_answered_with_an_error_of_ours(lab: Lab) -> None:
+def test_invalid_queries_ids_and_cursors_cause_no_server_error(lab: Lab) -> None:
     lab.register()
     experiment = lab.submit(spec("one"))
     lab.submit(plain("two", runs=3))
@@ -265,12 +265,12 @@ def test_no_query_id_or_cursor_is_answered_with_an_error_of_ours(lab: Lab) -> No
                 continue
             choice = random.Random(f"{method} {path}")
             client = lab.worker if path.startswith("/api/v1/worker/") else lab.admin
-            good = re.sub(r"{(\w+)}", lambda found: known[found[1]], path)
+            good = re.sub(r"{(\w+)}", lambda match: known[match[1]], path)
             needed = "experiment=two&" if "/comparisons" in path or path.endswith("/experiment") else ""
             for name in re.findall(r"{(\w+)}", path):
                 for text in [*map(quote, choice.sample(TEXTS, 10)), *map(quote_from_bytes, BYTES)]:
                     odd = path.replace(f"{{{name}}}", text)
-                    count = send(client, method, re.sub(r"{(\w+)}", lambda found: known[found[1]], odd))
+                    count = send(client, method, re.sub(r"{(\w+)}", lambda match: known[match[1]], odd))
             for parameter in about.get("parameters", ()):
                 if parameter["in"] == "query" and method == "get":
                     values = [*map(quote, choice.sample(TEXTS, 10)), *map(quote_from_bytes, BYTES)]
@@ -285,7 +285,7 @@ def test_no_query_id_or_cursor_is_answered_with_an_error_of_ours(lab: Lab) -> No
     read_all(lab)
 
 
-def test_no_upload_is_answered_with_an_error_of_ours(lab: Lab) -> None:
+def test_invalid_uploads_cause_no_server_error(lab: Lab) -> None:
     problems: list[str] = []
     send = sender(lab, problems)
     good = {"t": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "__metadata__": {"a": "b"}}

@@ -1,4 +1,4 @@
-"""The log of a backend: no text in it moves a terminal's cursor, whoever wrote it."""
+"""The log of a backend contains no terminal escape sequences, whatever the source of its texts."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ run_program(main)
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_escape_sequence_is_written(form: str) -> None:
     done = subprocess.run([sys.executable, "-c", SAYS, form], capture_output=True, check=False, timeout=60)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 0, said
-    assert said.count("owned") >= 8
-    assert not RAW.findall(said)
+    output = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, output
+    assert output.count("owned") >= 8
+    assert not RAW.findall(output)
     if form == "json":
         assert {json.loads(line)["level"] for line in done.stderr.decode().splitlines()} == {"info", "warning", "error"}

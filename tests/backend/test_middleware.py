@@ -1,4 +1,4 @@
-"""What every request passes."""
+"""The middleware of every request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backend.api.middleware import AccessLog
     [([anyio.BrokenResourceError()], True), ([anyio.BrokenResourceError(), ValueError("ours")], False)],
 )
 def test_client_that_leaves_a_stream_causes_no_error(errors: list[Exception], silent: bool) -> None:
-    """As FastAPI raises it where the reader of an event stream has gone."""
+    """FastAPI raises this group if the client of an event stream has disconnected."""
 
     async def left(scope: Scope, receive: Receive, send: Send) -> None:
         raise ExceptionGroup("unhandled errors in a TaskGroup", errors)

@@ -1,4 +1,4 @@
-"""examples/monitoring: every query names metrics and labels that /metrics really has."""
+"""examples/monitoring: every query names metrics and labels of /metrics."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ADDED_BY_PROMETHEUS = {"job", "instance"}
 def expressions() -> list[str]:
     panels = json.loads((FOLDER / "grafana-dashboard.json").read_text())["panels"]
     rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
-    found = [target["expr"] for panel in panels for target in panel["targets"]]
-    return found + [rule["expr"] for group in rules for rule in group["rules"]]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    return queries + [rule["expr"] for group in rules for rule in group["rules"]]
 
 
 def test_every_query_uses_existing_metrics(lab: Lab, database: Database) -> None:
@@ -44,7 +44,7 @@ def test_every_query_uses_existing_metrics(lab: Lab, database: Database) -> None
                 label, operator, value = matcher.groups()
                 if label in _ADDED_BY_PROMETHEUS:
                     continue
-                known = {found for labels in series[name] for found in re.findall(rf'{label}="([^"]*)"', labels)}
+                known = {text for labels in series[name] for text in re.findall(rf'{label}="([^"]*)"', labels)}
                 wanted = set(value.split("|")) if "~" in operator else {value}
                 assert wanted <= known, f"{query}: {label} is one of {sorted(known)}"
 

@@ -68,8 +68,8 @@ WITHOUT_JSON = {
 def description(migrated_file: Any) -> dict[str, Any]:
     app = create_app(Settings(database_url=f"sqlite:///{migrated_file}", allowed_hosts=("testserver",)))
     with TestClient(app) as client:
-        found: dict[str, Any] = client.get("/openapi.json").json()
-        return found
+        document: dict[str, Any] = client.get("/openapi.json").json()
+        return document
 
 
 def _operations(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,18 +78,18 @@ def _operations(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, An
             yield f"{method.upper()} {path}", operation
 
 
-def test_every_route_is_there_with_its_answer(description: dict[str, Any]) -> None:
-    found = {}
+def test_description_has_every_route_with_its_response(description: dict[str, Any]) -> None:
+    responses = {}
     for name, operation in _operations(description):
         answer = operation["responses"].get("201") or operation["responses"].get("200")
         content = (answer or {}).get("content", {})
         for kind, body in content.items():
             if kind == "application/json":
-                found[name] = body["schema"].get("$ref", "").rpartition("/")[2]
+                responses[name] = body["schema"].get("$ref", "").rpartition("/")[2]
             elif "application/json" not in content:
-                found[name] = kind
-    assert PUBLIC.items() | WORKERS.items() | WITHOUT_JSON.items() <= found.items()
-    assert {"GET /healthz", "GET /readyz"} <= found.keys()
+                responses[name] = kind
+    assert PUBLIC.items() | WORKERS.items() | WITHOUT_JSON.items() <= responses.items()
+    assert {"GET /healthz", "GET /readyz"} <= responses.keys()
 
 
 def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def test_every_error_is_a_problem(description: dict[str, Any]) -> None:
     assert description["components"]["schemas"]["ProblemField"]["properties"].keys() == {"path", "message"}
 
 
-def test_conflicts_are_named(description: dict[str, Any]) -> None:
+def test_described_conflicts_are_those_of_the_routes(description: dict[str, Any]) -> None:
     conflicts = {name for name, operation in _operations(description) if "409" in operation["responses"]}
     assert conflicts == {
         "POST /api/v1/experiments",
@@ -132,13 +132,13 @@ def test_conflicts_are_named(description: dict[str, Any]) -> None:
     }
 
 
-def test_every_operation_has_a_name_of_its_own_and_a_sentence(description: dict[str, Any]) -> None:
+def test_every_operation_has_a_unique_id_and_a_description(description: dict[str, Any]) -> None:
     operations = [operation for _, operation in _operations(description)]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(operation.get("description") for operation in operations)
 
 
-def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
+def test_every_reference_has_a_target(description: dict[str, Any]) -> None:
     def references(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
             if isinstance(node.get("$ref"), str):
@@ -156,7 +156,7 @@ def test_every_reference_leads_somewhere(description: dict[str, Any]) -> None:
             node = node[part]
 
 
-def test_a_spec_is_described_where_it_is_sent(description: dict[str, Any]) -> None:
+def test_spec_is_described_in_the_request_body(description: dict[str, Any]) -> None:
     body = description["paths"]["/api/v1/experiments"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     required = ExperimentSpec.model_json_schema()["required"]
     resolved = description["components"]["schemas"][body["$ref"].rpartition("/")[2]] if "$ref" in body else body
@@ -173,7 +173,7 @@ def test_backend_accepts_the_examples(description: dict[str, Any]) -> None:
         assert parse(content["example"])
 
 
-def test_the_page_of_the_interface_loads_nothing_from_elsewhere(migrated_file: Any) -> None:
+def test_api_docs_page_loads_local_files_only(migrated_file: Any) -> None:
     app = create_app(Settings(database_url=f"sqlite:///{migrated_file}", allowed_hosts=("testserver",)))
     with TestClient(app) as client:
         page = client.get("/docs")

@@ -1,4 +1,4 @@
-"""How many seeds: against scipy's own distributions and by simulation."""
+"""The number of seeds, compared with scipy's distributions and with simulations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from backend.comparisons import power
 
 
 @pytest.mark.parametrize("n", [4, 5, 10])
-def test_the_interval_of_the_sd_is_the_chi_square_one(n: int) -> None:
+def test_sd_interval_is_the_chi_square_interval(n: int) -> None:
     low, high = power.sd_interval(2.0, n)
     assert low == pytest.approx(2.0 * np.sqrt((n - 1) / stats.chi2.ppf(0.975, n - 1)))
     assert high == pytest.approx(2.0 * np.sqrt((n - 1) / stats.chi2.ppf(0.025, n - 1)))
 
 
-def test_it_covers_the_sd() -> None:
+def test_sd_interval_covers_at_its_level() -> None:
     samples = np.random.default_rng(0).normal(0, 1.5, (4000, 4))
     inside = sum(low <= 1.5 <= high for low, high in (power.sd_interval(sd, 4) for sd in samples.std(axis=1, ddof=1)))
     assert inside / 4000 == pytest.approx(0.95, abs=0.014)
@@ -30,28 +30,28 @@ def test_power_agrees_with_scipy(n: int, effect: float) -> None:
     assert power.power_of(n, effect) == pytest.approx(expected, abs=1e-6)
 
 
-def test_power_by_simulation() -> None:
+def test_power_agrees_with_a_simulation() -> None:
     samples = np.random.default_rng(1).normal(1.0, 1.0, (4000, 10))
     seen = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
     assert power.power_of(10, 1.0) == pytest.approx(seen.mean(), abs=0.03)
 
 
 @pytest.mark.parametrize(("effect", "n"), [(1.0, 10), (0.5, 34), (3.0, 6), (0.05, None)])
-def test_the_fewest_seeds(effect: float, n: int | None) -> None:
-    found = power.seeds_for(effect, 1.0)
-    assert found == n
+def test_seeds_for_returns_the_fewest_with_enough_power(effect: float, n: int | None) -> None:
+    seeds = power.seeds_for(effect, 1.0)
+    assert seeds == n
     if n is not None and n > 6:
         assert power.power_of(n, effect) >= 0.8 > power.power_of(n - 1, effect)
 
 
-def test_nothing_below_four_pairs_and_a_range_from_there() -> None:
+def test_seeds_needed_requires_four_pairs_and_returns_a_range() -> None:
     assert power.seeds_needed(0.5, 0.4, 3) is None
     assert power.seeds_needed(0.5, 0.0, 5) is None
     assert power.seeds_needed(0.5, None, 5) is None
-    found = power.seeds_needed(0.5, 0.4, 4)
-    assert found is not None
-    assert found.sd_low < 0.4 < found.sd_high
-    assert (found.low, found.high) == (power.seeds_for(0.5, found.sd_low), power.seeds_for(0.5, found.sd_high))
+    needed = power.seeds_needed(0.5, 0.4, 4)
+    assert needed is not None
+    assert needed.sd_low < 0.4 < needed.sd_high
+    assert (needed.low, needed.high) == (power.seeds_for(0.5, needed.sd_low), power.seeds_for(0.5, needed.sd_high))
     hopeless = power.seeds_needed(0.001, 0.4, 5)
     assert hopeless is not None
     assert hopeless.high is None

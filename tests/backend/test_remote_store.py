@@ -1,4 +1,4 @@
-"""A backend whose artifact store is a bucket: list, download by range, upload, delete; nothing on its own disk."""
+"""A backend whose artifact store is a bucket: list, download by range, upload, delete; no file on its own disk."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CONTENT = bytes(range(100))
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with services.s3() as found:
-        yield found
+    with services.s3() as url:
+        yield url
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def remote(make_lab: Callable[..., Lab], bucket: str) -> Lab:
 
 @pytest.fixture
 def stored(remote: Lab, store: ObjectStore, tmp_path: Path) -> tuple[str, Json]:
-    """A run whose attempt has put its weights, and an object that no manifest names."""
+    """Create a run with weights and with an object that no manifest names; return its id and the listed weights."""
     remote.register()
     remote.submit(plain())
     claim = remote.claim()
@@ -67,7 +67,7 @@ def stored(remote: Lab, store: ObjectStore, tmp_path: Path) -> tuple[str, Json]:
         ("bytes=100-", 416, 0, 0),
     ],
 )
-def test_a_range_is_served(
+def test_requested_range_is_returned(
     remote: Lab, stored: tuple[str, Json], header: str, status: int, first: int, last: int
 ) -> None:
     run_id, item = stored
@@ -82,23 +82,21 @@ def test_a_range_is_served(
     assert answer.headers.get("content-range") == (f"bytes {first}-{last}/100" if status == 206 else None)
 
 
-def test_a_range_of_a_file_that_was_another_is_all_of_it(remote: Lab, stored: tuple[str, Json]) -> None:
+def test_range_of_a_replaced_file_returns_the_whole_file(remote: Lab, stored: tuple[str, Json]) -> None:
     run_id, item = stored
     headers = {"Range": "bytes=10-19", "If-Range": '"of another"'}
     answer = remote.admin.get(f"/api/v1/runs/{run_id}/artifacts/{item['id']}", headers=headers)
     assert (answer.status_code, answer.content) == (200, CONTENT)
 
 
-def test_a_deleted_experiment_takes_its_objects_along(
-    remote: Lab, stored: tuple[str, Json], store: ObjectStore
-) -> None:
+def test_deleted_experiment_deletes_its_objects(remote: Lab, stored: tuple[str, Json], store: ObjectStore) -> None:
     run_id, _ = stored
     remote.post_finish({"run_id": run_id, "attempt": 1}, "failed")
     assert remote.admin.delete("/api/v1/experiments/plain").status_code == 204
     assert list(store.keys("runs")) == []
 
 
-def test_uploaded_weights_go_to_the_store(remote: Lab, store: ObjectStore) -> None:
+def test_uploaded_weights_are_stored_in_the_bucket(remote: Lab, store: ObjectStore) -> None:
     made = remote.admin.post(UPLOADS, params={"name": "mine"}, content=safetensors())
     assert made.status_code == 201, made.text
     sha256 = made.json()["sha256"]

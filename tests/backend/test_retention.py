@@ -1,4 +1,4 @@
-"""``python -m backend gc``: what nothing needs goes, what anything refers to stays."""
+"""``python -m backend gc``: unreferenced items are deleted, and referenced ones are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.backend import filled
 from tests.backend.lab import Lab
 from tests.backend.test_files import UPLOADS
 
-GONE = {
+REMOVED = {
     "runs/06h0000000000000/attempt-1": "of a deleted run",
     "runs/{done}/attempt-9": "of an unknown attempt",
     "runs/{done}/attempt-1.old-abcd": "neither a run nor an upload",
@@ -32,16 +32,16 @@ GONE = {
     "uploads/" + "e" * 64 + ".safetensors": "an upload without a row in the database",
     "uploads/.new-abcd": "neither a run nor an upload",
 }
-STAYS = ("runs/{done}/attempt-1", "runs/{broken}/attempt-1", "runs/{held}/attempt-1")
+KEPT = ("runs/{done}/attempt-1", "runs/{broken}/attempt-1", "runs/{held}/attempt-1")
 
 
 @pytest.fixture
 def ids(lab: Lab, database: Database, settings: Settings) -> dict[str, str]:
-    """Runs with files, all of them and the ends of all attempts long ago."""
-    found = filled.fill(lab, database)
+    """Create runs with files and attempts that are all long past; return the ids of ``filled.fill``."""
+    run_ids = filled.fill(lab, database)
     assert isinstance(settings.artifacts, Path)
-    for name in (*GONE, *STAYS):
-        path = settings.artifacts / name.format(**found)
+    for name in (*REMOVED, *KEPT):
+        path = settings.artifacts / name.format(**run_ids)
         if name.startswith("runs"):
             path.mkdir(parents=True)
             path = path / "file"
@@ -56,7 +56,7 @@ def ids(lab: Lab, database: Database, settings: Settings) -> dict[str, str]:
             session.execute(ended.execution_options(synchronize_session=False))
         session.execute(update(models.IdempotencyKey).values(created_at=before))
         session.execute(update(models.Token).where(models.Token.name == "reader").values(expires_at=before))
-    return found
+    return run_ids
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def test_listing_removable_items_changes_nothing(
     before = names(settings)
     result = gc()
     assert result.exit_code == 0, result.output
-    for name, reason in GONE.items():
+    for name, reason in REMOVED.items():
         assert f"{name.format(**ids).removeprefix('runs/')}  ({reason})" in result.output
-    for name in STAYS:
+    for name in KEPT:
         assert f"{name.format(**ids).removeprefix('runs/')} " not in result.output
     assert "1 idempotency keys" in result.output
     assert "1 tokens" in result.output
@@ -89,13 +89,13 @@ def test_listing_removable_items_changes_nothing(
         assert session.scalars(select(models.Token).where(models.Token.name == "reader")).one()
 
 
-def test_what_nothing_needs_goes(
+def test_gc_deletes_unreferenced_items(
     ids: dict[str, str], gc: Callable[..., Result], lab: Lab, settings: Settings, database: Database
 ) -> None:
     uploaded = lab.admin.get(UPLOADS).json()["items"][0]["sha256"]
     result = gc("--delete")
     assert result.exit_code == 0, result.output
-    expected = {f"{name.format(**ids)}/file" for name in STAYS} | {f"uploads/{uploaded}.safetensors"}
+    expected = {f"{name.format(**ids)}/file" for name in KEPT} | {f"uploads/{uploaded}.safetensors"}
     assert names(settings) == expected
     with database.read() as session:
         assert sorted(session.scalars(select(models.Token.name))) == ["admin", "worker"]
@@ -107,8 +107,8 @@ def test_what_nothing_needs_goes(
     assert "0 bytes in 0 items may be removed" in gc().output
 
 
-def test_what_is_young_stays(ids: dict[str, str], gc: Callable[..., Result], settings: Settings) -> None:
-    """A file is in the store before the database has heard of it."""
+def test_gc_keeps_recent_items(ids: dict[str, str], gc: Callable[..., Result], settings: Settings) -> None:
+    """A new file is in the store before its row is in the database."""
     before = names(settings)
     for path in Path(settings.artifacts).rglob("*"):
         os.utime(path)
@@ -130,11 +130,13 @@ def test_database_without_runs_removes_nothing(
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    with services.s3() as found:
-        yield found
+    with services.s3() as url:
+        yield url
 
 
-def test_a_bucket_is_tidied_too(lab: Lab, database: Database, settings: Settings, bucket: str, tmp_path: Path) -> None:
+def test_gc_deletes_unreferenced_objects_of_a_bucket(
+    lab: Lab, database: Database, settings: Settings, bucket: str, tmp_path: Path
+) -> None:
     ids = filled.fill(lab, database)
     store = ObjectStore(bucket)
     store.remove_folder("runs")
@@ -143,13 +145,13 @@ def test_a_bucket_is_tidied_too(lab: Lab, database: Database, settings: Settings
     for name in (f"runs/{ids['done']}/attempt-1", f"runs/{ids['done']}/attempt-9", "runs/06h0000000000000/attempt-1"):
         store.write_manifest(name, {"file": store.add(name, "file", file)})
     store.put(file, "uploads/" + "e" * 64 + ".safetensors")
-    policy = RetentionPolicy(orphan_hours=-1)  # whatever was written before now
+    policy = RetentionPolicy(orphan_hours=-1)  # every file is old enough
     opened = open_store(bucket)
-    found = plan_removal(database, opened, policy)
-    assert sorted(item.item.name for item in found.files) == sorted(
+    removal_plan = plan_removal(database, opened, policy)
+    assert sorted(item.item.name for item in removal_plan.files) == sorted(
         [f"{ids['done']}/attempt-9", "06h0000000000000/attempt-1", "uploads/" + "e" * 64 + ".safetensors"]
     )
-    assert apply(database, opened, found, policy) == []
+    assert apply(database, opened, removal_plan, policy) == []
     assert {key.rpartition("/")[0] for key, _ in store.keys("runs")} == {f"runs/{ids['done']}/attempt-1"}
     with suppress(StopIteration):
         next(store.keys("uploads"))

@@ -1,4 +1,4 @@
-"""Requests made from the description, over the whole interface: no 5xx, and no answer that is not described."""
+"""Requests generated from the OpenAPI description of every route: no 5xx, and no undescribed response."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STREAM = "/api/v1/runs/{run_id}/events"
 
 @pytest.fixture
 def database_url(tmp_path: Any, migrated_file: Any) -> str:
-    """SQLite alone: what is refused is refused before a database is asked."""
+    """Return the URL of a SQLite database: these checks precede every query, so that PostgreSQL adds nothing."""
     path = tmp_path / "dkd.sqlite3"
     path.write_bytes(migrated_file.read_bytes())
     return f"sqlite:///{path}"
@@ -60,7 +60,7 @@ def served(settings: Settings, database: Database) -> Iterator[str]:
 
 
 def _known(url: str, http: requests.Session) -> dict[str, list[str]]:
-    """Ids that are there, by the name of the path's parameter."""
+    """Create rows; return their ids by the name of the path's parameter."""
     made = [http.post(f"{url}/api/v1/experiments", json=body).json() for body in (spec("one"), plain("two", runs=3))]
     body: dict[str, Any] = {"worker_id": "worker-one", "name": "w", "host": "h", "slots": 2, "device": "cpu"}
     worker = {"Authorization": f"Bearer {WORKER_TOKEN}"}
@@ -76,12 +76,12 @@ def _known(url: str, http: requests.Session) -> dict[str, list[str]]:
 
 
 def _exercise(operation: Any, url: str, known: dict[str, list[str]]) -> int:
-    """Send what the description allows, and some of what it does not; returns how many requests that were."""
+    """Send valid requests and some invalid ones; return their number."""
     token = WORKER_TOKEN if operation.path.startswith("/api/v1/worker/") else ADMIN_TOKEN
     choice = random.Random(operation.label)
     count = 0
     cases = operation.as_strategy()
-    if operation.body or operation.query:  # there is something to get wrong
+    if operation.body or operation.query:  # else there is nothing that could be invalid
         cases |= operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
 
     @seed(0)
@@ -109,8 +109,8 @@ def _exercise(operation: Any, url: str, known: dict[str, list[str]]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the generator's own
-def test_no_request_is_answered_in_a_way_that_is_not_described(served: str) -> None:
+@pytest.mark.filterwarnings("ignore")  # warnings of the generator
+def test_every_response_conforms_to_the_openapi_description(served: str) -> None:
     http = requests.Session()
     http.headers["Authorization"] = f"Bearer {ADMIN_TOKEN}"
     known = _known(served, http)
@@ -126,7 +126,7 @@ def test_no_request_is_answered_in_a_way_that_is_not_described(served: str) -> N
             continue
         try:
             seen[operation.label] = _exercise(operation, served, known)
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 (all of them are reported together)
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 (all errors are reported together)
             problems.append(f"{operation.label}: {getattr(error, 'exceptions', error)}")
     assert not problems, "\n\n".join(problems)
     assert len(seen) >= 45

@@ -1,4 +1,4 @@
-"""What a browser is told, and what a worker's token opens."""
+"""Security headers, and the routes that a worker's token allows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PASSES = {"attempt": 1, "records": [started()]}
 
 @pytest.fixture
 def other(lab: Lab) -> tuple[Json, TestClient]:
-    """A second token for workers, and a client that has it, on the lab's backend."""
+    """Create a second worker token; return it and a client that uses it."""
     made = lab.admin.post("/api/v1/tokens", json={"name": "node2", "scopes": ["worker"]}).json()
     return made, TestClient(lab.app, headers={"Authorization": f"Bearer {made['token']}"})
 
@@ -32,14 +32,14 @@ def calls(claim: Json) -> list[tuple[str, Any]]:
     ]
 
 
-def test_a_worker_is_spoken_for_by_its_own_token_alone(lab: Lab, other: tuple[Json, TestClient]) -> None:
-    """A token that was stolen from one node cannot report for another's runs, take them away or plant weights."""
+def test_worker_routes_refuse_the_token_of_another_worker(lab: Lab, other: tuple[Json, TestClient]) -> None:
+    """A token stolen from one node cannot report on another node's runs, take them over or replace weights."""
     lab.register()
     lab.submit(plain(runs=2))
     claim = lab.claim()
-    _, thief = other
+    _, other_worker = other
     for path, body in calls(claim):
-        answer = thief.post(path, json=body)
+        answer = other_worker.post(path, json=body)
         assert answer.status_code == 403, path
         assert "another token" in answer.json()["detail"]
     assert lab.run(claim["run_id"])["state"] == "running"
@@ -47,7 +47,7 @@ def test_a_worker_is_spoken_for_by_its_own_token_alone(lab: Lab, other: tuple[Js
     lab.succeed(claim)
 
 
-def test_a_worker_may_come_back_with_a_new_token_once_the_old_one_is_revoked(
+def test_worker_registers_with_a_new_token_after_the_old_one_is_revoked(
     lab: Lab, other: tuple[Json, TestClient]
 ) -> None:
     lab.register()
@@ -58,7 +58,7 @@ def test_a_worker_may_come_back_with_a_new_token_once_the_old_one_is_revoked(
     assert other[1].post("/api/v1/worker/worker-one/claim").status_code == 200
 
 
-def test_a_workers_token_reads_nothing(lab: Lab) -> None:
+def test_worker_token_is_refused_outside_worker_routes(lab: Lab) -> None:
     lab.register()
     lab.submit(plain())
     claim = lab.claim()
@@ -72,7 +72,7 @@ def test_a_workers_token_reads_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/runs", "/healthz", "/nothing", "/metrics", "/openapi.json"])
-def test_answers_forbid_browsers_to_show_them_as_pages(lab: Lab, path: str) -> None:
+def test_responses_forbid_browsers_to_render_them(lab: Lab, path: str) -> None:
     headers = lab.admin.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
@@ -81,7 +81,7 @@ def test_answers_forbid_browsers_to_show_them_as_pages(lab: Lab, path: str) -> N
     assert (headers.get("cache-control") == "no-store") == path.startswith("/api/")
 
 
-def test_a_refusal_has_the_headers_too(lab: Lab) -> None:
+def test_error_responses_have_security_headers(lab: Lab) -> None:
     for answer in (
         lab.admin.get("/api/v1/runs", headers={"Host": "evil.example"}),
         lab.admin.get("/api/v1/runs", headers={"Origin": "https://evil.example"}),
@@ -91,7 +91,7 @@ def test_a_refusal_has_the_headers_too(lab: Lab) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_page_of_the_interface_may_run_its_own_script_in_no_frame(lab: Lab) -> None:
+def test_api_docs_page_allows_its_scripts_and_no_framing(lab: Lab) -> None:
     policy = lab.admin.get("/docs").headers["content-security-policy"]
     assert "frame-ancestors 'none'" in policy
     assert "script-src 'self'" in policy

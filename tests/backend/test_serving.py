@@ -1,4 +1,4 @@
-"""The server as a process: its connections, its watchdog, its database, and a disk that is full."""
+"""The server process: its connections, its watchdog, its database, and a full disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def database_url(tmp_path: Path, migrated_file: Path) -> str:
 
 
 class Streaming:
-    """An application whose ``/stream`` goes on for ever; everything else is answered without reading a body."""
+    """An application with an endless ``/stream``; it answers all other requests without reading their body."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -76,35 +76,35 @@ Open = Callable[..., socket.socket]
 
 @pytest.fixture
 def opened(port: int) -> Iterator[Open]:
-    """Opens a connection and sends something; all are closed at the end."""
+    """Yield a function that opens a connection and sends bytes; all connections are closed at the end."""
     with contextlib.ExitStack() as stack:
 
         def open_one(sent: bytes = b"") -> socket.socket:
-            found = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-            found.sendall(sent)
-            return found
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection.sendall(sent)
+            return connection
 
         yield open_one
 
 
 def takes_for_ever(connection: socket.socket) -> bool:
-    """Whether it is still open after two thousand bytes, sent slowly."""
+    """Return whether the connection is still open after two thousand bytes, sent slowly."""
     try:
         for _ in range(2000):
             connection.sendall(b"x")
             time.sleep(0.01)
-    except OSError:  # reset, or a broken pipe
+    except OSError:  # a reset or a broken pipe
         return False
     return True
 
 
 def rest(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    found = b""
+    """Return everything received until the other side closes."""
+    received = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65536):
-            found += part
-    return found
+            received += part
+    return received
 
 
 def get(path: str, more: str = "") -> bytes:
@@ -116,13 +116,13 @@ def test_silent_or_endless_connection_is_closed(opened: Open) -> None:
     silent, half = opened(), opened(b"GET / HTTP/1.1\r\nHost: 12")
     assert rest(silent) == b""
     assert rest(half) == b""
-    # What is answered, and goes on with its body byte by byte.
+    # The request is answered although its body still arrives byte by byte.
     trickling = opened(get("/", "Content-Length: 100000\r\n"))
     assert trickling.recv(1000).endswith(b"ok")
     assert not takes_for_ever(trickling)
     stream.setblocking(False)
     assert stream.recv(1000).endswith(b"2\r\nok\r\n")
-    with pytest.raises(BlockingIOError):  # it is still there
+    with pytest.raises(BlockingIOError):  # the stream is still open
         stream.recv(1000)
 
 
@@ -133,7 +133,7 @@ def test_a_head_that_is_too_long_is_refused(opened: Open) -> None:
     assert rest(opened(b"\x16\x03\x01\x02\x00\x01\x00")).startswith(b"HTTP/1.1 400 ")
 
 
-def test_silent_connections_do_not_keep_others_out(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connections_do_not_block_others(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 3600.0)
     monkeypatch.setattr(connections, "max_connections", lambda: 6)
     silent = [opened() for _ in range(30)]
@@ -155,7 +155,7 @@ def test_max_connections_leave_descriptors_for_the_rest() -> None:
 
 
 def serve(folder: Path, port: int, database: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
-    own = {
+    defaults = {
         "DKD_HOME": str(folder),
         "DKD_DATABASE_URL": f"sqlite:///{database or folder / 'dkd.sqlite3'}",
         "PYTHONPATH": str(folder),
@@ -164,7 +164,7 @@ def serve(folder: Path, port: int, database: Path | None = None, **environment: 
     log = environment.pop("LOG", str(folder / f"{port}.log"))
     with open(log, "wb") as output:
         return subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | own | environment, stdout=subprocess.DEVNULL, stderr=output
+            command, cwd=ROOT, env=os.environ | defaults | environment, stdout=subprocess.DEVNULL, stderr=output
         )
 
 
@@ -185,13 +185,13 @@ def test_a_second_backend_on_one_sqlite_file_is_refused(tmp_path: Path, database
         assert answers(port, first)
         second = serve(tmp_path, other, tmp_path / "link.sqlite3")
         assert second.wait(PATIENCE) == 2
-        said = (tmp_path / f"{other}.log").read_text()
-        assert f"already served by process {first.pid} at http://127.0.0.1:{port}" in said
-        assert "Traceback" not in said
+        log = (tmp_path / f"{other}.log").read_text()
+        assert f"already served by process {first.pid} at http://127.0.0.1:{port}" in log
+        assert "Traceback" not in log
     finally:
         first.kill()
         first.wait()
-    third = serve(tmp_path, other)  # the lock ends with its holder, however that ends
+    third = serve(tmp_path, other)  # the lock ends with its process, however that ends
     try:
         assert answers(other, third)
     finally:
@@ -200,7 +200,7 @@ def test_a_second_backend_on_one_sqlite_file_is_refused(tmp_path: Path, database
 
 
 def test_process_with_a_blocked_event_loop_ends(tmp_path: Path, database_url: str) -> None:
-    """One call of C code that holds the interpreter's lock, as a product of large numbers did."""
+    """One call of C code holds the interpreter's lock, as a product of large numbers does."""
     (tmp_path / "standstill.py").write_text(
         "import threading, time\n"
         "def go():\n    time.sleep(2)\n    sum(range(10**12))\n"
@@ -218,7 +218,7 @@ def test_process_with_a_blocked_event_loop_ends(tmp_path: Path, database_url: st
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_log_that_cannot_be_written_costs_no_request(tmp_path: Path, database_url: str) -> None:
+def test_unwritable_log_fails_no_request(tmp_path: Path, database_url: str) -> None:
     port = free_port()
     process = serve(tmp_path, port, LOG="/dev/full", DKD_LOG_LEVEL="debug")
     try:
@@ -236,12 +236,12 @@ def test_database_of_a_later_version_is_refused_with_a_reason(tmp_path: Path, da
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     assert "later version" in migrate.mismatch(database)
     database.dispose()
-    own = {"DKD_HOME": str(tmp_path), "DKD_DATABASE_URL": database_url}
+    environment = {"DKD_HOME": str(tmp_path), "DKD_DATABASE_URL": database_url}
     for command in (["migrate"], ["serve", "--port", str(free_port())]):
         done = subprocess.run(
             [sys.executable, "-m", "backend", *command],
             cwd=ROOT,
-            env=os.environ | own,
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

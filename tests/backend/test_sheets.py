@@ -1,4 +1,4 @@
-"""Tables as text that other programs read."""
+"""Tables as text for other programs: LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backend.comparisons.sheets import Sheet, Text, csv_text, latex
 from tests.backend.lab import Lab, spec, started
 
 
-def test_what_latex_would_take_for_its_own_is_text() -> None:
+def test_latex_special_characters_are_escaped() -> None:
     rows = [[Text("[if] p\u0302 > ½"), Text("3")], [Text("*"), Text("−4 %")], [Text("[bold]", bold=True), Text("a_b")]]
     lines = latex(Sheet("50 %", ["Claim", "n"], rows, commented=["kd: runs 1\n2"])).splitlines()
     assert lines[1] == "% kd: runs 1 2"
@@ -37,17 +37,17 @@ FORMULAS = [
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
+def test_csv_cells_are_never_formulas(text: str) -> None:
     header, row = csv.reader(io.StringIO(csv_text([{text: text, "b": 1}]), newline=""))
     assert header == [f"'{text}", "b"]
     assert row == [f"'{text}", "1"]
 
 
-def test_a_carriage_return_begins_no_line() -> None:
+def test_carriage_return_starts_no_csv_line() -> None:
     assert csv_text([{"a": "x\r=1+1", "b": "\r=1"}]) == "a,b\nx\\r=1+1,\\r=1\n"
 
 
-def test_numbers_of_a_csv_stay_numbers() -> None:
+def test_csv_numbers_are_not_escaped() -> None:
     values = {
         "a": -1.5,
         "b": -3,
@@ -63,7 +63,7 @@ def test_numbers_of_a_csv_stay_numbers() -> None:
     assert row == ["-1.5", "-3", "-0.25", "+1e-5", "", "a-b", "1=1", "%", "-inf"]
 
 
-def test_nothing_that_a_worker_or_a_person_names_is_a_formula(lab: Lab) -> None:
+def test_exported_names_and_reasons_are_never_formulas(lab: Lab) -> None:
     lab.register()
     made = lab.submit(spec("=HYPERLINK(1)", teacher=None, methods=[{"name": "ce", "label": "=1+1"}]))
     claim = lab.claim()

@@ -1,4 +1,4 @@
-"""What texts and exports show of a comparison: of how many images a share is, and effects with digits enough."""
+"""Numbers in the texts and exports of a comparison: the images behind a share, and the digits of an effect."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_share_of_part_of_the_images_names_their_number(
                 values["fidelity/images_wrong"] = counts[seed]
             rows.take(database, run_id, rows.metrics(40, values, epoch=4))
     title = f"Agreement where the teacher is wrong ({words})"
-    asked = {"experiment": experiment, "metric": "fidelity/agreement_wrong"}
-    assert api.get("/api/v1/comparisons", params=asked).json()["title"] == title
+    query = {"experiment": experiment, "metric": "fidelity/agreement_wrong"}
+    assert api.get("/api/v1/comparisons", params=query).json()["title"] == title
     overview = api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json()
     assert [row["title"] for row in overview["rows"] if row["metric"].startswith("fidelity/")] == [title]
     for part in ("", "/overview", "/table"):
-        text = api.get(f"/api/v1/comparisons{part}", params=asked | {"format": "markdown"}).text
+        text = api.get(f"/api/v1/comparisons{part}", params=query | {"format": "markdown"}).text
         assert title in text.replace("\\", "")
 
 
@@ -52,8 +52,10 @@ def test_the_exports_show_an_effect_with_the_digits_of_its_interval(database: Da
         if label != "teacher":
             value = 0.5 + 0.01 * seed + (label == "DKD") * (0.0033 + 0.0003 * (seed % 3))
             rows.take(database, run_id, rows.metrics(40, {"collapse/nc1": value}, epoch=4))
-    found = Overview.model_validate(api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json())
-    cell = next(row for row in found.rows if row.metric == "collapse/nc1").cells[1]
+    overview = Overview.model_validate(
+        api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json()
+    )
+    cell = next(row for row in overview.rows if row.metric == "collapse/nc1").cells[1]
     shown = "+0.00356 [+0.00335, +0.00377]"
     assert difference_text(cell.mean_difference, cell.interval) == shown
     for kind in ("markdown", "latex"):

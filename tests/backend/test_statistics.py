@@ -17,14 +17,14 @@ RNG = np.random.default_rng(7)
 @pytest.mark.parametrize("n", [2, 3, 5, 12])
 def test_summary_agrees_with_scipy(n: int) -> None:
     values = RNG.normal(90, 2, n).tolist()
-    found = statistics.summarize(values)
-    assert found.n == n
-    assert found.mean == pytest.approx(np.mean(values))
-    assert found.sd == pytest.approx(np.std(values, ddof=1))
-    assert found.se == pytest.approx(stats.sem(values))
+    summary = statistics.summarize(values)
+    assert summary.n == n
+    assert summary.mean == pytest.approx(np.mean(values))
+    assert summary.sd == pytest.approx(np.std(values, ddof=1))
+    assert summary.se == pytest.approx(stats.sem(values))
     low, high = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert found.interval is not None
-    assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+    assert summary.interval is not None
+    assert (summary.interval.low, summary.interval.high) == pytest.approx((low, high))
 
 
 def test_summary_of_none_one_and_equal_values() -> None:
@@ -91,14 +91,14 @@ def test_sign_flip_above_the_exact_limit() -> None:
     p = statistics.sign_flip_p(differences)
     assert p is not None
     assert p == statistics.sign_flip_p(differences)
-    # By its normal approximation, within the drawing's error.
+    # By its normal approximation, within the error of the sample.
     z = abs(sum(differences)) / math.sqrt(sum(d * d for d in differences))
     assert p == pytest.approx(2 * stats.norm.sf(z), abs=0.005)
     assert statistics.sign_flip_p([1.0] * 40) == 1e-5
 
 
 @pytest.mark.parametrize("values", [([1.0, 2.0], [2.0, 3.0]), ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]), ([], [])])
-def test_correlation_is_none_where_it_means_nothing(values: tuple[list[float], list[float]]) -> None:
+def test_correlation_of_too_few_or_constant_values_is_none(values: tuple[list[float], list[float]]) -> None:
     assert statistics.correlation(*values) is None
 
 
@@ -109,9 +109,9 @@ def test_correlation_of_a_line_is_one() -> None:
 def test_welch_agrees_with_scipy() -> None:
     left, right = RNG.normal(90, 2, 5), RNG.normal(89, 0.5, 3)
     expected = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
-    found = statistics.welch_interval(left.tolist(), right.tolist())
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    interval = statistics.welch_interval(left.tolist(), right.tolist())
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
     assert statistics.welch_interval([1.0], [1.0, 2.0]) is None
     assert statistics.welch_interval([1.0, 1.0], [2.0, 2.0]) is None
 
@@ -120,9 +120,9 @@ def test_welch_agrees_with_scipy() -> None:
     ("values", "expected"),
     [
         ([80, 90, 91, 92], 2),
-        ([90, 80, 90, 89, 90, 90], 5),  # two single peaks do not count
-        ([80, 80, 80, 90], None),  # the last alone is unconfirmed
-        ([80, 80, 90, 90], 3),  # as the second of a pair it confirms
+        ([90, 80, 90, 89, 90, 90], 5),  # two separate peaks do not count
+        ([80, 80, 80, 90], None),  # the last value has no second value that confirms it
+        ([80, 80, 90, 90], 3),  # the last value confirms the one before
         ([90], None),
         ([], None),
         ([math.nan, 90, math.nan, 90, 90], 4),
@@ -141,7 +141,7 @@ def test_reached_is_the_first_of_two_in_a_row(values: list[float], expected: flo
         ([3, None, 9], 9),
         ([3, None, None], None),
         ([3, 5], 4),
-        ([3, None], None),  # half of the median is later than any number
+        ([3, None], None),  # the median of an even number averages a value and "never"
         ([3, 5, 9, None], 7),
         ([], None),
     ],
@@ -154,26 +154,26 @@ def test_median_counts_never_as_later(reached: list[float | None], expected: flo
 def test_intervals_cover_at_every_n(n: int) -> None:
     """3,000 samples each: mean, paired difference and Welch within four standard errors (0.004) of 0.95, or above."""
     generator = np.random.default_rng(100 + n)
-    seeds = generator.normal(0, 1, (3000, n))  # what the two methods of a pair share
+    seeds = generator.normal(0, 1, (3000, n))  # the part that both methods of a pair share
     first = (90 + seeds + generator.normal(0.5, 0.6, (3000, n))).tolist()
     second = (90 + seeds + generator.normal(0.0, 0.6, (3000, n))).tolist()
     hits = {"mean": 0, "paired": 0, "welch": 0}
     for one, other in zip(first, second, strict=True):
-        found = {
+        intervals = {
             "mean": (statistics.summarize(one).interval, 90.5),
             # Not by ``paired``, which counts half a million sign patterns at n = 20.
             "paired": (statistics.summarize([a - b for a, b in zip(one, other, strict=True)]).interval, 0.5),
             "welch": (statistics.welch_interval(one, other), 0.5),
         }
-        for name, (interval, truth) in found.items():
+        for name, (interval, truth) in intervals.items():
             assert interval is not None
             hits[name] += interval.low <= truth <= interval.high
     assert hits["mean"] / 3000 == pytest.approx(0.95, abs=0.016)
     assert hits["paired"] / 3000 == pytest.approx(0.95, abs=0.016)
-    assert hits["welch"] / 3000 > 0.97  # these pairs are correlated, which Welch does not know: it is too wide
+    assert hits["welch"] / 3000 > 0.97  # these pairs are correlated, which Welch ignores: its interval is too wide
 
 
-def test_holm_by_hand() -> None:
+def test_holm_equals_values_computed_by_hand() -> None:
     # Sorted 0.005, 0.01, 0.03, 0.04: 4·0.005 = 0.02, 3·0.01 = 0.03, 2·0.03 = 0.06, then 0.04 is raised to 0.06.
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert statistics.holm([0.5, None, 0.9]) == [1.0, None, 1.0]
@@ -190,11 +190,11 @@ def test_holm_keeps_the_chance_of_a_false_rejection() -> None:
 
 @pytest.mark.parametrize(("earlier", "later"), [(0, 0), (1, 0), (3, 0), (2, 5), (6, 1), (4, 4), (9, 0)])
 def test_sign_test_agrees_with_scipy(earlier: int, later: int) -> None:
-    found = statistics.sign_test_p(earlier, later)
+    p = statistics.sign_test_p(earlier, later)
     if earlier + later == 0:
-        assert found is None
+        assert p is None
     else:
-        assert found == pytest.approx(stats.binomtest(earlier, earlier + later).pvalue)
+        assert p == pytest.approx(stats.binomtest(earlier, earlier + later).pvalue)
 
 
 def test_paired_t_agrees_with_scipy() -> None:
@@ -210,8 +210,8 @@ def test_blocks_are_averaged_only_where_there_are_several() -> None:
     assert statistics.by_block({}) == []
 
 
-def test_means_of_blocks_cover_where_runs_alone_would_not() -> None:
-    """Five teachers of four seeds: the teacher's own part is shared, so 20 runs are not 20 independent values."""
+def test_block_means_cover_for_correlated_runs() -> None:
+    """Five teachers with four seeds each: runs of one teacher are correlated, and not independent."""
     generator = np.random.default_rng(5)
     by_teacher = by_run = 0
     for _ in range(1500):

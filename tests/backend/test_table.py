@@ -1,4 +1,4 @@
-"""The paper's table: rows, bold, what is missing, and what others published."""
+"""The result table: rows, bold cells, missing seeds, and published numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _table(api: TestClient, **query: Any) -> ResultTable:
 
 
 def _row(database: Database, gains: list[float], **changes: Any) -> str:
-    """An experiment in which align gains that much over dkd, seed by seed."""
+    """Create an experiment in which align has these gains over dkd, one per seed."""
     spec = {"methods": METHODS, "seeds": list(range(len(gains)))} | changes
     experiment = rows.experiment(database, **spec)
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
@@ -48,23 +48,23 @@ CLEAR = [1.0 + 0.1 * seed for seed in range(8)]
 MIXED = [1.0, -0.8, 0.3, -0.2, 0.5, -0.6, 0.1, 0.2]
 
 
-def test_bold_only_after_holm_over_the_whole_table(database: Database, api: TestClient) -> None:
+def test_bold_requires_holm_over_the_whole_table(database: Database, api: TestClient) -> None:
     _row(database, CLEAR, name="clear")
     _row(database, [-gain for gain in CLEAR], name="worse", student={"model": "resnet8"})
     _row(database, MIXED, name="mixed", student={"model": "resnet20"})
-    found = _table(api)
-    assert [row.title for row in found.rows] == [
+    table = _table(api)
+    assert [row.title for row in table.rows] == [
         "digits resnet8→small_cnn",
         "digits resnet8→resnet8",
         "digits resnet8→resnet20",
     ]
-    assert (found.baseline, found.methods, found.tests) == ("dkd", ["dkd", "align"], 3)
-    cells = [_cell(found, row, "align") for row in range(3)]
+    assert (table.baseline, table.methods, table.tests) == ("dkd", ["dkd", "align"], 3)
+    cells = [_cell(table, row, "align") for row in range(3)]
     assert [cell.verdict for cell in cells] == ["better", "worse", "unclear"]
     assert [cell.p_holm for cell in cells] == statistics.holm(
         [statistics.sign_flip_p(g) for g in (CLEAR, CLEAR, MIXED)]
     )
-    assert _cell(found, 0, "dkd").verdict is None
+    assert _cell(table, 0, "dkd").verdict is None
     assert len(cells[0].run_ids) == 8
     tex = api.get("/api/v1/comparisons/table", params={"format": "latex"}).text
     assert tex.count("\\textbf{") == 1
@@ -72,41 +72,43 @@ def test_bold_only_after_holm_over_the_whole_table(database: Database, api: Test
     assert "\\downarrow" in tex
 
 
-def test_holm_can_take_a_bold_away(database: Database, api: TestClient) -> None:
-    six = CLEAR[:6]  # p = 0.031, which is enough alone
+def test_another_row_can_remove_a_bold_cell(database: Database, api: TestClient) -> None:
+    six = CLEAR[:6]  # p = 0.031, which suffices for a single test
     _row(database, six, name="alone")
     assert _cell(_table(api), 0, "align").verdict == "better"
     _row(database, MIXED[:6], name="another", student={"model": "resnet8"})
-    found = _table(api)
-    assert _cell(found, 0, "align").p_holm == pytest.approx(2 / 32)
-    assert _cell(found, 0, "align").verdict == "unclear"
-    assert any("No cell can be bold yet" in note and "7 seeds could" in note for note in found.notes)
+    table = _table(api)
+    assert _cell(table, 0, "align").p_holm == pytest.approx(2 / 32)
+    assert _cell(table, 0, "align").verdict == "unclear"
+    assert any("No cell can be bold yet" in note and "7 seeds could" in note for note in table.notes)
     assert _cell(_table(api, test="t"), 0, "align").verdict == "better"
 
 
-def test_an_oracle_is_shown_and_never_bold(database: Database, api: TestClient) -> None:
+def test_oracle_values_are_never_bold(database: Database, api: TestClient) -> None:
     _row(database, CLEAR)
-    found = _table(api, which="oracle")
-    cell = _cell(found, 0, "align")
+    table = _table(api, which="oracle")
+    cell = _cell(table, 0, "align")
     assert cell.mean == pytest.approx(84.85)
-    assert (cell.p, cell.verdict, found.tests) == (None, None, 0)
-    assert any("nothing is bold" in note for note in found.notes)
+    assert (cell.p, cell.verdict, table.tests) == (None, None, 0)
+    assert any("nothing is bold" in note for note in table.notes)
 
 
-def test_more_seeds_are_the_same_row_and_other_training_is_another(database: Database, api: TestClient) -> None:
+def test_rows_merge_seeds_and_separate_trainings(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:3], name="first")
     _row(database, CLEAR[:5], name="more", seeds=[3, 4])
     _row(database, CLEAR[:2], name="longer", training={"epochs": 5})
-    found = _table(api)
-    assert [(row.experiments, row.seeds) for row in found.rows] == [
+    table = _table(api)
+    assert [(row.experiments, row.seeds) for row in table.rows] == [
         (["first", "more"], [0, 1, 2, 3, 4]),
         (["longer"], [0, 1]),
     ]
-    assert found.rows[0].title == "digits resnet8→small_cnn (first and 1 more)"  # else two rows would have one name
-    assert _cell(found, 0, "align").n == 5
+    assert (
+        table.rows[0].title == "digits resnet8→small_cnn (first and 1 more)"
+    )  # otherwise two rows would have the same title
+    assert _cell(table, 0, "align").n == 5
 
 
-def test_filters(database: Database, api: TestClient) -> None:
+def test_table_filters_select_rows(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:2], name="a", tags=["paper", "one"])
     _row(database, CLEAR[:2], name="b", tags=["paper"], student={"model": "resnet8"})
     assert len(_table(api, tag="paper").rows) == 2
@@ -142,7 +144,7 @@ def test_default_baseline_is_the_method_of_most_rows(database: Database, api: Te
 
 
 def _queued_by(command: str, specs: dict[str, Any]) -> dict[str, Any]:
-    """The spec that a command of the table would submit, as the command line reads it."""
+    """Return the spec that a command of the table submits, parsed by the command line."""
     export, _, submit = command.partition(" | ")
     words, changes = shlex.split(export), shlex.split(submit)
     assert words[:2] == ["dkd", "export"]
@@ -155,7 +157,7 @@ def _queued_by(command: str, specs: dict[str, Any]) -> dict[str, Any]:
     return parse_experiment(load_text(str(data).replace("None", "null"))).model_dump(mode="json")
 
 
-def test_missing_seeds_come_with_the_command_that_queues_them(database: Database, api: TestClient) -> None:
+def test_missing_seeds_have_a_command_that_queues_them(database: Database, api: TestClient) -> None:
     experiment = rows.experiment(database, name="it's mine", methods=METHODS, seeds=[0, 1])
     ids = rows.run_ids(database, experiment)
     for key in (("dkd", 0), ("align", 0), ("dkd", 1)):
@@ -174,7 +176,7 @@ def test_missing_seeds_come_with_the_command_that_queues_them(database: Database
     queued = _queued_by(submit, {"it's mine": stored})
     assert queued["seeds"] == [2, 4]
     assert queued["methods"] == stored["methods"]
-    # What it makes belongs to the row.
+    # The submitted experiment belongs to the row.
     more = rows.experiment(database, **{key: value for key, value in queued.items() if value is not None})
     assert [item.experiments for item in _table(api).rows] == [["it's mine", queued["name"]]]
     assert more != experiment
@@ -200,7 +202,7 @@ def test_a_method_that_only_some_experiments_have_is_queued_alone(database: Data
     assert queued["seeds"] == [2]
 
 
-def test_published_numbers_stand_beside_ones_own(database: Database, api: TestClient) -> None:
+def test_published_numbers_are_shown_beside_measured_ones(database: Database, api: TestClient) -> None:
     changes = {"dataset": "cifar100", "teacher": {"model": "resnet56"}, "student": {"model": "resnet20"}}
     _row(database, CLEAR[:2], **changes)
     (row,) = _table(api).rows
@@ -221,19 +223,19 @@ def test_every_published_row_names_networks_of_the_catalog() -> None:
     assert len(PUBLISHED) == 27
 
 
-def test_an_empty_table(api: TestClient) -> None:
-    found = _table(api)
-    assert (found.rows, found.methods, found.baseline) == ([], [], "")
+def test_table_without_experiments_has_no_rows(api: TestClient) -> None:
+    table = _table(api)
+    assert (table.rows, table.methods, table.baseline) == ([], [], "")
 
 
-def test_refusals(database: Database, api: TestClient) -> None:
+def test_invalid_table_query_is_refused(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:2])
     assert api.get("/api/v1/comparisons/table", params={"experiment": "nobody"}).status_code == 404
     answer = api.get("/api/v1/comparisons/table", params={"metric": "test/top"})
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "metric")
 
 
-def test_all_published_rows_are_answered_as_printed(api: TestClient) -> None:
+def test_published_rows_are_returned_as_printed(api: TestClient) -> None:
     answer = api.get("/api/v1/comparisons/published")
     assert answer.status_code == 200
     rows = PublishedTable.model_validate(answer.json()).rows

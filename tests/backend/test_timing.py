@@ -1,4 +1,4 @@
-"""Times of methods are compared without what only the order of the runs decides: who computed the teacher's logits."""
+"""Times of methods are compared without the time of the teacher's logits, which only the first run computes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ def _compare(api: TestClient, experiment: str, **query: Any) -> Comparison:
 
 
 def _trained(database: Database, reused: dict[str, float], *, measured: bool) -> str:
-    """Every method takes 10 s an epoch of its own, and 5 s more where it computes the teacher's logits."""
+    """Create runs with 10 s per epoch, and 5 s more if they compute the teacher's logits; return the experiment's id.
+
+    Args:
+        reused: Percentage of logits that each label reused.
+        measured: Whether the time of the teacher is recorded.
+    """
     experiment = rows.experiment(database, methods=METHODS)
     for (label, _), run_id in rows.run_ids(database, experiment).items():
         records = []
@@ -46,38 +51,38 @@ def _trained(database: Database, reused: dict[str, float], *, measured: bool) ->
 FIRST_COMPUTES = {"kd": 0.0, "dkd": 100.0, "B": 100.0}
 
 
-def test_the_teachers_part_is_left_out_where_it_was_measured(database: Database, api: TestClient) -> None:
-    found = _compare(api, _trained(database, FIRST_COMPUTES, measured=True))
-    assert found.timing == "student"
-    assert [group.convergence and group.convergence.median_seconds for group in found.groups] == [20.0, 20.0, 20.0]
-    assert [pair.convergence and pair.convergence.speed_up_seconds for pair in found.paired] == [1.0, 1.0]
-    kd = found.groups[0].convergence
+def test_measured_teacher_time_is_excluded(database: Database, api: TestClient) -> None:
+    comparison = _compare(api, _trained(database, FIRST_COMPUTES, measured=True))
+    assert comparison.timing == "student"
+    assert [group.convergence and group.convergence.median_seconds for group in comparison.groups] == [20.0, 20.0, 20.0]
+    assert [pair.convergence and pair.convergence.speed_up_seconds for pair in comparison.paired] == [1.0, 1.0]
+    kd = comparison.groups[0].convergence
     assert kd is not None
     assert (kd.runs[0].seconds, kd.runs[0].teacher_seconds, kd.runs[0].teacher_reused) == (30.0, 10.0, 0.0)
-    assert any("Times do not include the time of the teacher's logits" in note for note in found.notes)
+    assert any("Times do not include the time of the teacher's logits" in note for note in comparison.notes)
 
 
-def test_times_of_which_the_part_is_not_known_are_not_compared(database: Database, api: TestClient) -> None:
+def test_times_with_unknown_teacher_time_are_not_compared(database: Database, api: TestClient) -> None:
     experiment = _trained(database, FIRST_COMPUTES, measured=False)
-    found = _compare(api, experiment)
-    assert found.timing == "unlike"
-    assert [pair.convergence and pair.convergence.speed_up_seconds for pair in found.paired] == [None, None]
-    assert any("not comparable between methods" in note and "0 to 100 %" in note for note in found.notes)
+    comparison = _compare(api, experiment)
+    assert comparison.timing == "unlike"
+    assert [pair.convergence and pair.convergence.speed_up_seconds for pair in comparison.paired] == [None, None]
+    assert any("not comparable between methods" in note and "0 to 100 %" in note for note in comparison.notes)
     text = api.get("/api/v1/comparisons", params={"experiment": experiment, "format": "csv"}).text
     assert {row["timing"] for row in csv.DictReader(io.StringIO(text))} == {"unlike"}
 
 
 @pytest.mark.parametrize("share", [0.0, 100.0])
-def test_runs_of_like_reuse_are_compared_by_their_whole_time(database: Database, api: TestClient, share: float) -> None:
-    found = _compare(api, _trained(database, dict.fromkeys(FIRST_COMPUTES, share), measured=False))
-    assert found.timing == "whole"
-    assert [pair.convergence and pair.convergence.speed_up_seconds for pair in found.paired] == [1.0, 1.0]
-    assert any("do not include computing the teacher's logits" in note for note in found.notes) == (share == 100.0)
+def test_runs_with_equal_reuse_are_compared_by_total_time(database: Database, api: TestClient, share: float) -> None:
+    comparison = _compare(api, _trained(database, dict.fromkeys(FIRST_COMPUTES, share), measured=False))
+    assert comparison.timing == "whole"
+    assert [pair.convergence and pair.convergence.speed_up_seconds for pair in comparison.paired] == [1.0, 1.0]
+    assert any("do not include computing the teacher's logits" in note for note in comparison.notes) == (share == 100.0)
 
 
 @pytest.mark.parametrize(("measured", "timing"), [(False, "unlike"), (True, "student")])
-def test_the_rule_holds_for_runs_that_never_reach_the_target(
+def test_timing_rule_applies_to_runs_that_never_reach_the_target(
     database: Database, api: TestClient, measured: bool, timing: str
 ) -> None:
-    """Their curves over time are drawn all the same."""
+    """Their curves over time are still drawn."""
     assert _compare(api, _trained(database, FIRST_COMPUTES, measured=measured), target=99).timing == timing

@@ -1,4 +1,4 @@
-"""Tokens: what each scope opens, expiry, revocation, and that no token is ever seen again."""
+"""Tokens: the routes of each scope, expiry, revocation, and secrecy after their creation."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_token_expires(lab: Lab, database: Database) -> None:
     assert make(lab)["name"] == "script", "the name of a token that is over is free again"
 
 
-def test_no_token_is_seen_again(lab: Lab, database: Database) -> None:
+def test_token_is_shown_only_at_its_creation(lab: Lab, database: Database) -> None:
     with structlog.testing.capture_logs() as logged:
         made = make(lab)
         client_of(lab, made).get("/api/v1/runs")
@@ -118,21 +118,21 @@ def test_no_token_is_seen_again(lab: Lab, database: Database) -> None:
         ({"name": "x", "scopes": ["read"], "expire": 1}, "expire"),
     ],
 )
-def test_a_bad_token_request_is_refused_with_its_path(lab: Lab, body: dict[str, Any], path: str) -> None:
+def test_invalid_token_request_is_refused_with_its_path(lab: Lab, body: dict[str, Any], path: str) -> None:
     answer = lab.admin.post("/api/v1/tokens", json=body)
     assert answer.status_code == 422
     assert path in [error["path"] for error in answer.json()["errors"]]
 
 
-def test_a_name_in_use_and_the_own_token_are_refused(lab: Lab) -> None:
+def test_taken_name_and_revocation_of_the_own_token_are_refused(lab: Lab) -> None:
     make(lab)
     assert lab.admin.post("/api/v1/tokens", json={"name": "script", "scopes": ["read"]}).status_code == 409
-    own = next(item for item in lab.admin.get("/api/v1/tokens").json()["items"] if item["name"] == "admin")
-    assert lab.admin.delete(f"/api/v1/tokens/{own['id']}").status_code == 409
+    admin_token = next(item for item in lab.admin.get("/api/v1/tokens").json()["items"] if item["name"] == "admin")
+    assert lab.admin.delete(f"/api/v1/tokens/{admin_token['id']}").status_code == 409
     assert lab.admin.delete("/api/v1/tokens/none").status_code == 404
 
 
-def test_the_first_schema_is_brought_to_this_one_with_its_rows(tmp_path: Path) -> None:
+def test_migration_from_the_first_schema_keeps_rows(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/old.sqlite3")
     with database.engine.connect() as connection:
         config = migrate._config()
@@ -156,7 +156,9 @@ def test_the_first_schema_is_brought_to_this_one_with_its_rows(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("command", ["migrate", "bootstrap"])
-def test_a_damaged_database_file_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+def test_damaged_database_file_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
     monkeypatch.setenv("DKD_HOME", str(tmp_path))
     (tmp_path / "dkd.sqlite3").write_bytes(b"not a database at all, but long enough to be taken for one" * 40)
     result = CliRunner().invoke(cli, [command])
@@ -166,7 +168,7 @@ def test_a_damaged_database_file_is_a_sentence(monkeypatch: pytest.MonkeyPatch, 
     assert len(result.output.splitlines()) == 1
 
 
-def test_a_database_that_cannot_be_reached_is_a_sentence_without_its_password(
+def test_unreachable_database_is_reported_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DKD_DATABASE_URL", "postgresql://dkd:geheim@127.0.0.1:9/none")
@@ -176,7 +178,7 @@ def test_a_database_that_cannot_be_reached_is_a_sentence_without_its_password(
     assert "geheim" not in result.output
 
 
-def test_what_names_a_plugin_that_is_not_loaded_is_shown_as_it_was_stored(lab: Lab, database: Database) -> None:
+def test_spec_with_an_unloaded_plugin_is_shown_as_stored(lab: Lab, database: Database) -> None:
     made = lab.submit(plain("foreign"))
     with database.write() as session:
         for row in (*session.query(models.Run), *session.query(models.Experiment)):
@@ -188,7 +190,7 @@ def test_what_names_a_plugin_that_is_not_loaded_is_shown_as_it_was_stored(lab: L
     assert "cannot parse the stored spec" in shown["warnings"][0]["message"]
 
 
-def test_a_database_that_turns_out_to_be_damaged_is_a_problem(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_found_by_a_request_is_a_problem_response(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise DatabaseError("SELECT", {}, sqlite3.DatabaseError("database disk image is malformed"))
 

@@ -1,4 +1,4 @@
-"""Comparisons over several teachers: a teacher is the unit of whatever is inferred."""
+"""Comparisons over several teachers: a teacher, not a run, is the unit of inference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _compared(api: TestClient, experiments: Sequence[str]) -> Comparison:
 
 
 def _under_teachers(database: Database, gains: dict[int, list[float]]) -> list[str]:
-    """An experiment a teacher seed, of seeds 0, 1 …, in which DKD gains that much over kd."""
+    """Create one experiment per teacher seed, with seeds 0, 1 …, in which DKD has these gains over kd."""
     made = []
     for teacher, values in gains.items():
         last = {
@@ -45,11 +45,11 @@ def _under_teachers(database: Database, gains: dict[int, list[float]]) -> list[s
     return made
 
 
-def test_where_teachers_vary_a_teacher_is_the_unit(database: Database, api: TestClient) -> None:
+def test_pairs_are_averaged_by_teacher_if_teachers_differ(database: Database, api: TestClient) -> None:
     experiments = _under_teachers(database, {0: [1.0, 1.2], 1: [2.0, 2.2], 2: [0.3, 0.5]})
-    found = _compared(api, experiments)
-    assert (len(found.experiments), found.condition) == (3, "3 teachers (seeds 0, 1, 2)")
-    (pair,) = found.paired
+    comparison = _compared(api, experiments)
+    assert (len(comparison.experiments), comparison.condition) == (3, "3 teachers (seeds 0, 1, 2)")
+    (pair,) = comparison.paired
     assert (pair.n, pair.units, pair.unit, pair.smallest_p) == (6, 3, "teacher", 0.25)
     expected = statistics.summarize([1.1, 2.1, 0.4]).interval
     assert pair.interval is not None
@@ -60,11 +60,11 @@ def test_where_teachers_vary_a_teacher_is_the_unit(database: Database, api: Test
         (1, 2, 2.1),
         (2, 2, 0.4),
     ]
-    # Of the teachers' means, as the interval and the p are.
+    # Like the interval and p, it is computed from the teachers' means.
     assert pair.correlation == pytest.approx(statistics.correlation([80.5, 82.5, 84.5], [81.6, 84.6, 84.9]))
     assert "3 teachers cannot show p < 0.25" in pair.sentence
-    assert (found.groups[0].n, found.groups[0].units, found.groups[0].values) == (6, 3, {})
-    assert any("a teacher is the unit" in note for note in found.notes)
+    assert (comparison.groups[0].n, comparison.groups[0].units, comparison.groups[0].values) == (6, 3, {})
+    assert any("a teacher is the unit" in note for note in comparison.notes)
     (alone,) = _compared(api, experiments[:1]).paired
     assert (alone.n, alone.unit, alone.teachers) == (2, "seed", [])
 
@@ -76,7 +76,7 @@ def test_table_notes_that_few_teachers_cannot_show_a_difference(database: Databa
     assert any("3 pairs or teachers cannot show p < 0.25" in note for note in answer.json()["notes"])
 
 
-def test_what_is_missing_is_queued_under_each_teacher(database: Database, api: TestClient) -> None:
+def test_missing_seeds_are_queued_for_each_teacher(database: Database, api: TestClient) -> None:
     experiments = _under_teachers(database, {0: [1.0, 1.2], 1: [2.0, 2.2]})
     answer = api.get("/api/v1/comparisons/table", params={"experiment": experiments, "seed": [0, 1, 2]})
     [row] = answer.json()["rows"]
@@ -101,12 +101,12 @@ def _reached(epochs: dict[tuple[str, int], float | None]) -> dict[tuple[str, int
 
 
 def test_earlier_and_later_are_counted_by_teacher() -> None:
-    """Six pairs of two teachers are two values: their p cannot be below a half."""
+    """Six pairs of two teachers are two values, so that p cannot be below 0.5."""
     base = _reached({(teacher, seed): 10.0 for teacher in ("a", "b") for seed in range(3)})
     method = _reached({(teacher, seed): 5.0 for teacher in ("a", "b") for seed in range(3)})
-    found = convergence.compare(method, base)
-    assert found is not None
-    assert (found.n, found.earlier, found.units, found.units_earlier, found.sign_p) == (6, 6, 2, 2, 0.5)
+    paired = convergence.compare(method, base)
+    assert paired is not None
+    assert (paired.n, paired.earlier, paired.units, paired.units_earlier, paired.sign_p) == (6, 6, 2, 2, 0.5)
     # With teacher b, more pairs are later than earlier.
     method |= _reached({("b", 1): None, ("b", 2): 20.0})
     mixed = convergence.compare(method, base)

@@ -67,7 +67,7 @@ def test_sentence_without_spread() -> None:
         "p < 0.5, so this does not show which is better."
     )
     assert _say([0.5] * 6).endswith("the sign-flip p is 0.031 (6 pairs): B is better than A.")
-    # The same difference made of other floats: 90.3 − 90.1 is not 80.3 − 80.1 in the last bit.
+    # The same difference of other floats: 90.3 − 90.1 differs from 80.3 − 80.1 in the last bit.
     assert "in all 3 pairs" in _say([90.3 - 90.1, 80.3 - 80.1, 0.2])
 
 
@@ -92,7 +92,7 @@ SAYS = re.compile(r"\bis (better|worse|higher|lower) than\b")
 
 
 def _report(values: NDArray[np.float64], metric: str = "test/top1") -> list[str]:
-    """The sentences of one report: ``values`` (methods, seeds), the first of them the baseline's."""
+    """Return the sentences of one report. ``values`` has shape (methods, seeds); its first row is the baseline."""
     students = tuple(_student(f"m{method}", seed) for method in range(len(values)) for seed in range(SEEDS))
     sample = _Sample((), students, (TEACHER,))
     selected = {
@@ -120,18 +120,18 @@ def _student(label: str, seed: int) -> StudentRun:
 
 
 def _values(generator: np.random.Generator, methods: int) -> NDArray[np.float64]:
-    """Accuracies without any difference between the methods: what a seed gives is shared, so pairs are correlated."""
+    """Draw accuracies without a difference between methods. Runs of one seed share a part, so pairs are correlated."""
     of_seed = generator.normal(0, 0.5, SEEDS)
     return 80 + of_seed + generator.normal(0, 0.5, (methods, SEEDS))
 
 
 @pytest.mark.parametrize("others", [2, 5, 11])
-def test_reports_without_any_difference_seldom_say_that_there_is_one(others: int) -> None:
+def test_reports_without_a_difference_rarely_state_one(others: int) -> None:
     generator = np.random.default_rng(others)
     reports = 1200
-    said = sum(any(map(SAYS.search, _report(_values(generator, others + 1)))) for _ in range(reports))
+    claiming = sum(any(map(SAYS.search, _report(_values(generator, others + 1)))) for _ in range(reports))
     margin = 2.5 * math.sqrt(0.05 * 0.95 / reports)
-    assert said / reports <= 0.05 + margin
+    assert claiming / reports <= 0.05 + margin
 
 
 @pytest.mark.parametrize(("others", "metric", "word"), [(2, "test/top1", "better"), (5, "test/loss", "worse")])
@@ -156,7 +156,7 @@ def test_more_methods_can_remove_the_verdict_of_one_comparison() -> None:
     assert "p of this comparison alone: 0.0078" in text
 
 
-def test_what_is_not_tested_has_no_verdict_and_does_not_count() -> None:
+def test_untested_cells_have_no_verdict_and_are_not_counted() -> None:
     untested = verdicts.Test(8, 5.0, None)
     assert verdicts.decide([untested]) == [verdicts.Decision(None, None, 0, None)]
     assert verdicts.decide([untested, verdicts.Test.of([1.0, 1.1, 1.2, 0.9, 1.0, 1.1])])[1].tests == 1

@@ -1,4 +1,4 @@
-"""Webhooks: who is told what, signed, again where it failed, and never where the settings do not allow it."""
+"""Webhooks: recipients, contents, signatures, repetition after failures, and hosts that the settings allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.backend.lab import Json, Lab, plain
 
 
 class Receiver:
-    """A web server on the loopback address that keeps what it is sent."""
+    """A web server on the loopback address that records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
@@ -35,7 +35,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -60,7 +60,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pass in the background: it would race with the test's."""
+    """Disable delivery in the background, which would race with the test's."""
 
     async def nothing(*_: object) -> None:
         return
@@ -116,7 +116,7 @@ def test_training_without_reports_is_stalled(lab: Lab, database: Database, recei
 
 
 @pytest.mark.parametrize("status", [500, 302])
-def test_what_is_not_taken_is_sent_again_later_and_given_up_in_the_end(
+def test_failed_delivery_is_repeated_later_and_finally_abandoned(
     lab: Lab, database: Database, receiver: Receiver, status: int
 ) -> None:
     receiver.status = status
@@ -138,7 +138,7 @@ def test_what_is_not_taken_is_sent_again_later_and_given_up_in_the_end(
 @pytest.mark.parametrize(
     "url", ["http://169.254.169.254/x", "https://127.0.0.1", "http://user:pw@127.0.0.1", "ftp://x"]
 )
-def test_a_spec_may_only_name_whom_the_settings_list(lab: Lab, url: str) -> None:
+def test_spec_with_an_unlisted_webhook_host_is_refused(lab: Lab, url: str) -> None:
     answer = lab.admin.post("/api/v1/experiments", json=plain("mine", webhook=url))
     assert answer.status_code == 422
     assert [error["path"] for error in answer.json()["errors"]] == ["webhook"]

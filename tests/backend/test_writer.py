@@ -298,7 +298,7 @@ def test_writer_that_closes_its_connection_stops_nobody_else(database: Database)
 
 
 def test_nested_writing_is_refused(database: Database) -> None:
-    """It would wait for its own end."""
+    """The inner transaction would wait for the end of the outer one."""
     with database.write() as session:
         insert(1)(session)
         with pytest.raises(RuntimeError, match="do not nest"), database.write():
@@ -378,7 +378,7 @@ def test_writers_that_wait_for_the_lock_of_another_program_are_refused_together(
 
     with ThreadPoolExecutor(6) as pool:
         futures = [pool.submit(outcome, number) for number in range(6)]
-        outcomes = [future.result(timeout=20) for future in futures]  # one after the other they would take 30 s
+        outcomes = [future.result(timeout=20) for future in futures]  # sequentially they would take 30 s
     assert outcomes == ["database is locked"] * 6
     other.rollback()
     other.close()

@@ -159,7 +159,7 @@ def problem(status: int, detail: str, *errors: tuple[str, str]) -> httpx.Respons
 
 
 def text(content: str) -> httpx.Response:
-    """Return a response that is no JSON."""
+    """Return a plain-text response."""
     return httpx.Response(200, text=content)
 
 

@@ -75,12 +75,12 @@ def test_upload_download_and_deletion_of_files(client: Client, url: str, tmp_pat
     run = done.runs[0]
     (item,) = client.artifacts(run.id).items
     to = tmp_path / "weights"
-    to.mkdir()  # so that it cannot be put there, and lies beside it
+    to.mkdir()  # so that the download cannot be moved there, and remains beside it
     with pytest.raises(OSError, match="weights"):
         client.download(run.id, item.id, to)
     to.rmdir()
     (rest,) = tmp_path.glob("weights.*.part")
-    rest.write_bytes(b"x" * 300)  # as of a download that broke off, and to be told from what is sent
+    rest.write_bytes(b"x" * 300)  # the rest of an interrupted download, distinguishable from the content
     assert client.download(run.id, item.id, to) == 1000
     assert to.read_bytes() == b"x" * 299 + bytes(701)
     assert not list(tmp_path.glob("weights.*"))

@@ -75,7 +75,7 @@ def test_bare_dkd_lists_the_commands_and_the_exit_codes(capsys: Captured) -> Non
     assert "DKD_API_URL" in out
 
 
-def test_preview(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
+def test_preview_prints_the_planned_runs(spec_file: Path, backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["POST /api/v1/experiments/preview"] = {
         "runs": [
             {"label": "teacher", "role": "teacher", "model": "resnet20", "seed": 0, "shared": True},
@@ -121,7 +121,7 @@ def test_show_accepts_runs_and_experiments(backend: FakeBackend, capsys: Capture
     out = capsys.readouterr().out
     assert "1 queued, 1 running" in out
     assert "run-2" in out
-    # A name may hold a slash, and then look like the path of an action on a run.
+    # A name may contain a slash, and then resembles the path of an action on a run.
     backend.answers["GET /api/v1/runs/x/cancel"] = problem(405, "does not take GET")
     backend.answers["GET /api/v1/experiments/x/cancel"] = fakes.experiment()
     assert run(["show", "x/cancel"]) == 0

@@ -179,7 +179,7 @@ def test_table_lists_missing_seeds_and_the_commands_that_queue_them(backend: Fak
     assert "72.50 ± 0.25 (2) [73.25]" in out
     assert "In brackets, as published: a paper." in out
     assert "align: no value for seed 4 (failed)." in out
-    assert "\ndkd retry r9\n" in out  # a line of its own, to be pasted
+    assert "\ndkd retry r9\n" in out  # on a separate line, to be pasted
     query = backend.requests[-1].url.params
     assert (query.get_list("tag"), query.get_list("seed")) == (["paper", "two"], ["0", "1", "2", "4"])
     assert (query["dataset"], query["test"], query["which"]) == ("cifar100", "t", "oracle")

@@ -147,8 +147,8 @@ class TestUploadRefusals:
         for name, head in (("net.pth", b"PK\x03\x04"), ("old.pth", b"\x80\x02\x8a\n")):
             (tmp_path / name).write_bytes(head + b"content")
             assert run(["upload", str(tmp_path / name)]) == 2
-            said = capsys.readouterr().err
-            assert f"python -m core convert {tmp_path / name}" in " ".join(said.split())
+            error = capsys.readouterr().err
+            assert f"python -m core convert {tmp_path / name}" in " ".join(error.split())
         assert backend.requests == []
 
     def test_an_invalid_upload_name_is_refused_with_the_name_option(

@@ -1,4 +1,4 @@
-"""The images are built once, the stack runs for all tests of this folder, and nothing of it is left behind."""
+"""Build the images once, run the stack for all tests of this folder, and remove it at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def note(request: pytest.FixtureRequest) -> list[str]:
-    """Lines that are printed at the end: sizes and times."""
+    """Collect lines that are printed at the end: sizes and times."""
     lines: list[str] = request.config.stash[_LINES]
     return lines
 
@@ -33,7 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, note: list[str]) -> Iterator[Stack]:
-    """Built and up; down again at the end, with its volumes."""
+    """Build and start the stack; remove it with its volumes at the end."""
     made = Stack(tmp_path_factory.mktemp("compose"), f"dkd-test-{secrets.token_hex(3)}")
     began = time.monotonic()
     made.run("build")
@@ -47,5 +47,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory, note: list[str]) -> Iterator
 
 
 def times(seconds: dict[str, float]) -> str:
-    """In the order in which they came."""
+    """Return the items as text, in their order."""
     return ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda item: item[1]))

@@ -1,4 +1,4 @@
-"""Compose, as a person uses it: the project of a test, started from this checkout on ports of its own."""
+"""Docker Compose as a user runs it: a project of the tests, started from this checkout on private ports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ APP, WORKER = "dkd-lab-app:test", "dkd-lab-worker:test"
 
 
 def compose_command() -> list[str]:
-    """Compose 2 where it is there, else 1.29; skips the test where an engine or both are missing."""
+    """Return the command of Compose 2, or else of 1.29. Skip the test if both or the engine are missing."""
     if shutil.which("docker") is None:
         pytest.skip("Docker is not installed: apt-get install docker.io docker-compose")
     engine = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
@@ -39,11 +39,11 @@ def compose_command() -> list[str]:
 
 
 class Stack:
-    """One project, its settings in a file of their own.
+    """A Compose project with its own settings file.
 
     Attributes:
-        api: the backend's address on this machine.
-        dashboard: the dashboard's.
+        api: Address of the backend on this machine.
+        dashboard: Address of the dashboard.
     """
 
     def __init__(self, folder: Path, project: str) -> None:
@@ -66,7 +66,7 @@ class Stack:
             file.writelines(f"{name}={value}\n" for name, value in values.items())
 
     def start(self, *arguments: str, files: Sequence[str] = ("docker-compose.yml",)) -> subprocess.Popen[str]:
-        """Compose with these arguments; what is in this process's environment for the services is not theirs."""
+        """Start Compose with these arguments, without this process's settings for the services."""
         chosen = [part for file in files for part in ("--file", str(ROOT / file))]
         command = [*self._command, "--project-name", self._project, "--env-file", str(self._env), *chosen, *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("DKD_", "COMPOSE_"))}
@@ -75,18 +75,18 @@ class Stack:
         )
 
     def run(self, *arguments: str, files: Sequence[str] = ("docker-compose.yml",)) -> str:
-        """What Compose printed. Fails where it failed."""
+        """Run Compose and return its output. Fail the test if Compose fails."""
         process = self.start(*arguments, files=files)
-        said, _ = process.communicate()
-        assert process.returncode == 0, f"compose {' '.join(arguments)}: {said[-4000:]}"
-        return said
+        output, _ = process.communicate()
+        assert process.returncode == 0, f"compose {' '.join(arguments)}: {output[-4000:]}"
+        return output
 
     def exec(self, service: str, *command: str) -> str:
-        """What a command in a service's container printed."""
+        """Run a command in a service's container and return its output."""
         return self.run("exec", "-T", service, *command)
 
     def up(self) -> dict[str, float]:
-        """``up -d``, and seconds from its start until each service was healthy, or through with its one task."""
+        """Run ``up -d``; return the seconds until each service was healthy, or had ended if it is one-shot."""
         began = time.monotonic()
         process = self.start("up", "-d")
         seconds: dict[str, float] = {}
@@ -107,13 +107,13 @@ class Stack:
         return seconds
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """``docker inspect`` of each service's container."""
+        """Return the output of ``docker inspect`` for each service's container."""
         ids = docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self._project}").split()
-        found = json.loads(docker("inspect", *ids)) if ids else []
-        return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in found}
+        containers = json.loads(docker("inspect", *ids)) if ids else []
+        return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in containers}
 
     def states(self) -> dict[str, str]:
-        """``healthy``, ``unhealthy``, ``starting``, or ``exited`` with the status, by service."""
+        """Return ``healthy``, ``unhealthy``, ``starting``, or ``exited`` with the status, by service."""
         return {
             service: f"exited {item['State']['ExitCode']}"
             if item["State"]["Status"] == "exited"
@@ -124,7 +124,7 @@ class Stack:
     def crash(self, service: str) -> float:
         """Kill a service's processes, and return the seconds until it is healthy again by its restart policy."""
         before = self.containers()[service]
-        # All but the first process of the container, which ends with them, and this command's own.
+        # All processes except the container's first, which ends with them, and those of this command.
         docker("exec", before["Id"], "sh", "-c", "kill -9 -1", check=False)
         began = time.monotonic()
 
@@ -140,7 +140,7 @@ class Stack:
         return time.monotonic() - began
 
     def left(self) -> list[str]:
-        """Containers, volumes and networks of the project."""
+        """Return the containers, volumes and networks of the project."""
         chosen = ["--filter", f"label=com.docker.compose.project={self._project}"]
         return [
             *docker("ps", "--all", "--quiet", *chosen).split(),
@@ -149,12 +149,12 @@ class Stack:
         ]
 
     def logs(self) -> str:
-        """The end of every service's log."""
+        """Return the last lines of every service's log."""
         process = self.start("logs", "--no-color", "--tail=40")
         return process.communicate()[0][-12000:]
 
     def client(self, token: str) -> Client:
-        """From outside, as a person on this machine."""
+        """Return a client on this machine, outside the containers."""
         return Client(self.api, token)
 
 

@@ -1,4 +1,4 @@
-"""Every compose file, alone or over another as its head says, is understood by the Compose that is installed."""
+"""The installed Compose accepts every compose file, alone or combined as the comment at its start says."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The system as a team runs it: from a clone, in containers, used from outside, killed part by part, and restarted.
+"""The system in containers, started from a clone: used over HTTP, with killed services, and restarted.
 
-One stack serves all of these, in this order. Run by ``make test-compose``.
+All tests share one stack, and run in this order. ``make test-compose`` runs them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
 PRINT_ADMIN_TOKEN = ("exec", "-T", "backend", "cat", "/secrets/admin/token")
 _OURS = ("secrets", "migrate", "backend", "worker", "dashboard")
-_EPOCHS = 60  # a quarter of a minute for a student: kills and a stop find it training
+_EPOCHS = 60  # 15 s for a student, so that it trains while services are killed or stopped
 
 
 def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def spec(name: str, *, seeds: int, epochs: int) -> dict[str, Any]:
 
 
 def finished(client: Client, experiment: BoundExperiment) -> None:
-    """Wait until every run has succeeded, then check that none of its epochs is missing or there twice."""
+    """Wait until every run has succeeded, then check that each of its epochs is stored once."""
     client.experiments.wait(experiment.id, timeout=600)
     for run in client.all_runs(experiment=experiment.id):
         assert run.state == "succeeded", f"{run.label}: {run.state} {run.reason}"
@@ -73,10 +73,10 @@ def test_images_are_small_and_complete(stack: Stack, note: list[str]) -> None:
     assert "g++" in docker("run", "--rm", WORKER, "g++", "--version")
 
 
-def test_containers_may_do_little(stack: Stack) -> None:
-    found = stack.containers()
-    assert set(found) == {*ONE_SHOT, *SERVERS}
-    for service, item in found.items():
+def test_containers_have_minimal_privileges(stack: Stack) -> None:
+    containers = stack.containers()
+    assert set(containers) == {*ONE_SHOT, *SERVERS}
+    for service, item in containers.items():
         host = item["HostConfig"]
         assert host["ReadonlyRootfs"], service
         assert host["Init"], service
@@ -89,7 +89,9 @@ def test_containers_may_do_little(stack: Stack) -> None:
         for bound in (item["NetworkSettings"]["Ports"] or {}).values():
             assert {place["HostIp"] for place in bound or []} <= {"127.0.0.1"}, service
     for service, process in {"postgres": "postgres", "redis": "redis-server"}.items():
-        listed = [line.split() for line in docker("top", found[service]["Id"], "-eo", "pid,user,comm").splitlines()[1:]]
+        listed = [
+            line.split() for line in docker("top", containers[service]["Id"], "-eo", "pid,user,comm").splitlines()[1:]
+        ]
         users = {user for _, user, name in listed if name == process}
         assert users, service
         assert "root" not in users, service
@@ -111,7 +113,7 @@ def test_secrets_are_mounted_where_they_are_needed(stack: Stack) -> None:
         "worker": {"broker", "worker"},
         "dashboard": {"dashboard"},
     }
-    # None is in an environment, which `docker inspect` would show.
+    # No secret is in an environment variable, which `docker inspect` would show.
     environments = " ".join(" ".join(item["Config"]["Env"]) for item in stack.containers().values())
     for place in ("admin/token", "worker/token", "database/password", "broker/password"):
         assert stack.exec("backend", "cat", f"/secrets/{place}").strip() not in environments
@@ -126,7 +128,7 @@ def test_the_worker_and_the_dashboard_do_not_reach_the_database(stack: Stack) ->
     assert stack.exec("dashboard", "python", "-c", look.format("redis", 6379)).strip() == "not"
 
 
-def test_an_experiment_from_outside_is_trained(stack: Stack, admin: str, note: list[str]) -> None:
+def test_experiment_submitted_over_http_is_trained(stack: Stack, admin: str, note: list[str]) -> None:
     with stack.client(admin) as administrator:
         token = administrator.create_token("outside", ["submit"]).token
     with stack.client(token) as client:
@@ -138,12 +140,12 @@ def test_an_experiment_from_outside_is_trained(stack: Stack, admin: str, note: l
         names = {item.name for item in client.artifacts(run.id).items}
         assert any(name.endswith(".safetensors") for name in names), names
         assert client.comparison(experiment.id).complete
-    # The command line is in the container too, with the admin's token.
+    # The container also has the command line, with the admin's token.
     [worker] = json.loads(stack.exec("backend", "dkd", "workers", "--json"))["items"]
     assert (worker["name"], worker["device"]) == ("worker", "cpu")
 
 
-def test_the_dashboard_has_a_token_that_makes_no_tokens(stack: Stack) -> None:
+def test_dashboard_token_cannot_create_tokens(stack: Stack) -> None:
     assert httpx.get(f"{stack.dashboard}/_stcore/health", timeout=10).text == "ok"
     assert "<title>" in httpx.get(stack.dashboard, timeout=10).text
     token = stack.exec("dashboard", "cat", "/secrets/dashboard/token").strip()
@@ -155,7 +157,7 @@ def test_the_dashboard_has_a_token_that_makes_no_tokens(stack: Stack) -> None:
 
 
 @pytest.mark.browser
-def test_the_dashboard_in_a_browser(stack: Stack) -> None:
+def test_dashboard_pages_work_in_a_browser(stack: Stack) -> None:
     try:
         with browser() as running:
             page = running.new_page()
@@ -165,12 +167,12 @@ def test_the_dashboard_in_a_browser(stack: Stack) -> None:
                 assert trouble(page) == []
     except RuntimeError as error:
         pytest.skip(str(error))
-    # Specs to begin with are data of the package, and reach the form in a browser.
+    # The example specs are package data, and must be available in the form.
     listed = "from core.catalog import describe_examples; print(*(item['title'] for item in describe_examples()))"
     assert "Digits demo" in stack.exec("backend", "python", "-c", listed)
 
 
-def test_every_service_is_killed_in_turn_and_nothing_is_lost(stack: Stack, admin: str, note: list[str]) -> None:
+def test_killing_each_service_loses_no_data(stack: Stack, admin: str, note: list[str]) -> None:
     with stack.client(admin) as client:
         experiment = client.submit(spec("killed", seeds=1, epochs=_EPOCHS))
         until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
@@ -180,7 +182,7 @@ def test_every_service_is_killed_in_turn_and_nothing_is_lost(stack: Stack, admin
         assert [worker.state for worker in client.workers().items] == ["online"]
 
 
-def test_the_whole_is_restarted_and_its_data_is_still_there(stack: Stack, admin: str, note: list[str]) -> None:
+def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, note: list[str]) -> None:
     with stack.client(admin) as client:
         before = {run.id: (run.state, run.label) for run in client.all_runs()}
         [worker] = client.workers().items
@@ -198,11 +200,11 @@ def test_the_whole_is_restarted_and_its_data_is_still_there(stack: Stack, admin:
         assert {run.id: (run.state, run.label) for run in client.all_runs() if run.id in before} == before
         finished(client, client.experiment(experiment.id))
         assert [item.id for item in client.workers().items] == [worker.id]
-        # A worker that is told to leave hands its run back with a checkpoint: no attempt was lost.
+        # A stopped worker returns its run with a checkpoint: no attempt was lost.
         attempts = [attempt for run in client.all_runs(experiment=experiment.id) for attempt in run.details().attempts]
         assert {attempt.outcome for attempt in attempts} == {"interrupted", "succeeded"}
 
 
-def test_taken_down_it_leaves_nothing(stack: Stack) -> None:
+def test_removed_stack_leaves_nothing(stack: Stack) -> None:
     stack.run("down", "--volumes")
     assert not stack.left()

@@ -85,7 +85,7 @@ def test_run_of_a_lost_machine_resumes_on_another(tmp_path: Path) -> None:
             epoch_before = client.run(student).epoch
             until(lambda: client.run(student).epoch > epoch_before + 1, "the training has continued")
             processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            for one in processes:  # as in a power failure
+            for one in processes:  # as a power failure does
                 one.kill()
             psutil.wait_procs(processes, 20)
         shutil.rmtree(first)

@@ -120,8 +120,8 @@ def test_preview_names_the_teacher_or_why_a_new_one_is_trained(lab: Lab) -> None
     ]
     assert "training.epochs (9 here, 2 there)" in longer["sentence"]
     assert "teacher.training" in longer["sentence"]
-    own = spec("x", teacher={"model": "resnet8", "seed": 3, "training": {"epochs": 5}})
-    assert [item["path"] for item in _preview(lab, own)["teacher"]["differences"]] == [
+    explicit = spec("x", teacher={"model": "resnet8", "seed": 3, "training": {"epochs": 5}})
+    assert [item["path"] for item in _preview(lab, explicit)["teacher"]["differences"]] == [
         "teacher.training.epochs",
         "teacher.seed",
     ]

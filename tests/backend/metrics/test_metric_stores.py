@@ -182,7 +182,7 @@ def test_bucket_shows_nonfinite_values(database: Database, values: list[float], 
     assert str(_bucket(database, *values)) == expected
 
 
-def test_names_that_postgresql_cannot_store(database: Database) -> None:
+def test_null_characters_in_names_are_escaped(database: Database) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, {"a\0b": 1.0}), rows.log("x\0y", 2))
     assert _points(_read(database, run_id)) == {"a\\x00b": {1: 1.0}}
@@ -215,7 +215,7 @@ def test_metrics_of_an_unknown_run_are_404(api: TestClient) -> None:
             assert answer.json()["detail"].startswith("there is no run 'no")
 
 
-def test_metric_name_with_invalid_characters(database: Database, api: TestClient) -> None:
+def test_metric_name_with_a_null_character_is_refused(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
     rows.take(database, run_id, metrics(1, {"x": 1.0}))
     assert api.get(f"/api/v1/runs/{run_id}/metrics?names=y&names=x").json()["series"][0]["name"] == "x"

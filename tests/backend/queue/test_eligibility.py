@@ -161,7 +161,7 @@ def test_no_reservation_for_a_run_that_cannot_start(lab: Lab, age_queue: Any, ho
     assert lab.try_claim(free_gpus=1) is None
     usable = 2
     if how == "foreign":
-        usable = 1  # somebody else uses the other GPU now
+        usable = 1  # another program uses the other GPU now
     elif how == "drain":
         lab.drain("worker-one")
         lab.drain("worker-one", draining=False)

@@ -12,7 +12,7 @@ from tests.backend.lab import Json, Lab, checkpoint, plain, spec, started
 
 @pytest.fixture
 def claim(lab: Lab) -> Json:
-    """A run of worker-one that is to be paused."""
+    """Claim a run of worker-one, which the test pauses."""
     lab.register()
     lab.submit(plain())
     claim = lab.claim()

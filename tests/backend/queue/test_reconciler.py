@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -22,28 +21,23 @@ from tests import services
 from tests.backend.lab import Json, Lab, checkpoint, plain, started
 from tests.waiting import until
 
-LEASE = 0.1
-
 
 @pytest.fixture
-def short(make_lab: Callable[..., Lab]) -> Lab:
-    """A backend whose leases expire at once."""
-    lab = make_lab(lease_seconds=LEASE, heartbeat_seconds=LEASE / 2)
+def worker_lab(lab: Lab) -> Lab:
+    """Return a backend with a registered worker."""
     lab.register()
     return lab
 
 
-def reconciler(lab: Lab) -> Reconciler:
-    """Return a reconciler that started longer than a lease ago."""
-    passes = Reconciler(lab.app.state.database, lab.app.state.nudger, lab.app.state.settings)
-    passes.run_once()
-    time.sleep(2 * LEASE)
-    return passes
+def expire_leases(database: Database) -> None:
+    """Move the end of every lease into the past."""
+    with database.write() as session:
+        session.execute(update(Run).values(lease_expires_at=now(session) - timedelta(hours=1)))
 
 
-def timed(lab: Lab, *beats: float) -> Reconciler:
+def timed(lab: Lab, *seconds: float) -> Reconciler:
     """Return a reconciler whose monotonic clock gives these seconds, one per pass."""
-    state, ticks = lab.app.state, iter(beats)
+    state, ticks = lab.app.state, iter(seconds)
     return Reconciler(state.database, state.nudger, state.settings, monotonic=lambda: next(ticks))
 
 
@@ -122,36 +116,39 @@ def test_run_that_repeatedly_loses_workers_is_delayed_and_then_fails(lab: Lab) -
     assert lab.try_claim() is None
 
 
-def test_run_with_an_expired_lease_is_requeued(short: Lab) -> None:
-    short.submit(plain())
-    claim = short.claim()
-    short.events(claim, started(1), checkpoint(2, 10))
-    assert reconciler(short).run_once().requeued == 1
-    run = short.run(claim["run_id"])
+def test_run_with_an_expired_lease_is_requeued(worker_lab: Lab, database: Database) -> None:
+    worker_lab.submit(plain())
+    claim = worker_lab.claim()
+    worker_lab.events(claim, started(1), checkpoint(2, 10))
+    expire_leases(database)
+    passes = timed(worker_lab, 0.0, 1000.0)
+    passes.run_once()
+    assert passes.run_once().requeued == 1
+    run = worker_lab.run(claim["run_id"])
     assert (run["state"], run["attempts"][0]["outcome"]) == ("queued", "lost")
     assert "lease" in run["reason"]
-    assert short.orders(claim) == ["lost"]
-    assert short.post_finish(claim, "failed").status_code == 409
-    again = short.claim()
+    assert worker_lab.orders(claim) == ["lost"]
+    assert worker_lab.post_finish(claim, "failed").status_code == 409
+    again = worker_lab.claim()
     assert (again["run_id"], again["attempt"]) == (claim["run_id"], 2)
     assert again["checkpoint"]["path"] == f"{claim['folder']}/checkpoint.pt"
 
 
-def test_no_run_is_requeued_within_one_lease_of_the_start(short: Lab) -> None:
-    short.submit(plain())
-    claim = short.claim()
-    time.sleep(2 * LEASE)
-    fresh = Reconciler(short.app.state.database, short.app.state.nudger, short.app.state.settings)
-    assert fresh.run_once().requeued == 0, "leases could not be renewed while the backend was down"
-    assert short.orders(claim) == ["continue"]
+def test_no_run_is_requeued_within_one_lease_of_the_start(worker_lab: Lab, database: Database) -> None:
+    worker_lab.submit(plain())
+    claim = worker_lab.claim()
+    expire_leases(database)
+    passes = timed(worker_lab, 0.0, worker_lab.app.state.settings.lease_seconds - 1)
+    for _ in range(2):
+        assert passes.run_once().requeued == 0, "leases could not be renewed while the backend was down"
+    assert worker_lab.orders(claim) == ["continue"]
 
 
 def test_run_with_a_renewed_lease_is_kept(lab: Lab, database: Database) -> None:
     lab.register()
     lab.submit(plain(runs=2))
     renewed, lost = lab.claim(), lab.claim()
-    with database.write() as session:
-        session.execute(update(Run).values(lease_expires_at=now(session) - timedelta(hours=1)))
+    expire_leases(database)
     passes = timed(lab, 0.0, 1000.0)
     assert lab.orders(renewed) == ["continue"]
     passes.run_once()
@@ -159,12 +156,15 @@ def test_run_with_a_renewed_lease_is_kept(lab: Lab, database: Database) -> None:
     assert (lab.run(renewed["run_id"])["state"], lab.run(lost["run_id"])["state"]) == ("running", "queued")
 
 
-def test_run_being_cancelled_is_cancelled_when_its_lease_expires(short: Lab) -> None:
-    short.submit(plain())
-    claim = short.claim()
-    short.cancel(claim["run_id"])
-    reconciler(short).run_once()
-    assert short.run(claim["run_id"])["state"] == "cancelled"
+def test_run_being_cancelled_is_cancelled_when_its_lease_expires(worker_lab: Lab, database: Database) -> None:
+    worker_lab.submit(plain())
+    claim = worker_lab.claim()
+    assert worker_lab.cancel(claim["run_id"])["state"] == "cancelling"
+    expire_leases(database)
+    passes = timed(worker_lab, 0.0, 1000.0)
+    passes.run_once()
+    passes.run_once()
+    assert worker_lab.run(claim["run_id"])["state"] == "cancelled"
 
 
 def test_run_that_kills_every_worker_finally_fails(make_lab: Callable[..., Lab]) -> None:
@@ -179,17 +179,18 @@ def test_run_that_kills_every_worker_finally_fails(make_lab: Callable[..., Lab])
     assert "restarted" in run["reason"]
 
 
-def test_silent_worker_is_offline_until_its_next_heartbeat(short: Lab) -> None:
+def test_silent_worker_is_offline_until_its_next_heartbeat(worker_lab: Lab, database: Database) -> None:
     def state() -> str:
-        return str(short.admin.get("/api/v1/workers").json()["items"][0]["state"])
+        return str(worker_lab.workers()[0]["state"])
 
-    short.heartbeat()  # on a slow machine the backend's first pass may come after the registration's silence
     assert state() == "online"
-    passes = reconciler(short)  # on a slow machine the first pass may have noticed it already
+    with database.write() as session:
+        session.execute(update(Worker).values(last_heartbeat=now(session) - timedelta(hours=1)))
+    passes = timed(worker_lab, 0.0, 10.0)
     passes.run_once()
     assert state() == "offline"
     assert passes.run_once().offline == 0, "counted once"
-    short.heartbeat()
+    worker_lab.heartbeat()
     assert state() == "online"
 
 

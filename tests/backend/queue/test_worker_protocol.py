@@ -19,7 +19,7 @@ from tests.backend.lab import Json, Lab, checkpoint, log, metrics, plain, spec, 
 
 @pytest.fixture
 def claim(lab: Lab) -> Json:
-    """A run that worker-one has claimed."""
+    """Claim a run as worker-one."""
     lab.register()
     lab.submit(plain())
     return lab.claim()

@@ -133,12 +133,12 @@ class TestTokens:
 
 
 class TestBroker:
-    def test_a_folder(self, home: Home) -> None:
+    def test_broker_folder_is_accepted(self, home: Home) -> None:
         (item,) = services.check_broker()
         assert item.status == "ok"
         assert str(home.broker) in item.message
 
-    def test_a_folder_that_cannot_be_written(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_unwritable_broker_folder_is_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         file = tmp_path / "file"
         file.touch()
         monkeypatch.setenv("DKD_BROKER_FOLDER", str(file / "broker"))
@@ -165,7 +165,7 @@ class TestBroker:
             (item,) = services.check_broker()
         assert item.status == "error"
 
-    def test_another_kind_is_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_kinds_of_broker_are_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_BROKER_URL", "amqp://user:secret@host")
         (item,) = services.check_broker()
         assert item.status == "warning"
@@ -234,7 +234,7 @@ class TestSettings:
         assert item.action == "did you mean DKD_SLOTS?"
         assert "secret" not in item.model_dump_json()
 
-    def test_a_setting_like_no_other(self) -> None:
+    def test_unknown_setting_without_a_similar_name_is_reported(self) -> None:
         (item,) = check_settings({"DKD_XYZZY": "1"})
         assert item.status == "warning"
         assert "docs/operations.md" in item.action

@@ -76,7 +76,7 @@ def test_data_sets_are_listed_by_their_folders(data: Path) -> None:
     assert "something" not in item.message
 
 
-def test_a_data_dir_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "none"))
     (item,) = storage.check_datasets()
     assert item.status == "error"
@@ -122,13 +122,13 @@ def test_the_schema_of_a_local_database(home: Home, revision: str, status: str, 
     assert bool(item.action) is (status != "ok")
 
 
-def test_no_database_yet(home: Home) -> None:
+def test_missing_database_is_no_error(home: Home) -> None:
     (item,) = storage.check_database()
     assert item.status == "ok"
     assert not home.database.exists(), "the check must not create it"
 
 
-def test_a_database_that_is_none(home: Home) -> None:
+def test_file_that_is_no_database_is_an_error(home: Home) -> None:
     home.path.mkdir(parents=True)
     home.database.write_text("this is a text, and by far not long enough to be a database of SQLite")
     (item,) = storage.check_database()
