@@ -24,7 +24,7 @@ DURATIONS = [name for name in Settings.model_fields if name.endswith(("_seconds"
         ({"DKD_LEASE_SECONDS": "5"}, "lease_seconds"),
     ],
 )
-def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], field: str) -> None:
+def test_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], field: str) -> None:
     for name, value in changes.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(cli, ["migrate"])
@@ -32,7 +32,7 @@ def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, changes: dict[s
     assert field in result.output
 
 
-def test_a_setting_that_is_misspelt_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DKD_LEASE_SECOND", "DKD_SLOTS", "DKD_WORKER_TOKEN", "DKD_API_URL", "DKD_PORT"):
         monkeypatch.setenv(name, "1")
     assert Settings.misspelled_variables() == [
@@ -40,22 +40,22 @@ def test_a_setting_that_is_misspelt_is_warned_of(monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_a_wrong_setting_is_named_as_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_reported_by_its_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_PORT", "many")
-    said = CliRunner().invoke(cli, ["serve"])
-    assert (said.exit_code, said.stderr) == (
+    result = CliRunner().invoke(cli, ["serve"])
+    assert (result.exit_code, result.stderr) == (
         2,
         "error: DKD_PORT: should be a valid integer, unable to parse string as an integer\n",
     )
     monkeypatch.setenv("DKD_PORT", "8000")
     monkeypatch.setenv("DKD_LEASE_SECONDS", "1")
-    said = CliRunner().invoke(cli, ["serve"])
-    assert said.stderr.startswith("error: lease_seconds must be at least twice heartbeat_seconds")
+    result = CliRunner().invoke(cli, ["serve"])
+    assert result.stderr.startswith("error: lease_seconds must be at least twice heartbeat_seconds")
 
 
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e13"])
-def test_duration_that_no_clock_can_count_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_infinite_or_overlong_duration_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"DKD_{name.upper()}", value)
     with pytest.raises(ValidationError) as caught:
         Settings()

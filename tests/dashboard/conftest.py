@@ -22,13 +22,13 @@ SCRIPT = Path(__file__).parents[2] / "dashboard" / "script.py"
 
 @pytest.fixture(autouse=True)
 def _main_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AppTest puts the page's script in the place of ``__main__``; a process spawned later would run it."""
+    """Restore ``__main__``: AppTest replaces it by the page's script, which a process spawned later would run."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
-    """A running fake backend that the dashboard finds through the environment."""
+    """Run a fake backend that the dashboard finds through the environment."""
     with FakeServer() as running:
         monkeypatch.setenv("DKD_API_URL", running.url)
         monkeypatch.setenv("DKD_API_TOKEN", "for the tests")
@@ -44,18 +44,18 @@ def backend(server: FakeServer) -> FakeBackend:
 
 
 def visit(path: str = "", **params: str | list[str]) -> AppTest:
-    """The page at a url_path, drawn once, in a session of its own."""
+    """Run the page at a url_path once, in a new session."""
     app = AppTest.from_file(str(SCRIPT), default_timeout=30)
     for name, value in params.items():
         app.query_params[name] = value
     if path:
-        # What a browser sends with a deep link. AppTest knows no public way to a page that is a function.
+        # A browser sends this with a deep link. AppTest has no public way to open a page that is a function.
         app._page_hash = calc_hash(path)
     return app.run()
 
 
 def texts(app: AppTest) -> str:
-    """Everything on the page that is text, in one string."""
+    """Return all text on the page as one string."""
     elements = [*app.title, *app.header, *app.subheader, *app.markdown, *app.caption, *app.code, *app.text_area]
     boxes = [*app.error, *app.warning, *app.info, *app.success]
     pages = [unescape(str(item.proto.body)) for item in app.get("html")]
@@ -63,22 +63,22 @@ def texts(app: AppTest) -> str:
 
 
 def charts(app: AppTest) -> set[str]:
-    """Keys of the charts on the page."""
+    """Return the keys of the charts on the page."""
     return {str(item.key) for item in app.get("bidi_component") if item.proto.component_name == "dkd_chart"}
 
 
 def curve_names(app: AppTest, key: str) -> list[str]:
-    """Names in the legend of the chart with this key."""
+    """Return the legend of the chart with this key."""
     [chart] = [item for item in app.get("bidi_component") if str(item.key) == key]
     figure = json.loads(json.loads(chart.proto.json)["figure"])
     return [trace["name"] for trace in figure["data"] if trace.get("name") and trace.get("showlegend", True)]
 
 
 def tables(app: AppTest) -> list[list[dict[str, str]]]:
-    """The rows of each table that the page draws itself."""
-    found = [ElementTree.fromstring(item.proto.body) for item in app.get("html") if "<table>" in item.proto.body]
+    """Return the rows of each HTML table on the page."""
+    elements = [ElementTree.fromstring(item.proto.body) for item in app.get("html") if "<table>" in item.proto.body]
     result = []
-    for table in found:
+    for table in elements:
         names = [cell.text or "" for cell in table.iter("th")]
         rows = [[cell.text or "" for cell in row.iter("td")] for row in table.iter("tr")]
         result.append([dict(zip(names, row, strict=True)) for row in rows if row])
@@ -86,18 +86,18 @@ def tables(app: AppTest) -> list[list[dict[str, str]]]:
 
 
 def button(app: AppTest, label: str) -> Any:
-    """The first button with this label."""
+    """Return the first button with this label."""
     return next(item for item in app.button if item.label == label)
 
 
 def field(app: AppTest, key_end: str) -> Any:
-    """The first input widget whose key ends so."""
+    """Return the first input widget whose key has this end."""
     every = [*app.number_input, *app.text_input, *app.text_area, *app.selectbox, *app.toggle, *app.multiselect]
     return next(item for item in every if item.key and item.key.endswith(key_end))
 
 
 def choose(app: AppTest, name: str, *ids: str) -> None:
-    """Choose rows; clicking into a table needs a browser."""
+    """Select rows through the session state: AppTest cannot click into a table."""
     state = app.session_state[f"{name}.selection"]
     state["selected"] = list(ids)
     state["generation"] += 1

@@ -32,7 +32,7 @@ def several(experiments: Sequence[Experiment]) -> None:
 
 
 def reported(what: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Message:
-    """What the address of this name answers."""
+    """Return the report with this name."""
     if what == "overview":
         return _overview(compare(experiments[0].id))
     if what == "claims":
@@ -42,10 +42,10 @@ def reported(what: str, experiments: Sequence[Experiment], compare: Compare, bas
     return _published()
 
 
-def _overview(found: Comparison) -> Overview:
-    paired = {pair.label: pair for pair in found.paired}
+def _overview(comparison: Comparison) -> Overview:
+    paired = {pair.label: pair for pair in comparison.paired}
     cells = []
-    for group in found.groups:
+    for group in comparison.groups:
         pair = paired.get(group.label)
         cells.append(
             OverviewCell(
@@ -59,7 +59,7 @@ def _overview(found: Comparison) -> Overview:
                 verdict="unclear" if pair else None,
             )
         )
-    # An effect in the third decimal, which a table of two decimals would show as none.
+    # An effect in the third decimal, which two decimals would show as zero.
     small = [
         cell
         if cell.mean_difference is None
@@ -71,12 +71,12 @@ def _overview(found: Comparison) -> Overview:
         OverviewRow(metric="collapse/nc1", title="NC1: variability within classes", unit="", better=None, cells=small),
     ]
     return Overview(
-        experiment=found.experiment,
-        experiments=[found.experiment],
+        experiment=comparison.experiment,
+        experiments=[comparison.experiment],
         epoch="last",
-        baseline=found.baseline,
-        condition=found.condition,
-        rows=rows if any(group.n for group in found.groups) else [],
+        baseline=comparison.baseline,
+        condition=comparison.condition,
+        rows=rows if any(group.n for group in comparison.groups) else [],
         notes=[],
     )
 
@@ -104,9 +104,9 @@ def _claims(experiment: Experiment) -> PaperClaims:
     )
 
 
-def _table(found: Sequence[Comparison], experiments: Sequence[Experiment], baseline: str | None) -> ResultTable:
+def _table(comparisons: Sequence[Comparison], experiments: Sequence[Experiment], baseline: str | None) -> ResultTable:
     rows = []
-    for one, experiment in zip(found, experiments, strict=True):
+    for one, experiment in zip(comparisons, experiments, strict=True):
         cells = []
         for group in one.groups:
             runs = [run.id for run in experiment.runs if run.label == group.label and run.seed in group.values]

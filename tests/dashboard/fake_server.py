@@ -1,4 +1,4 @@
-"""A fake backend's answers over real HTTP on loopback."""
+"""Serve a fake backend over HTTP on the loopback address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.protocol.public import ProblemDetails, ProblemField
 
 
 class Refused(Exception):  # noqa: N818
-    """An answer that is a problem."""
+    """An error response with problem details."""
 
     def __init__(self, status: int, detail: str, errors: list[tuple[str, str]] | None = None) -> None:
         super().__init__(detail)
@@ -24,23 +24,27 @@ class Refused(Exception):  # noqa: N818
 
 
 class Answering(Protocol):
-    """What is served. ``sent`` counts the bytes answered."""
+    """A backend that can be served. ``sent`` counts the bytes of its responses."""
 
     sent: int
 
     def answer(self, method: str, target: str, body: Any, headers: Any) -> tuple[int, Any]:
-        """Status and content for a request. Raises Refused."""
+        """Return the status and the content of the response.
+
+        Raises:
+            Refused: The response is an error.
+        """
 
 
 B = TypeVar("B", bound=Answering)
 
 
 class Serving(Generic[B]):
-    """Serves a backend. ``stop`` and ``start`` again on the same port play an outage.
+    """Serves a backend. ``stop`` followed by ``start`` on the same port simulates an outage.
 
     Attributes:
-        tokens: what the requests came with, in their order.
-        refuse: a status that every request is answered with from now on, for want of a token that is accepted.
+        tokens: Tokens of the requests, in their order.
+        refuse: Status of every response from now on, as if no token were accepted.
     """
 
     def __init__(self, backend: B, port: int = 0) -> None:
@@ -85,7 +89,7 @@ class Serving(Generic[B]):
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(data)))
-                # A kept connection would hold its thread, and answer on after ``stop``.
+                # A kept-alive connection would hold its thread, and would be answered after ``stop``.
                 self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(data)

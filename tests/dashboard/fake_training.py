@@ -1,4 +1,4 @@
-"""A run of the fake backend, and the metrics of plausible shape that its epochs bring."""
+"""A run of the fake backend, whose epochs produce plausible metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS_AN_EPOCH = 0.4
 
 @dataclass
 class FakeRun:
-    """One run: its plan, its state and everything that it has reported."""
+    """A run: its plan, its state and its reports."""
 
     id: str
     plan: PlannedRun
@@ -41,7 +41,7 @@ class FakeRun:
 
 
 def train_epoch(run: FakeRun) -> str:
-    """Bring the metrics of the epoch that the run has got to; what its log says about it."""
+    """Add the metrics of the current epoch, and return its log line."""
     method, seed, epoch = run.plan.spec.method, run.plan.spec.seed, run.done
     noise = random.Random(f"{run.plan.label} {seed} {epoch}")
     better = {"dkd": 0.0, "dkd_align (sample)": 0.35, "dkd_align (log)": -0.6}.get(run.plan.label, 0.2)
@@ -80,7 +80,7 @@ def train_epoch(run: FakeRun) -> str:
     step = epoch * STEPS_AN_EPOCH
     for name, value in values.items():
         run.points.append((name, step, float(epoch), epoch * SECONDS_AN_EPOCH, value))
-    # The fake trains faster than its clock says; the start moves back, so that durations look like durations.
+    # The fake trains faster than its clock: the start moves back, so that durations are plausible.
     run.started = datetime.now(UTC) - timedelta(seconds=epoch * SECONDS_AN_EPOCH)
     run.attempts[-1] = run.attempts[-1].model_copy(update={"started_at": run.started})
     return f"epoch {epoch}/{run.epochs}: test accuracy {values['test/top1']:.2f} %, loss {total:.4f}"

@@ -1,7 +1,7 @@
-"""A small backend in memory, served over real HTTP on loopback: enough of the public interface for the dashboard.
+"""A backend in memory, served over HTTP on the loopback address, with the part of the API that the dashboard uses.
 
-It keeps an experiment with its runs, and ``advance`` lets them train: metrics of plausible shape come in, as from a
-worker. Run as a program it serves until it is stopped: ``python -m tests.dashboard.fakes --port 8123 --live``.
+It stores experiments with their runs, and ``advance`` trains them: they report plausible metrics. As a program it
+serves until it is stopped: ``python -m tests.dashboard.fakes --port 8123 --live``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _DIGITS: dict[str, Any] = {
 
 
 class FakeBackend:
-    """The state, and the answers made of it. ``requests`` counts what was asked, and ``sent`` the bytes answered."""
+    """The state and the responses. ``requests`` lists the requests, and ``sent`` counts the bytes of the responses."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -84,7 +84,7 @@ class FakeBackend:
         """Description of the data of runs that comparisons leave out, by run id."""
 
     def submit(self, spec: ExperimentSpec, key: str = "") -> str:
-        """Make an experiment as the real backend would: teacher first, its students waiting. Returns its id."""
+        """Create an experiment as the real backend does: teacher first, its students waiting. Return its id."""
         with self.lock:
             if key and key in self.keys:
                 return self.keys[key]
@@ -122,7 +122,7 @@ class FakeBackend:
         )
 
     def advance(self, run_id: str, epochs: int = 1) -> None:
-        """Train on; a run that reaches its last epoch succeeds, and a teacher then frees its students."""
+        """Train further epochs. A run succeeds with its last epoch, and the students of a teacher are then queued."""
         with self.lock:
             run = self.runs[run_id]
             if run.state != "running":
@@ -149,7 +149,7 @@ class FakeBackend:
                     student.state = "queued"
 
     def tick(self) -> bool:
-        """Train one epoch of the next unfinished run. False where none is left."""
+        """Train one epoch of the next unfinished run; return False if there is none."""
         with self.lock:
             for run in self.runs.values():
                 if run.state in ("queued", "running"):
@@ -157,7 +157,7 @@ class FakeBackend:
                     return True
         return False
 
-    # Answers
+    # Responses
 
     def summary(self, run: FakeRun) -> RunSummary:
         latest: dict[str, MetricValue] = {}
@@ -193,7 +193,7 @@ class FakeBackend:
         )
 
     def activity(self) -> Activity:
-        """What runs; what waits or has failed is looked at against the real backend."""
+        """Return the running runs. Waiting and failed runs are tested with the real backend."""
         now = datetime.now(UTC)
         counts = StateCounts.model_validate(Counter(run.state for run in self.runs.values()))
         running = [RunningRun(run=self.summary(run)) for run in self.runs.values() if run.state == "running"]
@@ -313,9 +313,9 @@ class FakeBackend:
         )
 
     def preview_clone(self, name: str) -> Preview:
-        """As ``preview``, for a copy: its teacher is the one that there is."""
+        """Preview a copy, which keeps the existing teacher."""
         spec = self.experiment(name).spec
-        found = self.preview({**spec, "name": f"{name} (2)"})
+        preview = self.preview({**spec, "name": f"{name} (2)"})
         run = parse_experiment(spec).teacher_run()
         teacher = run and PlannedTeacher(
             fingerprint=run.fingerprint(),
@@ -326,7 +326,7 @@ class FakeBackend:
             run_id="run-0001-000",
             sentence=f"The teacher is run run-0001-000 ({run.model.name}, {run.training.epochs} epochs).",
         )
-        return found.model_copy(update={"draft": editable_copy(found.spec), "teacher": teacher})
+        return preview.model_copy(update={"draft": editable_copy(preview.spec), "teacher": teacher})
 
     def change(self, run_id: str, action: str) -> Run:
         run = self._run(run_id)
@@ -346,7 +346,7 @@ class FakeBackend:
         return self.runs[run_id]
 
     def answer(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
-        """Status and content for a request."""
+        """Return the status and the content of the response."""
         url = urlsplit(target)
         query = parse_qs(url.query)
         one = {name: values[-1] for name, values in query.items()}
@@ -426,14 +426,14 @@ def _parsed(body: Any) -> ExperimentSpec:
 
 
 class FakeServer(Serving[FakeBackend]):
-    """Serves a FakeBackend, a new one where none is given."""
+    """Serves a FakeBackend, by default a new one."""
 
     def __init__(self, backend: FakeBackend | None = None, port: int = 0) -> None:
         super().__init__(backend or FakeBackend(), port)
 
 
 def digits_spec(**changes: Any) -> ExperimentSpec:
-    """Ten runs of the kind that the demo makes, with other values at the top where they are given."""
+    """Return the demo's spec of ten runs, with changed top-level fields."""
     return parse_experiment(_DIGITS | changes)
 
 

@@ -1,4 +1,4 @@
-"""A fake backend in which every text that a person or a worker can set wants to be a picture, a link or a script."""
+"""A fake backend in which every text from a user or a worker contains markup of a picture, a link and a script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = (
     "<script>pwned=1</script> :red[r] :tada: :material/home: $x^2$ `c` ~~s~~ **s** a -> b &lt; </pre></td>"
 )
 SHORT = f"<b>b</b>![p](//{OUTSIDE}/p)<a href=//{OUTSIDE}>a</a>"
-"""Of a label, which stands in charts as well."""
+"""Appended to labels, which charts show too."""
 _LABELS = frozenset(("label", "methods", "baseline"))
 _WORDS = """label experiment name reason message worker host device notes tags dataset model method teacher_model
 version student_model submitted_by sentence baseline methods log_tail labels problems condition title claim case
@@ -28,12 +28,12 @@ _SET_BY_OTHERS = frozenset(_WORDS.split())
 
 
 class HostileBackend(FakeBackend):
-    """Everything that ``FakeBackend`` answers, with ``TEXT`` behind each text of others."""
+    """The responses of ``FakeBackend``, with ``TEXT`` appended to each text that users or workers set."""
 
     def answer(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
         path = target.partition("?")[0].removeprefix("/api/v1/")
-        own_answer = {"workers": _workers, "teachers": _teachers, "teachers/uploads": _uploads}.get(path)
-        status, content = (200, own_answer()) if own_answer else super().answer(method, target, body, headers)
+        reply = {"workers": _workers, "teachers": _teachers, "teachers/uploads": _uploads}.get(path)
+        status, content = (200, reply()) if reply else super().answer(method, target, body, headers)
         plain = content.model_dump(mode="json") if isinstance(content, BaseModel) else content
         return status, _turned(plain, keep=("name", "methods", "dataset", "label") if path == "catalog" else ())
 
@@ -42,7 +42,7 @@ def _turned(value: Any, *, keep: tuple[str, ...] = (), key: str = "") -> Any:
     if isinstance(value, dict):
         if key == "environment":
             return {f"{name} {TEXT}": f"{text} {TEXT}" for name, text in value.items()}
-        kept = (*keep, "name") if "step" in value else keep  # a metric's
+        kept = (*keep, "name") if "step" in value else keep  # the name of a metric
         kept = (*keep, "short") if "memory_used" in value else kept
         return {name: _turned(item, keep=kept, key=name) for name, item in value.items() if name != "preset"}
     if isinstance(value, list):
@@ -103,7 +103,7 @@ def _uploads() -> UploadList:
 
 
 def hostile_server() -> FakeServer:
-    """Two experiments: one that has ended, one of which a run trains and a run has failed."""
+    """Return a server with a finished experiment, and one with a running and a failed run."""
     backend = HostileBackend()
     for name in ("first", "second"):
         backend.submit(digits_spec(name=name, notes="n", tags=["t"], training={"epochs": 3}))

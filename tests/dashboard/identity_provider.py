@@ -1,4 +1,4 @@
-"""An OpenID Connect provider on loopback that asks nobody for a password: whoever comes is ``email``."""
+"""An OpenID Connect provider on the loopback address that signs in ``email`` without a password."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CLIENT, SECRET = "dkd-lab", "a secret of the tests"
 
 
 class Provider:
-    """What a test changes.
+    """Settings that a test changes.
 
     Attributes:
-        email: of the person who comes next.
-        url: the issuer.
+        email: Address of the next user who signs in.
+        url: The issuer.
     """
 
     def __init__(self, port: int) -> None:
@@ -44,7 +44,7 @@ class Provider:
         }
 
     def authorize(self, query: dict[str, str]) -> str:
-        """Where the browser is sent back to."""
+        """Return the address to which the browser is redirected."""
         code = f"code-{len(self.nonces)}"
         self.nonces[code] = query["nonce"]
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
@@ -67,7 +67,7 @@ class Provider:
 
 @contextmanager
 def identity_provider() -> Iterator[Provider]:
-    """One that runs until the end of the block."""
+    """Run a provider until the end of the block."""
     provider: Provider
 
     class Handler(BaseHTTPRequestHandler):

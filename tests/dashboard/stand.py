@@ -1,4 +1,4 @@
-"""The real backend, with people and workers simulated by the test."""
+"""The real backend, with users and workers simulated by the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEPS = 10
 
 @dataclass
 class Stand:
-    """A running backend, and what can happen to it."""
+    """A running backend, with actions of users and workers."""
 
     url: str
     folder: Path
@@ -29,7 +29,7 @@ class Stand:
     worker: WorkerClient
 
     def submit(self, name: str, **changes: Any) -> str:
-        """Two methods without a teacher, two seeds; returns the id."""
+        """Submit an experiment without a teacher, with two seeds; return its id."""
         spec = {
             "name": name,
             "dataset": "digits",
@@ -45,7 +45,7 @@ class Stand:
         self.worker.register(Registration.model_validate(usual | changes))
 
     def start(self, worker: str = "worker-one", epoch: int = 0, top1: float = 90.0) -> Claim:
-        """Have a worker take a run and train so far."""
+        """Let a worker claim a run and train it up to an epoch."""
         claim = self.worker.claim(worker)
         assert claim is not None, "nothing was eligible"
         epochs = claim.spec["training"]["epochs"]
@@ -85,7 +85,7 @@ class Stand:
 
     @contextmanager
     def database(self) -> Iterator[Database]:
-        """Its database, for what takes a backend hours to come to."""
+        """Open the database, for states that a backend reaches only after hours."""
         opened = Database(f"sqlite:///{self.folder / 'dkd.sqlite3'}")
         try:
             yield opened
@@ -98,7 +98,7 @@ GPU = GpuUse(index=0, name="NVIDIA H200", use=63.0, memory_used=21_000_000_000, 
 
 @contextmanager
 def standing(folder: Path) -> Iterator[Stand]:
-    """A backend in that folder, ended with the block."""
+    """Run a backend in a folder until the end of the block."""
     with (
         served.backend(folder) as url,
         Client(url, served.ADMIN_TOKEN, timeout=60) as client,

@@ -1,4 +1,4 @@
-"""A real Streamlit with the dashboard in it, on a port of its own."""
+"""A Streamlit server with the dashboard, on a private port."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 @contextmanager
 def streamlit_server(backend: str, folder: Path, port: int | None = None, **environment: str) -> Iterator[str]:
-    """Its address. It is stopped with its whole process group.
+    """Run the dashboard, and yield its address. Its whole process group is stopped at the end.
 
     Args:
-        backend: address of the backend that it shows.
-        folder: for its log and its home.
-        port: where it has to be known before; else a free one.
-        environment: more settings.
+        backend: Address of the backend.
+        folder: Folder of its log and its home.
+        port: The port; a free one by default.
+        environment: More environment variables.
     """
     port = port or free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
     command += ["--server.address", "127.0.0.1"]
-    own = {"DKD_API_URL": backend, "DKD_API_TOKEN": "t", "DKD_HOME": str(folder)}
+    defaults = {"DKD_API_URL": backend, "DKD_API_TOKEN": "t", "DKD_HOME": str(folder)}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, env=os.environ | own | environment, stdout=log, stderr=log, start_new_session=True
+            command, env=os.environ | defaults | environment, stdout=log, stderr=log, start_new_session=True
         )
     url = f"http://127.0.0.1:{port}/{environment.get('STREAMLIT_SERVER_BASE_URL_PATH', '')}".rstrip("/")
     try:

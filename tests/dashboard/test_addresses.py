@@ -12,7 +12,7 @@ from tests.dashboard.fakes import FakeBackend, digits_spec
 
 
 def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
-    """The value of one would be carried to the other, with an entry in the history that nobody has seen."""
+    """Otherwise the value of one page would be used on the other, with an extra entry in the browser's history."""
     places: dict[str, set[str]] = defaultdict(set)
     for path in SCRIPT.parent.rglob("*.py"):
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
@@ -21,7 +21,7 @@ def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
             if ("bind" in given or shared) and "key" in given:
                 places[ast.unparse(given["key"])].add(path.name)
     assert len(places) > 20, "the pages are not read"
-    assert not {key: found for key, found in places.items() if len(found) > 1}
+    assert not {key: pages for key, pages in places.items() if len(pages) > 1}
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from tests.dashboard.streamlit_server import streamlit_server
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with streamlit_server("http://127.0.0.1:9", tmp_path_factory.mktemp("plain")) as found:
-        yield found
+    with streamlit_server("http://127.0.0.1:9", tmp_path_factory.mktemp("plain")) as address:
+        yield address
 
 
 def get(url: str, **headers: str) -> httpx.Response:
@@ -31,21 +31,21 @@ def get(url: str, **headers: str) -> httpx.Response:
 
 
 def files(url: str) -> list[str]:
-    """Addresses of the scripts that the page at ``url`` names, itself below one directory."""
+    """Return the addresses of the scripts that the page at ``url`` names."""
     page = get(url, Accept="text/html").text
-    found = re.findall(r'(?:src|href)="\./([^"]+\.js)"', page)
-    assert len(found) > 20
-    return found
+    names = re.findall(r'(?:src|href)="\./([^"]+\.js)"', page)
+    assert len(names) > 20
+    return names
 
 
-def test_the_small_library_is_the_release_that_lies_in_the_plotly_package() -> None:
-    """Else: ``npm pack plotly.js-basic-dist-min@VERSION``, and its file and licence into ``dashboard/assets``."""
-    small, whole = (path.read_text(encoding="utf-8")[:200] for path in plotly_assets.files().values())
-    assert f"plotly.js v{get_plotlyjs_version()}" in whole
+def test_basic_plotly_library_has_the_version_of_the_package() -> None:
+    """If it fails: ``npm pack plotly.js-basic-dist-min@VERSION``; copy file and licence to ``dashboard/assets``."""
+    small, full = (path.read_text(encoding="utf-8")[:200] for path in plotly_assets.files().values())
+    assert f"plotly.js v{get_plotlyjs_version()}" in full
     assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in small
 
 
-def test_the_small_library_draws_lines_and_bars_and_the_whole_one_everything() -> None:
+def test_basic_library_draws_lines_and_bars_and_the_full_one_everything() -> None:
     assert plotly_assets.bundle_for(["scatter", "bar"]).endswith("/plotly-basic.min.js")
     assert plotly_assets.bundle_for([]).endswith("/plotly-basic.min.js")
     assert plotly_assets.bundle_for(["scatter", "surface"]).endswith("/plotly.min.js")
@@ -60,7 +60,7 @@ def test_page_with_charts_preloads_the_drawing_library(url: str) -> None:
     assert "<script async" not in get(f"{url}/runs").text
 
 
-def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) -> None:
+def test_every_file_of_a_page_is_served_with_constant_content(url: str) -> None:
     for name in files(f"{url}/run"):
         plain = get(f"{url}/{name}", **{"Accept-Encoding": "identity"})
         first, second = get(f"{url}/{name}"), get(f"{url}/{name}")
@@ -72,27 +72,27 @@ def test_every_file_that_a_page_names_is_there_and_the_same_each_time(url: str) 
 
 def test_file_is_sent_compressed_if_the_client_accepts_it(url: str) -> None:
     address = f"{url}/{plotly_assets.basic_bundle()}"
-    whole = plotly_assets.files()[plotly_assets.basic_bundle()].read_bytes()
-    for _ in range(50):  # it is compressed after it has been asked for once
+    content = plotly_assets.files()[plotly_assets.basic_bundle()].read_bytes()
+    for _ in range(50):  # it is compressed after the first request
         small = get(address, **{"Accept-Encoding": "gzip"})
         if "content-encoding" in small.headers:
             break
-    assert int(small.headers["content-length"]) < len(whole) / 2
-    assert small.content == whole
+    assert int(small.headers["content-length"]) < len(content) / 2
+    assert small.content == content
     assert small.headers["vary"] == "Accept-Encoding"
     assert "content-encoding" not in get(address, **{"Accept-Encoding": "identity"}).headers
     part = get(address, Range="bytes=0-9", **{"Accept-Encoding": "gzip"})
-    assert (part.status_code, part.content) == (206, whole[:10])
+    assert (part.status_code, part.content) == (206, content[:10])
     known = {"If-None-Match": small.headers["etag"], "Accept-Encoding": "gzip"}
     assert (get(address, **known).status_code, get(address, **known).content) == (304, b"")
 
 
 def test_files_are_stored_under_their_canonical_name_only(url: str) -> None:
-    """Streamlit answers endless spellings of a name; what is kept for one is kept for none of the others."""
-    asked: list[str] = []
+    """Streamlit accepts any number of spellings of a name; only the response for the canonical one is cached."""
+    paths: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        asked.append(scope["path"])
+        paths.append(scope["path"])
         headers = [(b"content-length", b"3"), (b"cache-control", b"immutable"), (b"content-type", b"text/javascript")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"abc"})
@@ -115,24 +115,24 @@ def test_files_are_stored_under_their_canonical_name_only(url: str) -> None:
     for path in (name, *spellings):
         asyncio.run(ask(path))
         asyncio.run(ask(path, b"x=1"))
-    assert asked == [name, *(path for path in spellings for _ in range(2))]
+    assert paths == [name, *(path for path in spellings for _ in range(2))]
 
 
 def test_missing_files_are_left_to_streamlit(url: str) -> None:
-    assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # Streamlit's page
+    assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # the page of Streamlit
     assert get(f"{url}/{plotly_assets.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
     assert get(f"{url}/_stcore/health").text == "ok"
     assert get(f"{url}/run/_stcore/health").status_code == 404
 
 
-def test_below_an_address_of_its_own_the_pages_find_their_files(tmp_path: Path) -> None:
+def test_pages_below_a_base_path_find_their_files(tmp_path: Path) -> None:
     with streamlit_server("http://127.0.0.1:9", tmp_path, STREAMLIT_SERVER_BASE_URL_PATH="lab") as url:
         for name in (*files(f"{url}/run"), plotly_assets.basic_bundle()):
             assert "/javascript" in get(f"{url}/{name}").headers["content-type"], name
 
 
-def test_what_has_been_imported_is_not_looked_through_for_garbage() -> None:
-    """Streamlit collects after every run of a script; through all of Plotly that held everybody up for 0.1 s."""
+def test_imported_objects_are_excluded_from_garbage_collection() -> None:
+    """Streamlit collects garbage after every script run, which takes 0.1 s if all objects of Plotly are included."""
     asyncio.run(app._preload())
     try:
         assert gc.get_freeze_count() > len(sys.modules)

@@ -1,4 +1,4 @@
-"""The dashboard in a real Chromium against a fake backend: what only a browser can show."""
+"""The dashboard in Chromium with a fake backend: behaviour that needs a browser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
     ),
 ]
 
-SECONDS = 1000  # Playwright counts in milliseconds
+SECONDS = 1000  # in milliseconds, the unit of Playwright
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def backend(server: FakeServer) -> FakeBackend:
-    """A fresh backend at the same address, with the digits demo in it."""
+    """Replace the backend by a new one at the same address, with the digits demo."""
     server.backend = FakeBackend()
     server.backend.submit(digits_spec())
     return server.backend
@@ -75,7 +75,7 @@ def finish(backend: FakeBackend) -> None:
         ("/compare?experiment=exp-0001", "Compare", "3 pairs cannot tell", 4),
     ],
 )
-def test_every_page_opens_by_its_link_without_an_error(
+def test_every_page_opens_by_its_url_without_an_error(
     page: Page, backend: FakeBackend, address: str, heading: str, content: str, charts: int
 ) -> None:
     finish(backend)
@@ -96,7 +96,7 @@ def accuracy(page: Page) -> str:
 
 
 def zoom(page: Page, chart: Locator) -> None:
-    """A drag across the middle of the plot is how a person zooms."""
+    """Zoom by dragging across the middle of the plot, as a user does."""
     box = chart.locator(".nsewdrag").first.bounding_box()
     assert box
     x, y = box["x"], box["y"] + box["height"] / 2
@@ -107,11 +107,11 @@ def zoom(page: Page, chart: Locator) -> None:
 
 
 def points(page: Page, count: int) -> None:
-    """Wait until the first chart's first curve has so many points."""
+    """Wait until the first curve of the first chart has this number of points."""
     page.wait_for_function("n => document.querySelector('.js-plotly-plot').data[0].x.length === n", arg=count)
 
 
-def test_a_running_run_moves_by_itself_and_a_zoom_stays(page: Page, backend: FakeBackend) -> None:
+def test_running_run_is_refreshed_and_keeps_its_zoom(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
     browser.drawn(page, charts=3)
@@ -131,7 +131,7 @@ def test_a_running_run_moves_by_itself_and_a_zoom_stays(page: Page, backend: Fak
     page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.xaxis.range[0] < 1")
 
 
-def test_a_chart_is_downloaded_as_it_is_seen(page: Page, backend: FakeBackend) -> None:
+def test_chart_is_downloaded_as_png_and_svg(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
     browser.drawn(page, charts=3)
@@ -153,12 +153,12 @@ def test_ended_run_is_shown_as_ended_and_not_polled(page: Page, backend: FakeBac
     page.locator('[data-testid="stMetric"]', has_text="Duration").wait_for()
     browser.drawn(page, charts=3)
     page.wait_for_timeout(2 * SECONDS)
-    asked = len(backend.requests)
+    requests = len(backend.requests)
     page.wait_for_timeout(5 * SECONDS)
-    assert len(backend.requests) == asked
+    assert len(backend.requests) == requests
 
 
-def test_a_comparison_moves_by_itself(page: Page, backend: FakeBackend) -> None:
+def test_comparison_is_refreshed(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 30)
     page.goto("/compare?experiment=exp-0001")
     browser.drawn(page)
@@ -172,7 +172,7 @@ def test_a_comparison_moves_by_itself(page: Page, backend: FakeBackend) -> None:
     assert browser.trouble(page) == []
 
 
-def test_a_double_click_makes_one_experiment_and_links_to_it(page: Page, backend: FakeBackend) -> None:
+def test_double_click_creates_one_experiment_and_links_to_it(page: Page, backend: FakeBackend) -> None:
     page.goto("/new")
     browser.drawn(page)
     page.get_by_role("button", name="Digits demo").click()
@@ -196,8 +196,8 @@ def test_page_reports_an_outage_and_recovers(page: Page, server: FakeServer, bac
     server.stop()
     try:
         page.get_by_text("has not answered since").wait_for()
-        assert page.locator(".js-plotly-plot").count() == 3, "what was known stays"
-        page.goto("/compare")  # a session of its own, which knows nothing yet
+        assert page.locator(".js-plotly-plot").count() == 3, "the charts are kept"
+        page.goto("/compare")  # a new session without data
         page.get_by_text("The backend does not answer.").wait_for()
         assert browser.trouble(page) == []
     finally:
@@ -206,7 +206,7 @@ def test_page_reports_an_outage_and_recovers(page: Page, server: FakeServer, bac
     assert page.get_by_text("The backend does not answer.").count() == 0
 
 
-def test_each_view_of_a_run_has_an_address(page: Page, backend: FakeBackend) -> None:
+def test_each_view_of_a_run_has_a_url(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000&part=Spec")
     page.get_by_text("role: teacher").first.wait_for()
@@ -218,7 +218,7 @@ def test_each_view_of_a_run_has_an_address(page: Page, backend: FakeBackend) -> 
     assert browser.trouble(page) == []
 
 
-def test_a_scenario_of_the_loss_is_one_step_back(page: Page) -> None:
+def test_browser_back_undoes_a_loss_scenario(page: Page) -> None:
     page.goto("/loss?p=0.4&q=0.5")
     page.get_by_role("button", name="B: student 0.8, teacher 0.6").click()
     page.wait_for_url(lambda url: "p=0.8" in url and "q=0.6" in url)
@@ -227,7 +227,7 @@ def test_a_scenario_of_the_loss_is_one_step_back(page: Page) -> None:
     assert browser.trouble(page) == []
 
 
-def test_a_page_on_which_nothing_changes_receives_next_to_nothing(page: Page, backend: FakeBackend) -> None:
+def test_refresh_without_changes_sends_no_curves(page: Page, backend: FakeBackend) -> None:
     backend.submit(digits_spec(name="long", training={"epochs": 2000}, seeds=[0]))
     run = next(run.id for run in backend.runs.values() if run.experiment.name == "long")
     backend.advance(run, 1500)
@@ -235,17 +235,15 @@ def test_a_page_on_which_nothing_changes_receives_next_to_nothing(page: Page, ba
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
     page.goto(f"/run?id={run}")
     browser.drawn(page, charts=3)
-    whole = sum(received)
-    asked = len(backend.requests)
+    first_load = sum(received)
+    requests = len(backend.requests)
     received.clear()
-    while len(backend.requests) < asked + 4:
+    while len(backend.requests) < requests + 4:
         page.wait_for_timeout(100)
-    assert sum(received) < whole / 10, "the curves are not sent again"
+    assert sum(received) < first_load / 10, "the curves are not sent again"
 
 
-def test_the_form_and_its_yaml_follow_each_other_and_a_half_typed_value_is_not_lost(
-    page: Page, backend: FakeBackend
-) -> None:
+def test_form_and_yaml_update_each_other_and_start_submits_uncommitted_input(page: Page, backend: FakeBackend) -> None:
     page.goto("/new?example=digits-dkd-vs-dkd-align")
     browser.drawn(page)
     text = page.get_by_role("textbox", name="Spec as YAML")
@@ -254,7 +252,7 @@ def test_the_form_and_its_yaml_follow_each_other_and_a_half_typed_value_is_not_l
     page.get_by_role("button", name="Start 5 runs").wait_for()
     seeds = page.get_by_role("textbox", name="Seeds", exact=True)
     assert seeds.input_value() == "0-1"
-    seeds.fill("0-2")  # and no key that ends the typing: pressing the button does
+    seeds.fill("0-2")  # the input is committed by the click on the button
     page.get_by_role("button", name="Start 5 runs").click()
     page.get_by_text("is queued: 7 runs").wait_for()
     assert list(backend.experiments.values())[-1][1].seeds == (0, 1, 2)

@@ -1,4 +1,4 @@
-"""The Compare page beyond one experiment's curves: several experiments, single runs, axes, the other metrics."""
+"""The Compare page with several experiments, single runs, other axes and other metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.dashboard.fakes import FakeBackend, digits_spec
 
 @pytest.fixture
 def done(backend: FakeBackend) -> FakeBackend:
-    """Two finished experiments that differ in their seeds alone, and one of another student."""
+    """Create two finished experiments that differ only in their seeds, and one with another student."""
     backend.submit(digits_spec())
     backend.submit(digits_spec(name="more seeds", seeds=[3, 4]))
     backend.submit(digits_spec(name="other student", student={"model": "resnet8"}))
@@ -128,7 +128,7 @@ def test_unknown_baseline_in_the_link_is_ignored(done: FakeBackend) -> None:
     assert "baseline" in {row["Difference to dkd (percentage points)"] for row in tables(app)[0]}
 
 
-def test_without_a_choice_nothing_is_drawn(done: FakeBackend) -> None:
+def test_compare_without_a_selection_draws_nothing(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
     app.multiselect[0].set_value([]).run()
     assert "Select an experiment" in texts(app)
@@ -145,7 +145,7 @@ def test_metrics_are_chosen_by_group(done: FakeBackend) -> None:
 
 
 class TestOtherData:
-    """Runs of one label that were trained on other images are curves of their own."""
+    """Runs of one label that were trained on other images have separate curves."""
 
     def test_single_runs_on_other_images_are_not_averaged(self, done: FakeBackend) -> None:
         done.images = {"run-0001-001": "a" * 64, "run-0002-001": "b" * 64}
@@ -184,7 +184,7 @@ class TestOtherData:
 
 
 class TestOneExperiment:
-    def test_nothing_yet(self, backend: FakeBackend) -> None:
+    def test_compare_without_experiments_says_so(self, backend: FakeBackend) -> None:
         app = visit("compare")
         assert "nothing to compare yet" in texts(app)
         assert not app.exception
@@ -195,7 +195,7 @@ class TestOneExperiment:
         app = visit("compare")
         assert app.query_params["experiment"] == "exp-0002"
 
-    def test_before_the_first_epoch(self, backend: FakeBackend) -> None:
+    def test_compare_before_the_first_epoch_has_no_curves(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("compare", experiment="exp-0001")
         assert "Curves appear here automatically" in texts(app)
@@ -203,7 +203,7 @@ class TestOneExperiment:
         assert "No run of a method has succeeded yet" in texts(app)
         assert not app.exception
 
-    def test_a_finished_experiment(self, backend: FakeBackend) -> None:
+    def test_finished_experiment_shows_results_and_charts(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         for run in list(backend.runs.values()):
             backend.advance(run.id, 30)
@@ -226,7 +226,7 @@ class TestOneExperiment:
         app.run()
         assert sum("metrics" in request for request in backend.requests) == metrics
 
-    def test_an_experiment_that_is_not_there(self, backend: FakeBackend) -> None:
+    def test_unknown_experiment_is_reported(self, backend: FakeBackend) -> None:
         app = visit("compare", experiment="nowhere")
         assert "There is no experiment 'nowhere'" in texts(app)
         assert not app.exception

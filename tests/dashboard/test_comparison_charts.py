@@ -48,20 +48,20 @@ def comparison() -> Any:
     )
 
 
-def test_the_comparison_draws_a_colour_a_method_and_similarity_dashed_on_the_right() -> None:
+def test_comparison_draws_one_colour_per_method_and_dashed_similarity() -> None:
     figure = comparison()
-    found = traces(figure)
+    curves = traces(figure)
     styles = theme.styles(["dkd", "dkd_align (log)"])
-    assert found["dkd"].line.color == styles["dkd"].colour
-    assert found["dkd_align (log)"].line.color == styles["dkd_align (log)"].colour
-    similarity = found["dkd, right axis"]
+    assert curves["dkd"].line.color == styles["dkd"].colour
+    assert curves["dkd_align (log)"].line.color == styles["dkd_align (log)"].colour
+    similarity = curves["dkd, right axis"]
     assert (similarity.line.color, similarity.line.dash, similarity.yaxis) == (styles["dkd"].colour, "dash", "y2")
-    assert "dkd_align (log), right axis" not in found
+    assert "dkd_align (log), right axis" not in curves
     assert figure.layout.yaxis.title.text == "Test accuracy (%)"
     assert "cosine" in figure.layout.yaxis2.title.text
 
 
-def test_a_label_with_tags_is_drawn_as_it_is() -> None:
+def test_label_with_markup_is_drawn_literally() -> None:
     method = comparison_charts.MethodCurves("<b>x</b> & y", [curve([50.0, 60.0])], [])
     assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in traces(
         comparison_charts.curves_figure([method], ("Accuracy", ""), ChartSettings())
@@ -81,11 +81,11 @@ def test_the_teacher_is_a_line_with_its_accuracy_in_the_legend() -> None:
     assert list(line.x) == [0, 30]
 
 
-def test_the_same_data_make_the_same_bytes_so_that_nothing_is_sent_again() -> None:
+def test_equal_data_give_equal_bytes() -> None:
     assert comparison().to_json() == comparison().to_json()
 
 
-def test_smoothing_begins_at_the_first_value_and_passes_over_gaps() -> None:
+def test_smoothing_starts_at_the_first_value_and_skips_gaps() -> None:
     assert comparison_charts.smooth([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0, 4.0, 4.0])
     values = comparison_charts.smooth([0.0, math.nan, 1.0], 0.5)
     assert values[2] == pytest.approx(2 / 3)
@@ -104,7 +104,7 @@ def test_an_axis_of_time_is_the_mean_over_the_seeds_and_gpu_seconds_count_the_gp
     assert [point.x for point in steps] == [float(step) for step in one.step]
 
 
-def test_the_forest_has_a_row_a_method_with_its_interval() -> None:
+def test_forest_plot_has_one_row_per_method_with_its_interval() -> None:
     pairs = [
         PairedDifference(
             label="kd",
@@ -119,8 +119,8 @@ def test_the_forest_has_a_row_a_method_with_its_interval() -> None:
     ]
     figure = comparison_charts.forest_figure(pairs, "Difference to dkd (percentage points)")
     assert figure is not None
-    found = traces(figure)["kd"]
-    assert (list(found.x), list(found.y)) == ([-0.5], ["kd (n = 5)"])
-    assert (found.error_x.array[0], found.error_x.arrayminus[0]) == (1.0, 1.0)
+    trace = traces(figure)["kd"]
+    assert (list(trace.x), list(trace.y)) == ([-0.5], ["kd (n = 5)"])
+    assert (trace.error_x.array[0], trace.error_x.arrayminus[0]) == (1.0, 1.0)
     assert "ce" not in traces(figure)
     assert comparison_charts.forest_figure(pairs[1:], "") is None

@@ -24,7 +24,7 @@ def client(server: FakeServer) -> Client:
 def test_600_refreshes_never_read_history_again(backend: FakeBackend, client: Client) -> None:
     backend.advance(RUN, 300)
     feed = RunFeed(RUN, CurveStore()).update(client)
-    start, asked = backend.sent, len(backend.requests)
+    start, requests = backend.sent, len(backend.requests)
     for tick in range(600):
         if tick % 30 == 0:
             backend.advance(RUN, 1)
@@ -33,11 +33,11 @@ def test_600_refreshes_never_read_history_again(backend: FakeBackend, client: Cl
     assert feed.run.epoch == 320
     assert feed.curves.curves["test/top1"].epoch == list(range(1, 321))
     assert [line.number for line in feed.lines] == list(range(322 - LOG_LINES, 322))
-    assert len(backend.requests) - asked == 600, "one request a tick"
+    assert len(backend.requests) - requests == 600, "one request a tick"
     assert backend.sent - start < 600 * 500 + 20 * 2500
 
 
-def test_a_tick_without_anything_new_changes_no_curve(backend: FakeBackend, client: Client) -> None:
+def test_refresh_without_new_points_changes_no_curve(backend: FakeBackend, client: Client) -> None:
     backend.advance(RUN, 5)
     feed = RunFeed(RUN, CurveStore()).update(client)
     curves = deepcopy(feed.curves.curves)

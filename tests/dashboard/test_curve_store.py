@@ -22,8 +22,8 @@ def series(steps: list[int], values: list[float] | None = None, *, name: str = "
     )
 
 
-def reply(cursor: int, *found: Series, state: RunState = "running") -> MetricsReply:
-    return MetricsReply(run_id="r", state=state, cursor=cursor, series=list(found))
+def reply(cursor: int, *series: Series, state: RunState = "running") -> MetricsReply:
+    return MetricsReply(run_id="r", state=state, cursor=cursor, series=list(series))
 
 
 def test_new_points_are_appended() -> None:
@@ -43,7 +43,7 @@ def test_a_reply_without_points_changes_no_curve() -> None:
     assert held.curves == curves
 
 
-def test_a_late_point_is_put_in_its_place_and_a_corrected_one_replaced() -> None:
+def test_late_point_is_inserted_in_order_and_a_corrected_one_replaced() -> None:
     curve = Curve("a")
     curve.merge(series([1, 2, 4]))
     assert curve.merge(series([2, 3], [20.0, 30.0]))
@@ -51,7 +51,7 @@ def test_a_late_point_is_put_in_its_place_and_a_corrected_one_replaced() -> None
     assert curve.value == [1.0, 20.0, 30.0, 4.0]
 
 
-def test_fine_points_follow_coarse_buckets_but_coarser_buckets_ask_for_all_again() -> None:
+def test_coarser_buckets_require_a_full_read_and_finer_points_do_not() -> None:
     curve = Curve("a")
     curve.merge(series([7, 15], resolution=8))
     assert curve.merge(series([16, 17]))
@@ -71,7 +71,7 @@ def test_cursor_that_goes_back_requests_everything_again() -> None:
     assert not held.merge(reply(3, series([1])))
 
 
-def test_nan_stays_a_value() -> None:
+def test_nan_is_kept_as_a_value() -> None:
     curve = Curve("a")
     curve.merge(series([1, 2], [math.nan, 2.0]))
     assert math.isnan(curve.value[0])
@@ -111,8 +111,8 @@ def test_600_refreshes_never_read_history_again(running: tuple[FakeBackend, Clie
         store.update(client, backend.summary(backend.runs[run_id]))
     assert backend.runs[run_id].state == "running"
     assert backend.sent - start < 600 * 120 + 20 * 1500
-    whole = len(backend.metrics(run_id, [], 0).model_dump_json())
-    assert backend.sent - start < 600 * whole / 10, "as good as reading the history at each tick"
+    complete = len(backend.metrics(run_id, [], 0).model_dump_json())
+    assert backend.sent - start < 600 * complete / 10, "as good as reading the history at each tick"
 
 
 def test_ended_run_is_requested_once(running: tuple[FakeBackend, Client, str]) -> None:
@@ -122,9 +122,9 @@ def test_ended_run_is_requested_once(running: tuple[FakeBackend, Client, str]) -
     summary = backend.summary(backend.runs[run_id])
     assert summary.state == "succeeded"
     store.update(client, summary)
-    asked = len(backend.requests)
+    requests = len(backend.requests)
     store.update(client, summary)
-    assert len(backend.requests) == asked
+    assert len(backend.requests) == requests
 
 
 def test_a_new_attempt_is_read_from_its_start(running: tuple[FakeBackend, Client, str]) -> None:
@@ -141,7 +141,7 @@ def test_a_new_attempt_is_read_from_its_start(running: tuple[FakeBackend, Client
     assert store.get(run_id).curves["test/top1"].epoch == [1, 2]
 
 
-def test_many_runs_fill_in_tick_by_tick(server: FakeServer) -> None:
+def test_many_runs_are_read_over_several_refreshes(server: FakeServer) -> None:
     backend = server.backend
     backend.submit(digits_spec())
     for run in backend.runs.values():
@@ -150,8 +150,8 @@ def test_many_runs_fill_in_tick_by_tick(server: FakeServer) -> None:
     runs = [backend.summary(run) for run in backend.runs.values()]
     filled = []
     for _ in range(4):
-        found = store.update_some(client, runs, ("test/top1",), budget=4)
-        filled.append(sum(bool(held.curves) for held in found.values()))
+        updated = store.update_some(client, runs, ("test/top1",), budget=4)
+        filled.append(sum(bool(held.curves) for held in updated.values()))
     assert filled == [4, 8, 10, 10]
     assert sum("metrics" in request for request in backend.requests) == 10
 
@@ -167,7 +167,7 @@ def test_outage_keeps_the_curves(running: tuple[FakeBackend, Client, str], serve
     assert len(store.get(run_id).curves["test/top1"]) == 5
 
 
-def test_the_oldest_runs_make_room() -> None:
+def test_oldest_runs_are_removed_at_the_limit() -> None:
     store = CurveStore()
     first = store.get("first")
     first.cursor = 7
@@ -176,7 +176,7 @@ def test_the_oldest_runs_make_room() -> None:
     assert store.get("first").cursor == 0
 
 
-def test_time_left_is_the_pace_of_training_times_the_steps_left(running: tuple[FakeBackend, Client, str]) -> None:
+def test_time_left_is_steps_left_times_seconds_per_step(running: tuple[FakeBackend, Client, str]) -> None:
     backend, client, run_id = running
     store = CurveStore()
     summary = backend.summary(backend.runs[run_id])

@@ -1,4 +1,4 @@
-"""What every request to the dashboard passes: names, origins, the cookie of a one-time address, what may run."""
+"""Checks of every request to the dashboard: hosts, origins, one-time addresses, cookies, security headers."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ PATHS = ("", "run?id=1", "static/js/index.js", "drawing/x.js", "favicon.png", "_
 
 
 class Served:
-    """A dashboard with the login ``address``."""
+    """A dashboard with the login mode ``address``."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
-        self.door = DashboardAccess(Home(folder))
+        self.access = DashboardAccess(Home(folder))
         self.port = int(url.rpartition(":")[2])
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return httpx.get(f"{self.url}/{path}", headers=headers, trust_env=False)
 
     def cookie(self) -> str:
-        """A known browser's Cookie header."""
-        reply = httpx.get(self.door.address(self.url), trust_env=False)
+        """Return the Cookie header of a browser that has opened a one-time address."""
+        reply = httpx.get(self.access.address(self.url), trust_env=False)
         assert reply.status_code == 303
         return reply.headers["set-cookie"].partition(";")[0]
 
     def socket(self, **headers: str) -> int:
-        """Status of the answer to a WebSocket's opening."""
+        """Return the status of a WebSocket handshake."""
         lines = [
             "GET /_stcore/stream HTTP/1.1",
             *(f"{name}: {value}" for name, value in ({"Host": f"127.0.0.1:{self.port}"} | headers).items()),
@@ -75,7 +75,7 @@ def served(backend: FakeServer, folder: Path) -> Iterator[Served]:
         yield Served(url, folder)
 
 
-def test_without_the_cookie_there_is_nothing_to_be_had(served: Served) -> None:
+def test_requests_without_the_cookie_are_refused(served: Served) -> None:
     for path in PATHS:
         reply = served.get(path)
         assert reply.status_code == 401, path
@@ -83,36 +83,36 @@ def test_without_the_cookie_there_is_nothing_to_be_had(served: Served) -> None:
     assert httpx.put(f"{served.url}/_stcore/upload_file/a/b", content=b"x", trust_env=False).status_code == 401
     assert served.socket() == 403
     assert served.socket(Origin=f"http://127.0.0.1:{served.port}") == 403
-    assert served.get("_stcore/health").text == "ok"  # all that the stack asks, and it says nothing else
+    assert served.get("_stcore/health").text == "ok"  # the stack requests it, and it contains nothing else
 
 
-def test_with_it_pages_files_and_the_socket_are_there(served: Served) -> None:
+def test_requests_with_the_cookie_are_answered(served: Served) -> None:
     known = {"Cookie": f"other=1; {served.cookie()}"}
     assert '<div id="root">' in served.get("run?id=1", **known).text
     assert served.get("_stcore/host-config", **known).status_code == 200
     assert served.socket(**known) == 101
 
 
-def test_an_address_opens_once_and_leads_to_the_clean_one(served: Served) -> None:
-    address = served.door.address(served.url, "compare?experiment=a%20b&x=1")
+def test_one_time_address_works_once_and_redirects_to_the_page(served: Served) -> None:
+    address = served.access.address(served.url, "compare?experiment=a%20b&x=1")
     first = httpx.get(address, trust_env=False)
     assert (first.status_code, first.headers["location"]) == (303, "/compare?experiment=a%20b&x=1")
     cookie = first.headers["set-cookie"]
     assert cookie.startswith(f"dkd-dashboard-{served.port}=")
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert httpx.get(address, trust_env=False).status_code == 401
-    # The same browser may take it again, out of a terminal.
+    # The same browser may open the address again, for example from a terminal.
     again = httpx.get(address, headers={"Cookie": cookie.partition(";")[0]}, trust_env=False)
     assert again.status_code == 303
 
 
 @pytest.mark.parametrize("page", ["/evil.example/", "//evil.example", "\\evil.example", "/\\evil.example"])
-def test_it_leads_to_no_other_server(served: Served, page: str) -> None:
-    reply = httpx.get(served.door.address(served.url, page), trust_env=False)
+def test_one_time_address_redirects_to_this_server_only(served: Served, page: str) -> None:
+    reply = httpx.get(served.access.address(served.url, page), trust_env=False)
     assert reply.headers["location"].startswith("/evil.example")
 
 
-def test_a_ticket_or_cookie_that_nobody_made_opens_nothing(served: Served, folder: Path) -> None:
+def test_forged_and_expired_tickets_and_cookies_are_refused(served: Served, folder: Path) -> None:
     name, _, value = served.cookie().partition("=")
     until, _, rest = value.partition(".")
     stranger = DashboardAccess(Home(folder / "other")).cookie()
@@ -122,13 +122,13 @@ def test_a_ticket_or_cookie_that_nobody_made_opens_nothing(served: Served, folde
     assert served.get("", Cookie=f"dkd-dashboard-1={value}").status_code == 401
     for ticket in ("x", "..", "%2e%2e", "%00", "a" * 5000):
         assert served.get(f"open/{ticket}/").status_code in (400, 401)
-    stale = served.door.address(served.url)
+    stale = served.access.address(served.url)
     for file in Home(folder).dashboard_tickets.iterdir():
         os.utime(file, (0, time.time() - TICKET_SECONDS - 60))
     assert httpx.get(stale, trust_env=False).status_code == 401
 
 
-def test_a_cookie_outlives_the_process_and_ends_with_the_homes_key(
+def test_cookie_is_valid_after_a_restart_until_the_key_is_deleted(
     backend: FakeServer, tmp_path: Path, folder: Path, served: Served
 ) -> None:
     with streamlit_server(backend.url, tmp_path, DKD_DASHBOARD_LOGIN="address") as url:
@@ -141,24 +141,24 @@ def test_a_cookie_outlives_the_process_and_ends_with_the_homes_key(
         assert first.get("", **known).status_code == 401
 
 
-def test_only_this_servers_own_pages_may_use_it(served: Served) -> None:
+def test_requests_of_other_origins_and_hosts_are_refused(served: Served) -> None:
     known = {"Cookie": served.cookie()}
-    own = f"127.0.0.1:{served.port}"
-    for headers, let_in in (
-        ({"Origin": f"http://{own}"}, True),
+    origin = f"127.0.0.1:{served.port}"
+    for headers, accepted in (
+        ({"Origin": f"http://{origin}"}, True),
         ({"Origin": f"http://127.0.0.1:{served.port + 1}"}, False),
         ({"Origin": f"http://localhost:{served.port}"}, False),
-        ({"Origin": f"https://{own}"}, False),
+        ({"Origin": f"https://{origin}"}, False),
         ({"Origin": "http://127.0.0.1"}, False),
         ({"Origin": "null"}, False),
         ({"Host": f"evil.example:{served.port}"}, False),
         ({"Host": f"evil.example:{served.port}", "Origin": f"http://evil.example:{served.port}"}, False),
     ):
-        assert served.socket(**(known | headers)) == (101 if let_in else 403), headers
-        assert served.get("", **(known | headers)).status_code == (200 if let_in else 403), headers
+        assert served.socket(**(known | headers)) == (101 if accepted else 403), headers
+        assert served.get("", **(known | headers)).status_code == (200 if accepted else 403), headers
 
 
-def test_pages_of_other_ports_may_link_here_and_embed_nothing(served: Served) -> None:
+def test_pages_of_other_ports_may_link_but_not_embed(served: Served) -> None:
     known = {"Cookie": served.cookie(), "Sec-Fetch-Site": "same-site"}
     embedded = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}
     framed = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
@@ -168,16 +168,16 @@ def test_pages_of_other_ports_may_link_here_and_embed_nothing(served: Served) ->
     assert served.get("run", **known, **link).status_code == 200
 
 
-def test_every_answer_has_security_headers(served: Served) -> None:
+def test_every_response_has_security_headers(served: Served) -> None:
     known = {"Cookie": served.cookie()}
     for path in PATHS:
-        for headers in ({}, known, {"Host": "evil.example"}):
-            said = served.get(path, **headers).headers
-            assert said["x-frame-options"] == "DENY"
-            assert said["x-content-type-options"] == "nosniff"
-            assert said["referrer-policy"] == "no-referrer"
-            assert said["cross-origin-opener-policy"] == said["cross-origin-resource-policy"] == "same-origin"
-            rules = dict(part.strip().split(" ", 1) for part in said["content-security-policy"].split(";"))
+        for request_headers in ({}, known, {"Host": "evil.example"}):
+            headers = served.get(path, **request_headers).headers
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+            rules = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
             assert rules["default-src"] == rules["connect-src"] == "'self'"
             assert rules["img-src"] == "'self' data: blob:"
             assert rules["frame-ancestors"] == rules["object-src"] == rules["base-uri"] == "'none'"
@@ -186,17 +186,17 @@ def test_every_answer_has_security_headers(served: Served) -> None:
 
 @pytest.mark.browser
 @pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
-def test_a_browser_is_let_in_and_finds_every_page_working_under_its_policy(served: Served, backend: FakeServer) -> None:
+def test_every_page_works_in_a_browser_under_its_content_security_policy(served: Served, backend: FakeServer) -> None:
     with browser.browser() as running:
         context = running.new_context(base_url=served.url)
         page = context.new_page()
-        said = _complaints(page)
+        messages = _complaints(page)
         refusal = page.goto("/runs")
         assert refusal is not None
         assert refusal.status == 401
         assert page.get_by_text("dkd open").is_visible()
-        said.clear()  # the browser counts that answer as an error
-        page.goto(served.door.address(served.url, "run?id=run-0001-000"))
+        messages.clear()  # the browser reports the 401 as an error
+        page.goto(served.access.address(served.url, "run?id=run-0001-000"))
         browser.drawn(page)
         assert page.url == f"{served.url}/run?id=run-0001-000"
         for path, charts in (("/", 0), ("/runs", 0), ("/new", 0), ("/compare", 0), ("/loss", 1), ("/workers", 0)):
@@ -207,12 +207,12 @@ def test_a_browser_is_let_in_and_finds_every_page_working_under_its_policy(serve
             "() => { const s = document.createElement('script'); s.text = 'pwned = 1'; document.head.append(s) }"
         )
         assert page.evaluate("() => window.pwned") is None
-        assert len([text for text in said if "pwned" not in text and "Content Security Policy" not in text]) == 0
-        assert len(said) == 1, said
+        assert len([text for text in messages if "pwned" not in text and "Content Security Policy" not in text]) == 0
+        assert len(messages) == 1, messages
         context.close()
 
 
 def _complaints(page: Page) -> list[str]:
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    return said
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text) if message.type == "error" else None)
+    return messages

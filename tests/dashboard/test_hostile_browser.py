@@ -1,4 +1,4 @@
-"""In a real browser nothing that others wrote becomes a picture, a link, a colour or a script, on any page."""
+"""In Chromium no text from users or workers becomes a picture, a link, a colour or a script, on any page."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)"),
 ]
-_SAID = quote(TEXT)
-_NAMED = quote(SHORT)
-# Below these, text is drawn into a canvas or is not this page's own.
+_TEXT = quote(TEXT)
+_SHORT = quote(SHORT)
+# Whether the hostile text must be in the HTML: some pages draw it into a canvas, or show none of it.
 _SHOWN = {
     "": True,
     "runs": False,
     "runs?view=Experiments": False,
-    f"runs?text={_SAID}&experiment={_SAID}&tag={_SAID}&teacher={_SAID}&cursor={_SAID}": False,
+    f"runs?text={_TEXT}&experiment={_TEXT}&tag={_TEXT}&teacher={_TEXT}&cursor={_TEXT}": False,
     "new": True,
     "new?clone=exp-0001": True,
-    f"new?clone={_SAID}": False,
-    f"new?clone={_NAMED}": False,
-    f"new?example={_NAMED}": False,
-    f"new?teacher={_NAMED}": False,
+    f"new?clone={_TEXT}": False,
+    f"new?clone={_SHORT}": False,
+    f"new?example={_SHORT}": False,
+    f"new?teacher={_SHORT}": False,
     "run": True,
-    f"run?id={_SAID}": False,
+    f"run?id={_TEXT}": False,
     "compare?experiment=exp-0001": True,
     "compare?experiment=exp-0001&experiment=exp-0002": True,
     "compare?run=run-0001-001&run=run-0002-001": True,
-    f"compare?experiment={_SAID}&against={_SAID}&metric={_SAID}": False,
-    f"compare?run={_SAID}": False,
-    f"compare?experiment={_NAMED}": False,
+    f"compare?experiment={_TEXT}&against={_TEXT}&metric={_TEXT}": False,
+    f"compare?run={_TEXT}": False,
+    f"compare?experiment={_SHORT}": False,
     "results?claims=exp-0001": True,
-    f"results?tags={_SAID}&claims={_SAID}&baseline={_SAID}": False,
-    f"loss?p_shape=own&p_own={_SAID}&C={_SAID}": False,
+    f"results?tags={_TEXT}&claims={_TEXT}&baseline={_TEXT}": False,
+    f"loss?p_shape=own&p_own={_TEXT}&C={_TEXT}": False,
     "teachers?id=run-0001-000": True,
-    f"teachers?find={_SAID}": False,
+    f"teachers?find={_TEXT}": False,
     "workers": True,
-    f"workers?label={_SAID}": False,
+    f"workers?label={_TEXT}": False,
 }
 _PARTS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
 _SHOWN |= {f"run?id=run-0001-001&part={quote(part)}": part != "Files" for part in _PARTS}
@@ -75,27 +75,27 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, and what it wanted from elsewhere."""
+    """A page, and its requests to other hosts."""
 
-    def __init__(self, page: Page, own: str) -> None:
+    def __init__(self, page: Page, host: str) -> None:
         self.page = page
         self.outside: list[str] = []
-        self._own = own
-        page.on("request", lambda request: self._note(request.url))
-        page.on("console", lambda message: self._said(message.text))
-        page.context.route(lambda url: not url.startswith(own), lambda route: route.abort())
+        self._host = host
+        page.on("request", lambda request: self._record_request(request.url))
+        page.on("console", lambda message: self._record_violation(message.text))
+        page.context.route(lambda url: not url.startswith(host), lambda route: route.abort())
 
-    def _note(self, url: str) -> None:
-        if not url.startswith((self._own, "data:", "blob:")):
+    def _record_request(self, url: str) -> None:
+        if not url.startswith((self._host, "data:", "blob:")):
             self.outside.append(url)
 
-    def _said(self, text: str) -> None:
-        if "Content Security Policy" in text:  # the policy would have kept what the page has let through
+    def _record_violation(self, text: str) -> None:
+        if "Content Security Policy" in text:  # the policy has blocked what the page did not escape
             self.outside.append(text)
 
-    def holds(self) -> None:
-        """Nothing of others' text is more than text."""
-        found = self.page.evaluate(
+    def assert_plain_text(self) -> None:
+        """Check that the hostile text is plain text."""
+        problems = self.page.evaluate(
             """() => [...document.querySelectorAll('[href], [src]')].filter(item => {
                 const address = item.getAttribute('href') ?? item.getAttribute('src');
                 const to = new URL(address, document.baseURI);
@@ -111,7 +111,7 @@ class Watched:
                 item => item.textContent === 'b' && (item.tagName === 'B' || item.style.fontWeight))
                 .map(item => item.outerHTML.slice(0, 200))"""
         )
-        assert (found, marked, bold, self.outside) == ([], [], [], [])
+        assert (problems, marked, bold, self.outside) == ([], [], [], [])
         assert self.page.evaluate("() => window.pwned") is None
         assert "🎉" not in self.page.inner_text("body")
 
@@ -126,40 +126,40 @@ def watched(chromium: Browser, dashboard: str) -> Iterator[Watched]:
 
 
 def literal(page: Page) -> bool:
-    """Whether the text is on the page as it was written."""
+    """Return whether the page contains the text literally."""
     return " ".join(TEXT.split()) in " ".join(page.evaluate("() => document.body.textContent").split())
 
 
 @pytest.mark.parametrize("path", _SHOWN)
-def test_on_no_page_it_is_more_than_text(watched: Watched, path: str) -> None:
+def test_hostile_text_is_plain_text_on_every_page(watched: Watched, path: str) -> None:
     watched.page.goto(f"/{path}")
     browser.drawn(watched.page)
     watched.page.wait_for_timeout(500)
-    watched.holds()
+    watched.assert_plain_text()
     if _SHOWN[path]:
         assert literal(watched.page)
 
 
-def test_nor_in_a_dialog_a_tooltip_or_a_list_of_choices(watched: Watched) -> None:
+def test_hostile_text_is_plain_text_in_dialogs_tooltips_and_options(watched: Watched) -> None:
     page = watched.page
     page.goto("/teachers")
     browser.drawn(page)
     page.get_by_role("button", name="Delete …").click()
     page.get_by_role("dialog").wait_for()
-    watched.holds()
+    watched.assert_plain_text()
     assert TEXT in page.get_by_role("dialog").inner_text()
     page.goto("/new")
     browser.drawn(page)
     page.get_by_label("Data set").first.click()
     page.wait_for_timeout(500)
-    watched.holds()
+    watched.assert_plain_text()
     page.keyboard.press("Escape")
     page.locator('[data-testid="stTooltipIcon"]').first.hover()
     page.wait_for_timeout(1000)
-    watched.holds()
+    watched.assert_plain_text()
 
 
-def test_nor_in_a_charts_hover_text(watched: Watched) -> None:
+def test_hostile_text_is_plain_text_in_chart_hover(watched: Watched) -> None:
     page = watched.page
     page.goto("/compare?experiment=exp-0001")
     browser.drawn(page, charts=1)
@@ -170,4 +170,4 @@ def test_nor_in_a_charts_hover_text(watched: Watched) -> None:
     )
     page.wait_for_timeout(300)
     assert plot.locator(".hoverlayer text").count()
-    watched.holds()
+    watched.assert_plain_text()

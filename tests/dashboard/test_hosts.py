@@ -1,4 +1,4 @@
-"""The dashboard's socket answers to this machine's names only, so that no website reaches it by rebinding DNS."""
+"""The dashboard's WebSocket accepts local host names only, which prevents DNS rebinding."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     home = tmp_path_factory.mktemp("home")
-    found = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(found)]
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
     environment = {**os.environ, "HOME": str(home), "DKD_HOME": str(home), "DKD_API_URL": "http://127.0.0.1:9"}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -33,19 +33,19 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         while True:
             assert process.poll() is None, (home / "log").read_text()
             try:
-                if httpx.get(f"http://127.0.0.1:{found}/_stcore/health").status_code == 200:
+                if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
                     break
             except httpx.TransportError:
                 assert time.monotonic() < end, (home / "log").read_text()
                 time.sleep(0.1)
-        yield found
+        yield port
     finally:
         process.terminate()
         process.wait(20)
 
 
 def handshake(port: int, host: str, origin: str) -> int:
-    """The status that a browser would get for its WebSocket; 101 lets it in."""
+    """Return the status of a WebSocket handshake; 101 means that it is accepted."""
     request = (
         f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -55,12 +55,12 @@ def handshake(port: int, host: str, origin: str) -> int:
         return int(connection.recv(1024).split(b" ")[1])
 
 
-def test_this_machines_names_are_let_in(port: int) -> None:
+def test_websocket_accepts_local_host_names(port: int) -> None:
     for name in ("127.0.0.1", "localhost"):
         assert handshake(port, name, f"http://{name}:{port}") == 101
 
 
-def test_a_name_that_leads_here_and_a_page_from_elsewhere_are_not(port: int) -> None:
+def test_websocket_refuses_other_host_names_and_origins(port: int) -> None:
     assert handshake(port, "evil.example", f"http://evil.example:{port}") == 403
     assert handshake(port, "127.0.0.1", "http://evil.example") == 403
     assert handshake(port, "127.0.0.1", f"http://127.0.0.1:{port + 1}") == 403

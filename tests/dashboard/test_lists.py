@@ -38,7 +38,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
 
 
 def links(app: AppTest) -> str:
-    """Labels and addresses of the links on a page."""
+    """Return the labels and addresses of the links on a page."""
     return "\n".join(f"{item.proto.label} {item.proto.page} {item.proto.query_string}" for item in app.get("page_link"))
 
 
@@ -47,7 +47,7 @@ def first_seed(app: AppTest) -> int:
 
 
 class TestOverview:
-    def test_an_empty_lab_leads_to_the_form(self, stand: Stand) -> None:
+    def test_overview_without_experiments_links_to_the_form(self, stand: Stand) -> None:
         app = visit()
         assert app.title[0].value == "Overview"
         assert "There are no experiments yet" in texts(app)
@@ -96,18 +96,18 @@ class TestOverview:
             stand.finish(stand.start(epoch=20, top1=top1))
         app = visit()
         assert not app.exception
-        assert "**ce again**: " in texts(app), "the sentence that says what can be told"
+        assert "**ce again**: " in texts(app), "the sentence of the comparison"
         assert "compare experiment=" in links(app)
-        asked: list[str] = []
+        paths: list[str] = []
         send = type(stand.client._connection).send
 
         def record(connection: Any, method: str, path: str, *more: Any, **named: Any) -> Any:
-            asked.append(path)
+            paths.append(path)
             return send(connection, method, path, *more, **named)
 
         monkeypatch.setattr(type(stand.client._connection), "send", record)
         app.run()
-        assert asked == ["/api/v1/activity"]
+        assert paths == ["/api/v1/activity"]
 
     def test_a_comparison_is_shown_with_its_notes(self, stand: Stand) -> None:
         stand.register()
@@ -132,13 +132,13 @@ class TestOverview:
 
 
 class TestRuns:
-    def test_no_runs_at_all_leads_to_the_form(self, stand: Stand) -> None:
+    def test_run_list_without_runs_says_so(self, stand: Stand) -> None:
         app = visit("runs")
         assert "There are no runs yet" in texts(app)
         assert not app.exception
         assert "There are no experiments yet" in texts(visit("runs", view="Experiments"))
 
-    def test_the_table_has_a_row_a_run_newest_first(self, stand: Stand) -> None:
+    def test_run_table_has_one_row_per_run_newest_first(self, stand: Stand) -> None:
         stand.submit("first", **DISTILLED)
         stand.register()
         stand.start(epoch=10, top1=88.0)
@@ -165,7 +165,7 @@ class TestRuns:
             ({"sort": "oldest first", "experiment": "first"}, ["teacher", "dkd", "kd", "dkd", "kd"]),
         ],
     )
-    def test_the_address_filters_and_sorts(self, stand: Stand, address: dict[str, str], methods: list[str]) -> None:
+    def test_url_filters_and_sorts_runs(self, stand: Stand, address: dict[str, str], methods: list[str]) -> None:
         stand.submit("first", **DISTILLED, tags=["paper"])
         stand.submit("second")
         stand.submit("away", seeds=[0])
@@ -183,7 +183,7 @@ class TestRuns:
         app.multiselect(key="state").set_value(["waiting"]).run()
         assert len(app.dataframe[0].value) == 4
 
-    def test_pages_turn_and_another_filter_begins_at_the_first(self, stand: Stand) -> None:
+    def test_run_list_has_pages_and_a_new_filter_returns_to_the_first(self, stand: Stand) -> None:
         stand.submit("many", seeds="0..119")
         app = visit("runs")
         seeds = list(app.dataframe[0].value["Seed"])
@@ -197,12 +197,12 @@ class TestRuns:
         button(app, "Previous").click().run()
         assert first_seed(app) == 69
         linked = visit("runs", cursor=app.query_params["cursor"])
-        assert first_seed(linked) == 69, "the place is in the address"
+        assert first_seed(linked) == 69, "the URL contains the page"
         app.multiselect(key="state").set_value(["queued"]).run()
         assert "cursor" not in app.query_params
         assert first_seed(app) == 119
 
-    def test_many_are_chosen_and_acted_on(self, stand: Stand) -> None:
+    def test_bulk_actions_apply_to_every_selected_run(self, stand: Stand) -> None:
         stand.submit("many", seeds="0..69")
         stand.submit("others", seeds="0..4")
         app = visit("runs", experiment="many")
@@ -218,7 +218,7 @@ class TestRuns:
         button(app, "Set priority of 70 runs").click().run()
         assert {run.priority for run in stand.client.experiment("many").runs} == {7}
         button(app, "Cancel 70").click().run()
-        assert "A running run writes a checkpoint first" in texts(app), "so many are asked about first"
+        assert "A running run writes a checkpoint first" in texts(app), "a confirmation is required"
         button(app, "Cancel 70 runs").click().run()
         assert stand.client.experiment("many").counts.cancelled == 70
         assert not app.exception
@@ -275,7 +275,7 @@ class TestRuns:
 
 
 class TestTeachers:
-    def test_none_yet(self, stand: Stand) -> None:
+    def test_page_without_teachers_says_so(self, stand: Stand) -> None:
         app = visit("teachers")
         assert "There are no teachers yet" in texts(app)
         assert "There are no uploads yet" in texts(app)
@@ -318,7 +318,7 @@ class TestTeachers:
 
 
 class TestWorkers:
-    def test_none_yet(self, stand: Stand) -> None:
+    def test_page_without_workers_says_so(self, stand: Stand) -> None:
         assert "No worker has registered yet" in texts(visit("workers"))
 
     def test_workers_are_listed_with_their_runs_and_offline_ones_separately(self, stand: Stand) -> None:

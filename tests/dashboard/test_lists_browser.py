@@ -1,4 +1,4 @@
-"""The lists in a real Chromium against the real backend, with 10,000 runs: pages, choices, back, live."""
+"""The lists in Chromium with the real backend and 10,000 runs: pages, selection, history, refresh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """A backend with 10,000 runs of 100 experiments, none of them taken yet, and a worker."""
+    """Run a backend with a worker and 10,000 queued runs of 100 experiments."""
     folder: Path = tmp_path_factory.mktemp("stand")
     base = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 20}}
     with standing(folder) as running:
@@ -55,13 +55,13 @@ def page(chromium: Browser, dashboard: str) -> Iterator[Page]:
 
 
 def choose(page: Page, row: int) -> None:
-    """Click the box of a row of the table, counted from 0."""
+    """Click the check box of a row of the table, counted from 0."""
     table = page.locator('[data-testid="stDataFrame"]').bounding_box()
     assert table
     page.mouse.click(table["x"] + 16, table["y"] + 36 + 35 * row + 16)
 
 
-def test_10_000_runs_come_by_pages_and_a_choice_stays_over_all_of_them(page: Page, stand: Stand) -> None:
+def test_10_000_runs_are_paged_and_the_selection_is_kept(page: Page, stand: Stand) -> None:
     page.goto("/runs")
     page.get_by_text("Page 1 of 200, 10,000 runs").wait_for()
     browser.drawn(page)
@@ -75,7 +75,7 @@ def test_10_000_runs_come_by_pages_and_a_choice_stays_over_all_of_them(page: Pag
     page.get_by_role("button", name="Show them now").click()
     page.get_by_text("1 newer run will appear").wait_for(state="detached")
     page.get_by_text("Selected: ce · seed 98").wait_for()
-    choose(page, 0)  # the newer one, which now stands on top
+    choose(page, 0)  # the newer run, which is now the first
     page.get_by_text("2 selected: ce · seed 98, ce · seed 7").wait_for()
     page.get_by_role("button", name="Next").click()
     page.get_by_text("Page 2 of 201, 10,001 runs").wait_for()
@@ -88,7 +88,7 @@ def test_10_000_runs_come_by_pages_and_a_choice_stays_over_all_of_them(page: Pag
     assert browser.trouble(page) == []
 
 
-def test_the_address_holds_the_filters_and_back_from_a_run_returns_to_them(page: Page, stand: Stand) -> None:
+def test_url_contains_the_filters_and_browser_back_restores_them(page: Page, stand: Stand) -> None:
     page.goto("/runs?experiment=filler+042&sort=oldest+first")
     page.get_by_text("Page 1 of 2, 100 runs").wait_for()
     browser.drawn(page)
@@ -143,7 +143,7 @@ def test_worker_is_drained_and_undrained(page: Page, stand: Stand) -> None:
 
 @pytest.mark.parametrize("address", ["/", "/runs", "/runs?view=Experiments", "/teachers", "/workers"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_no_page_scrolls_sideways(page: Page, address: str, width: int) -> None:
+def test_no_list_page_scrolls_horizontally(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(address)
     browser.drawn(page)

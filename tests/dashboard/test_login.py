@@ -26,12 +26,12 @@ def test_invalid_login_mode_lists_the_valid_ones(backend: FakeBackend, monkeypat
 
 class TestToken:
     @pytest.fixture(autouse=True)
-    def _asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _token_login(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "token")
-        # The dashboard's own is not what anybody comes in with.
+        # The dashboard's own token must not be used for users.
         monkeypatch.setenv("DKD_API_TOKEN", "the dashboard's own")
 
-    def test_nothing_is_shown_without_one(self, server: FakeServer) -> None:
+    def test_pages_without_a_token_show_only_the_sign_in_form(self, server: FakeServer) -> None:
         server.backend.submit(digits_spec())
         app = visit("run", id="run-0001-000")
         assert app.title[0].value == "Sign in"
@@ -49,7 +49,7 @@ class TestToken:
     def test_stored_token_is_requested_once_the_pages_have_names(
         self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its answer carries the name of the page that it has been told; before that, of none, which is Overview."""
+        """The browser's answer names the current page. Before the pages have names, this would be Overview."""
         order: list[str] = []
         navigation, storage = st.navigation, login._browser_storage()
 
@@ -67,20 +67,20 @@ class TestToken:
         assert order == ["pages", "browser"]
 
     @pytest.mark.parametrize(
-        ("given", "status", "said"),
+        ("entered", "status", "message"),
         [
             ("", 200, "Enter a token."),
             ("dkd_wrong", 401, "This token is not valid"),
             ("dkd_worker", 403, "has no read access"),
         ],
     )
-    def test_refused_token_shows_the_reason(self, server: FakeServer, given: str, status: int, said: str) -> None:
+    def test_refused_token_shows_the_reason(self, server: FakeServer, entered: str, status: int, message: str) -> None:
         server.refuse = status if status != 200 else None
         app = visit("runs")
-        app.text_input[0].set_value(given)
+        app.text_input[0].set_value(entered)
         app.button[0].click().run()
         assert app.title[0].value == "Sign in"
-        assert said in app.error[0].value
+        assert message in app.error[0].value
 
     def test_actions_on_many_items_carry_the_persons_token(self, server: FakeServer) -> None:
         server.backend.submit(digits_spec())

@@ -22,7 +22,9 @@ def _no_backend(server: FakeServer) -> None:
     ("shape", "expected"),
     [("even", [0.25] * 4), ("one", [0.125, 0.625, 0.125, 0.125]), ("falling", [1 / 15, 8 / 15, 4 / 15, 2 / 15])],
 )
-def test_shapes_of_the_other_classes(shape: loss_functions.DistributionShape, expected: list[float]) -> None:
+def test_distribution_shapes_have_their_probabilities(
+    shape: loss_functions.DistributionShape, expected: list[float]
+) -> None:
     np.testing.assert_allclose(loss_functions.class_distribution(shape, 4, strength=0.5, first=2), expected)
 
 
@@ -33,12 +35,12 @@ def test_custom_weights_repeat_the_last_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "words"),
+    ("weights", "message"),
     [("", "at least one"), ("1, x", "not a list"), ("1 2 3 4 5", "5 weights for 4"), ("-1", "below 0")],
 )
-def test_weights_that_cannot_be_used(own: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        loss_functions.class_distribution("custom", 4, custom_weights=own)
+def test_invalid_custom_weights_raise(weights: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loss_functions.class_distribution("custom", 4, custom_weights=weights)
 
 
 def test_swap_changes_the_term_by_the_formula() -> None:
@@ -47,28 +49,30 @@ def test_swap_changes_the_term_by_the_formula() -> None:
         loss_functions.class_distribution("one", 9, strength=0.8),
     )
     for student, teacher in ((peaked, flat), (flat, peaked), (peaked, peaked), (peaked, np.roll(peaked, 1))):
-        found = loss_functions.compare_scenarios(student, teacher, PARAMS)
-        assert found.distance[0] - found.distance[1] == pytest.approx(found.formula, abs=1e-12)
-        assert found.tckd == pytest.approx((1.464, 1.674), abs=1e-3)
+        swap = loss_functions.compare_scenarios(student, teacher, PARAMS)
+        assert swap.distance[0] - swap.distance[1] == pytest.approx(swap.formula, abs=1e-12)
+        assert swap.tckd == pytest.approx((1.464, 1.674), abs=1e-3)
     assert loss_functions.compare_scenarios(flat, peaked, PARAMS).holds, "p̂ uniform"
     assert loss_functions.compare_scenarios(peaked, peaked, PARAMS).holds, "p̂ = q̂"
     assert not loss_functions.compare_scenarios(peaked, flat, PARAMS).holds
 
 
-def test_the_map_has_the_chosen_point_and_the_line_adds_up() -> None:
+def test_loss_map_contains_the_point_and_the_curve_is_the_sum_of_its_terms() -> None:
     student, teacher = loss_functions.class_distribution("one", 9), loss_functions.class_distribution("even", 9)
-    found = loss_functions.loss_surface("align", student, teacher, PARAMS, 1)
+    surface = loss_functions.loss_surface("align", student, teacher, PARAMS, 1)
     row, column = 7, 30
     networks = (
-        loss_functions.Prediction(found.student[column], student),
-        loss_functions.Prediction(found.teacher[row], teacher),
+        loss_functions.Prediction(surface.student[column], student),
+        loss_functions.Prediction(surface.teacher[row], teacher),
     )
-    assert found.height[row, column] == pytest.approx(loss_functions.evaluate(*networks, PARAMS, 1).values["align"][0])
+    assert surface.height[row, column] == pytest.approx(
+        loss_functions.evaluate(*networks, PARAMS, 1).values["align"][0]
+    )
     line = loss_functions.loss_curve(*networks, PARAMS, 1)
     np.testing.assert_allclose(sum(line.parts[name] for name in ("ce", "tckd", "nckd", "align")), line.parts["total"])
 
 
-def test_many_classes_are_drawn_by_their_probability() -> None:
+def test_most_probable_classes_are_drawn() -> None:
     student, teacher = (
         loss_functions.class_distribution("one", 99, first=50),
         loss_functions.class_distribution("one", 99, first=70),
@@ -79,7 +83,7 @@ def test_many_classes_are_drawn_by_their_probability() -> None:
 
 
 class TestPage:
-    def test_it_needs_no_backend(self) -> None:
+    def test_loss_page_needs_no_backend(self) -> None:
         app = visit("loss")
         assert not app.exception
         assert "does not answer" not in texts(app)
@@ -87,7 +91,7 @@ class TestPage:
         assert "does not hold** for the alignment term" in texts(app)
         assert {item.label for item in app.metric} >= {"Loss", "Alignment term's share of the gradient"}
 
-    def test_scenarios_are_one_click_away_and_the_address_has_them(self) -> None:
+    def test_scenario_button_sets_both_probabilities(self) -> None:
         app = visit("loss")
         app.button(key="loss.scenario.B").click().run()
         assert (app.slider(key="p").value, app.slider(key="q").value) == (0.8, 0.6)

@@ -1,7 +1,7 @@
-"""Text of others enters markup by ``dashboard.markup`` alone: every call of the pages that shows markup is looked at.
+"""Untrusted text enters markup only through ``dashboard.markup``: every call of the pages that shows markup is checked.
 
-What stands in such a call is a constant, a number with a format, the answer of a function that escapes or makes no text
-of others, or put together of these. Variables are followed to what they were set to, functions to what they return.
+Its arguments must be constants, formatted numbers, results of functions that escape or that contain no untrusted text,
+or combinations of these. The check follows variables to their assignments, and functions to their return values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "dashboard"
 FILES = sorted(path for path in ROOT.rglob("*.py"))
-# Names of Streamlit's calls whose first argument, label, text or help is Markdown.
+# Functions of Streamlit whose first argument, label, text or help is Markdown.
 SHOWS = frozenset(
     [
         *(
@@ -47,14 +47,14 @@ SHOWS = frozenset(
     ]
 )
 MARKED = ("label", "body", "text", "help", "hint", "value")
-# Ours, which take markup or plain text and are looked at where they are called or where they are made.
+# Our functions that take markup or plain text; their calls or their bodies are checked.
 WRAPPERS = {
     "session.py": {"action_link"},
     "widgets.py": {"empty_state", "draw_integers", "show"},
     "run.py": {"_link", "_button"},
     "loss_explorer.py": {"_integer_input", "_number_input"},
 }
-# They escape, or what they answer is made of numbers, times and words of ours.
+# Functions that escape, or whose results consist of numbers, times and constant words.
 SAFE = frozenset(
     [
         *("escape", "code", "html", "counted", "percent", "duration", "size", "timestamp", "ago", "signed", "interval"),
@@ -81,28 +81,28 @@ SAFE = frozenset(
         ),
     ]
 )
-# Attributes that are numbers, or one of a few words of ours, in every shape that travels.
+# Attributes that are numbers or constant words in every model of the protocol.
 PLAIN = frozenset(["state", "seed", "index", "n"])
 
 
 def functions() -> dict[str, list[ast.FunctionDef]]:
-    """Every function of the dashboard by its name."""
-    found: dict[str, list[ast.FunctionDef]] = {}
+    """Return every function of the dashboard by its name."""
+    by_name: dict[str, list[ast.FunctionDef]] = {}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                found.setdefault(node.name, []).append(node)
-    return found
+                by_name.setdefault(node.name, []).append(node)
+    return by_name
 
 
 FUNCTIONS = functions()
 
 
 class Reader:
-    """Tells whether an expression can hold text of others.
+    """Determines whether an expression can contain untrusted text.
 
     Args:
-        scopes: the module and the functions around the expression, the innermost last.
+        scopes: The module and the functions around the expression, the innermost last.
     """
 
     def __init__(self, scopes: list[ast.AST], seen: frozenset[str] = frozenset()) -> None:
@@ -134,13 +134,13 @@ class Reader:
             case ast.Name(id=name):
                 return name.lstrip("_").isupper() or self._set(name)
             case ast.Call(func=ast.Attribute(value=ast.Name(id="result_rows"))):
-                return True  # that module makes Markdown; tests/dashboard/test_hostile_browser.py reads it
+                return True  # that module creates Markdown; tests/dashboard/test_hostile_browser.py checks it
             case ast.Call():
                 return self._answer(node)
         return False
 
     def _looped(self, node: ast.GeneratorExp | ast.ListComp) -> frozenset[str]:
-        """The variables of a comprehension that go over what is safe."""
+        """Return the variables of a comprehension over safe values."""
         safe = [loop.target for loop in node.generators if self.safe(loop.iter)]
         return frozenset(f"={name.id}" for target in safe for name in ast.walk(target) if isinstance(name, ast.Name))
 
@@ -163,19 +163,19 @@ class Reader:
         )
 
     def _set(self, name: str) -> bool:
-        """Whether a variable was only ever set to what is safe, in the innermost function that sets it."""
+        """Return whether every assignment of a variable, in the innermost function that sets it, is safe."""
         if f"={name}" in self.seen:
             return True  # as in text += …
         inner = Reader(self.scopes, self.seen | {f"={name}"})
         for scope in reversed(self.scopes):
-            found = list(_settings(scope, name))
-            if found:
-                return all(value is not None and inner.safe(value) for value in found)
+            settings = list(_settings(scope, name))
+            if settings:
+                return all(value is not None and inner.safe(value) for value in settings)
         return False
 
 
 def _settings(scope: ast.AST, name: str) -> Iterator[ast.expr | None]:
-    """What a variable is set to; None where it is given from outside."""
+    """Yield the values assigned to a variable, or None if it is a parameter."""
     if isinstance(scope, ast.FunctionDef):
         given = scope.args
         if any(item.arg == name for item in (*given.args, *given.kwonlyargs)):
@@ -208,7 +208,7 @@ def _bound(target: ast.expr, value: ast.expr, name: str) -> Iterator[ast.expr]:
 
 
 def _numeric(spec: ast.expr | None) -> bool:
-    """Whether a format is one that text is refused by."""
+    """Return whether a format is valid only for numbers."""
     match spec:
         case ast.JoinedStr(values=[ast.Constant(value=str(text))]):
             return "%" in text or text.endswith((",", "d", "f", "g", "e"))
@@ -216,9 +216,9 @@ def _numeric(spec: ast.expr | None) -> bool:
 
 
 def wrong(path: Path) -> list[str]:
-    """Every place in a file where text may enter markup as it is."""
+    """Return every place in a file where unescaped text may enter markup."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: list[str] = []
+    problems: list[str] = []
 
     def visit(node: ast.AST, scopes: list[ast.AST]) -> None:
         if isinstance(node, ast.FunctionDef):
@@ -235,7 +235,7 @@ def wrong(path: Path) -> list[str]:
                 if name == "page_link":
                     shown = []
                 shown += [item.value for item in node.keywords if item.arg in MARKED and item.arg != "value"]
-                found.extend(
+                problems.extend(
                     f"{path.relative_to(ROOT.parent)}:{node.lineno}: {name}({ast.unparse(item)[:100]})"
                     for item in shown
                     if not reader.safe(item)
@@ -244,17 +244,17 @@ def wrong(path: Path) -> list[str]:
             visit(child, scopes)
 
     visit(tree, [tree])
-    return found
+    return problems
 
 
 def _is_shown(function: ast.expr) -> bool:
-    """Whether a call is Streamlit's, or one of ours that takes markup, and not one of another module of that name."""
+    """Return whether a call is of Streamlit, or of our functions that take markup."""
     if isinstance(function, ast.Attribute):
         return not (isinstance(function.value, ast.Name) and function.value.id in ("markup", "selection"))
     return isinstance(function, ast.Name) and function.id in ("empty_state", "_link", "_button")
 
 
-def test_what_is_not_escaped_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unescaped_text_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.py"
     page.write_text(
         "def show(run, names):\n"
@@ -275,5 +275,5 @@ def test_what_is_not_escaped_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_text_of_others_enters_markup_escaped(path: Path) -> None:
+def test_untrusted_text_is_escaped_in_markup(path: Path) -> None:
     assert wrong(path) == []

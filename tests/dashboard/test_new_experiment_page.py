@@ -34,14 +34,14 @@ class TestNewExperiment:
         assert "DKD-Align" in methods.options
         assert "name" in texts(app).lower()
 
-    def test_an_example_whose_name_is_taken_begins_with_a_free_one(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_example_with_a_taken_name_gets_a_free_one(self, form: AppTest, backend: FakeBackend) -> None:
         button(form, "Start 10 runs").click().run()
         again = visit("new")
         button(again, "Digits demo").click().run()
         assert [item.value for item in again.text_input if item.label == "Name"] == ["digits-dkd-vs-dkd-align-2"]
         assert not again.error
 
-    def test_the_demo_is_previewed_and_made(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_demo_is_previewed_and_submitted(self, form: AppTest, backend: FakeBackend) -> None:
         assert "**This experiment has 10 runs.**" in texts(form)
         assert "seeds: [0, 1, 2]" in texts(form)
         button(form, "Start 10 runs").click().run()
@@ -50,7 +50,7 @@ class TestNewExperiment:
         assert "is queued: 10 runs" in texts(form)
         assert not form.exception
 
-    def test_pressing_twice_makes_one_experiment(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_repeated_start_creates_one_experiment(self, form: AppTest, backend: FakeBackend) -> None:
         start = button(form, "Start 10 runs")
         start.click().run()
         start.click().run()
@@ -140,7 +140,7 @@ class TestNewExperiment:
             ("{name: x, preset: quick, training: {epochs: many}}", "integer"),
         ],
     )
-    def test_yaml_that_the_form_cannot_show_stays_and_is_explained(
+    def test_yaml_that_the_form_cannot_show_is_kept_with_an_error(
         self, form: AppTest, backend: FakeBackend, text: str, words: str
     ) -> None:
         before = field(form, "new.yaml").value
@@ -165,7 +165,7 @@ class TestNewExperiment:
         example = EXAMPLE.parent / "decoupled-gradient-kd-2025" / "02-cifar100-vit-s-resnet18.yaml"
         assert backend.experiment(chosen).spec == read_experiment(example).model_dump(mode="json")
 
-    def test_an_old_experiment_is_cloned_by_a_link(self, backend: FakeBackend) -> None:
+    def test_link_clones_an_experiment(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec(webhook="https://hooks.example/x", priority=3))
         app = visit("new", clone="exp-0001")
         assert field(app, ".name").value == "digits-dkd-vs-dkd-align-2"
@@ -207,14 +207,12 @@ class TestNewExperiment:
         button(app, "Start 10 runs").click().run()
         assert backend.experiment("exp-0002").methods == ["dkd", "dkd_align (batch)", "dkd_align (log)"]
 
-    def test_a_whole_spec_pasted_as_yaml_has_no_label_that_nobody_typed(
-        self, form: AppTest, backend: FakeBackend
-    ) -> None:
+    def test_pasted_yaml_sets_no_label_that_it_does_not_contain(self, form: AppTest, backend: FakeBackend) -> None:
         text = yaml.safe_dump(digits_spec(name="pasted").model_dump(mode="json"))
         field(form, "new.yaml").set_value(text).run()
         assert field(form, "methods.2.label").value == ""
 
-    def test_a_link_to_an_experiment_that_is_gone_leaves_an_empty_form(self, backend: FakeBackend) -> None:
+    def test_clone_link_of_a_deleted_experiment_shows_an_empty_form(self, backend: FakeBackend) -> None:
         app = visit("new", clone="gone")
         assert "no experiment 'gone' to clone" in texts(app)
         assert button(app, "Start 4 runs").disabled
@@ -226,7 +224,7 @@ class TestNewExperiment:
     def test_preview_without_a_time_estimate_shows_that(self, form: AppTest) -> None:
         assert "No time estimate" in texts(form)
 
-    def test_warnings_do_not_stop_it(self, form: AppTest) -> None:
+    def test_warnings_do_not_disable_start(self, form: AppTest) -> None:
         field(form, ".seeds").set_value("0").run()
         assert "no usable interval" in form.warning[0].value
         assert not button(form, "Start 4 runs").disabled
@@ -274,6 +272,6 @@ class TestNewExperiment:
         assert not form.exception
 
     def test_preview_is_requested_only_after_a_change(self, form: AppTest, backend: FakeBackend) -> None:
-        asked = backend.requests.count("POST /api/v1/experiments/preview")
+        previews = backend.requests.count("POST /api/v1/experiments/preview")
         form.run()
-        assert backend.requests.count("POST /api/v1/experiments/preview") == asked
+        assert backend.requests.count("POST /api/v1/experiments/preview") == previews

@@ -33,8 +33,10 @@ def test_invalid_query_values_are_not_sent_to_the_backend(
     assert not app.exception
     assert "The link may be old." in texts(app)
     assert EVIL not in texts(app)
-    asked = [path for path in backend.requests if path.startswith(("GET /api/v1/runs/", "GET /api/v1/experiments/"))]
-    assert asked == []
+    requested = [
+        path for path in backend.requests if path.startswith(("GET /api/v1/runs/", "GET /api/v1/experiments/"))
+    ]
+    assert requested == []
 
 
 def test_overlong_search_terms_are_ignored(backend: FakeBackend) -> None:

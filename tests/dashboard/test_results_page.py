@@ -46,16 +46,18 @@ def test_claims_are_grouped_by_number() -> None:
         PaperClaim(number=1, claim="One.", verdict="does not hold", reason="no"),
         PaperClaim(number=2, claim="Two.", verdict="cannot tell", reason="few", label="a", baseline="b", n=1),
     ]
-    found = result_rows.claim_lines(claims)
-    assert [title for title, _ in found] == ["1. One.", "2. Two."]
-    assert found[1][1] == [
+    lines = result_rows.claim_lines(claims)
+    assert [title for title, _ in lines] == ["1. One.", "2. Two."]
+    assert lines[1][1] == [
         ":green-badge[✓ holds] **equal scale:** because",
         ":gray-badge[? cannot tell] **a against b (1 pair):** few",
     ]
 
 
 class TestPage:
-    def test_an_empty_lab_has_the_published_numbers_and_leads_to_the_form(self, backend: FakeBackend) -> None:
+    def test_results_without_experiments_show_published_numbers_and_link_to_the_form(
+        self, backend: FakeBackend
+    ) -> None:
         app = visit("results")
         assert not app.exception
         assert "There are no results yet" in texts(app)
@@ -79,7 +81,7 @@ class TestPage:
         assert "**1. What is claimed, 1.**" in shown
         assert ":gray-badge[? cannot tell] **dkd\\_align (log) against dkd (3 pairs):** the reason of 3" in shown
 
-    def test_the_baseline_is_the_backends_or_the_one_of_the_address(self, backend: FakeBackend) -> None:
+    def test_baseline_is_that_of_the_url_or_the_backends_default(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         plain = visit("results")
         options = plain.selectbox(key="baseline").options

@@ -94,12 +94,12 @@ def test_the_result_table_has_mean_sd_n_epochs_and_the_paired_difference(backend
     assert second["p (uncorrected)"] == "0.25 (min. possible 0.25)"
 
 
-def test_the_result_table_without_results_is_dashes(backend: FakeBackend) -> None:
+def test_result_table_without_results_shows_dashes(backend: FakeBackend) -> None:
     row = row_text.comparison_rows(backend.comparison("exp-0001"))[1]
     assert set(row.values()) - {"dkd_align (sample)", "0"} == {"–"}
 
 
-def test_a_target_that_was_not_reached_is_later_than_the_last_epoch() -> None:
+def test_unreached_target_is_shown_as_later_than_the_last_epoch() -> None:
     never = Convergence(target=93.0, reached=1, of=3, median_epochs=None, max_epochs=30)
     assert convergence_text(never).replace(GLUE, " ") == "> 30 (1 of 3)"
     assert convergence_text(never.model_copy(update={"of": 0})) == "–"
@@ -114,7 +114,7 @@ def test_p_is_shown_with_the_smallest_p_of_n_pairs() -> None:
     assert row_text.uncorrected_p_text(pair) == "0.062 (min. possible 0.031)"
 
 
-def test_how_far_each_method_is(backend: FakeBackend) -> None:
+def test_progress_is_shown_for_each_method(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 30)
     backend.advance("run-0001-001", 15)
     rows = {row["Method"]: row for row in row_text.state_rows(backend.experiment("exp-0001"))}

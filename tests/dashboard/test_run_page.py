@@ -12,18 +12,18 @@ from tests.dashboard.fakes import FakeBackend, digits_spec
 
 class TestRun:
     def look(self, run_id: str, view: str) -> AppTest:
-        """One view of the page; that each has an address is seen in a browser."""
+        """Return a view of the page, selected through the session state; a browser test opens views by their URL."""
         app = visit("run", id=run_id)
         app.session_state["part"] = view
         return app.run()
 
-    def test_without_an_id_the_newest_are_offered(self, backend: FakeBackend) -> None:
+    def test_page_without_an_id_offers_the_newest_runs(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("run")
         assert "Select a run" in texts(app)
         assert not app.exception
 
-    def test_a_running_run(self, backend: FakeBackend) -> None:
+    def test_running_run_shows_progress_metrics_and_charts(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         backend.advance("run-0001-000", 30)
         backend.advance("run-0001-002", 12)
@@ -54,7 +54,7 @@ class TestRun:
             ("More measurements", ""),
         ],
     )
-    def test_each_view(self, backend: FakeBackend, view: str, words: str) -> None:
+    def test_selected_view_shows_its_content(self, backend: FakeBackend, view: str, words: str) -> None:
         backend.submit(digits_spec())
         backend.advance("run-0001-002", 1)
         app = self.look("run-0001-002", view)
@@ -108,14 +108,14 @@ class TestRun:
         assert "waits for its teacher" in texts(app)
         assert len(charts(app)) == 0
 
-    def test_cancel(self, backend: FakeBackend) -> None:
+    def test_cancelled_run_can_be_retried(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("run", id="run-0001-001")
         button(app, "Cancel").click().run()
         assert backend.runs["run-0001-001"].state == "cancelled"
         assert button(app, "Retry")
 
-    def test_an_id_that_is_not_there(self, backend: FakeBackend) -> None:
+    def test_unknown_id_is_reported(self, backend: FakeBackend) -> None:
         app = visit("run", id="run-9999")
         assert "There is no run 'run-9999'" in texts(app)
         assert not app.exception

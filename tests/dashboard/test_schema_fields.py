@@ -29,25 +29,33 @@ def fields(name: str) -> dict[str, schema_fields.FormField]:
 def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
     for kind in ("methods", "models", "datasets", "optimizers", "augmentations"):
         for item in CATALOG[kind]:
-            names = {found.path for found in schema_fields.schema_to_fields(item["params"])}
+            names = {item_field.path for item_field in schema_fields.schema_to_fields(item["params"])}
             assert names == set(item["params"].get("properties", {})), item["name"]
 
 
 def test_kinds_defaults_and_optional_fields() -> None:
-    found = fields("dkd_align")
-    assert (found["alpha"].kind, found["alpha"].default, found["alpha"].nullable) == ("number", 1.0, False)
-    assert (found["ramp_epochs"].kind, found["ramp_epochs"].default) == ("integer", 20)
-    assert (found["reduction"].kind, found["reduction"].choices) == ("choice", ("batch", "sample", "log"))
-    assert found["ramp_start"].choices == (0, 1)
-    assert (found["epsilon"].kind, found["epsilon"].default, found["epsilon"].nullable) == ("number", None, True)
-    assert "α" in found["alpha"].help
+    listed = fields("dkd_align")
+    assert (listed["alpha"].kind, listed["alpha"].default, listed["alpha"].nullable) == (
+        "number",
+        1.0,
+        False,
+    )
+    assert (listed["ramp_epochs"].kind, listed["ramp_epochs"].default) == ("integer", 20)
+    assert (listed["reduction"].kind, listed["reduction"].choices) == ("choice", ("batch", "sample", "log"))
+    assert listed["ramp_start"].choices == (0, 1)
+    assert (listed["epsilon"].kind, listed["epsilon"].default, listed["epsilon"].nullable) == (
+        "number",
+        None,
+        True,
+    )
+    assert "α" in listed["alpha"].help
 
 
-def test_a_required_parameter_without_a_default_begins_with_its_example() -> None:
+def test_required_parameter_without_a_default_has_its_example_as_value() -> None:
     assert fields("dkd_align")["reduction"].default == "sample"
 
 
-def test_arrows_move_by_one_unit_of_the_first_digit() -> None:
+def test_number_step_is_one_unit_of_the_first_digit() -> None:
     training = {item.path: item for item in schema_fields.schema_to_fields(SCHEMA["$defs"]["Training"], SCHEMA)}
     assert training["optimizer.lr"].step == pytest.approx(0.01)
     assert training["optimizer.weight_decay"].step == pytest.approx(1e-4)
@@ -71,7 +79,7 @@ def test_parameters_of_an_optimizer_exist_only_for_it() -> None:
     assert {item.group for item in training if item.only_for} == {"Optimizer"}
 
 
-def test_defaults_that_a_spec_leaves_out_are_not_in_the_draft() -> None:
+def test_omitted_defaults_are_not_in_the_draft() -> None:
     defaults = schema_fields.schema_defaults(SCHEMA["$defs"]["Training"], SCHEMA)
     assert defaults["augment"] == "standard"
     assert not {"accumulate", "ema", "label_smoothing", "evaluate_every"} & set(defaults)
@@ -81,12 +89,12 @@ def test_defaults_that_a_spec_leaves_out_are_not_in_the_draft() -> None:
 @pytest.mark.parametrize(
     "augment", ["flip", ["standard", {"name": "mixup", "params": {"alpha": 0.3}}], ["none", "trivialaugment"]]
 )
-def test_a_list_of_entries_has_a_long_and_a_short_form(augment: Any) -> None:
+def test_list_of_entries_has_a_long_and_a_short_form(augment: Any) -> None:
     assert schema_fields.short_choices(schema_fields.named_choices(augment)) == augment
     assert schema_fields.short_choices([]) is None
 
 
-def test_labels_are_words() -> None:
+def test_field_labels_are_readable_words() -> None:
     assert schema_fields.humanise("ce_weight") == "CE weight"
     assert schema_fields.humanise("lr") == "Learning rate"
 
@@ -101,7 +109,7 @@ def test_labels_are_words() -> None:
         ("", []),
     ],
 )
-def test_seeds_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
+def test_seeds_are_parsed_from_lists_and_ranges(text: str, numbers: list[int]) -> None:
     assert schema_fields.parse_integers(text) == numbers
     assert schema_fields.parse_integers(schema_fields.join_integers(numbers)) == numbers
 
@@ -115,7 +123,7 @@ def test_parse_integers_explains_invalid_text(text: str, words: str) -> None:
         schema_fields.parse_integers(text)
 
 
-def test_the_blank_form_is_a_spec_but_for_its_name() -> None:
+def test_blank_form_is_a_valid_spec_except_for_its_name() -> None:
     draft = schema_fields.blank_draft(CATALOG, SCHEMA)
     spec = schema_fields.to_spec(draft)
     assert spec["name"] == ""
@@ -123,12 +131,12 @@ def test_the_blank_form_is_a_spec_but_for_its_name() -> None:
     assert parsed.seeds == (0, 1, 2)
 
 
-def test_the_example_goes_through_the_form_unchanged() -> None:
+def test_form_keeps_the_example_unchanged() -> None:
     written = yaml.safe_load(DIGITS.read_text(encoding="utf-8"))
     assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == read_experiment(DIGITS)
 
 
-def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None:
+def test_form_keeps_a_spec_without_a_teacher_and_with_bare_names() -> None:
     written = {
         "name": "bare",
         "dataset": "digits",
@@ -152,13 +160,13 @@ def test_a_spec_without_a_teacher_and_with_bare_names_goes_through_too() -> None
         ({"device": "any", "gpus": 1, "labels": ["h200"]}, {"labels": ["h200"]}),
     ],
 )
-def test_what_a_worker_must_have_is_sent(resources: dict[str, Any], sent: dict[str, Any] | None) -> None:
+def test_form_submits_the_resources(resources: dict[str, Any], sent: dict[str, Any] | None) -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 2}}
     spec = schema_fields.to_spec(schema_fields.to_draft({**written, "resources": resources}))
     assert spec.get("resources") == sent
 
 
-def test_what_the_form_has_no_field_for_is_not_lost() -> None:
+def test_form_keeps_values_without_a_field() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
     teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
     assert schema_fields.to_spec(schema_fields.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
@@ -172,7 +180,7 @@ def test_what_the_form_has_no_field_for_is_not_lost() -> None:
         {"source": "teachers/resnet20.safetensors", "sha256": 64 * "0"},
     ],
 )
-def test_a_teachers_weights_go_through_the_form_unchanged(weights: Any) -> None:
+def test_form_keeps_teacher_weights_unchanged(weights: Any) -> None:
     written = {
         "name": "weights",
         "dataset": "cifar100",
@@ -186,7 +194,7 @@ def test_a_teachers_weights_go_through_the_form_unchanged(weights: Any) -> None:
     assert parse_experiment(sent) == parse_experiment(written)
 
 
-def test_weights_named_in_one_word_are_their_source() -> None:
+def test_weights_given_as_a_string_are_their_source() -> None:
     draft = schema_fields.to_draft(
         {"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}}
     )

@@ -34,7 +34,7 @@ def dashboard(server: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def handshake(url: str, host: str, origin: str) -> int:
-    """Status of the answer to a WebSocket's opening, by which everything that is shown travels."""
+    """Return the status of a WebSocket handshake; the WebSocket transports all content of pages."""
     port = int(url.rpartition(":")[2])
     lines = [
         "GET /_stcore/stream HTTP/1.1",
@@ -61,7 +61,7 @@ def handshake(url: str, host: str, origin: str) -> int:
         ("evil.example:{port}", "http://127.0.0.1:{port}", 403),
     ],
 )
-def test_only_this_machines_own_pages_are_let_in(dashboard: str, host: str, origin: str, status: int) -> None:
+def test_websocket_accepts_own_pages_only(dashboard: str, host: str, origin: str, status: int) -> None:
     assert handshake(dashboard, host, origin) == status
 
 
@@ -73,7 +73,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.mark.browser
 @pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
-def test_a_person_comes_in_once_and_leaves(chromium: Browser, dashboard: str, server: FakeServer) -> None:
+def test_user_signs_in_once_and_signs_out(chromium: Browser, dashboard: str, server: FakeServer) -> None:
     context = chromium.new_context(base_url=dashboard)
     page = context.new_page()
     page.goto("/run?id=run-0001-000")
@@ -119,11 +119,11 @@ def test_listed_user_of_the_provider_is_admitted(chromium: Browser, server: Fake
             page.goto("/runs")
             page.get_by_role("button", name="Sign in").click()
             page.get_by_text("eve@elsewhere.example does not have access to this DKD Lab.").wait_for()
-            assert "t" not in server.tokens, "nothing was asked for her"
+            assert "t" not in server.tokens, "no request was sent for a user without access"
             provider.email = "ann@lab.example"
             page.get_by_role("button", name="Sign in with another account").click()
             page.get_by_role("button", name="Sign in", exact=True).click()
-            page.get_by_role("heading", name="Overview").wait_for()  # Streamlit leads to its first page
+            page.get_by_role("heading", name="Overview").wait_for()  # Streamlit opens its first page
             page.get_by_text("Sign out").first.click()
             page.get_by_role("button", name="Sign in").wait_for()
             context.close()

@@ -24,7 +24,7 @@ def test_method_keeps_its_colour_in_every_comparison() -> None:
     assert theme.styles(["my own"])["my own"] == theme.styles(["my own", "teacher"])["my own"]
 
 
-def test_no_two_methods_of_an_experiment_look_alike() -> None:
+def test_methods_of_an_experiment_have_distinct_colours() -> None:
     labels = [*USUAL, *(f"variant {number}" for number in range(30))]
     styles = theme.styles(labels, COLOURS)
     assert len({styles[label] for label in labels}) == 36
@@ -52,7 +52,7 @@ def test_a_faint_colour_is_the_colour_with_an_opacity() -> None:
     assert theme.translucent("#0072B2", 0.18) == "rgba(0, 114, 178, 0.18)"
 
 
-def test_every_state_has_a_sign_of_its_own_and_a_badge() -> None:
+def test_every_state_has_a_distinct_icon_and_a_badge() -> None:
     states = get_args(RunState)
     signs = sorted(theme.state_text(state).split()[0] for state in states)
     assert all(left != right for left, right in pairwise(signs))
@@ -60,7 +60,7 @@ def test_every_state_has_a_sign_of_its_own_and_a_badge() -> None:
 
 
 def contrast(first: str, second: str) -> float:
-    """WCAG 2's contrast ratio."""
+    """Return the contrast ratio of WCAG 2."""
     bright, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
 

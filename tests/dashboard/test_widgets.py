@@ -13,13 +13,12 @@ from dashboard.forms.widgets import escape
         ("dkd_align (log) **b** $y$", r"dkd\_align (log) \*\*b\*\* \$y\$"),
         ("a:red b, :red[r]", r"a\:red b, \:red\[r\]"),
         ("1&lt;2 <b>", r"1\&lt;2 \<b>"),
-        # Streamlit looks for these once Markdown has been read, when a backslash is gone: spans with nothing in them
-        # keep them apart.
+        # Streamlit searches for these after Markdown is parsed, which removes backslashes: empty spans separate them.
         (":tada: :material/home:", "\\::color[]tada: \\::color[]material/home:"),
         (":100: www.x", "\\::color[]100: w:color[]ww.x"),
         ("https://a.b c@d.e", "htt:color[]ps://a.b c:color[]@d.e"),
         ("a -> b", "a -:color[]>:color[] b"),
-        # What begins a block does so at the beginning of a line.
+        # Block markup is only recognised at the start of a line.
         ("# a\n\n - b\r\n1. c", "\\# a\\\n\\- b\\\n1\\. c"),
         ("a - 1. # b", "a - 1. # b"),
         ("12:30:05, lr: 0.1", "12:30:05, lr: 0.1"),
