@@ -111,7 +111,7 @@ def _demo_form(page: Page) -> None:
     page.get_by_role("button", name="Digits demo").click()
     page.get_by_text("This experiment has").first.wait_for()
     page.mouse.move(700, 700)  # away from the button, whose tooltip would cover the title
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
 
 
 def shots(finished: Experiment, active: Experiment) -> list[Shot]:
@@ -147,12 +147,12 @@ def take(shot: Shot, stack: Stack, running: Browser, width: str, scheme: str) ->
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.goto(stack.dashboard_address(shot.address))
-    browser.drawn(page, charts=shot.charts)
+    browser.wait_until_drawn(page, charts=shot.charts)
     if shot.before:
         shot.before(page)
     path = OUT / f"{shot.name}-{width}{'-dark' if scheme == 'dark' else ''}.png"
-    browser.shoot(page, path, most=_HIGHEST[width])
-    if errors := browser.trouble(page):
+    browser.save_screenshot(page, path, most=_HIGHEST[width])
+    if errors := browser.error_texts(page):
         raise RuntimeError(f"{shot.name} shows {errors}")
     context.close()
     with Image.open(io.BytesIO(path.read_bytes())) as picture:

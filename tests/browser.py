@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
             running.close()
 
 
-def drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
+def wait_until_drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
     """Wait until the page's script has ended, no element is a skeleton, and this number of charts have traces.
 
     Args:
@@ -71,13 +71,13 @@ def drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
     page.wait_for_timeout(600)  # transitions of Plotly and Streamlit
 
 
-def trouble(page: Page) -> list[str]:
+def error_texts(page: Page) -> list[str]:
     """Return the texts of error boxes and stack traces on the page."""
     boxes = page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]')
     return [boxes.nth(index).inner_text() for index in range(boxes.count())]
 
 
-def shoot(page: Page, path: Path, *, most: int = 6000) -> None:
+def save_screenshot(page: Page, path: Path, *, most: int = 6000) -> None:
     """Save a picture of the whole page. Streamlit scrolls inside an element, so the window is first made high enough.
 
     Args:

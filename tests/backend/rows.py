@@ -54,7 +54,7 @@ def log(message: str, seq: int = 1, time: float = 1_700_000_000.0) -> Record:
     return Record(seq=seq, time=time, event=Log(message=message))
 
 
-def take(database: Database, run_id: str, *records: Record, attempt: int = 1) -> None:
+def insert_records(database: Database, run_id: str, *records: Record, attempt: int = 1) -> None:
     """Insert one batch of a run's records."""
     with database.write() as session:
         run = session.get_one(models.Run, run_id, with_for_update=True)
@@ -73,7 +73,7 @@ def change(database: Database, run_id: str, **columns: Any) -> None:
 
 def succeed(database: Database, run_id: str, curve: list[float], **columns: Any) -> None:
     """Let a run report one test accuracy per epoch and succeed."""
-    take(
+    insert_records(
         database,
         run_id,
         *(metrics(epoch * 10, {"test/top1": top1}, epoch=epoch) for epoch, top1 in enumerate(curve, 1)),

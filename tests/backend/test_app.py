@@ -96,19 +96,19 @@ def test_framework_errors_are_problem_responses(lab: Lab, method: str, url: str,
 
 
 @pytest.mark.parametrize(
-    ("url", "path", "there"),
+    ("url", "path", "suggestion"),
     [
         ("/api/v1/comparisons?experiment=x&wich=best", "wich", "which"),
         ("/api/v1/runs?states=failed", "states", "state"),
         ("/api/v1/catalog?full=1", "full", "no parameters"),
     ],
 )
-def test_unknown_query_parameter_is_refused(lab: Lab, url: str, path: str, there: str) -> None:
+def test_unknown_query_parameter_is_refused(lab: Lab, url: str, path: str, suggestion: str) -> None:
     response = lab.admin.get(url)
     assert response.status_code == 422
     (error,) = response.json()["errors"]
     assert error["path"] == path
-    assert there in error["message"]
+    assert suggestion in error["message"]
 
 
 def test_every_reading_route_refuses_an_unknown_query_parameter(lab: Lab) -> None:
@@ -292,7 +292,7 @@ def test_migrations_across_slots_keep_rows_in_both_directions(database_url: str)
     database = Database(database_url)
     try:
         run_id = rows.one_run(database)
-        rows.take(database, run_id, rows.metrics(10, {"train/loss": 1.5}))
+        rows.insert_records(database, run_id, rows.metrics(10, {"train/loss": 1.5}))
         rows.change(database, run_id, state="queued")
         _migrate(database, "0002")
         with database.engine.connect() as connection:

@@ -63,7 +63,7 @@ async def sent(
         status = message.get("status", status)
 
     raw, _, query = path.partition("?")
-    given = {"Host": "testserver"} | headers
+    all_headers = {"Host": "testserver"} | headers
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -74,7 +74,7 @@ async def sent(
         "raw_path": raw.encode(),
         "query_string": query.encode(),
         "root_path": "",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "headers": [(name.lower().encode(), value.encode()) for name, value in all_headers.items()],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }
@@ -118,11 +118,11 @@ def test_body_is_not_read_without_the_scope(lab: Lab) -> None:
 
 def test_overlong_or_missing_body_is_refused_on_every_route(make_lab: Any) -> None:
     lab = make_lab(body_seconds=0.05, max_upload_bytes=4096)
-    taken = 0
+    bodies = 0
     for method, path, about in operations(lab.app):
         if "requestBody" not in about:
             continue
-        taken += 1
+        bodies += 1
         token = WORKER_TOKEN if path.startswith("/api/v1/worker/") else ADMIN_TOKEN
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         address = path.format(run_id="0" * 16, worker_id="worker-one", key="x") + "?name=x" * ("uploads" in path)
@@ -134,7 +134,7 @@ def test_overlong_or_missing_body_is_refused_on_every_route(make_lab: Any) -> No
         assert status == 413, path
         assert receives <= 9
         assert asyncio.run(sent(lab.app, method, address, headers, b"["))[0] == 408, path
-    assert taken >= 15
+    assert bodies >= 15
 
 
 def test_client_that_disconnects_during_its_body_causes_no_error(lab: Lab) -> None:
@@ -160,16 +160,16 @@ def test_malformed_id_is_404_on_every_route(lab: Lab) -> None:
     lab.cancel(ended["runs"][0]["id"])
     known = ELSE | {"run_id": ended["runs"][0]["id"], "key": "ended"}
     before = [lab.run(run_id), lab.experiment("ended"), lab.experiment("victim")]
-    odd = ["{0}%00{1}", "%00{0}{1}", "{0}{1}%00", "{0}{1}%0A", "{0}{1}%FF", "{0}%ED%A0%80{1}", "{0}%C0%80{1}"]
+    malformed = ["{0}%00{1}", "%00{0}{1}", "{0}{1}%00", "{0}{1}%0A", "{0}{1}%FF", "{0}%ED%A0%80{1}", "{0}%C0%80{1}"]
     tried = 0
     for method, path, _ in operations(lab.app):
         for name in re.findall(r"{(\w+)}", path):
             half = len(known[name]) // 2
-            for form in odd:
+            for form in malformed:
                 address = path
                 for other, value in known.items():
-                    given = form.format(value[:half], value[half:]) if other == name else value
-                    address = address.replace(f"{{{other}}}", given)
+                    segment = form.format(value[:half], value[half:]) if other == name else value
+                    address = address.replace(f"{{{other}}}", segment)
                 client = lab.worker if path.startswith("/api/v1/worker/") else lab.admin
                 answer = client.request(method, address)
                 assert answer.status_code == 404, (method, address, answer.text)
@@ -181,10 +181,11 @@ def test_malformed_id_is_404_on_every_route(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [ADMIN_TOKEN, "x" * 4000, "06H2D3D0000000AB", "0" * 15, "0" * 17, "iiiiiiiiiiiiiiii", "..", "%2e%2e", "0-0"]
+    "run_id",
+    [ADMIN_TOKEN, "x" * 4000, "06H2D3D0000000AB", "0" * 15, "0" * 17, "iiiiiiiiiiiiiiii", "..", "%2e%2e", "0-0"],
 )
-def test_malformed_run_id_is_404_and_not_repeated(lab: Lab, odd: str) -> None:
-    for path in (f"/api/v1/runs/{odd}/logs", f"/api/v1/exports/runs/{odd}", f"/api/v1/runs/{odd}/artifacts"):
+def test_malformed_run_id_is_404_and_not_repeated(lab: Lab, run_id: str) -> None:
+    for path in (f"/api/v1/runs/{run_id}/logs", f"/api/v1/exports/runs/{run_id}", f"/api/v1/runs/{run_id}/artifacts"):
         answer = lab.admin.get(path)
         assert answer.status_code == 404
         assert len(answer.content) < 1000

@@ -104,10 +104,10 @@ def test_a_run_that_failed_or_diverged_is_missing_but_counts_as_never_reached(
     experiment = finished(database, {key: value for key, value in THREE.items() if key[1] < 1})
     ids = rows.run_ids(database, experiment)
     rows.succeed(database, ids["kd", 1], [80, 88, 88, math.nan])  # reached the target before it diverged
-    rows.take(database, ids["kd", 2], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
+    rows.insert_records(database, ids["kd", 2], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
     rows.change(database, ids["kd", 2], state="failed")
     rows.change(database, ids["DKD", 1], state="failed")  # without a measurement, its convergence is unknown
-    rows.take(database, ids["DKD", 2], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
+    rows.insert_records(database, ids["DKD", 2], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
     rows.change(database, ids["DKD", 2], state="cancelled")
     comparison = compare(api, experiment)
     assert comparison.complete
@@ -126,8 +126,8 @@ def test_comparison_of_other_metrics_uses_their_better_side(database: Database, 
     ids = rows.run_ids(database, experiment)
     for seed in seeds:
         losses = {"test/loss": 1.0 + 0.01 * seed, "train/loss": 2.0 + 0.01 * seed}
-        rows.take(database, ids["kd", seed], rows.metrics(40, losses | {"mine": 1.0}, epoch=4))
-        rows.take(
+        rows.insert_records(database, ids["kd", seed], rows.metrics(40, losses | {"mine": 1.0}, epoch=4))
+        rows.insert_records(
             database, ids["DKD", seed], rows.metrics(40, {"test/loss": 0.5, "train/loss": 0.5, "mine": 1.0}, epoch=4)
         )
     loss = compare(api, experiment, metric="test/loss")
@@ -232,10 +232,10 @@ def test_the_epoch_is_chosen_by_validation_or_by_the_test_images(database: Datab
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         up = 2.0 * (label == "DKD") + seed
         points = [
-            rows.metrics(10 * epoch, {"test/top1": top1 + up, "val/top1": held}, epoch=epoch)
-            for epoch, (top1, held) in enumerate(zip(test, val, strict=True), 1)
+            rows.metrics(10 * epoch, {"test/top1": top1 + up, "val/top1": validation}, epoch=epoch)
+            for epoch, (top1, validation) in enumerate(zip(test, val, strict=True), 1)
         ]
-        rows.take(database, run_id, *points, rows.metrics(40, {"collapse/nc1": 0.5}, epoch=4))
+        rows.insert_records(database, run_id, *points, rows.metrics(40, {"collapse/nc1": 0.5}, epoch=4))
         rows.change(database, run_id, state="succeeded", test_size=899)
     last = compare(api, experiment)
     assert (last.epoch, last.groups[0].values) == ("last", {0: 60.0, 1: 61.0})
@@ -276,14 +276,14 @@ def test_missing_pairs_name_the_method_without_a_value(database: Database, api: 
 def test_machines_and_settings_for_speed_are_distinguished(database: Database, api: TestClient) -> None:
     experiment = finished(database, THREE)
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
-        ours = label == "DKD"
+        is_dkd = label == "DKD"
         environment = {
-            "precision": "bfloat16" if ours and seed == 0 else "float32",
-            "torch": "2.14.0" if ours and seed > 0 else "2.13.0",
+            "precision": "bfloat16" if is_dkd and seed == 0 else "float32",
+            "torch": "2.14.0" if is_dkd and seed > 0 else "2.13.0",
             "packages": f"of {run_id}",
         }
         # A method without a teacher does not record this setting, which is not a difference.
-        rows.change(database, run_id, environment=environment | ({"teacher_logits": "kept"} if ours else {}))
+        rows.change(database, run_id, environment=environment | ({"teacher_logits": "kept"} if is_dkd else {}))
     (pair,) = compare(api, experiment).paired
     assert [(item.setting, item.kind, item.seeds, item.values) for item in pair.unlike] == [
         ("precision", "speed", [0], "bfloat16 against float32"),
@@ -334,10 +334,10 @@ def test_experiments_that_differ_in_more_than_seeds_are_refused(database: Databa
             database, name="other", methods=["kd", {"name": "dkd", "label": "DKD", "params": {"beta": 3.0}}]
         ),
     }
-    for what, other in others.items():
+    for field, other in others.items():
         answer = api.get("/api/v1/comparisons", params={"experiment": [first, other]})
         assert answer.status_code == 422
-        assert what in answer.json()["detail"]
+        assert field in answer.json()["detail"]
 
 
 def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestClient) -> None:
@@ -375,7 +375,7 @@ def test_convergence_by_time_gpu_area_and_pairs(database: Database, api: TestCli
 def test_runs_that_did_not_succeed_are_listed_with_convergence(database: Database, api: TestClient) -> None:
     experiment = finished(database, {key: value for key, value in THREE.items() if key[1] == 0})
     ids = rows.run_ids(database, experiment)
-    rows.take(database, ids["kd", 1], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
+    rows.insert_records(database, ids["kd", 1], rows.metrics(10, {"test/top1": 10.0}, epoch=1))
     rows.change(database, ids["kd", 1], state="failed", reason="NaN")
     rows.change(database, ids["kd", 2], state="cancelled")
     convergence = compare(api, experiment).groups[0].convergence

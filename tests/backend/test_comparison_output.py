@@ -44,13 +44,13 @@ def test_overview_tests_every_metric(database: Database, api: TestClient) -> Non
     }
     experiment = finished(database, last, seeds=seeds)
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
-        ours = label == "DKD"
+        is_dkd = label == "DKD"
         end = {
-            "test/loss": 1 + 0.01 * seed + ours,
-            "collapse/nc1": 0.5 + 0.01 * seed - 0.1 * seed * ours - 0.2 * ours,
+            "test/loss": 1 + 0.01 * seed + is_dkd,
+            "collapse/nc1": 0.5 + 0.01 * seed - 0.1 * seed * is_dkd - 0.2 * is_dkd,
         }
         robust = {"robustness/patch_drop": 10.0, "robustness/patch_teacher": 70.0, "train/loss": 0.1}
-        rows.take(database, run_id, rows.metrics(40, {**end, **robust}, epoch=4))
+        rows.insert_records(database, run_id, rows.metrics(40, {**end, **robust}, epoch=4))
     overview = Overview.model_validate(
         api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json()
     )

@@ -61,7 +61,7 @@ def test_a_database_is_copied_to_postgresql_and_back(
                 run = session.get_one(models.Run, full["done"])
                 assert (run.state, run.weights_sha256) == ("succeeded", "a" * 64)
             # A new metric gets an unused number: the copy can be used.
-            rows.take(copied, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
+            rows.insert_records(copied, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
             with copied.read() as session:
                 ids = session.scalars(select(models.MetricName.id)).all()
                 assert len(ids) == before["metric_names"].rows + 1
@@ -163,7 +163,7 @@ def test_pg_restore_restores_a_pg_dump(
     restored = Database(empty_postgres)
     assert contents(restored) == contents(database)
     assert migrate.current_revision(restored) == migrate.head_revision()
-    rows.take(restored, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
+    rows.insert_records(restored, full["held"], rows.metrics(10, {"a/new_name": 1.0}))
     restored.dispose()
 
 
@@ -212,7 +212,7 @@ def test_migrations_keep_the_data_of_the_first_version(
             assert sorted(session.scalars(select(models.ExperimentTag.tag))) == ["baseline", "digits"]
             worker = session.scalars(select(models.Worker)).one()
             assert (worker.gpus, worker.draining) == (2, False)
-        rows.take(database, "06f0000000000002", rows.metrics(10, {"a/new_name": 1.0}))
+        rows.insert_records(database, "06f0000000000002", rows.metrics(10, {"a/new_name": 1.0}))
         assert copy_of(database, tmp_path) == contents(database), "and this version's commands work on it"
     finally:
         database.dispose()

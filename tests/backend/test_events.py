@@ -61,7 +61,7 @@ def _until(events: Iterator[ServerEvent], kind: str) -> ServerEvent:
 
 def test_stream_of_an_ended_run_is_complete_and_ends(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2), rows.log("two", 3))
+    rows.insert_records(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2), rows.log("two", 3))
     rows.change(database, run_id, state="failed", reason="it broke", step=10, total_steps=40)
     events = list(client.events(run_id))
     assert [(event.event, event.id) for event in events] == [
@@ -85,11 +85,13 @@ def test_stream_of_a_running_run_sends_each_change_once(database: Database, clie
     assert RunProgress.model_validate_json(next(events).data).state == "waiting"
     rows.change(database, run_id, state="running", attempt=1)
     assert RunProgress.model_validate_json(_until(events, "state").data).state == "running"
-    rows.take(database, run_id, rows.metrics(10, {"x": 1.0}))
+    rows.insert_records(database, run_id, rows.metrics(10, {"x": 1.0}))
     assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [10]
-    rows.take(database, run_id, rows.metrics(5, {"x": 0.5}))  # a late point is sent too, and nothing is sent twice
+    rows.insert_records(
+        database, run_id, rows.metrics(5, {"x": 0.5})
+    )  # a late point is sent too, and nothing is sent twice
     assert MetricsReply.model_validate_json(_until(events, "metrics").data).series[0].step == [5]
-    rows.take(database, run_id, rows.log("hello"))
+    rows.insert_records(database, run_id, rows.log("hello"))
     assert LogLine.model_validate_json(_until(events, "log").data).message == "hello"
     rows.change(database, run_id, state="succeeded")
     assert [event.event for event in events] == ["state", "end"]
@@ -97,8 +99,8 @@ def test_stream_of_a_running_run_sends_each_change_once(database: Database, clie
 
 def test_stream_continues_after_the_last_event_id(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2))
-    rows.take(database, run_id, rows.metrics(20, {"x": 2.0}), rows.log("two", 3))
+    rows.insert_records(database, run_id, rows.metrics(10, {"x": 1.0}), rows.log("one", 2))
+    rows.insert_records(database, run_id, rows.metrics(20, {"x": 2.0}), rows.log("two", 3))
     rows.change(database, run_id, state="succeeded")
     first = next(event for event in client.events(run_id) if event.event == "log")
     assert first.id == "2-1"
@@ -110,7 +112,7 @@ def test_stream_continues_after_the_last_event_id(database: Database, client: Cl
 
 def test_stream_sends_every_line_of_a_long_log(database: Database, client: Client) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, *(rows.log(f"line {number}", number) for number in range(1, 1202)))
+    rows.insert_records(database, run_id, *(rows.log(f"line {number}", number) for number in range(1, 1202)))
     rows.change(database, run_id, state="cancelled")
     events = list(client.events(run_id))
     assert [event.event for event in events].count("log") == 1201
@@ -177,7 +179,7 @@ def test_a_stream_ends_with_its_token(database: Database, client: Client, over: 
         events = reader.events(run_id)
         assert next(events).event == "state"
         _revoke(client, made.id) if over == "revoked" else _expire(database, made.id)
-        rows.take(database, run_id, rows.log("of later", 1))
+        rows.insert_records(database, run_id, rows.log("of later", 1))
         seen: list[str] = []
         thread = threading.Thread(target=lambda: seen.extend(event.event for event in events), daemon=True)
         thread.start()

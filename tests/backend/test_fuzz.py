@@ -269,8 +269,8 @@ def test_invalid_queries_ids_and_cursors_cause_no_server_error(lab: Lab) -> None
             needed = "experiment=two&" if "/comparisons" in path or path.endswith("/experiment") else ""
             for name in re.findall(r"{(\w+)}", path):
                 for text in [*map(quote, choice.sample(TEXTS, 10)), *map(quote_from_bytes, BYTES)]:
-                    odd = path.replace(f"{{{name}}}", text)
-                    count = send(client, method, re.sub(r"{(\w+)}", lambda match: known[match[1]], odd))
+                    changed_path = path.replace(f"{{{name}}}", text)
+                    count = send(client, method, re.sub(r"{(\w+)}", lambda match: known[match[1]], changed_path))
             for parameter in about.get("parameters", ()):
                 if parameter["in"] == "query" and method == "get":
                     values = [*map(quote, choice.sample(TEXTS, 10)), *map(quote_from_bytes, BYTES)]

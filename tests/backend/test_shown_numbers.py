@@ -35,7 +35,7 @@ def test_share_of_part_of_the_images_names_their_number(
             values = {"fidelity/agreement_wrong": 50.0 + seed}
             if seed in counts:
                 values["fidelity/images_wrong"] = counts[seed]
-            rows.take(database, run_id, rows.metrics(40, values, epoch=4))
+            rows.insert_records(database, run_id, rows.metrics(40, values, epoch=4))
     title = f"Agreement where the teacher is wrong ({words})"
     query = {"experiment": experiment, "metric": "fidelity/agreement_wrong"}
     assert api.get("/api/v1/comparisons", params=query).json()["title"] == title
@@ -51,7 +51,7 @@ def test_the_exports_show_an_effect_with_the_digits_of_its_interval(database: Da
     for (label, seed), run_id in rows.run_ids(database, experiment).items():
         if label != "teacher":
             value = 0.5 + 0.01 * seed + (label == "DKD") * (0.0033 + 0.0003 * (seed % 3))
-            rows.take(database, run_id, rows.metrics(40, {"collapse/nc1": value}, epoch=4))
+            rows.insert_records(database, run_id, rows.metrics(40, {"collapse/nc1": value}, epoch=4))
     overview = Overview.model_validate(
         api.get("/api/v1/comparisons/overview", params={"experiment": experiment}).json()
     )

@@ -36,14 +36,16 @@ def _trained(database: Database, reused: dict[str, float], *, measured: bool) ->
         records = []
         for epoch, top1 in enumerate([50.0, 88.0, 88.0, 88.0], 1):
             share = reused.get(label, 0.0)
-            spent = epoch * TEACHER_SECONDS * (1 - share / 100)
+            teacher_seconds = epoch * TEACHER_SECONDS * (1 - share / 100)
             values = {"test/top1": 90.0 if label == "teacher" else top1}
             if label != "teacher":
                 values |= {"speed/teacher_reused": share}
-                values |= {"speed/teacher_seconds": spent} if measured else {}
-            event = Metrics(step=10 * epoch, epoch=epoch, elapsed=EPOCH_SECONDS * epoch + spent, values=values)
+                values |= {"speed/teacher_seconds": teacher_seconds} if measured else {}
+            event = Metrics(
+                step=10 * epoch, epoch=epoch, elapsed=EPOCH_SECONDS * epoch + teacher_seconds, values=values
+            )
             records.append(Record(seq=epoch, time=1.0, event=event))
-        rows.take(database, run_id, *records)
+        rows.insert_records(database, run_id, *records)
         rows.change(database, run_id, state="succeeded", test_size=899)
     return experiment
 

@@ -1,4 +1,4 @@
-"""Verdicts in words hold over all comparisons of their report, and still appear where there is a difference."""
+"""Verdicts account for all comparisons of their report, and still show large differences."""
 
 from __future__ import annotations
 

@@ -81,9 +81,9 @@ def test_end_of_an_experiment_sends_one_signed_message(lab: Lab, receiver: Recei
     lab.succeed(lab.claim())
     assert [lab.app.state.webhooks.run_once() for _ in range(2)] == [1, 0]
     ((headers, body),) = receiver.requests
-    told = json.loads(body)
-    assert (told["event"], told["experiment_id"], told["counts"]) == ("finished", made["id"], {"succeeded": 1})
-    assert told["text"] == "mine: finished (1 succeeded)"
+    message = json.loads(body)
+    assert (message["event"], message["experiment_id"], message["counts"]) == ("finished", made["id"], {"succeeded": 1})
+    assert message["text"] == "mine: finished (1 succeeded)"
     parts = dict(part.split("=") for part in headers["DKD-Signature"].split(","))
     expected = hmac.new(b"geheim", parts["t"].encode() + b"." + body, hashlib.sha256).hexdigest()
     assert parts["v1"] == expected

@@ -1,4 +1,4 @@
-"""A stack of tiny services in a process of its own: ``python -m tests.client.fake_stack HOME KEY=VALUE…``.
+"""A stack of tiny services in a separate process: ``python -m tests.client.fake_stack HOME KEY=VALUE…``.
 
 It prints "ready API DASHBOARD" once it has started and "stopped" once it has stopped. Keys: port and dashboard_port;
 worker, the behaviour of the worker (well, dies, crashes, stubborn); prepare (well, fails); gate, a file without which
@@ -29,7 +29,7 @@ print("serving", flush=True)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
-# A worker has a child in a session of its own, like a training.
+# A worker has a child in a separate session, like a training.
 _WORKERS = {
     "well": """
 import pathlib, signal, subprocess, sys, time

@@ -133,8 +133,8 @@ class FakeMlflow:
                 return httpx.Response(200, json={"experiment_id": self.experiments[body["name"]]})
             case "runs/search":
                 mark = body["filter"].split("'")[1]
-                there = [one for one in self.runs.values() if {"key": "dkd.run_id", "value": mark} in one["tags"]]
-                return httpx.Response(200, json={"runs": there} if there else {})
+                matching = [one for one in self.runs.values() if {"key": "dkd.run_id", "value": mark} in one["tags"]]
+                return httpx.Response(200, json={"runs": matching} if matching else {})
             case "runs/create":
                 run_id = f"m{len(self.runs)}"
                 self.runs[run_id] = body | {"params": [], "metrics": []}

@@ -1,4 +1,4 @@
-"""No control character of any field reaches a terminal, whoever wrote it."""
+"""No control character of any field reaches a terminal."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_commands_print_no_control_characters(
     assert not RAW.findall(captured.out + captured.err)
     assert "owned" in captured.out
     if form == "json":
-        assert EVIL in _texts(json.loads(captured.out)), "JSON says the same, in escapes of its own"
+        assert EVIL in _texts(json.loads(captured.out)), "JSON contains the same text, escaped"
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
@@ -173,9 +173,9 @@ def test_a_terminal_receives_only_the_styles_of_rich() -> None:
         client.experiments.watch("exp-1", console_for(file), interval=0.01)
     shown = file.getvalue()
     # What rich itself sends: colours, moving and erasing lines, hiding the cursor.
-    ours = re.compile(r"\x1b\[(?:[0-9;]*[mAK]|\?25[lh]|2K)|\r")
+    styles = re.compile(r"\x1b\[(?:[0-9;]*[mAK]|\?25[lh]|2K)|\r")
     assert "owned" in shown
-    assert not RAW.findall(ours.sub("", shown))
+    assert not RAW.findall(styles.sub("", shown))
     assert "\x1b[31mred" not in shown
 
 

@@ -100,8 +100,8 @@ def test_a_refusal_of_the_backend_ends_the_demo_with_a_reason(api: FakeBackend, 
 
 
 def test_a_taken_name_gets_a_number(api: FakeBackend) -> None:
-    taken = problem(422, "taken", ("name", "is taken"))
-    api.answers["POST /api/v1/experiments"] = [taken, taken, fakes.experiment()]
+    refusal = problem(422, "taken", ("name", "is taken"))
+    api.answers["POST /api/v1/experiments"] = [refusal, refusal, fakes.experiment()]
     assert go()[0] == 0
     names = [api.sent(index)["name"] for index in range(3)]
     assert names == ["digits-dkd-vs-dkd-align", "digits-dkd-vs-dkd-align-2", "digits-dkd-vs-dkd-align-3"]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 
 
 class Running:
-    """A fake stack in a process of its own."""
+    """A fake stack in a separate process."""
 
     def __init__(self, home: Path, **behaviour: object) -> None:
         self.home = home
@@ -182,10 +182,10 @@ def test_two_stacks_with_the_same_preferred_ports(start: Callable[..., Running])
     _, other_api, other_dashboard = second.line("ready").split()
     assert len({api, dashboard, other_api, other_dashboard}) == 4
     assert httpx.get(other_api, trust_env=False).text == f"{second.home}:backend"
-    taken = [line for line in second.lines if "is taken" in line]
-    assert len(taken) == 2
-    assert str(both["port"]) in taken[0]
-    assert other_api.rpartition(":")[2] in taken[0]
+    notes = [line for line in second.lines if "is taken" in line]
+    assert len(notes) == 2
+    assert str(both["port"]) in notes[0]
+    assert other_api.rpartition(":")[2] in notes[0]
 
 
 def test_a_port_taken_between_check_and_use(start: Callable[..., Running], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def note(request: pytest.FixtureRequest) -> list[str]:
+def report_lines(request: pytest.FixtureRequest) -> list[str]:
     """Collect lines that are printed at the end: sizes and times."""
     lines: list[str] = request.config.stash[_LINES]
     return lines
@@ -32,15 +32,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, note: list[str]) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, report_lines: list[str]) -> Iterator[Stack]:
     """Build and start the stack; remove it with its volumes at the end."""
     made = Stack(tmp_path_factory.mktemp("compose"), f"dkd-test-{secrets.token_hex(3)}")
     began = time.monotonic()
     made.run("build")
-    note.append(f"both images were built in {time.monotonic() - began:.0f} s")
+    report_lines.append(f"both images were built in {time.monotonic() - began:.0f} s")
     try:
         seconds = made.up()
-        note.append(f"up: {times(seconds)}")
+        report_lines.append(f"up: {times(seconds)}")
         yield made
     finally:
         made.run("down", "--volumes", "--timeout", "10")

@@ -139,7 +139,7 @@ class Stack:
         until(again, f"{service} after it was killed")
         return time.monotonic() - began
 
-    def left(self) -> list[str]:
+    def remaining_resources(self) -> list[str]:
         """Return the containers, volumes and networks of the project."""
         chosen = ["--filter", f"label=com.docker.compose.project={self._project}"]
         return [

@@ -14,7 +14,7 @@ import pytest
 
 from client import ApiError, Client
 from client.bound import BoundExperiment
-from tests.browser import browser, drawn, trouble
+from tests.browser import browser, error_texts, wait_until_drawn
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker
 from tests.waiting import until
@@ -57,12 +57,12 @@ def test_readme_command_prints_the_admin_token() -> None:
     assert f"docker compose {command}" in (ROOT / "README.md").read_text()
 
 
-def test_images_are_small_and_complete(stack: Stack, note: list[str]) -> None:
+def test_images_are_small_and_complete(stack: Stack, report_lines: list[str]) -> None:
     def size(image: str) -> float:
         return int(json.loads(docker("image", "inspect", image))[0]["Size"]) / 1e6
 
     base = size("python:3.11-slim")
-    note.append(
+    report_lines.append(
         f"images: app {size(APP):.0f} MB, worker {size(WORKER):.0f} MB; of both {base:.0f} MB are python:3.11-slim, "
         "which has about 130 MB where it comes from the registry"
     )
@@ -128,14 +128,16 @@ def test_the_worker_and_the_dashboard_do_not_reach_the_database(stack: Stack) ->
     assert stack.exec("dashboard", "python", "-c", look.format("redis", 6379)).strip() == "not"
 
 
-def test_experiment_submitted_over_http_is_trained(stack: Stack, admin: str, note: list[str]) -> None:
+def test_experiment_submitted_over_http_is_trained(stack: Stack, admin: str, report_lines: list[str]) -> None:
     with stack.client(admin) as administrator:
         token = administrator.create_token("outside", ["submit"]).token
     with stack.client(token) as client:
         began = time.monotonic()
         experiment = client.submit(spec("outside", seeds=1, epochs=3))
         finished(client, experiment)
-        note.append(f"an experiment of a teacher and two students, 3 epochs each: {time.monotonic() - began:.0f} s")
+        report_lines.append(
+            f"an experiment of a teacher and two students, 3 epochs each: {time.monotonic() - began:.0f} s"
+        )
         [run] = [run for run in client.all_runs(experiment=experiment.id) if "align" in run.label]
         names = {item.name for item in client.artifacts(run.id).items}
         assert any(name.endswith(".safetensors") for name in names), names
@@ -163,8 +165,8 @@ def test_dashboard_pages_work_in_a_browser(stack: Stack) -> None:
             page = running.new_page()
             for name, charts in {"new": 0, "runs": 0, "compare": 1}.items():
                 page.goto(f"{stack.dashboard}/{name}")
-                drawn(page, charts=charts)
-                assert trouble(page) == []
+                wait_until_drawn(page, charts=charts)
+                assert error_texts(page) == []
     except RuntimeError as error:
         pytest.skip(str(error))
     # The example specs are package data, and must be available in the form.
@@ -172,17 +174,17 @@ def test_dashboard_pages_work_in_a_browser(stack: Stack) -> None:
     assert "Digits demo" in stack.exec("backend", "python", "-c", listed)
 
 
-def test_killing_each_service_loses_no_data(stack: Stack, admin: str, note: list[str]) -> None:
+def test_killing_each_service_loses_no_data(stack: Stack, admin: str, report_lines: list[str]) -> None:
     with stack.client(admin) as client:
         experiment = client.submit(spec("killed", seeds=1, epochs=_EPOCHS))
         until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
         seconds = {service: stack.crash(service) for service in ("worker", "redis", "postgres", "backend", "dashboard")}
-        note.append(f"healthy again after a kill: {times(seconds)}")
+        report_lines.append(f"healthy again after a kill: {times(seconds)}")
         finished(client, experiment)
         assert [worker.state for worker in client.workers().items] == ["online"]
 
 
-def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, note: list[str]) -> None:
+def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, report_lines: list[str]) -> None:
     with stack.client(admin) as client:
         before = {run.id: (run.state, run.label) for run in client.all_runs()}
         [worker] = client.workers().items
@@ -190,11 +192,11 @@ def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, note: list[str
         until(lambda: client.runs(state="running", experiment=experiment.id).items, "a training")
     began = time.monotonic()
     stack.run("down")
-    note.append(f"down, with a training that hands its run back: {time.monotonic() - began:.0f} s")
+    report_lines.append(f"down, with a training that hands its run back: {time.monotonic() - began:.0f} s")
     assert not stack.containers()
     chosen = "chosen-by-a-person-in-the-env-file"
     stack.set(DKD_ADMIN_TOKEN=chosen)
-    note.append(f"up again: {times(stack.up())}")
+    report_lines.append(f"up again: {times(stack.up())}")
     assert stack.run(*PRINT_ADMIN_TOKEN).strip() == chosen
     with stack.client(chosen) as client:
         assert {run.id: (run.state, run.label) for run in client.all_runs() if run.id in before} == before
@@ -207,4 +209,4 @@ def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, note: list[str
 
 def test_removed_stack_leaves_nothing(stack: Stack) -> None:
     stack.run("down", "--volumes")
-    assert not stack.left()
+    assert not stack.remaining_resources()

@@ -31,13 +31,13 @@ def several(experiments: Sequence[Experiment]) -> None:
         raise Refused(422, "the experiments differ in student.model: only seeds may differ")
 
 
-def reported(what: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Message:
+def reported(name: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Message:
     """Return the report with this name."""
-    if what == "overview":
+    if name == "overview":
         return _overview(compare(experiments[0].id))
-    if what == "claims":
+    if name == "claims":
         return _claims(experiments[0])
-    if what == "table":
+    if name == "table":
         return _table([compare(item.id) for item in experiments], experiments, baseline)
     return _published()
 

@@ -75,7 +75,7 @@ class FakeBackend:
         self.runs: dict[str, FakeRun] = {}
         self.keys: dict[str, str] = {}
         self.token = ""
-        """Refuses every other token, where one is set."""
+        """The only accepted token; any token is accepted if it is empty."""
         self.requests: list[str] = []
         self.sent = 0
         self.images: dict[str, str] = {}
@@ -376,8 +376,8 @@ class FakeBackend:
                     return 200, UploadList(items=[], max_bytes=1 << 30)
                 case ["GET", "experiments"]:
                     found = [self._experiment(*item) for item in reversed(self.experiments.values())]
-                    kept = set(ExperimentSummary.model_fields)
-                    items = [ExperimentSummary(**item.model_dump(include=kept)) for item in found]
+                    fields = set(ExperimentSummary.model_fields)
+                    items = [ExperimentSummary(**item.model_dump(include=fields)) for item in found]
                     return 200, ExperimentPage(items=items)
                 case ["GET", "experiments", name]:
                     return 200, self.experiment(name)

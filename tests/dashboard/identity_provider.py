@@ -85,9 +85,9 @@ def identity_provider() -> Iterator[Provider]:
 
         def do_POST(self) -> None:
             form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+            scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
             assert scheme == "Basic"
-            assert unquote(b64decode(given).decode()) == f"{CLIENT}:{SECRET}"
+            assert unquote(b64decode(credentials).decode()) == f"{CLIENT}:{SECRET}"
             self._json(provider.token(form["code"][0]))
 
         def _json(self, content: dict[str, Any]) -> None:

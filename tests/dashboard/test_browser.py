@@ -80,10 +80,10 @@ def test_every_page_opens_by_its_url_without_an_error(
 ) -> None:
     finish(backend)
     page.goto(address)
-    browser.drawn(page, charts=charts)
+    browser.wait_until_drawn(page, charts=charts)
     assert page.locator("h1").inner_text() == heading
     page.get_by_text(content).first.wait_for()
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
     for width, height in browser.WIDTHS.values():
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(300)
@@ -95,7 +95,7 @@ def accuracy(page: Page) -> str:
     return page.locator('[data-testid="stMetric"]', has_text="Test accuracy").inner_text()
 
 
-def zoom(page: Page, chart: Locator) -> None:
+def zoom_in(page: Page, chart: Locator) -> None:
     """Zoom by dragging across the middle of the plot, as a user does."""
     box = chart.locator(".nsewdrag").first.bounding_box()
     assert box
@@ -106,7 +106,7 @@ def zoom(page: Page, chart: Locator) -> None:
     page.mouse.up()
 
 
-def points(page: Page, count: int) -> None:
+def wait_for_points(page: Page, count: int) -> None:
     """Wait until the first curve of the first chart has this number of points."""
     page.wait_for_function("n => document.querySelector('.js-plotly-plot').data[0].x.length === n", arg=count)
 
@@ -114,18 +114,18 @@ def points(page: Page, count: int) -> None:
 def test_running_run_is_refreshed_and_keeps_its_zoom(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     before = accuracy(page)
     backend.advance("run-0001-000", 2)
-    points(page, 10)
+    wait_for_points(page, 10)
     assert accuracy(page) != before
     chart = page.locator(".js-plotly-plot").first
     seen = "plot => plot.layout.xaxis.range.map(end => Math.round(end * 100))"
-    zoom(page, chart)
+    zoom_in(page, chart)
     page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.xaxis.range[0] > 1")
     zoomed = chart.evaluate(seen)
     backend.advance("run-0001-000", 2)
-    points(page, 12)
+    wait_for_points(page, 12)
     assert chart.evaluate(seen) == zoomed
     page.locator(".js-plotly-plot .nsewdrag").first.dblclick()
     page.wait_for_function("() => document.querySelector('.js-plotly-plot').layout.xaxis.range[0] < 1")
@@ -134,7 +134,7 @@ def test_running_run_is_refreshed_and_keeps_its_zoom(page: Page, backend: FakeBa
 def test_chart_is_downloaded_as_png_and_svg(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 8)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     chart = page.locator(".js-plotly-plot").first
     for ending, beginning in (("png", b"\x89PNG"), ("svg", b"<svg")):
         chart.hover()
@@ -148,10 +148,10 @@ def test_chart_is_downloaded_as_png_and_svg(page: Page, backend: FakeBackend) ->
 def test_ended_run_is_shown_as_ended_and_not_polled(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     backend.advance("run-0001-000", 30)
     page.locator('[data-testid="stMetric"]', has_text="Duration").wait_for()
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     page.wait_for_timeout(2 * SECONDS)
     requests = len(backend.requests)
     page.wait_for_timeout(5 * SECONDS)
@@ -161,23 +161,23 @@ def test_ended_run_is_shown_as_ended_and_not_polled(page: Page, backend: FakeBac
 def test_comparison_is_refreshed(page: Page, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 30)
     page.goto("/compare?experiment=exp-0001")
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     page.get_by_text("1 of 10").first.wait_for()
     for index in (1, 2, 3):
         backend.advance(f"run-0001-00{index}", 30)
     page.get_by_text("4 of 10").first.wait_for()
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     finish(backend)
     page.get_by_text("3 pairs cannot tell").first.wait_for()
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 def test_double_click_creates_one_experiment_and_links_to_it(page: Page, backend: FakeBackend) -> None:
     page.goto("/new")
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     page.get_by_role("button", name="Digits demo").click()
     page.get_by_role("button", name="Start 10 runs").wait_for()
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     name = page.get_by_placeholder("digits-dkd-vs-dkd-align")
     name.fill("twice")
     name.press("Enter")
@@ -192,14 +192,14 @@ def test_double_click_creates_one_experiment_and_links_to_it(page: Page, backend
 def test_page_reports_an_outage_and_recovers(page: Page, server: FakeServer, backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 5)
     page.goto("/run?id=run-0001-000")
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     server.stop()
     try:
         page.get_by_text("has not answered since").wait_for()
         assert page.locator(".js-plotly-plot").count() == 3, "the charts are kept"
         page.goto("/compare")  # a new session without data
         page.get_by_text("The backend does not answer.").wait_for()
-        assert browser.trouble(page) == []
+        assert browser.error_texts(page) == []
     finally:
         server.start()
     page.get_by_text("1 running").first.wait_for()
@@ -215,7 +215,7 @@ def test_each_view_of_a_run_has_a_url(page: Page, backend: FakeBackend) -> None:
     assert "part=Log" in page.url
     page.get_by_role("link", name="Clone experiment").click()
     page.get_by_text("Copy of digits-dkd-vs-dkd-align").wait_for()
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 def test_browser_back_undoes_a_loss_scenario(page: Page) -> None:
@@ -224,7 +224,7 @@ def test_browser_back_undoes_a_loss_scenario(page: Page) -> None:
     page.wait_for_url(lambda url: "p=0.8" in url and "q=0.6" in url)
     page.go_back()
     page.wait_for_url(lambda url: "p=0.4" in url and "q=0.5" in url)
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 def test_refresh_without_changes_sends_no_curves(page: Page, backend: FakeBackend) -> None:
@@ -234,7 +234,7 @@ def test_refresh_without_changes_sends_no_curves(page: Page, backend: FakeBacken
     received: list[int] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
     page.goto(f"/run?id={run}")
-    browser.drawn(page, charts=3)
+    browser.wait_until_drawn(page, charts=3)
     first_load = sum(received)
     requests = len(backend.requests)
     received.clear()
@@ -245,7 +245,7 @@ def test_refresh_without_changes_sends_no_curves(page: Page, backend: FakeBacken
 
 def test_form_and_yaml_update_each_other_and_start_submits_uncommitted_input(page: Page, backend: FakeBackend) -> None:
     page.goto("/new?example=digits-dkd-vs-dkd-align")
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     text = page.get_by_role("textbox", name="Spec as YAML")
     text.fill("{name: from yaml, preset: quick}")
     text.press("Control+Enter")

@@ -27,20 +27,20 @@ def reply(cursor: int, *series: Series, state: RunState = "running") -> MetricsR
 
 
 def test_new_points_are_appended() -> None:
-    held = RunCurves()
-    assert held.merge(reply(2, series([1, 2])))
-    assert held.merge(reply(4, series([3, 4]), series([3], name="b")))
-    assert held.curves["a"].step == [1, 2, 3, 4]
-    assert held.curves["b"].step == [3]
-    assert held.cursor == 4
+    run_curves = RunCurves()
+    assert run_curves.merge(reply(2, series([1, 2])))
+    assert run_curves.merge(reply(4, series([3, 4]), series([3], name="b")))
+    assert run_curves.curves["a"].step == [1, 2, 3, 4]
+    assert run_curves.curves["b"].step == [3]
+    assert run_curves.cursor == 4
 
 
 def test_a_reply_without_points_changes_no_curve() -> None:
-    held = RunCurves()
-    held.merge(reply(2, series([1, 2])))
-    curves = deepcopy(held.curves)
-    assert held.merge(reply(2))
-    assert held.curves == curves
+    run_curves = RunCurves()
+    run_curves.merge(reply(2, series([1, 2])))
+    curves = deepcopy(run_curves.curves)
+    assert run_curves.merge(reply(2))
+    assert run_curves.curves == curves
 
 
 def test_late_point_is_inserted_in_order_and_a_corrected_one_replaced() -> None:
@@ -60,15 +60,15 @@ def test_coarser_buckets_require_a_full_read_and_finer_points_do_not() -> None:
 
 
 def test_long_curve_is_requested_again_at_lower_resolution() -> None:
-    held = RunCurves()
-    assert held.merge(reply(1, series(list(range(MAX_POINTS)))))
-    assert not held.merge(reply(2, series(list(range(MAX_POINTS, 2 * MAX_POINTS)))))
+    run_curves = RunCurves()
+    assert run_curves.merge(reply(1, series(list(range(MAX_POINTS)))))
+    assert not run_curves.merge(reply(2, series(list(range(MAX_POINTS, 2 * MAX_POINTS)))))
 
 
 def test_cursor_that_goes_back_requests_everything_again() -> None:
-    held = RunCurves()
-    held.merge(reply(5, series([1])))
-    assert not held.merge(reply(3, series([1])))
+    run_curves = RunCurves()
+    run_curves.merge(reply(5, series([1])))
+    assert not run_curves.merge(reply(3, series([1])))
 
 
 def test_nan_is_kept_as_a_value() -> None:
@@ -151,7 +151,7 @@ def test_many_runs_are_read_over_several_refreshes(server: FakeServer) -> None:
     filled = []
     for _ in range(4):
         updated = store.update_some(client, runs, ("test/top1",), budget=4)
-        filled.append(sum(bool(held.curves) for held in updated.values()))
+        filled.append(sum(bool(run_curves.curves) for run_curves in updated.values()))
     assert filled == [4, 8, 10, 10]
     assert sum("metrics" in request for request in backend.requests) == 10
 
@@ -180,9 +180,9 @@ def test_time_left_is_steps_left_times_seconds_per_step(running: tuple[FakeBacke
     backend, client, run_id = running
     store = CurveStore()
     summary = backend.summary(backend.runs[run_id])
-    held = store.update(client, summary)
+    run_curves = store.update(client, summary)
     # 5 of 30 epochs took 0.4 s each.
-    assert seconds_left(summary, held.curves.values()) == pytest.approx(25 * 0.4)
+    assert seconds_left(summary, run_curves.curves.values()) == pytest.approx(25 * 0.4)
     assert seconds_left(summary, []) is None
     backend.end(run_id, "failed")
-    assert seconds_left(backend.summary(backend.runs[run_id]), held.curves.values()) is None
+    assert seconds_left(backend.summary(backend.runs[run_id]), run_curves.curves.values()) is None

@@ -197,12 +197,12 @@ def test_every_page_works_in_a_browser_under_its_content_security_policy(served:
         assert page.get_by_text("dkd open").is_visible()
         messages.clear()  # the browser reports the 401 as an error
         page.goto(served.access.address(served.url, "run?id=run-0001-000"))
-        browser.drawn(page)
+        browser.wait_until_drawn(page)
         assert page.url == f"{served.url}/run?id=run-0001-000"
         for path, charts in (("/", 0), ("/runs", 0), ("/new", 0), ("/compare", 0), ("/loss", 1), ("/workers", 0)):
             page.goto(path)
-            browser.drawn(page, charts=charts)
-            assert browser.trouble(page) == []
+            browser.wait_until_drawn(page, charts=charts)
+            assert browser.error_texts(page) == []
         page.evaluate(
             "() => { const s = document.createElement('script'); s.text = 'pwned = 1'; document.head.append(s) }"
         )

@@ -133,7 +133,7 @@ def literal(page: Page) -> bool:
 @pytest.mark.parametrize("path", _SHOWN)
 def test_hostile_text_is_plain_text_on_every_page(watched: Watched, path: str) -> None:
     watched.page.goto(f"/{path}")
-    browser.drawn(watched.page)
+    browser.wait_until_drawn(watched.page)
     watched.page.wait_for_timeout(500)
     watched.assert_plain_text()
     if _SHOWN[path]:
@@ -143,13 +143,13 @@ def test_hostile_text_is_plain_text_on_every_page(watched: Watched, path: str) -
 def test_hostile_text_is_plain_text_in_dialogs_tooltips_and_options(watched: Watched) -> None:
     page = watched.page
     page.goto("/teachers")
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     page.get_by_role("button", name="Delete …").click()
     page.get_by_role("dialog").wait_for()
     watched.assert_plain_text()
     assert TEXT in page.get_by_role("dialog").inner_text()
     page.goto("/new")
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     page.get_by_label("Data set").first.click()
     page.wait_for_timeout(500)
     watched.assert_plain_text()
@@ -162,7 +162,7 @@ def test_hostile_text_is_plain_text_in_dialogs_tooltips_and_options(watched: Wat
 def test_hostile_text_is_plain_text_in_chart_hover(watched: Watched) -> None:
     page = watched.page
     page.goto("/compare?experiment=exp-0001")
-    browser.drawn(page, charts=1)
+    browser.wait_until_drawn(page, charts=1)
     plot = page.locator(".js-plotly-plot").first
     plot.evaluate(
         """plot => plot.dkdPlotly.Fx.hover(plot, plot.data.map((trace, at) => ({ curveNumber: at, pointNumber: 1 }))

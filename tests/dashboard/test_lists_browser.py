@@ -64,7 +64,7 @@ def choose(page: Page, row: int) -> None:
 def test_10_000_runs_are_paged_and_the_selection_is_kept(page: Page, stand: Stand) -> None:
     page.goto("/runs")
     page.get_by_text("Page 1 of 200, 10,000 runs").wait_for()
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     grid = page.locator('[data-testid="stDataFrame"] [role="grid"]')
     assert grid.get_attribute("aria-rowcount") == "51", "a page of 50 and the heading, not 10,000"
     choose(page, 1)
@@ -85,13 +85,13 @@ def test_10_000_runs_are_paged_and_the_selection_is_kept(page: Page, stand: Stan
     assert stand.client.experiment(made).runs[0].state == "cancelled"
     page.go_back()
     page.get_by_text("Page 1 of 201").wait_for()
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 def test_url_contains_the_filters_and_browser_back_restores_them(page: Page, stand: Stand) -> None:
     page.goto("/runs?experiment=filler+042&sort=oldest+first")
     page.get_by_text("Page 1 of 2, 100 runs").wait_for()
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     page.get_by_role("textbox", name="Search").fill("no such thing")
     page.get_by_role("textbox", name="Search").press("Enter")
     page.get_by_text("No run matches these filters.").wait_for()
@@ -99,7 +99,7 @@ def test_url_contains_the_filters_and_browser_back_restores_them(page: Page, sta
     page.get_by_role("textbox", name="Search").fill("")
     page.get_by_role("textbox", name="Search").press("Enter")
     page.get_by_text("Page 1 of 2, 100 runs").wait_for()
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     choose(page, 0)
     page.get_by_text("Selected: ce · seed 0").wait_for()
     page.get_by_role("link", name="Open").click()
@@ -111,7 +111,7 @@ def test_url_contains_the_filters_and_browser_back_restores_them(page: Page, sta
     page.get_by_text("Experiments", exact=True).click()
     page.get_by_text("1 experiment", exact=False).first.wait_for()
     page.wait_for_url("**view=Experiments**")
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 def test_overview_follows_changes(page: Page, stand: Stand) -> None:
@@ -126,7 +126,7 @@ def test_overview_follows_changes(page: Page, stand: Stand) -> None:
     page.wait_for_url(f"**/run?id={claim.run_id}")
     page.go_back()
     page.get_by_role("heading", name="Latest comparisons").wait_for()
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 def test_worker_is_drained_and_undrained(page: Page, stand: Stand) -> None:
@@ -138,7 +138,7 @@ def test_worker_is_drained_and_undrained(page: Page, stand: Stand) -> None:
     page.get_by_role("button", name="Undrain").click()
     page.get_by_text("Idle.").wait_for()
     assert not stand.client.workers().items[0].draining
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []
 
 
 @pytest.mark.parametrize("address", ["/", "/runs", "/runs?view=Experiments", "/teachers", "/workers"])
@@ -146,6 +146,6 @@ def test_worker_is_drained_and_undrained(page: Page, stand: Stand) -> None:
 def test_no_list_page_scrolls_horizontally(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(address)
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-    assert browser.trouble(page) == []
+    assert browser.error_texts(page) == []

@@ -154,10 +154,12 @@ class Reader:
             return all(self.safe(item) for item in node.args)
         if name in self.seen or name not in FUNCTIONS:
             return False
-        here = [item for item in ast.walk(self.scopes[0]) if isinstance(item, ast.FunctionDef) and item.name == name]
+        same_name = [
+            item for item in ast.walk(self.scopes[0]) if isinstance(item, ast.FunctionDef) and item.name == name
+        ]
         return all(
             Reader([*self.scopes[:1], made], self.seen | {name}).safe(back.value)
-            for made in (here if isinstance(node.func, ast.Name) and here else FUNCTIONS[name])
+            for made in (same_name if isinstance(node.func, ast.Name) and same_name else FUNCTIONS[name])
             for back in ast.walk(made)
             if isinstance(back, ast.Return)
         )
@@ -177,8 +179,8 @@ class Reader:
 def _settings(scope: ast.AST, name: str) -> Iterator[ast.expr | None]:
     """Yield the values assigned to a variable, or None if it is a parameter."""
     if isinstance(scope, ast.FunctionDef):
-        given = scope.args
-        if any(item.arg == name for item in (*given.args, *given.kwonlyargs)):
+        parameters = scope.args
+        if any(item.arg == name for item in (*parameters.args, *parameters.kwonlyargs)):
             yield None
     for node in ast.walk(scope):
         match node:

@@ -59,9 +59,9 @@ class TestNewExperiment:
 
     def test_invalid_value_is_shown_at_its_field_and_in_the_summary(self, form: AppTest) -> None:
         field(form, "methods.1.params.alpha").set_value(-1.0).run()
-        told = [item.value for item in form.markdown if "greater than or equal to 0" in item.value]
-        assert len(told) == 1, "at the field"
-        assert told[0].startswith(":small[:red[")
+        errors = [item.value for item in form.markdown if "greater than or equal to 0" in item.value]
+        assert len(errors) == 1, "at the field"
+        assert errors[0].startswith(":small[:red[")
         assert "Method 2 (dkd\\_align): Alpha" in form.error[0].value
         assert button(form, "Start").disabled
 

@@ -87,7 +87,7 @@ def test_user_signs_in_once_and_signs_out(chromium: Browser, dashboard: str, ser
     page.get_by_label("Token").wait_for()
     page.reload()
     page.get_by_label("Token").wait_for()
-    browser.drawn(page)
+    browser.wait_until_drawn(page)
     assert page.get_by_role("heading", name="Sign in").is_visible()
     assert set(server.tokens) == {"dkd_mine"}
     context.close()

@@ -31,7 +31,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.timeout(600)]
 
-TERMS = Timing(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
+TIMING = Timing(lease=9.0, heartbeat=0.5, grace=2.0, margin=1.0, step=0.08)
 KINDS: tuple[Kind, ...] = ("embedded", "services")
 
 
@@ -40,25 +40,26 @@ class Lab:
 
     def __init__(self, running: Stack, client: Client, seeds: Iterator[int]) -> None:
         self.stack, self.client = running, client
-        self.load = Submitter(running, seed=0, real=0, epochs=1)
+        self.submitter = Submitter(running, seed=0, real=0, epochs=1)
         self._seeds = seeds
 
     def submit(self, steps: int, count: int = 1, *, ranks: int = 1) -> list[str]:
         """Submit runs for the fake training; return their ids."""
-        fitting = (seed for seed in self._seeds if ranks_of(seed, TERMS.ranks) == ranks)
+        fitting = (seed for seed in self._seeds if ranks_of(seed, TIMING.ranks) == ranks)
         seeds = list(itertools.islice(fitting, count))
         return [
-            run.id for run in self.load.submit(self.client, standin_experiment(f"played-{seeds[0]}", seeds, steps)).runs
+            run.id
+            for run in self.submitter.submit(self.client, standin_experiment(f"fake-{seeds[0]}", seeds, steps)).runs
         ]
 
-    def teach(self, steps: int) -> tuple[str, list[str]]:
+    def submit_with_teacher(self, steps: int) -> tuple[str, list[str]]:
         """Submit a teacher with students; return their ids."""
         seed = next(self._seeds)
-        runs = self.load.submit(self.client, standin_with_teacher(f"taught-{seed}", [seed], steps)).runs
+        runs = self.submitter.submit(self.client, standin_with_teacher(f"with-teacher-{seed}", [seed], steps)).runs
         students = [run.id for run in runs if run.role == "student"]
         return next(run.id for run in runs if run.role == "teacher"), students
 
-    def until(self, run_id: str, *states: str) -> Run:
+    def wait_for_state(self, run_id: str, *states: str) -> Run:
         """Wait until a run is in one of these states; return it."""
 
         def in_state() -> Run | None:
@@ -67,7 +68,7 @@ class Lab:
 
         return until(in_state, f"{' or '.join(states)} as the state of {run_id}")
 
-    def under_way(self, run_id: str) -> RunningAttempt:
+    def wait_for_checkpoint(self, run_id: str) -> RunningAttempt:
         """Wait until a run has written a checkpoint; return its processes."""
 
         def with_checkpoint() -> RunningAttempt | None:
@@ -75,15 +76,15 @@ class Lab:
 
         return until(with_checkpoint, f"a checkpoint of {run_id}")
 
-    def worker_of(self, victim: RunningAttempt) -> StackWorker:
-        pid = victim.launcher.ppid()
+    def worker_of(self, attempt: RunningAttempt) -> StackWorker:
+        pid = attempt.launcher.ppid()
         return next(worker for worker in self.stack.workers if worker.process.pid == pid)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
-        with running_stack(request.param, tmp_path_factory.mktemp("stack"), TERMS) as made:
+        with running_stack(request.param, tmp_path_factory.mktemp("stack"), TIMING) as made:
             yield made
             assert made.close() == 0, "processes are left"
     except services.ServiceMissing as missing:
@@ -105,7 +106,7 @@ def lab(running: Stack, seeds: Iterator[int]) -> Iterator[Lab]:
         yield made
         running.heal()
         wait_for_all(running, 120)
-    result = check_runs(running, made.load)
+    result = check_runs(running, made.submitter)
     assert (result.lost, result.twice, result.points_lost, result.points_doubled, result.wrong) == ([], [], [], [], [])
 
 
@@ -123,50 +124,50 @@ def test_eight_concurrent_claimers_get_every_run_once(running: Stack) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_training_resumes_to_the_same_weights(lab: Lab, ranks: int) -> None:
     [run_id] = lab.submit(30, ranks=ranks)
-    victim = lab.under_way(run_id)
-    assert len(victim.processes) == ranks
-    victim.processes[-1].kill()
-    run = lab.until(run_id, "succeeded")
+    attempt = lab.wait_for_checkpoint(run_id)
+    assert len(attempt.processes) == ranks
+    attempt.processes[-1].kill()
+    run = lab.wait_for_state(run_id, "succeeded")
     assert run.attempt == 2
     assert run.attempts[0].outcome == "interrupted"
     expected = digest_chain.weights_content(digest_chain.states(run.seed, 30, ranks)[-1])
     written = (lab.stack.artifacts / run.weights).read_bytes()
     assert hashlib.sha256(written).digest() == hashlib.sha256(expected).digest()
-    assert not psutil.pid_exists(victim.processes[0].pid)
+    assert not psutil.pid_exists(attempt.processes[0].pid)
 
 
 def test_killed_launcher_kills_every_rank(lab: Lab) -> None:
     [run_id] = lab.submit(30, ranks=2)
-    victim = lab.under_way(run_id)
-    victim.launcher.kill()
-    run = lab.until(run_id, "succeeded")
+    attempt = lab.wait_for_checkpoint(run_id)
+    attempt.launcher.kill()
+    run = lab.wait_for_state(run_id, "succeeded")
     assert "launcher was killed" in run.attempts[0].reason
 
 
 def test_restarted_worker_returns_its_run(lab: Lab) -> None:
     [run_id] = lab.submit(40, ranks=2)
-    victim = lab.under_way(run_id)
-    worker = lab.worker_of(victim)
+    attempt = lab.wait_for_checkpoint(run_id)
+    worker = lab.worker_of(attempt)
     assert worker.process.send(signal.SIGKILL, 0.0)
-    run = lab.until(run_id, "succeeded")
+    run = lab.wait_for_state(run_id, "succeeded")
     assert run.attempts[0].outcome == "lost"
-    assert not any(process.is_running() for process in (victim.launcher, *victim.processes))
+    assert not any(process.is_running() for process in (attempt.launcher, *attempt.processes))
 
 
 def test_stopped_worker_returns_its_run_with_a_checkpoint(lab: Lab) -> None:
     [run_id] = lab.submit(40)
-    worker = lab.worker_of(lab.under_way(run_id))
+    worker = lab.worker_of(lab.wait_for_checkpoint(run_id))
     assert worker.process.send(signal.SIGTERM, 3.0)
-    run = lab.until(run_id, "succeeded")
+    run = lab.wait_for_state(run_id, "succeeded")
     assert [attempt.outcome for attempt in run.attempts][:1] == ["interrupted"]
     assert run.attempts[0].reason == "the worker is shutting down"
 
 
 def test_disconnected_worker_stops_its_training_before_another_starts_it(lab: Lab) -> None:
     [run_id] = lab.submit(60)
-    worker = lab.worker_of(lab.under_way(run_id))
+    worker = lab.worker_of(lab.wait_for_checkpoint(run_id))
     worker.link.set("frozen")
-    run = lab.until(run_id, "succeeded")
+    run = lab.wait_for_state(run_id, "succeeded")
     worker.link.set("open")
     assert "lease" in run.attempts[0].reason
 
@@ -178,19 +179,19 @@ def test_lost_replies_are_harmless(lab: Lab) -> None:
     time.sleep(1.5)
     for worker in lab.stack.workers:
         worker.link.set("open")
-    assert [lab.until(run_id, "succeeded").state for run_id in runs] == ["succeeded"] * 4
+    assert [lab.wait_for_state(run_id, "succeeded").state for run_id in runs] == ["succeeded"] * 4
 
 
 def test_duplicated_nudges_start_every_run_once(lab: Lab) -> None:
     lab.stack.nudges.write_text("20")
     runs = lab.submit(5, 10)
-    assert [lab.until(run_id, "succeeded").attempt for run_id in runs] == [1] * 10
+    assert [lab.wait_for_state(run_id, "succeeded").attempt for run_id in runs] == [1] * 10
 
 
 def test_runs_are_claimed_without_nudges(lab: Lab) -> None:
     lab.stack.nudges.write_text("0")
     runs = lab.submit(5, 6)
-    assert [lab.until(run_id, "succeeded").attempt for run_id in runs] == [1] * 6
+    assert [lab.wait_for_state(run_id, "succeeded").attempt for run_id in runs] == [1] * 6
 
 
 def test_workers_with_the_same_name_get_distinct_names(lab: Lab) -> None:
@@ -206,29 +207,29 @@ def test_workers_with_the_same_name_get_distinct_names(lab: Lab) -> None:
 
 def test_cancelled_run_has_no_rank_left(lab: Lab) -> None:
     [run_id] = lab.submit(2000, ranks=2)
-    victim = lab.under_way(run_id)
-    lab.load.runs[run_id].cancelled = True
+    attempt = lab.wait_for_checkpoint(run_id)
+    lab.submitter.runs[run_id].cancelled = True
     lab.client.cancel(run_id)
-    lab.until(run_id, "cancelled")
+    lab.wait_for_state(run_id, "cancelled")
     assert not liveness.is_alive(lab.stack.records, run_id)
-    assert not any(process.is_running() for process in (victim.launcher, *victim.processes))
+    assert not any(process.is_running() for process in (attempt.launcher, *attempt.processes))
     assert lab.client.cancel(run_id).state == "cancelled"
 
 
 def test_teacher_is_cancelled_and_retried_with_its_students(lab: Lab) -> None:
-    teacher, students = lab.teach(30)
+    teacher, students = lab.submit_with_teacher(30)
     assert {lab.client.run(student).state for student in students} == {"waiting"}
-    lab.under_way(teacher)
+    lab.wait_for_checkpoint(teacher)
     with pytest.raises(ApiError, match="wait for this teacher"):
         lab.client.cancel(teacher)
     lab.client.cancel_experiment(lab.client.run(teacher).experiment_id)
     for run_id in (teacher, *students):
-        lab.until(run_id, "cancelled")
+        lab.wait_for_state(run_id, "cancelled")
     assert not liveness.is_alive(lab.stack.records, teacher)
     for student in students:
         lab.client.retry(student)
-    lab.until(teacher, "succeeded")
-    assert [lab.until(student, "succeeded").state for student in students] == ["succeeded"] * 2
+    lab.wait_for_state(teacher, "succeeded")
+    assert [lab.wait_for_state(student, "succeeded").state for student in students] == ["succeeded"] * 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -74,9 +74,9 @@ def test_gpu_seconds_on_the_most_frequent_device(lab: Lab) -> None:
 def test_existing_teachers_and_given_weights_cost_nothing(lab: Lab) -> None:
     lab.submit(spec("past"))
     assert estimate(lab, spec("next"))["unknown"] == 2
-    given = {"model": "resnet18", "weights": {"source": "pretrained", "fine_tune": True}}
+    teacher = {"model": "resnet18", "weights": {"source": "pretrained", "fine_tune": True}}
     body = spec("given", dataset={"name": "cifar100", "params": {"image_size": 224}}, student={"model": "resnet18"})
-    assert estimate(lab, body | {"teacher": given})["unknown"] == 3
+    assert estimate(lab, body | {"teacher": teacher})["unknown"] == 3
 
 
 def test_preview_returns_the_completed_spec(lab: Lab) -> None:

@@ -41,7 +41,9 @@ def _latest(database: Database, run_id: str) -> dict[str, tuple[int, float]]:
 
 def test_inserted_points_are_read_back(database: Database) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, metrics(10, {"train/loss": 2.0, "lr": 0.1}), metrics(20, {"train/loss": 1.0}, seq=2))
+    rows.insert_records(
+        database, run_id, metrics(10, {"train/loss": 2.0, "lr": 0.1}), metrics(20, {"train/loss": 1.0}, seq=2)
+    )
     reply = _read(database, run_id)
     assert _points(reply) == {"lr": {10: 0.1}, "train/loss": {10: 2.0, 20: 1.0}}
     loss = reply.series[1]
@@ -53,7 +55,7 @@ def test_inserted_points_are_read_back(database: Database) -> None:
 
 def test_nonfinite_values_are_stored(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
-    rows.take(
+    rows.insert_records(
         database,
         run_id,
         metrics(1, {"a": math.nan, "b": math.inf, "c": -math.inf}),
@@ -69,9 +71,9 @@ def test_nonfinite_values_are_stored(database: Database, api: TestClient) -> Non
 def test_repeated_points_change_nothing(database: Database) -> None:
     run_id = rows.one_run(database)
     batch = (metrics(1, {"x": 1.0, "y": math.nan}), metrics(2, {"x": 2.0}, seq=2))
-    rows.take(database, run_id, *batch)
+    rows.insert_records(database, run_id, *batch)
     before = _read(database, run_id)
-    rows.take(database, run_id, *batch)
+    rows.insert_records(database, run_id, *batch)
     again = _read(database, run_id, since=before.cursor)
     assert again.cursor == 2
     assert again.series == []
@@ -80,9 +82,9 @@ def test_repeated_points_change_nothing(database: Database) -> None:
 
 def test_changed_point_replaces_the_old_one_and_is_sent_again(database: Database) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, metrics(1, {"x": 1.0}), metrics(2, {"x": 2.0}, seq=2))
+    rows.insert_records(database, run_id, metrics(1, {"x": 1.0}), metrics(2, {"x": 2.0}, seq=2))
     # The later of two points for one step is stored.
-    rows.take(database, run_id, metrics(2, {"x": 5.0}, seq=3), metrics(2, {"x": 6.0}, seq=4))
+    rows.insert_records(database, run_id, metrics(2, {"x": 5.0}, seq=3), metrics(2, {"x": 6.0}, seq=4))
     assert _points(_read(database, run_id, since=1)) == {"x": {2: 6.0}}
     assert _points(_read(database, run_id)) == {"x": {1: 1.0, 2: 6.0}}
     assert _latest(database, run_id) == {"x": (2, 6.0)}
@@ -90,9 +92,9 @@ def test_changed_point_replaces_the_old_one_and_is_sent_again(database: Database
 
 def test_late_points_are_not_missed(database: Database) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, metrics(100, {"x": 1.0}))
+    rows.insert_records(database, run_id, metrics(100, {"x": 1.0}))
     cursor = _read(database, run_id).cursor
-    rows.take(database, run_id, metrics(50, {"x": 0.5}, seq=2))
+    rows.insert_records(database, run_id, metrics(50, {"x": 0.5}, seq=2))
     news = _read(database, run_id, since=cursor)
     assert _points(news) == {"x": {50: 0.5}}
     assert _latest(database, run_id) == {"x": (100, 1.0)}
@@ -101,15 +103,15 @@ def test_late_points_are_not_missed(database: Database) -> None:
 
 def test_batches_without_metrics_do_not_increment_ingest(database: Database) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.log("hello"))
-    rows.take(database, run_id)
+    rows.insert_records(database, run_id, rows.log("hello"))
+    rows.insert_records(database, run_id)
     assert _read(database, run_id).cursor == 0
 
 
 def test_runs_have_separate_points(database: Database) -> None:
     ids = list(rows.run_ids(database, rows.experiment(database)).values())
-    rows.take(database, ids[0], metrics(1, {"x": 1.0}))
-    rows.take(database, ids[1], metrics(1, {"x": 2.0}), metrics(2, {"z": 3.0}, seq=2))
+    rows.insert_records(database, ids[0], metrics(1, {"x": 1.0}))
+    rows.insert_records(database, ids[1], metrics(1, {"x": 2.0}), metrics(2, {"z": 3.0}, seq=2))
     assert _points(_read(database, ids[0])) == {"x": {1: 1.0}}
     assert _points(_read(database, ids[1])) == {"x": {1: 2.0}, "z": {2: 3.0}}
 
@@ -119,7 +121,7 @@ def test_buckets_agree_with_numpy(database: Database, max_points: int) -> None:
     run_id = rows.one_run(database)
     steps = np.arange(5, 1005)
     values = np.random.default_rng(1).normal(size=1000)
-    rows.take(
+    rows.insert_records(
         database, run_id, *(metrics(int(step), {"x": float(value)}) for step, value in zip(steps, values, strict=True))
     )
     (series,) = _read(database, run_id, max_points=max_points).series
@@ -140,7 +142,7 @@ def test_buckets_agree_with_numpy(database: Database, max_points: int) -> None:
 def test_each_series_has_its_own_resolution(database: Database) -> None:
     run_id = rows.one_run(database)
     records = [metrics(step, {"fast": 1.0} | ({"slow": 1.0} if step % 100 == 0 else {})) for step in range(1, 1001)]
-    rows.take(database, run_id, *records)
+    rows.insert_records(database, run_id, *records)
     fast, slow = _read(database, run_id, max_points=100).series
     assert (fast.name, fast.resolution, fast.low is not None) == ("fast", 16, True)
     assert (slow.name, slow.resolution, slow.low) == ("slow", 1, None)
@@ -149,8 +151,8 @@ def test_each_series_has_its_own_resolution(database: Database) -> None:
 
 def test_incremental_reads_are_limited_too(database: Database) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, metrics(1, {"x": 0.0}))
-    rows.take(database, run_id, *(metrics(step, {"x": float(step)}) for step in range(1000, 2000)))
+    rows.insert_records(database, run_id, metrics(1, {"x": 0.0}))
+    rows.insert_records(database, run_id, *(metrics(step, {"x": float(step)}) for step in range(1000, 2000)))
     (series,) = _read(database, run_id, since=1, max_points=50).series
     assert len(series.step) <= 50
     assert series.step[-1] == 1999
@@ -160,7 +162,7 @@ def test_incremental_reads_are_limited_too(database: Database) -> None:
 
 def _bucket(database: Database, *values: float) -> tuple[float, float, float]:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, *(metrics(step, {"x": value}) for step, value in enumerate(values)))
+    rows.insert_records(database, run_id, *(metrics(step, {"x": value}) for step, value in enumerate(values)))
     (series,) = _read(database, run_id, max_points=1).series
     assert series.low is not None
     assert series.high is not None
@@ -184,7 +186,7 @@ def test_bucket_shows_nonfinite_values(database: Database, values: list[float], 
 
 def test_null_characters_in_names_are_escaped(database: Database) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, metrics(1, {"a\0b": 1.0}), rows.log("x\0y", 2))
+    rows.insert_records(database, run_id, metrics(1, {"a\0b": 1.0}), rows.log("x\0y", 2))
     assert _points(_read(database, run_id)) == {"a\\x00b": {1: 1.0}}
 
 
@@ -217,7 +219,7 @@ def test_metrics_of_an_unknown_run_are_404(api: TestClient) -> None:
 
 def test_metric_name_with_a_null_character_is_refused(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, metrics(1, {"x": 1.0}))
+    rows.insert_records(database, run_id, metrics(1, {"x": 1.0}))
     assert api.get(f"/api/v1/runs/{run_id}/metrics?names=y&names=x").json()["series"][0]["name"] == "x"
     assert api.get(f"/api/v1/runs/{run_id}/metrics?names=%00&names=x").json()["errors"][0]["path"] == "names"
 
@@ -229,10 +231,12 @@ def _lines(api: TestClient, run_id: str, **query: int) -> list[tuple[int, int, s
 
 def test_log_lines_are_numbered_over_attempts(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.log("a", 1, 1.0), metrics(1, {"x": 1.0}, seq=2), rows.log("b", 3, 2.0))
-    rows.take(database, run_id, rows.log("c", 4, 3.0))
+    rows.insert_records(database, run_id, rows.log("a", 1, 1.0), metrics(1, {"x": 1.0}, seq=2), rows.log("b", 3, 2.0))
+    rows.insert_records(database, run_id, rows.log("c", 4, 3.0))
     # The second attempt resumes from a checkpoint after "b" and repeats the journal up to it.
-    rows.take(database, run_id, rows.log("a", 1, 1.0), rows.log("b", 3, 2.0), rows.log("d", 4, 9.0), attempt=2)
+    rows.insert_records(
+        database, run_id, rows.log("a", 1, 1.0), rows.log("b", 3, 2.0), rows.log("d", 4, 9.0), attempt=2
+    )
     assert _lines(api, run_id) == [(1, 1, "a"), (2, 1, "b"), (3, 1, "c"), (4, 2, "d")]
     assert _lines(api, run_id, after=2) == [(3, 1, "c"), (4, 2, "d")]
     assert _lines(api, run_id, limit=2) == [(1, 1, "a"), (2, 1, "b")]
@@ -243,13 +247,13 @@ def test_log_lines_are_numbered_over_attempts(database: Database, api: TestClien
 
 def test_one_attempt_may_log_the_same_line_twice(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.log("again", 1, 5.0), rows.log("again", 2, 5.0))
+    rows.insert_records(database, run_id, rows.log("again", 1, 5.0), rows.log("again", 2, 5.0))
     assert [message for _, _, message in _lines(api, run_id)] == ["again", "again"]
 
 
 def test_log_lines_have_time_and_level(database: Database, api: TestClient) -> None:
     run_id = rows.one_run(database)
-    rows.take(database, run_id, rows.log("x" * 30_000, 1, 1_700_000_000.25), rows.log("y", 2, 1e300))
+    rows.insert_records(database, run_id, rows.log("x" * 30_000, 1, 1_700_000_000.25), rows.log("y", 2, 1e300))
     first, second = api.get(f"/api/v1/runs/{run_id}/logs").json()["lines"]
     assert first["time"] == "2023-11-14T22:13:20.250000Z"
     assert first["level"] == "info"

@@ -104,7 +104,7 @@ def test_large_run_gets_gpus_reserved_after_a_while(lab: Lab, age_queue: Any) ->
     """On four GPUs that small runs keep busy, neither of two large runs may starve."""
     lab.register(device="gpu", slots=4, gpus=4)
     lab.submit(gpus("small", 1, runs=20))
-    running = [lab.claim(free_gpus=4 - taken) for taken in range(4)]
+    running = [lab.claim(free_gpus=4 - used) for used in range(4)]
     large = [lab.submit(gpus(name, 3))["runs"][0]["id"] for name in ("large", "second")]
     lab.succeed(running.pop())
     running.append(lab.claim(free_gpus=1))
@@ -115,10 +115,10 @@ def test_large_run_gets_gpus_reserved_after_a_while(lab: Lab, age_queue: Any) ->
         assert lab.try_claim(free_gpus=free) is None, "reserved for the large run"
         assert lab.workers()[0]["reserved_for"] == large[0]
     lab.succeed(running.pop())
-    taken = lab.claim(free_gpus=3)
-    assert taken["run_id"] == large[0]
+    used = lab.claim(free_gpus=3)
+    assert used["run_id"] == large[0]
     assert lab.try_claim(free_gpus=0) is None
-    lab.succeed(taken)
+    lab.succeed(used)
     age_queue()
     assert lab.claim(free_gpus=3)["run_id"] != large[0]
 

@@ -78,10 +78,10 @@ def test_concurrent_claims_never_get_the_same_run(lab: Lab) -> None:
         claims = [one.try_claim(f"worker-{index}") for _ in range(2)]
         return [claim["run_id"] for claim in claims if claim]
 
-    taken = [run_id for claims in concurrently(lab, 8, take_two) for run_id in claims]
-    assert len(taken) == len(set(taken)) == 10
+    claimed = [run_id for claims in concurrently(lab, 8, take_two) for run_id in claims]
+    assert len(claimed) == len(set(claimed)) == 10
     running = lab.admin.get("/api/v1/runs", params={"state": "running"}).json()["items"]
-    assert {run["id"] for run in running} == set(taken)
+    assert {run["id"] for run in running} == set(claimed)
     assert {run["attempt"] for run in running} == {1}
 
 

@@ -205,9 +205,9 @@ class TestPorts:
 
     def test_a_port_of_another_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("client.stack.ports.is_free", lambda port: port != 8501)
-        taken, free = services.check_ports()
-        assert taken.status == "warning"
-        assert "--dashboard-port" in taken.action
+        used, free = services.check_ports()
+        assert used.status == "warning"
+        assert "--dashboard-port" in used.action
         assert free.status == "ok"
 
     def test_a_port_of_the_stack_on_this_home(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
