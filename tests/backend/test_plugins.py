@@ -107,7 +107,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def finish(database: Database, run_id: str, values: dict[str, float]) -> None:
-    rows.take(database, run_id, *(rows.metrics(step, values, seq=step, epoch=step) for step in (1, 2)))
+    rows.insert_records(database, run_id, *(rows.metrics(step, values, seq=step, epoch=step) for step in (1, 2)))
     rows.change(database, run_id, state="succeeded", attempt=1, total_epochs=2, test_size=899)
 
 
