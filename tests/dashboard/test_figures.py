@@ -90,7 +90,7 @@ def test_one_axis_has_one_unit() -> None:
         ("dkd-divergence", ("target_mse", "divergence")),
     ],
 )
-def test_terms_of_one_method_are_drawn_beside_each_other_in_their_own_unit(method: str, terms: tuple[str, ...]) -> None:
+def test_terms_of_one_method_are_drawn_together_in_their_unit(method: str, terms: tuple[str, ...]) -> None:
     panel = run_panels()[f"terms-of-{method}"]
     assert tuple(trace.metric for trace in panel.traces) == tuple(f"train/{term}" for term in terms)
     figure = figures.run_figure(panel, {f"train/{term}": curve([2.0, 1.0], f"train/{term}") for term in terms})
