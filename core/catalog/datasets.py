@@ -44,14 +44,11 @@ class DatasetEntry(Entry):
             ``(params, settings: core.settings.TrainingSettings)``.
         facts: Returns the facts for given parameters; None if only the worker can know them (a folder of images).
         task: Name of the task that the data set is for.
-        reads_files: Whether ``target`` also takes the settings of the training, which name the folders of this machine:
-            ``(params, settings: core.settings.TrainingSettings)``.
     """
 
     facts: Callable[[Any], DatasetFacts | None]
     reads_files: bool = False
     task: str = CLASSIFICATION.name
-    reads_files: bool = False
 
     def describe(self) -> dict[str, Any]:
         # Facts are shown for the default parameters; a data set with a required parameter shows none.
