@@ -188,6 +188,10 @@ class ExperimentSpec(SpecModel):
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
             problems += tap_problems(index, method, self.student.model, self.teacher.model if self.teacher else None)
+            task = DATASETS[self.dataset.name].task
+            if entry.tasks and task not in entry.tasks:
+                text = f"{method.name} is for {' and '.join(entry.tasks)}; {self.dataset.name} is a data set of {task}"
+                problems.append((("methods", index), text, method.name))
             if entry.needs_teacher and not self.teacher:
                 text = f"{method.name} needs a teacher, and the spec has none"
                 problems.append((("methods", index), text, method.name))

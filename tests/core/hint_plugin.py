@@ -36,3 +36,12 @@ if "test_hint" not in METHODS:
             metrics=(CE_TERM, Metric("train/hint", "Distance of the hint", panel="Terms of Hint")),
         )
     )
+    METHODS.add(
+        MethodEntry(
+            name="test_boxes",
+            title="Boxes",
+            summary="A method for another task than classification.",
+            target="tests.core.hint_objective:Hint",
+            tasks=("detection",),
+        )
+    )

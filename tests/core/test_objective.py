@@ -136,6 +136,13 @@ class TestBadInput:
         assert problem.path == "methods.0.params.teacher_tap"
         assert "the teacher small_cnn: there is no tap 'stage3'; did you mean stage1" in problem.message
 
+    def test_method_for_another_task_is_refused_at_submission(self) -> None:
+        with pytest.raises(SpecError) as refused:
+            experiment("kd", "test_boxes")
+        (problem,) = refused.value.problems
+        assert problem.path == "methods.1"
+        assert problem.message == "test_boxes is for detection; synthetic is a data set of classification"
+
     def test_module_path_that_does_not_exist_fails_before_the_first_step(
         self, tmp_path: Path, teacher: TeacherSource
     ) -> None:

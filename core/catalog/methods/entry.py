@@ -53,6 +53,7 @@ class MethodEntry(Entry):
     Attributes:
         needs_teacher: Whether the loss reads a teacher's logits.
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
+        tasks: Names of the tasks that the method can be trained on; empty for every task.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
         metrics: What a training with this method reports besides the metrics of its task: ``train/NAME`` for each
             value of ``LossTerms.values``, and what ``LossTerms.diagnostics`` returns. Charts, comparisons and exports
@@ -66,6 +67,7 @@ class MethodEntry(Entry):
     """
 
     needs_teacher: bool = True
+    tasks: tuple[str, ...] = ()
     min_classes: int = 2
     taps: Callable[[Any], Taps] | None = None
     metrics: tuple[Metric, ...] = ()
@@ -95,6 +97,8 @@ class MethodEntry(Entry):
         return super().describe() | {
             "needs_teacher": self.needs_teacher,
             "min_classes": self.min_classes,
+            "tasks": list(self.tasks),
+            "terms": list(self.terms),
             "metrics": [metric.describe() for metric in self.metrics],
             "companion": self.companion,
             "color": self.color,
