@@ -78,14 +78,14 @@ def headline(dataset: str) -> dict[str, Any]:
 
 
 def companion(methods: Iterable[str]) -> dict[str, Any] | None:
-    """Return the metric that can be drawn beside the headline metric: of these methods, or else of any; None if none.
+    """Return the metric of these methods that can be drawn beside the headline metric; None if there is none.
 
     Args:
         methods: names in the catalog.
     """
     known = catalog()
     by_method = {entry["name"]: entry["companion"] for entry in known.methods if entry.get("companion")}
-    name = next((by_method[method] for method in (*methods, *by_method) if method in by_method), None)
+    name = next((by_method[method] for method in methods if method in by_method), None)
     return next((item for item in known.metrics if item["name"] == name), None)
 
 
