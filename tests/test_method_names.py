@@ -36,6 +36,7 @@ ALLOWED = {
     ("backend/api/openapi.py", "dkd_align"),
     ("core/specs/presets.py", "dkd"),
     ("core/specs/presets.py", "dkd_align"),
+    ("core/specs/components.py", "nckd"),
     # Spelling of abbreviations in names of parameters.
     ("dashboard/forms/schema_fields.py", "ce"),
     ("dashboard/forms/schema_fields.py", "kd"),

@@ -30,8 +30,8 @@ def share_problems(
             yield ("shares", name), f"{entry.name} has no term {name!r}; {hint}", share
         elif not 0 < share < 1:
             yield ("shares", name), "a share is greater than 0 and less than 1", share
-        elif params.get("epsilon_share") is not None and name == "align":
-            yield ("shares", name), "epsilon_share gives this term its share already; remove one of the two", share
+        elif (param := entry.share_params.get(name)) and params.get(param) is not None:
+            yield ("shares", name), f"{param} gives this term its share already; remove one of the two", share
     if sum(shares.values()) >= 1:
         text = f"the shares add up to {sum(shares.values()):g}, which leaves no part of the gradient for other terms"
         yield ("shares",), text, dict(shares)

@@ -82,8 +82,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
             required=True,
             key="figure",
             bind="query-params",
-            help=f"Two axes: {_lower_first(titles[beside])} (left axis, solid) and {_lower_first(titles[headline])} "
-            "(right axis, dashed)."
+            help=escape(f"Two axes: {titles[beside]} (left axis, solid) and {titles[headline]} (right axis, dashed).")
             if beside
             else None,
             disabled=not beside,
@@ -137,10 +136,6 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
     count_metric = next((str(item.get("of", "")) for item in catalog if item["name"] == metric), "")
     axis_titles = (titles[metric], f"{titles[second]}, dashed" if second else "")
     return ComparisonChart((metric, second), axis_titles, settings, headline, count_metric)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _requested_gpus(experiments: list[Experiment]) -> int | None:

@@ -129,6 +129,7 @@ METHODS.add(
             Metric("train/align", "Alignment term A, unweighted", panel=_PANEL),
             Metric("train/epsilon", "ε after decay", drawn=False),
         ),
+        share_params={"align": "epsilon_share"},
         companion=SIMILARITY.name,
         warnings=_warnings,
         color="#D55E00",
