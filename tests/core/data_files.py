@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def picture(path: Path, colour: tuple[int, int, int] | int, size: tuple[int, int
     return path
 
 
-def tree(root: Path, classes: list[str], per_class: int = 2, splits: tuple[str, ...] = ("train", "test")) -> Path:
+def tree(root: Path, classes: Sequence[str], per_class: int = 2, splits: tuple[str, ...] = ("train", "test")) -> Path:
     """``root/<split>/<class>/<number>.png``; red is the class's place in ``classes``, green the number."""
     for split in splits:
         for label, name in enumerate(classes):

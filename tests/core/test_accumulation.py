@@ -22,6 +22,7 @@ from core.distill.terms import LossTerms, cross_entropy, with_gradient
 from core.launch import RankInfo
 from core.specs import MethodRef, Optimizer, Training
 from core.tasks.classification.data import Batch
+from core.tasks.task import Task
 from core.train.accumulation import MicroBatches
 from core.train.optimizer import build_optimizer
 from core.train.performance import ExecutionPlan
@@ -76,7 +77,8 @@ def objective_of(setting: str) -> Objective:
 
 
 def passes(model: nn.Module, objective: Objective, wrapped: Any = None, ranks: Ranks = SINGLE_PROCESS) -> MicroBatches:
-    task, called = task_of(), wrapped or model
+    task: Task = task_of()
+    called = wrapped or model
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return MicroBatches(task, model, objective, ranks, lambda batch: task.forward(called, batch), called, scaler)
 

@@ -251,7 +251,7 @@ class TestWrong:
         self, dataset: Dataset, network: torch.nn.Module, tmp_path: Path, extreme: float
     ) -> None:
         def odd(images: Tensor) -> Tensor:
-            logits = network(images).clone()
+            logits: Tensor = network(images).clone()
             logits[3, 2] += extreme * 1.5
             return logits
 

@@ -40,7 +40,7 @@ def content(step: int = 1, *, optimizer: str = "adamw", channels_last: bool = Fa
     torch.manual_seed(step)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
     if channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     rule = kinds[optimizer](network.parameters(), lr=0.1, **({"momentum": 0.9} if optimizer == "sgd" else {}))
     network(torch.randn(2, 3, 8, 8)).square().sum().backward()
@@ -137,10 +137,10 @@ class TestFile:
 def test_an_optimisers_state_gets_the_memory_format_of_its_parameters() -> None:
     # A fused kernel reads a parameter and its momentum at one offset.
     kept = content(optimizer="sgd").optimizer
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     restore_optimizer(optimizer, kept)
-    weight = network[0].weight
+    weight = network.get_parameter("0.weight")
     momentum = optimizer.state[weight]["momentum_buffer"]
     assert momentum.stride() == weight.stride()
     assert torch.equal(momentum, kept["state"][0]["momentum_buffer"])

@@ -282,7 +282,8 @@ class TestNoCodeIsRun:
     def test_torchscript_is_refused_by_name(self, tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            torch.jit.save(torch.jit.trace(network().eval(), torch.zeros(1, 3, 8, 8)), str(tmp_path / "in.pth"))
+            traced = torch.jit.trace(network().eval(), torch.zeros(1, 3, 8, 8))  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, str(tmp_path / "in.pth"))
         with pytest.raises(models.WeightsError, match="TorchScript"):
             taken(tmp_path / "in.pth")
 
@@ -302,7 +303,8 @@ class TestNoCodeIsRun:
             taken(tmp_path / "in.pth")
 
     def test_archives_without_checkpoint_are_named(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "in.npz", **{key: tensor.numpy() for key, tensor in STATE.items()})
+        arrays: dict[str, Any] = {key: tensor.numpy() for key, tensor in STATE.items()}
+        np.savez(tmp_path / "in.npz", **arrays)
         with pytest.raises(models.WeightsError, match="zip archive without a checkpoint"):
             taken(tmp_path / "in.npz")
 

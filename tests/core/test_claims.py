@@ -110,8 +110,9 @@ class TestClaimTwoTheTermIsHigherWhenTheStudentIsRightAndTheTeacherWrong:
         near = v + 0.1 * (z - v)
 
         def whole(student: Tensor, epsilon: float) -> float:
-            params = {"reduction": "sample", "epsilon": epsilon, "ce_weight": 0.0, "ramp_epochs": 0}
-            return methods.dkd_align(student, v, target, **params).item()
+            return methods.dkd_align(
+                student, v, target, reduction="sample", epsilon=epsilon, ce_weight=0.0, ramp_epochs=0
+            ).item()
 
         gain_far = whole(z, 0.0) - whole(z, 6.0)
         gain_near = whole(near, 0.0) - whole(near, 6.0)
@@ -146,7 +147,7 @@ def test_matching_the_teacher_is_an_optimum_up_to_the_stability_bound(classes: i
             s = delta**2 + (((1 + delta) * p_hat - q_hat) ** 2).sum()
             return alpha * first.sum() + beta * second.sum() - epsilon * T**2 / classes * s
 
-        hessian = torch.autograd.functional.hessian(value, v)
+        hessian = torch.autograd.functional.hessian(value, v)  # type: ignore[no-untyped-call]
         return float(torch.linalg.eigvalsh(hessian)[0])  # shifting all logits changes nothing: one eigenvalue is 0
 
     random = torch.Generator().manual_seed(0)

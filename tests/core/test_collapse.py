@@ -22,7 +22,8 @@ def simplex(classes: int, dimension: int) -> Tensor:
     rotation, _ = torch.linalg.qr(
         torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(3)).double()
     )
-    return math.sqrt(classes / (classes - 1)) * frame @ rotation[:classes]
+    vectors: Tensor = math.sqrt(classes / (classes - 1)) * frame @ rotation[:classes]
+    return vectors
 
 
 class TestCollapse:

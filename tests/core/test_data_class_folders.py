@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -19,6 +20,8 @@ from core.tasks.classification import data
 from tests.core import data_files as files
 
 CAFE = "caf\u00e9"
+Form = Literal["NFC", "NFD"]
+
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 
 
@@ -119,7 +122,7 @@ class TestNamesThatAreNotUtf8:
 
 class TestSpellings:
     @pytest.mark.parametrize(("train", "test"), [("NFC", "NFD"), ("NFD", "NFC")])
-    def test_nfc_and_nfd_are_the_same_class(self, root: Path, train: str, test: str) -> None:
+    def test_nfc_and_nfd_are_the_same_class(self, root: Path, train: Form, test: Form) -> None:
         for split, form in (("train", train), ("test", test)):
             for label, name in enumerate((unicodedata.normalize(form, CAFE), "zoo")):
                 files.picture(root / "pets" / split / name / "0.png", (label, 0, 0))

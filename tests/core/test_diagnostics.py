@@ -387,7 +387,7 @@ class TestReport:
             def forward(self, images: Tensor) -> Tensor:
                 return torch.full((len(images), 6), math.nan)
 
-        metrics = epoch_report(Diverged(), dataset, predict_logits(network, dataset, dataset.test))  # type: ignore[arg-type]
+        metrics = epoch_report(Diverged(), dataset, predict_logits(network, dataset, dataset.test))
         assert math.isnan(metrics["test/loss"])
         assert math.isnan(metrics["calibration/ece"])
         assert math.isnan(final_report(Diverged(), None, dataset)["collapse/nc1"])  # type: ignore[arg-type]

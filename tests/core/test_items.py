@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -153,11 +154,11 @@ class TestScores:
             ({"images": "another"}, "their data differ: '0123456789abcdef', 'another'"),
             ({"task": "detection"}, "their task differ"),
             ({"columns": items_of(9).columns}, "they have 10 and 9 items"),
-            ({"columns": items_of(10).columns | {"target": np.zeros(10, np.uint8)}}, "their columns 'target' differ"),
-            ({"columns": items_of(10).columns | {"item": np.arange(10)[::-1]}}, "their columns 'item' differ"),
+            ({"columns": {**items_of(10).columns, "target": np.zeros(10, np.uint8)}}, "their columns 'target' differ"),
+            ({"columns": {**items_of(10).columns, "item": np.arange(10)[::-1]}}, "their columns 'item' differ"),
         ],
     )
-    def test_runs_on_different_data_are_not_compared(self, change: dict[str, object], reason: str) -> None:
+    def test_runs_on_different_data_are_not_compared(self, change: dict[str, Any], reason: str) -> None:
         first = items_of(10)
         second = replace(first, **change)
         for compare in (check_same_data, disagreement, lambda a, b: paired_differences(a, b, "nll")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from core.distill.terms import cross_entropy
 from core.explain import explain, explain_uniform_batches
 from core.specs import MethodRef
 
-REDUCTIONS = ("batch", "sample", "log")
+REDUCTIONS: tuple[Reduction, ...] = ("batch", "sample", "log")
 
 
 def logits(batch: int, classes: int, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,7 +139,7 @@ def test_epsilon_share_is_the_share_of_the_gradient_norms(share: float, epoch: i
 
 
 @pytest.mark.parametrize("weight", [{"epsilon": 6.0}, {"epsilon_share": 0.5}])
-def test_first_epoch_of_a_ramp_from_zero_is_cross_entropy(weight: dict[str, float]) -> None:
+def test_first_epoch_of_a_ramp_from_zero_is_cross_entropy(weight: dict[str, Any]) -> None:
     z, v, target = logits(16, 10)
     ours = methods.dkd_align(z, v, target, epoch=0, reduction="log", ramp_start=0, **weight)
     assert_same(ours, F.cross_entropy(z, target), z)
@@ -162,8 +164,9 @@ def test_losses_are_finite_for_extreme_logits(dtype: torch.dtype, temperature: f
         "kd": methods.kd(student, teacher, target, temperature=temperature),
         "dkd": methods.dkd(student, teacher, target, temperature=temperature),
     }
+    weights: tuple[dict[str, Any], ...] = ({"epsilon": 6.0}, {"epsilon_share": 0.1})
     for reduction in REDUCTIONS:
-        for weight in ({"epsilon": 6.0}, {"epsilon_share": 0.1}):
+        for weight in weights:
             losses[f"{reduction} {weight}"] = methods.dkd_align(
                 student, teacher, target, temperature=temperature, reduction=reduction, **weight
             )

@@ -156,7 +156,7 @@ class TestInitialisation:
 
     def test_other_networks_keep_torchs_initialisation(self) -> None:
         for name in ("shufflenet_v1", "shufflenet_v2", "mobilenet_v1"):
-            convolution = built(name).layers["stage2"][0]
+            convolution = built(name).get_submodule("layers.stage2.0")
             weight = max((p for p in convolution.parameters() if p.dim() == 4), key=torch.Tensor.numel)
             bound = 1 / math.sqrt(weight[0].numel())  # kaiming_uniform with a = √5
             assert weight.abs().max().item() == pytest.approx(bound, rel=0.05)
@@ -164,7 +164,9 @@ class TestInitialisation:
     def test_first_layer_for_grey_images_keeps_the_activation_scale(self) -> None:
         grey, colour = built("resnet18", channels=1), built("resnet18")
         images = torch.randn(8, 1, 32, 32)
-        first, second = grey.stem[0](images), colour.stem[0](torch.randn(8, 3, 32, 32))
+        first, second = (
+            net.get_submodule("stem.0")(images) for net, images in ((grey, images), (colour, torch.randn(8, 3, 32, 32)))
+        )
         assert first.std().item() == pytest.approx(second.std().item(), rel=0.15)
 
 

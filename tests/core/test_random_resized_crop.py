@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
@@ -50,12 +53,13 @@ def test_boxes_are_distributed_like_torchvisions() -> None:
     theirs = np.array(
         [transforms.RandomResizedCrop.get_params(blank, [MIN_AREA, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
     )
-    for quantity in (
+    quantities: tuple[Callable[[NDArray[Any]], NDArray[Any]], ...] = (
         lambda boxes: boxes[:, 2] * boxes[:, 3] / 256**2,
         lambda boxes: np.log(boxes[:, 3] / boxes[:, 2]),
         lambda boxes: boxes[:, 0] / 256,
         lambda boxes: boxes[:, 1] / 256,
-    ):
+    )
+    for quantity in quantities:
         a, b = quantity(ours), quantity(theirs)
         # Six standard errors of the difference of two means, and the same for quantiles, whose errors are larger.
         assert abs(a.mean() - b.mean()) < 6 * b.std() * math.sqrt(2 / 4000)

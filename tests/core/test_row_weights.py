@@ -99,12 +99,14 @@ def reference_of(setting: str, z: Tensor, v: Tensor, target: Tensor, weight: Ten
     reduction = str(SETTINGS[setting]["reduction"])
     term = alignment_reference(z, v, target, weight, 4.0, reduction)
     if "epsilon" in SETTINGS[setting]:
-        return total - SETTINGS[setting]["epsilon"] * term
-    share = SETTINGS[setting]["epsilon_share"]
+        epsilon: float = SETTINGS[setting]["epsilon"]
+        return total - epsilon * term
+    share: float = SETTINGS[setting]["epsilon_share"]
     first, second = (mean(part, weight) for part in reference_parts(z, v, target, 4.0))
     others = (mean(F.cross_entropy(z, target, reduction="none"), weight), first, 8 * second)
     norms = torch.stack([gradient_of(other, z).norm() for other in others]).sum()
-    return total - share / (1 - share) * norms / gradient_of(term, z).norm() * term
+    weighted: Tensor = share / (1 - share) * norms / gradient_of(term, z).norm() * term
+    return total - weighted
 
 
 class TestAgainstDoubleBackward:
@@ -335,7 +337,7 @@ def test_norms_and_similarity_are_weighted_means_over_rows() -> None:
     cosine = mean(F.cosine_similarity(first, second, dim=1), weight).item()
     assert metrics["grad/similarity"] == pytest.approx(cosine, rel=1e-9)
     sums = [(weight.unsqueeze(1) * gradient).sum(0) for gradient in (first, second)]
-    assert metrics["grad/covariance"] == pytest.approx(F.cosine_similarity(*sums, dim=0).item(), rel=1e-9)
+    assert metrics["grad/covariance"] == pytest.approx(F.cosine_similarity(sums[0], sums[1], dim=0).item(), rel=1e-9)
     assert metrics["logits/student_target"] == pytest.approx(
         mean(z.gather(1, target[:, None]).abs().squeeze(1), weight).item(), rel=1e-12
     )
@@ -386,7 +388,7 @@ def test_weights_need_no_value_from_the_device(setting: str) -> None:
     # Not by build_loss, which asks for the autocast of a device, and ``meta`` has none.
     terms = METHODS[method.name].load()(batch, method.parsed_params, None)
     measure_gradients(terms, batch)
-    terms.total.backward()  # type: ignore[no-untyped-call]
+    terms.total.backward()
     assert z.grad is not None
 
 
@@ -431,7 +433,7 @@ def test_stability_bound_with_weights(reduction: Reduction) -> None:
                 sides.append((pull - epsilon * parts.alignment(reduction).gradient).view(-1))
             columns.append((sides[0] - sides[1]) / (2 * step))
         hessian = torch.stack(columns)
-        return torch.linalg.eigvalsh((hessian + hessian.T) / 2)[0].item()
+        return float(torch.linalg.eigvalsh((hessian + hessian.T) / 2)[0])
 
     assert lowest(0.99 * bound) > -1e-7
     assert lowest(1.2 * bound) < -1e-4

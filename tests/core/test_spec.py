@@ -45,7 +45,7 @@ def problems(**changes: Any) -> dict[str, str]:
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
-ALIGN = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
+ALIGN: dict[str, Any] = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
 
 
 @pytest.mark.parametrize(
@@ -414,8 +414,15 @@ def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> 
     ],
 )
 def test_unknown_name_or_field_gets_suggestions(changes: dict[str, Any], path: str, said: str) -> None:
-    spec = {"name": "x", "dataset": "digits", "student": {"model": "small_cnn"}, "teacher": {"model": "resnet20"}}
-    spec |= {"methods": ["ce"], "seeds": [0], "training": {"epochs": 1}}
+    spec: dict[str, Any] = {
+        "name": "x",
+        "dataset": "digits",
+        "student": {"model": "small_cnn"},
+        "teacher": {"model": "resnet20"},
+        "methods": ["ce"],
+        "seeds": [0],
+        "training": {"epochs": 1},
+    }
     with pytest.raises(SpecError) as refused:
         parse_experiment(spec | changes)
     (problem,) = refused.value.problems

@@ -26,7 +26,7 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
     """DKD of a small network by another on a device."""
     torch.manual_seed(0)
     chosen = ExecutionPlan(fused=True, threads=1, **choices)
-    model = models.build("resnet8", num_classes=5, image_size=16).to(device, memory_format=chosen.memory_format)
+    model = models.build("resnet8", num_classes=5, image_size=16).to(device).to(memory_format=chosen.memory_format)
     teacher = models.build("resnet8", num_classes=5, image_size=16).to(device).eval().requires_grad_(False)
     optimizer = build_optimizer(model, Optimizer(name=name, lr=0.01), fused=True)
     loss = build_loss(MethodRef(name="dkd_align", params={"reduction": "log", "epsilon_share": 0.1}))
@@ -109,8 +109,8 @@ class TestOnGpu:
         expected, found = (train_means(captured, "cuda") for captured in (plain, recorded))
         for ours, theirs in zip(found, expected, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, nan_ok=True)
-        for ours, theirs in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        for parameter, same in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):
+            torch.testing.assert_close(parameter, same, rtol=1e-3, atol=1e-5)
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
     def test_no_step_waits_for_the_device(self, precision: str) -> None:

@@ -48,7 +48,8 @@ class TestLiveTeacher:
 
             def forward(self, images: Tensor) -> Tensor:
                 features = images.mean((2, 3))
-                return self.linear(features if features.sum() > 0 else -features)
+                logits: Tensor = self.linear(features if features.sum() > 0 else -features)
+                return logits
 
         network = Untraceable().eval()
         batch = Batch(-torch.ones(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)

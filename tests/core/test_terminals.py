@@ -23,11 +23,11 @@ PLAIN = {"OMP_NUM_THREADS": "1", "DKD_THREADS": "1"}
 
 
 def core(
-    *arguments: str | Path, stdout: int | None = subprocess.PIPE, **more: str
+    *arguments: str | Path, stdout: int = subprocess.PIPE, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "core", *map(str, arguments)]
     return subprocess.run(
-        command, env=os.environ | PLAIN | more, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=300
+        command, env=os.environ | PLAIN | (env or {}), stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=300
     )
 
 
@@ -55,7 +55,8 @@ def test_all_runs_are_trained_if_the_output_has_no_reader(spec: Path, tmp_path: 
 
 def test_training_without_docstrings_on_a_terminal_of_ascii(spec: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = core("run", spec, "--out", out, PYTHONOPTIMIZE="2", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    env = {"PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = core("run", spec, "--out", out, env=env)
     assert done.returncode == 0, done.stderr.decode()
     assert finished(out) == 4
     lines = done.stdout.decode("ascii").splitlines()
@@ -67,7 +68,7 @@ WARNED = "warning: seeds: 2 seed(s) give no usable interval; at least 6 are need
 
 @pytest.mark.parametrize("switches", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_the_catalog_is_printed_whole_in_any_encoding(switches: dict[str, str]) -> None:
-    usual, done = core("catalog"), core("catalog", PYTHONOPTIMIZE="2", **switches)
+    usual, done = core("catalog"), core("catalog", env={"PYTHONOPTIMIZE": "2", **switches})
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) == len(usual.stdout.splitlines())
     assert done.stdout == usual.stdout.decode().encode("ascii", "replace")

@@ -28,7 +28,7 @@ from core.train.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from core.train.interruption import Interruption, StopRequested
 from core.train.stepper import Stepper
 
-SPEC = {
+SPEC: dict[str, Any] = {
     "name": "engine",
     "dataset": {
         "name": "synthetic",

@@ -15,7 +15,7 @@ from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.clock import Clock
 from tests.core.speed_runs import run_spec, said
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "epochs": 4,
     "ema": 0.8,
     "label_smoothing": 0.1,
@@ -49,6 +49,12 @@ def train(folder: Path, *, resume: Path | None = None, options: TrainOptions | N
 def weights(folder: Path) -> bytes:
     content = (folder / "weights.safetensors").read_bytes()
     return content[8 + int.from_bytes(content[:8], "little") :]  # without the metadata, which name the spec
+
+
+def stop_at_poll(number: int) -> TrainOptions:
+    """Return options that request a stop from the given poll on; polls are counted from zero."""
+    polls = iter(range(1000))
+    return TrainOptions(stop_requested=lambda: next(polls) >= number)
 
 
 class TestMeasurements:
@@ -101,8 +107,7 @@ class TestEverythingTogether:
     def test_run_stopped_in_the_middle_continues_bit_for_bit(self, tmp_path: Path) -> None:
         assert train(tmp_path / "whole", **EVERYTHING) == "finished"
         for stop_at in (7, 10, 25):
-            polls = iter(range(1000))
-            stopping = TrainOptions(stop_requested=lambda polls=polls, at=stop_at: next(polls) >= at)
+            stopping = stop_at_poll(stop_at)
             half, rest = tmp_path / f"half {stop_at}", tmp_path / f"rest {stop_at}"
             assert train(half, options=stopping, **EVERYTHING) == "stopped"
             assert train(rest, resume=half / CHECKPOINT_NAME, **EVERYTHING) == "finished"
@@ -120,10 +125,9 @@ class TestEverythingTogether:
 
 @pytest.mark.parametrize("name", ["adam", "nadam", "radam", "rmsprop", "adagrad", "adafactor"])
 def test_each_optimizer_continues_bit_for_bit(name: str, tmp_path: Path) -> None:
-    changes = {"epochs": 2, "optimizer": name}
+    changes: dict[str, Any] = {"epochs": 2, "optimizer": name}
     assert train(tmp_path / "whole", **changes) == "finished"
-    polls = iter(range(1000))
-    stopping = TrainOptions(stop_requested=lambda: next(polls) >= 6)
+    stopping = stop_at_poll(6)
     assert train(tmp_path / "half", options=stopping, **changes) == "stopped"
     assert train(tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME, **changes) == "finished"
     assert weights(tmp_path / "rest") == weights(tmp_path / "whole")

@@ -129,7 +129,7 @@ class TestMismatch:
         before = net.linear.weight.clone()
         load_state(net, given.state_dict(), any_classes=True)
         assert torch.equal(net.linear.weight, before)
-        assert torch.equal(net.stem[0].weight, given.stem[0].weight)
+        assert torch.equal(net.get_parameter("stem.0.weight"), given.get_parameter("stem.0.weight"))
 
 
 class TestConvert:
@@ -323,7 +323,7 @@ class TestPretrained:
         torch.save(theirs, file)
         net = network("resnet18")
         net.load_pretrained()
-        assert torch.equal(net.stem[0].weight, theirs["conv1.weight"])
+        assert torch.equal(net.get_parameter("stem.0.weight"), theirs["conv1.weight"])
         assert net.linear.out_features == 5
 
     def test_missing_timm_weights_error_names_the_remedy(self) -> None:

@@ -42,9 +42,10 @@ def test_aliases_as_people_write_them_are_read() -> None:
 def test_a_text_or_a_number_that_is_too_long_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("#" * (MAX_CHARACTERS + 1))
-    for read in (lambda: load_text("#" * (MAX_CHARACTERS + 1)), lambda: load_file(file)):
-        with pytest.raises(SpecError, match="at most 1,048,576"):
-            read()
+    with pytest.raises(SpecError, match="at most 1,048,576"):
+        load_text("#" * (MAX_CHARACTERS + 1))
+    with pytest.raises(SpecError, match="at most 1,048,576"):
+        load_file(file)
     with pytest.raises(SpecError, match="too many digits"):
         load_text(f"a: {'1' * 50_000}")
     sixties = f"1{':1' * 50_000}"  # a number of base 60 in YAML 1.1, whose time grew with the square of its length
