@@ -80,5 +80,5 @@ def key_for(dataset: Dataset, **changed: Any) -> dict[str, Any]:
     spec = spec.model_copy(update={"data_seed": changed.get("seed", 0)})
     teacher = {"model": "resnet8", "sha256": changed.get("sha", "a")}
     identity = cache_identity(teacher, spec, dataset)
-    plan, batch, taps = (changed.get(*pair) for pair in (("chosen", CHOSEN), ("batch", BATCH), ("taps", ())))
-    return cache_key(spec, identity, plan, batch, dataset.device, taps)
+    plan, batch = changed.get("chosen", CHOSEN), changed.get("batch", BATCH)
+    return cache_key(spec, identity, plan, batch, dataset.device, changed.get("taps", ()))

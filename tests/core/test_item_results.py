@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ class TestRun:
         assert len(items.classes) == 6
 
     def test_items_of_a_run_with_averaged_weights_are_those_of_its_weights(self, tmp_path: Path) -> None:
-        training = {**SPEC["training"], "ema": 0.9, "evaluate_every": 2}
+        training: dict[str, Any] = dict(cast(Any, SPEC["training"])) | {"ema": 0.9, "evaluate_every": 2}
         (run,) = (p.spec for p in parse_experiment(SPEC | {"training": training}).plan() if p.label == "ce")
         assert run_training(run, tmp_path) == "finished"
         check_against_metrics(read_items(tmp_path / ITEMS_NAME), finished(tmp_path).summary)
@@ -120,7 +121,7 @@ class TestRun:
     ) -> None:
         passes: list[nn.Module] = []
 
-        def counted(network: nn.Module, *arguments: object) -> Tensor:
+        def counted(network: nn.Module, *arguments: Any) -> Tensor:
             passes.append(network)
             return predict_logits(network, *arguments)
 
