@@ -126,7 +126,7 @@ class OutputCache:
             (self.folder / "key.json").write_text(self._key_text, encoding="utf-8")
             path = self._path(epoch)
             temporary = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
-            tensors: dict[str, Tensor] = {}
+            tensors: dict[str, torch.Tensor] = {}
             for output, rows in table.items():
                 centred, mean = _tensor_names(output)
                 tensors |= {centred: rows.centred.contiguous(), mean: rows.mean.contiguous()}
