@@ -1,4 +1,4 @@
-"""The benchmark of a busy machine: its load ends, its settings are those that it names, its table shows its numbers."""
+"""The benchmark of a busy machine: its load ends, and its table shows the measured numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_settings_are_not_mixed_with_those_of_the_caller(tmp_path: Path, monkeyp
     assert {name: before[name] for name in names if name in before} == {"GOMP_SPINCOUNT": "300000", "DKD_THREADS": "2"}
 
 
-def test_training_reports_the_threads_that_it_took(tmp_path: Path) -> None:
+def test_training_reports_its_threads(tmp_path: Path) -> None:
     (spec,) = specs(epochs=1, large_epochs=0).values()
     assert spec.training.epochs == 1
     seconds, threads = train(spec, NOW, tmp_path)

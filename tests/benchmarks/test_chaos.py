@@ -1,4 +1,4 @@
-"""The checks of the chaos benchmark tell violations from correct behaviour."""
+"""The checks of the chaos benchmark distinguish violations from correct behaviour."""
 
 from __future__ import annotations
 

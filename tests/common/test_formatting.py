@@ -1,4 +1,4 @@
-"""Numbers as text: digits that show the effect, whatever its size."""
+"""Numbers as text: the number of digits follows the size of the effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from core.protocol.comparisons import Interval
         (0.0, -0.1, 0.1, "0.00 [−0.10, +0.10]"),
     ],
 )
-def test_a_difference_is_shown_with_the_digits_of_its_interval(
+def test_difference_is_shown_with_the_digits_of_its_interval(
     difference: float, low: float, high: float, text: str
 ) -> None:
     assert formatting.difference_text(difference, Interval(low=low, high=high)) == text
@@ -43,7 +43,7 @@ def test_no_number_but_zero_is_shown_as_zero() -> None:
 @pytest.mark.parametrize(
     ("p", "text"), [(0.0312, "0.031"), (0.0499, "0.0499"), (0.0501, "0.0501"), (0.05, "0.05"), (1.0, "1"), (None, "–")]
 )
-def test_a_p_stays_on_its_side_of_the_level(p: float | None, text: str) -> None:
+def test_rounded_p_stays_on_its_side_of_the_level(p: float | None, text: str) -> None:
     assert formatting.p_text(p) == text
 
 

@@ -1,4 +1,4 @@
-"""The folder of an embedded stack: what is in its path means itself, and what is in it is its account's alone."""
+"""The home folder of an embedded stack: any path is taken literally, and its files are private."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def test_two_homes_have_two_databases(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(file.is_file() for file in files)
 
 
-def test_one_that_an_older_version_put_elsewhere_is_not_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_at_the_path_of_an_older_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_HOME", str(tmp_path / "a%41"))
     older = tmp_path / "aA" / "dkd.sqlite3"
     older.parent.mkdir()
@@ -79,7 +77,7 @@ def test_url_with_a_question_mark_is_refused_with_the_correct_form() -> None:
         Settings(database_url="sqlite:////srv/a?b/dkd.sqlite3")
 
 
-def test_what_others_could_reach_is_taken_from_them(tmp_path: Path) -> None:
+def test_home_and_its_files_are_made_private(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o755)
@@ -117,7 +115,7 @@ def test_what_others_could_reach_is_taken_from_them(tmp_path: Path) -> None:
     assert home.make_private().changed == 0
 
 
-def test_a_folder_for_everybody_stays_one(tmp_path: Path) -> None:
+def test_shared_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     (tmp_path / "dkd.sqlite3").touch()
     Home(tmp_path).make_private()

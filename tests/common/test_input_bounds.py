@@ -1,4 +1,4 @@
-"""Bounds of what comes from outside: JSON, and the texts that people write."""
+"""Bounds of external input: JSON, and texts that people write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from common.input_bounds import BoundsError, JsonBounds, check_data, read_json
 from core.specs.text_rules import invisible_character, require_visible
 
 
-def test_json_within_bounds_is_read_as_it_is() -> None:
+def test_json_within_bounds_is_read_unchanged() -> None:
     raw = b'{"a": [1, -9223372036854775808, 9223372036854775807, 1e308, true, null], "b": {"c": "\xc3\xa9"}}'
     assert read_json(raw) == {"a": [1, -(2**63), 2**63 - 1, 1e308, True, None], "b": {"c": "é"}}
 
@@ -45,7 +45,7 @@ def test_json_beyond_a_bound_is_refused_with_its_path(raw: bytes, path: str, mes
     assert len(refused.value.message) < 200
 
 
-def test_data_that_refers_to_itself_or_shares_its_parts_is_bounded() -> None:
+def test_cyclic_or_shared_data_is_bounded() -> None:
     """As YAML's aliases make it."""
     shared: Any = ["x"]
     for _ in range(20):
@@ -74,28 +74,28 @@ UNSEEN = [
 
 
 @pytest.mark.parametrize("text", SEEN)
-def test_a_text_that_is_seen_is_taken(text: str) -> None:
+def test_visible_text_is_accepted(text: str) -> None:
     assert require_visible(require_visible(text)) == require_visible(text)
     assert invisible_character(require_visible(text)) is None
 
 
 @pytest.mark.parametrize("text", UNSEEN)
-def test_a_text_that_is_not_seen_is_refused(text: str) -> None:
+def test_invisible_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"U\+[0-9A-F]{4,6}|marks"):
         require_visible(text)
 
 
-def test_two_spellings_of_one_text_are_one() -> None:
+def test_equivalent_spellings_are_normalised() -> None:
     assert require_visible("re\u0301sume\u0301") == require_visible("résumé") == "résumé"
     assert require_visible("\u212b") == require_visible("A\u030a") == "Å"
 
 
-def test_notes_may_have_lines_and_any_space() -> None:
+def test_multiline_text_may_contain_lines_and_any_space() -> None:
     assert require_visible("two\nlines,\ta tab and 10\u202f%", lines=True) == "two\nlines,\ta tab and 10\u202f%"
     with pytest.raises(ValueError, match=r"U\+001B"):
         require_visible("two\nlines\x1b", lines=True)
 
 
-def test_a_row_of_marks_is_refused_before_it_is_normalised() -> None:
+def test_long_sequence_of_marks_is_refused_before_normalisation() -> None:
     with pytest.raises(ValueError, match="too long"):
         require_visible("a" + "\u0301\u0323" * 200_000)

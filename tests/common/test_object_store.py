@@ -1,4 +1,4 @@
-"""An artifact store that is no folder: against a real server of S3's protocol."""
+"""An artifact store in a bucket, against a real S3 server."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FOLDER = "runs/abc/attempt-1"
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with services.s3() as found:
-        yield found
+    with services.s3() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
@@ -46,9 +46,7 @@ def test_file_exists_once_the_manifest_names_it(store: ObjectStore, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [b"weight", b"", b"WEIGHTS", b"weightsweights"])
-def test_what_is_torn_or_another_is_never_taken_for_the_file(
-    store: ObjectStore, tmp_path: Path, content: bytes
-) -> None:
+def test_truncated_or_replaced_object_is_refused(store: ObjectStore, tmp_path: Path, content: bytes) -> None:
     entry = store.add(FOLDER, "weights", write(tmp_path / "a", b"weights"))
     store.write_manifest(FOLDER, {"weights": entry})
     store.put(write(tmp_path / "b", content), f"{FOLDER}/{entry.object}")
@@ -68,12 +66,12 @@ def test_what_is_torn_or_another_is_never_taken_for_the_file(
         b'{"files": {"weights": {"object": "x", "size": -1, "sha256": ""}}}',
     ],
 )
-def test_a_manifest_that_makes_no_sense_names_nothing(store: ObjectStore, tmp_path: Path, manifest: bytes) -> None:
+def test_invalid_manifest_names_no_files(store: ObjectStore, tmp_path: Path, manifest: bytes) -> None:
     store.put(write(tmp_path / "m", manifest), f"{FOLDER}/manifest.json")
     assert store.manifest(FOLDER) == {}
 
 
-def test_names_in_a_manifest_stay_in_their_folder(store: ObjectStore, tmp_path: Path) -> None:
+def test_names_outside_of_the_folder_are_ignored(store: ObjectStore, tmp_path: Path) -> None:
     entry = {"object": "x", "size": 1, "sha256": "0"}
     names = ["../up", "/etc/passwd", "a/../../b", "", "fine", "deep/fine"]
     body = json.dumps({"files": dict.fromkeys(names, entry)}).encode()
@@ -81,7 +79,7 @@ def test_names_in_a_manifest_stay_in_their_folder(store: ObjectStore, tmp_path: 
     assert sorted(store.manifest(FOLDER)) == ["deep/fine", "fine"]
 
 
-def test_removing_a_run_leaves_its_neighbours(store: ObjectStore, tmp_path: Path) -> None:
+def test_removing_a_run_keeps_runs_with_a_similar_name(store: ObjectStore, tmp_path: Path) -> None:
     for run in ("abc", "abcd"):
         store.put(write(tmp_path / "x", b"x"), f"runs/{run}/attempt-1/x")
     store.remove_folder("runs/abc")
@@ -90,7 +88,7 @@ def test_removing_a_run_leaves_its_neighbours(store: ObjectStore, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_large_file_goes_in_parts(store: ObjectStore, tmp_path: Path) -> None:
+def test_large_file_is_uploaded_in_parts(store: ObjectStore, tmp_path: Path) -> None:
     content = bytes(range(256)) * (404 << 10)  # 101 MiB: more than s3fs sends at once
     entry = store.add(FOLDER, "large", write(tmp_path / "large", content))
     store.write_manifest(FOLDER, {"large": entry})
@@ -98,7 +96,7 @@ def test_a_large_file_goes_in_parts(store: ObjectStore, tmp_path: Path) -> None:
     assert (tmp_path / "back").read_bytes() == content
 
 
-def test_a_store_that_is_not_there_is_one_sentence(tmp_path: Path, url: str) -> None:
+def test_missing_bucket_is_reported_in_one_sentence(tmp_path: Path, url: str) -> None:
     missing = ObjectStore("s3://no-such-bucket/prefix")
     with pytest.raises(StoreError, match="no-such-bucket/prefix"):
         missing.put(write(tmp_path / "a", b"a"), "key")
@@ -114,13 +112,13 @@ def test_a_store_that_is_not_there_is_one_sentence(tmp_path: Path, url: str) -> 
         ("memory://x", "memory://x"),
     ],
 )
-def test_a_setting_is_a_folder_or_an_address(text: str, expected: Path | str) -> None:
+def test_setting_is_a_folder_or_an_address(text: str, expected: Path | str) -> None:
     assert parse_artifacts(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "s3://", "s3://key:secret@bucket", "zip://a::s3://b", "nonsense://bucket", "s3://b?x=1", "s3://b/*"]
 )
-def test_another_setting_is_refused_at_once(text: str) -> None:
+def test_invalid_setting_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"give a folder|^write s3|write |not supported by fsspec"):
         parse_artifacts(text)

@@ -81,7 +81,7 @@ def test_processors_are_the_affinity_up_to_the_quota(
 @pytest.mark.parametrize(
     ("value", "threads"), [("3", 3), (" 4 ,2", 4), ("", None), ("0", None), ("-1", None), ("two", None), ("²", None)]
 )
-def test_openmp_threads_are_those_that_openmp_takes(value: str, threads: int | None) -> None:
+def test_openmp_threads_equal_the_number_that_openmp_uses(value: str, threads: int | None) -> None:
     assert openmp_threads({"OMP_NUM_THREADS": value}) == threads
 
 

@@ -1,4 +1,4 @@
-"""The command line, the dashboard and the exports show one comparison, and one duration, in the same words."""
+"""The command line, the dashboard and the exports show comparisons and durations in the same words."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def _printed(what: RenderableType) -> str:
 
 
 def _comparison() -> Comparison:
-    found = fakes.comparison()
-    first, second = found.groups
+    comparison = fakes.comparison()
+    first, second = comparison.groups
     assert second.convergence is not None
     reached = second.convergence.model_copy(update={"median_seconds": 7830.0, "median_gpu_seconds": None})
-    return found.model_copy(update={"groups": [first, second.model_copy(update={"convergence": reached})]})
+    return comparison.model_copy(update={"groups": [first, second.model_copy(update={"convergence": reached})]})
 
 
-def test_one_comparison_reads_the_same_in_cli_dashboard_and_markdown() -> None:
-    found = _comparison()
-    pair = found.paired[0]
-    dashboard = row_text.comparison_rows(found)[1]
-    markdown = sheets.markdown(render.comparison_sheet(found)).replace("\\", "")
-    terminal = _printed(render_comparison(found))
+def test_comparison_has_the_same_text_in_cli_dashboard_and_markdown() -> None:
+    comparison = _comparison()
+    pair = comparison.paired[0]
+    dashboard = row_text.comparison_rows(comparison)[1]
+    markdown = sheets.markdown(render.comparison_sheet(comparison)).replace("\\", "")
+    terminal = _printed(render_comparison(comparison))
     shown = {header: text.replace(_NO_BREAK_SPACE, " ") for header, text in dashboard.items()}
     names = [name for name in shown if name.startswith(("Mean", "n", "Epochs", "Difference", "95 %"))]
     assert len(names) == 5
@@ -47,17 +47,17 @@ def test_one_comparison_reads_the_same_in_cli_dashboard_and_markdown() -> None:
     assert any("percentage points" in name for name in shown)
 
 
-def test_one_target_reads_the_same_in_cli_dashboard_and_markdown() -> None:
-    for found, target in (
+def test_target_has_the_same_text_in_cli_dashboard_and_markdown() -> None:
+    for comparison, target in (
         (_comparison(), "95 % of the teacher"),
         (_comparison().model_copy(update={"absolute_target": True, "target": 93.125}), "93.12 %"),
     ):
-        assert f"Epochs to {target}" in row_text.comparison_rows(found)[0]
-        assert f"Epochs to {target}" in sheets.markdown(render.comparison_sheet(found)).replace("\\", "")
-        assert f"epochs to {target}" in _printed(render_comparison(found))
+        assert f"Epochs to {target}" in row_text.comparison_rows(comparison)[0]
+        assert f"Epochs to {target}" in sheets.markdown(render.comparison_sheet(comparison)).replace("\\", "")
+        assert f"epochs to {target}" in _printed(render_comparison(comparison))
 
 
-def test_one_duration_reads_the_same_in_cli_and_dashboard() -> None:
+def test_duration_has_the_same_text_in_cli_and_dashboard() -> None:
     started = fakes.NOW
     run = fakes.run_summary(1, state="succeeded", started_at=started, ended_at=started.replace(year=started.year + 1))
     dashboard = row_text.run_rows([run], run.ended_at or started)[0]["Duration"]

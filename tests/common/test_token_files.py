@@ -1,4 +1,4 @@
-"""Files of tokens: private, of a length that nobody guesses, and read without waiting."""
+"""Token files: private, with a strong token, and read without blocking."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def database(settings: Settings) -> Database:
     return database
 
 
-def test_those_that_are_made_are_private_from_the_first_moment(database: Database, settings: Settings) -> None:
+def test_created_token_files_are_private(database: Database, settings: Settings) -> None:
     before = os.umask(0)
     try:
         bootstrap(database, settings)
@@ -67,7 +67,7 @@ def test_readable_token_file_is_made_private_with_a_warning(
 
 
 @pytest.mark.parametrize("before", [0o600, 0o400, 0o440, 0o640])
-def test_one_that_is_private_stays_as_it_is(tmp_path: Path, before: int) -> None:
+def test_private_token_file_keeps_its_mode(tmp_path: Path, before: int) -> None:
     file = tmp_path / "token"
     file.write_text(GOOD)
     file.chmod(before)
@@ -75,7 +75,7 @@ def test_one_that_is_private_stays_as_it_is(tmp_path: Path, before: int) -> None
 
 
 @pytest.mark.parametrize("token", ["abcde", "a" * 40, "short-token", "two words of a token that is long", "ü" * 30])
-def test_one_that_is_easily_guessed_lets_nobody_in(database: Database, settings: Settings, token: str) -> None:
+def test_weak_token_is_refused(database: Database, settings: Settings, token: str) -> None:
     settings.admin_token_file.parent.mkdir()
     settings.admin_token_file.write_text(token)
     with pytest.raises(TokenFileError, match="is not used: a token") as refused:
@@ -99,7 +99,7 @@ def test_programs_report_a_token_file_error_in_a_sentence(tmp_path: Path) -> Non
     assert "abcde" not in done.stderr
 
 
-def test_a_file_behind_a_link_and_a_file_of_several_lines_keep_their_mode(tmp_path: Path) -> None:
+def test_linked_file_and_file_of_several_lines_keep_their_mode(tmp_path: Path) -> None:
     """A link to a file that all programs read, as a list of accounts, must not end their reading."""
     file, link = tmp_path / "file", tmp_path / "token"
     link.symlink_to(file)
@@ -130,7 +130,7 @@ def test_token_file_that_is_not_one_line_is_refused(tmp_path: Path, kind: str) -
         read_token(file)
 
 
-def test_the_client_makes_the_file_that_it_reads_private(
+def test_client_makes_its_token_file_private(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "token"

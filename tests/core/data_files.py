@@ -1,4 +1,4 @@
-"""Tiny data sets written in the forms in which the real ones come."""
+"""Tiny data sets in the formats of the real ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def idx(path: Path, array: NDArray[np.uint8], compress: bool = False) -> None:
 
 
 def mnist(folder: Path, compress: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The four files; gives the training images and labels."""
+    """Write the four files; return the training images and labels."""
     random = np.random.default_rng(0)
     made = []
     for split, size in (("train", 40), ("t10k", 20)):
@@ -50,7 +50,7 @@ def mnist(folder: Path, compress: bool = False) -> tuple[NDArray[np.uint8], NDAr
 
 
 def cifar_pickle(path: Path, label_key: str, labels: list[int], seed: int = 0) -> NDArray[np.uint8]:
-    """One of the official files; gives its images (N, 3, 32, 32)."""
+    """Write one of the official files; return its images (N, 3, 32, 32)."""
     images = np.random.default_rng(seed).integers(0, 256, (len(labels), 3, 32, 32), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps({"data": images.reshape(len(labels), -1), label_key: labels}, protocol=2))

@@ -1,4 +1,4 @@
-"""A plug-in for the tests: a feature method with an adapter, parameters and a metric of its own (FitNet's hint)."""
+"""A plug-in for the tests: a feature method (FitNet's hint) with an adapter, parameters and a metric."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def losses(folder: Path) -> list[float]:
     return [event.values["train/loss"] for event in events if isinstance(event, Metrics)]
 
 
-def said(folder: Path) -> str:
+def log_text(folder: Path) -> str:
     events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
     return "\n".join(event.message for event in events if isinstance(event, Log))
 

@@ -84,12 +84,12 @@ def passes(model: nn.Module, objective: Objective, wrapped: Any = None, ranks: R
 
 
 def gradients(model: nn.Module, objective: Objective) -> list[Tensor]:
-    found = [parameter.grad for module in (model, objective) for parameter in module.parameters()]
-    assert all(gradient is not None for gradient in found)
-    return [gradient for gradient in found if gradient is not None]
+    actual = [parameter.grad for module in (model, objective) for parameter in module.parameters()]
+    assert all(gradient is not None for gradient in actual)
+    return [gradient for gradient in actual if gradient is not None]
 
 
-def whole(model: nn.Module, objective: Objective, batch: Batch, teacher: Outputs) -> StepLoss:
+def whole_batch(model: nn.Module, objective: Objective, batch: Batch, teacher: Outputs) -> StepLoss:
     task = task_of()
     step = task.step(task.forward(model, batch), teacher, batch, 2)
     loss = step_loss(objective, step, SIZE, SINGLE_PROCESS, copies=batch.copies)
@@ -103,21 +103,21 @@ EVERY = pytest.mark.parametrize("setting", [*SETTINGS, "row hint"])
 @EVERY
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("count", [2, 5])
-def test_gradient_and_terms_are_those_of_the_whole_batch(setting: str, mixed: bool, count: int) -> None:
+def test_micro_batches_have_the_gradient_and_terms_of_the_whole_batch(setting: str, mixed: bool, count: int) -> None:
     batch, teacher = problem(mixed)
     model, reference = network(), network()
     objective, same = objective_of(setting), objective_of(setting)
-    found = passes(model, objective).backward(batch, count, teacher, epoch=2)
-    expected = whole(reference, same, batch, teacher)
-    assert found.terms.total.item() == pytest.approx(expected.terms.total.item(), rel=1e-6)
-    assert found.terms.values.keys() == expected.terms.values.keys()
+    actual = passes(model, objective).backward(batch, count, teacher, epoch=2)
+    expected = whole_batch(reference, same, batch, teacher)
+    assert actual.terms.total.item() == pytest.approx(expected.terms.total.item(), rel=1e-6)
+    assert actual.terms.values.keys() == expected.terms.values.keys()
     for name, value in expected.terms.values.items():
-        assert found.terms.values[name].item() == pytest.approx(value.item(), rel=1e-6), name
+        assert actual.terms.values[name].item() == pytest.approx(value.item(), rel=1e-6), name
     for ours, theirs in zip(gradients(model, objective), gradients(reference, same), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-12)
 
 
-def test_batch_norm_learns_from_each_micro_batch_once() -> None:
+def test_batch_norm_updates_its_statistics_once_per_micro_batch() -> None:
     batch, teacher = problem()
     model, reference = network(nn.BatchNorm2d(3)), network(nn.BatchNorm2d(3))
     passes(model, objective_of("kd")).backward(batch, 3, teacher, epoch=0)
@@ -138,7 +138,7 @@ def test_second_pass_draws_the_same_dropout_as_the_first() -> None:
     assert len(seen) == 8
 
 
-def test_a_mean_over_rows_needs_one_pass() -> None:
+def test_objective_over_rows_needs_one_forward_pass() -> None:
     batch, teacher = problem()
     model, seen = network(), []
     model.register_forward_hook(lambda *parts: seen.append(len(parts[2])))
@@ -168,12 +168,12 @@ def _rank(rank: int, port: int, out: str) -> None:
 def test_two_ranks_with_micro_batches_equal_one_process(tmp_path: Path) -> None:
     mp.spawn(_rank, args=(free_port(), str(tmp_path)), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
     for rank in range(2):
-        for (setting, mixed), (value, found) in torch.load(tmp_path / f"rank{rank}.pt").items():
+        for (setting, mixed), (value, actual) in torch.load(tmp_path / f"rank{rank}.pt").items():
             batch, teacher = problem(mixed)
             model, objective = network(), objective_of(setting)
-            expected = whole(model, objective, batch, teacher)
+            expected = whole_batch(model, objective, batch, teacher)
             assert value == pytest.approx(expected.terms.total.item(), rel=1e-6), setting
-            for ours, theirs in zip(found, model.parameters(), strict=True):
+            for ours, theirs in zip(actual, model.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs.grad, rtol=1e-6, atol=1e-12)
 
 
@@ -201,7 +201,7 @@ class TestUpdate:
         assert divided.means.read() == pytest.approx(plain.means.read(), rel=1e-4)
 
     @pytest.mark.parametrize("update", [Update(clip_norm=0.01), Update(micro_batch_size=8, clip_norm=0.01)])
-    def test_a_step_is_no_longer_than_the_limit(self, update: Update) -> None:
+    def test_clip_norm_limits_the_length_of_a_step(self, update: Update) -> None:
         (batch, *_) = synthetic(train_size=75).batches(32, 0, 0)
         plain, limited = self.stepper(Update()), self.stepper(update)
         before = [parameter.detach().clone() for parameter in plain.model.parameters()]
@@ -219,7 +219,7 @@ class TestUpdate:
         assert limited.means.read()["grad/norm"] == pytest.approx(norms[0], rel=1e-3)
         assert "grad/norm" not in plain.means.read()
 
-    def test_a_short_gradient_is_left_as_it_is(self) -> None:
+    def test_gradient_below_the_clip_norm_is_unchanged(self) -> None:
         (batch, *_) = synthetic(train_size=75).batches(32, 0, 0)
         plain, limited = self.stepper(Update()), self.stepper(Update(clip_norm=1e6))
         for stepper in (plain, limited):
@@ -229,15 +229,15 @@ class TestUpdate:
 
 
 @ALL
-def test_loss_of_mixtures_is_the_mixture_of_the_losses(setting: str) -> None:
+def test_loss_of_a_mixture_is_the_weighted_sum_over_both_labels(setting: str) -> None:
     """λ·L(first label) + (1 − λ)·L(second), row by row; of a loss over the batch the rows are there twice."""
     batch, teacher = problem(mixed=True)
     assert batch.mixed
     logits = torch.randn(SIZE, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     task, loss = task_of(), build_loss(MethodRef(name=setting.split()[0], params=SETTINGS[setting]))
     student = logits.clone().requires_grad_()
-    found = loss(task.step(Outputs(student), teacher, batch, 2).rows, 2)
-    found.total.backward()  # type: ignore[no-untyped-call]
+    actual = loss(task.step(Outputs(student), teacher, batch, 2).rows, 2)
+    actual.total.backward()  # type: ignore[no-untyped-call]
     both = Rows(
         logits.repeat(2, 1).requires_grad_(),
         teacher.logits.repeat(2, 1),
@@ -246,7 +246,7 @@ def test_loss_of_mixtures_is_the_mixture_of_the_losses(setting: str) -> None:
     )
     expected = loss(both, 2)
     (gradient,) = torch.autograd.grad(expected.total, both.student)
-    assert found.total.item() == pytest.approx(expected.total.item(), rel=1e-9)
+    assert actual.total.item() == pytest.approx(expected.total.item(), rel=1e-9)
     assert student.grad is not None
     torch.testing.assert_close(student.grad, gradient[:SIZE] + gradient[SIZE:], rtol=1e-9, atol=1e-12)
 
@@ -258,16 +258,16 @@ def test_mean_over_rows_is_the_mean_of_both_labels(setting: str) -> None:
     mixed = batch.mixed
     logits = torch.randn(SIZE, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     loss = build_loss(MethodRef(name=setting, params=SETTINGS[setting]))
-    found = loss(task_of().step(Outputs(logits), teacher, batch, 2).rows, 2).total
+    actual = loss(task_of().step(Outputs(logits), teacher, batch, 2).rows, 2).total
     total = 0.0
     for row in range(SIZE):
         for target, weight in ((mixed.target, mixed.lam[row]), (mixed.partner_target, 1 - mixed.lam[row])):
             one = Rows(logits[row : row + 1], teacher.logits[row : row + 1], target[row : row + 1])
             total += float(weight) * loss(one, 2).total.item() / SIZE
-    assert found.item() == pytest.approx(total, rel=1e-6)
+    assert actual.item() == pytest.approx(total, rel=1e-6)
 
 
-def test_taps_and_numbers_of_mixtures_are_there_twice_too() -> None:
+def test_step_of_a_mixture_repeats_taps_and_indices() -> None:
     batch, teacher = problem(mixed=True)
     outputs = Outputs(torch.randn(SIZE, CLASSES), {"map": torch.randn(SIZE, 2, 3, 3)})
     step = task_of().step(outputs, replace(teacher, taps=outputs.taps), batch, 1)

@@ -36,13 +36,13 @@ def by_sample(found: list[Batch]) -> Mapping[int, Tensor]:
 
 class TestPurity:
     @pytest.mark.parametrize("augment", ["randaugment", "trivialaugment", "random_erasing"])
-    def test_an_image_does_not_depend_on_its_batch(self, augment: str) -> None:
+    def test_augmented_image_does_not_depend_on_its_batch(self, augment: str) -> None:
         dataset = synthetic(train_size=150)
         ours, others = (by_sample(batches(dataset, augment, size)) for size in (64, 7))
         assert all(torch.equal(ours[index], others[index]) for index in range(150))
 
     @pytest.mark.parametrize("augment", [*EVERY, EVERY])
-    def test_seed_epoch_and_start_decide(self, augment: Any) -> None:
+    def test_augmented_images_depend_on_seed_and_epoch_but_not_on_the_start(self, augment: Any) -> None:
         dataset = synthetic(train_size=150)
         first, again = batches(dataset, augment), batches(dataset, augment)
         assert all(torch.equal(a.images, b.images) for a, b in zip(first, again, strict=True))
@@ -54,18 +54,18 @@ class TestPurity:
 
     @pytest.mark.parametrize("augment", ["mixup", EVERY])
     @pytest.mark.parametrize("ranks", [2, 3, 70])
-    def test_ranks_see_the_parts_of_the_whole_batch(self, augment: Any, ranks: int) -> None:
+    def test_shares_of_the_ranks_concatenate_to_the_whole_batch(self, augment: Any, ranks: int) -> None:
         dataset = synthetic(train_size=150)
         shares = [
             batches(dataset, augment, share=lambda n, rank=rank: slice(n * rank // ranks, n * (rank + 1) // ranks))
             for rank in range(ranks)
         ]
-        for whole, parts in zip(batches(dataset, augment), zip(*shares, strict=True), strict=True):
-            assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
-            assert torch.equal(torch.cat([part.index for part in parts]), whole.index)
+        for batch, parts in zip(batches(dataset, augment), zip(*shares, strict=True), strict=True):
+            assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+            assert torch.equal(torch.cat([part.index for part in parts]), batch.index)
             for name in ("target", "partner_target", "lam"):
                 joined = torch.cat([getattr(part.mixed, name) for part in parts])
-                assert torch.equal(joined, getattr(whole.mixed, name))
+                assert torch.equal(joined, getattr(batch.mixed, name))
 
     @pytest.mark.parametrize("device", DEVICES)
     def test_mixtures_and_erased_boxes_are_equal_on_every_device(self, device: str) -> None:
@@ -75,7 +75,7 @@ class TestPurity:
         for ours, theirs in zip(batches(dataset, augment), batches(there, augment), strict=True):
             assert torch.equal(ours.images, theirs.images.cpu())
 
-    def test_images_without_an_augmentation_are_those_of_before(self) -> None:
+    def test_augmentation_that_does_not_apply_leaves_images_unchanged(self) -> None:
         dataset = synthetic(train_size=150)
         plain = by_sample(batches(dataset, "none"))
         never = {"name": "random_erasing", "params": {"probability": 0}}
@@ -91,14 +91,16 @@ class TestPurity:
 
     def test_tables_match_their_version(self) -> None:
         """Another table would give other images under the same seed, so cached logits would be those of others."""
-        found: dict[str, Any] = {
+        augmentations: dict[str, Any] = {
             "randaugment": RandAugment(RandAugmentParams()),
             "trivialaugment": TrivialAugment(NoParams()),
             "random_erasing": RandomErasing(RandomErasingParams()),
             "mixup": Mixup(MixupParams()),
             "cutmix": CutMix(CutMixParams()),
         }
-        assert {name: digest(torch.from_numpy(kind.table(500, 32, 5, 9)))[:16] for name, kind in found.items()} == {
+        assert {
+            name: digest(torch.from_numpy(kind.table(500, 32, 5, 9)))[:16] for name, kind in augmentations.items()
+        } == {
             "randaugment": "2d4f2c829b0aba34",
             "trivialaugment": "6dcedd608996d804",
             "random_erasing": "27e04a6e88878c4c",
@@ -127,18 +129,18 @@ class TestPolicies:
             ([3, 30, 0], lambda image: functional.affine(image, 0.0, [5, 0], 1.0, [0.0, 0.0])),
         ],
     )
-    def test_operations_are_torchvisions(self, row: list[int], expected: Any) -> None:
+    def test_operations_equal_those_of_torchvision(self, row: list[int], expected: Any) -> None:
         images = pictures(3)
         rows = np.array([row, [0, 0, 0], row])
-        found = RandAugment(RandAugmentParams(num_ops=1)).apply(images, rows)
-        assert torch.equal(found[0], expected(images[0]))
-        assert torch.equal(found[1], images[1])
-        assert torch.equal(found[2], expected(images[2]))
+        augmented = RandAugment(RandAugmentParams(num_ops=1)).apply(images, rows)
+        assert torch.equal(augmented[0], expected(images[0]))
+        assert torch.equal(augmented[1], images[1])
+        assert torch.equal(augmented[2], expected(images[2]))
 
-    def test_two_operations_follow_each_other(self) -> None:
+    def test_second_operation_is_applied_to_the_result_of_the_first(self) -> None:
         images = pictures(1)
-        found = RandAugment(RandAugmentParams()).apply(images, np.array([[10, 30, 0, 12, 9, 1]]))
-        assert torch.equal(found[0], functional.autocontrast(functional.posterize(images[0], 4)))
+        augmented = RandAugment(RandAugmentParams()).apply(images, np.array([[10, 30, 0, 12, 9, 1]]))
+        assert torch.equal(augmented[0], functional.autocontrast(functional.posterize(images[0], 4)))
 
     def test_every_operation_and_strength_is_drawn_equally_often(self) -> None:
         table = TrivialAugment(NoParams()).table(43_400, 32, 0, 0)
@@ -147,16 +149,16 @@ class TestPolicies:
         assert (counts.min(), counts.max()) == (pytest.approx(100, abs=45), pytest.approx(100, abs=45))
         assert table[:, 2].mean() == pytest.approx(0.5, abs=0.02)
 
-    def test_grey_images_of_digits_pass_through_every_operation(self) -> None:
+    def test_every_operation_keeps_shape_and_dtype_of_grey_images(self) -> None:
         images = pictures(14, side=8)[:, :1]
         rows = np.array([[operation, 30, 0] for operation in range(14)])
         for policy in (RandAugment(RandAugmentParams(num_ops=1)), TrivialAugment(NoParams())):
-            found = policy.apply(images, rows)
-            assert (found.shape, found.dtype) == (images.shape, torch.uint8)
+            augmented = policy.apply(images, rows)
+            assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
 
 
 class TestErasing:
-    def test_boxes_have_the_share_and_the_areas_that_are_asked_for(self) -> None:
+    def test_boxes_have_the_requested_probability_and_areas(self) -> None:
         params = RandomErasingParams(probability=0.4, min_area=0.1, max_area=0.3)
         rows = RandomErasing(params).table(20_000, 32, 1, 2)
         erased = rows[rows[:, 2] > 0]
@@ -167,13 +169,13 @@ class TestErasing:
         assert (erased[:, :2] >= 0).all()
         assert (erased[:, :2] + erased[:, 2:] <= 32).all()
 
-    def test_the_box_and_nothing_else_is_erased(self) -> None:
-        found = RandomErasing(RandomErasingParams()).apply(
+    def test_only_the_pixels_of_the_box_are_erased(self) -> None:
+        erased = RandomErasing(RandomErasingParams()).apply(
             torch.ones(2, 3, 5, 5), np.array([[1, 2, 2, 3], [0, 0, 0, 0]])
         )
         expected = torch.ones(2, 3, 5, 5)
         expected[0, :, 1:3, 2:5] = 0
-        assert torch.equal(found, expected)
+        assert torch.equal(erased, expected)
 
 
 class TestMixing:
@@ -195,7 +197,7 @@ class TestMixing:
             assert torch.equal(mixed.mixed.partner_target, plain.labels.roll(-1, 0))
             assert torch.equal(mixed.labels, plain.labels)
 
-    def test_lambda_of_cutmix_is_the_share_of_pixels_that_stays(self) -> None:
+    def test_lambda_of_cutmix_is_the_share_of_kept_pixels(self) -> None:
         cutmix = CutMix(CutMixParams())
         rows = cutmix.table(300, 12, 0, 0)
         lam = torch.from_numpy(cutmix.weights(rows, 12))
@@ -203,7 +205,7 @@ class TestMixing:
         torch.testing.assert_close(mixed.mean((1, 2, 3)), lam)
         assert 0.5 < lam.mean() < 0.7, "boxes that reach over the border lose a part"
 
-    def test_of_two_mixtures_each_sample_gets_one(self) -> None:
+    def test_each_sample_gets_one_of_two_mixtures(self) -> None:
         dataset = synthetic(train_size=150)
         both, mixup, cutmix = (batches(dataset, augment) for augment in (["mixup", "cutmix"], "mixup", "cutmix"))
         chosen = []

@@ -37,9 +37,9 @@ def test_batch_augmentation_equals_augmenting_each_image(pad: int, device: str) 
     images = torch.randint(256, (50, 3, 12, 12), dtype=torch.uint8, generator=random)
     augmentation = Augmentation(pad=pad, flip=True)
     views = torch.from_numpy(augmentation_table(50, augmentation, 3, 1))
-    found = shift_and_flip(images.to(device), views.to(device), augmentation).cpu()
+    augmented = shift_and_flip(images.to(device), views.to(device), augmentation).cpu()
     expected = torch.stack([reference_view(image, view, pad) for image, view in zip(images, views, strict=True)])
-    assert torch.equal(found, expected)
+    assert torch.equal(augmented, expected)
 
 
 def test_normalise_leaves_its_argument_unchanged() -> None:
@@ -106,11 +106,11 @@ class TestPrefetch:
             made.append(number)
             return number
 
-        found = []
+        received = []
         for number in prefetch(make, range(50), depth=3):
-            found.append(number)
+            received.append(number)
             assert len(made) <= number + 1 + 3
-        assert found == list(range(50))
+        assert received == list(range(50))
 
     def test_prefetch_raises_an_error_at_its_item(self) -> None:
         def make(number: int) -> int:

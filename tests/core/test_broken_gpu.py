@@ -1,4 +1,4 @@
-"""A GPU that does not work is the machine's fault: the run is not failed for it, and not trained on the CPU instead."""
+"""A GPU that fails is a machine error: the run is neither failed nor trained on the CPU instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from core.cli import main
 from core.events import GPUS_GIVEN, MACHINE_EXIT, Failed, Log
-from tests.core.test_full_disk import SPEC, said
+from tests.core.test_full_disk import SPEC, events_of
 
 
 def trained(folder: Path) -> int:
@@ -18,18 +18,18 @@ def trained(folder: Path) -> int:
     return main(["train", "--run", str(run), "--out", str(folder / "out")])
 
 
-def test_one_that_was_given_and_cannot_be_used(
+def test_assigned_gpu_that_torch_cannot_use_is_a_machine_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv(GPUS_GIVEN, "1")
     assert trained(tmp_path) == MACHINE_EXIT
     assert capsys.readouterr().err == "torch can use 0 of the 1 GPUs given to this training; see nvidia-smi\n"
-    [event] = said(tmp_path / "out")
+    [event] = events_of(tmp_path / "out")
     assert isinstance(event, Log)
 
 
-def test_one_that_breaks_in_the_midst(
+def test_gpu_that_fails_during_training_is_a_machine_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
@@ -38,13 +38,13 @@ def test_one_that_breaks_in_the_midst(
     monkeypatch.setattr("core.train.engine.Engine.train", broken)
     assert trained(tmp_path) == MACHINE_EXIT
     assert capsys.readouterr().err == "CUDA error: uncorrectable ECC error encountered\n"
-    assert not any(isinstance(event, Failed) for event in said(tmp_path / "out"))
+    assert not any(isinstance(event, Failed) for event in events_of(tmp_path / "out"))
 
 
-def test_another_error_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_cuda_error_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr("core.train.engine.Engine.train", wrong)
     assert trained(tmp_path) == 1
-    assert isinstance(said(tmp_path / "out")[-1], Failed)
+    assert isinstance(events_of(tmp_path / "out")[-1], Failed)

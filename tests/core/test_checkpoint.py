@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and never trusted without a look."""
+"""Checkpoints are restored bit for bit, and a damaged or partly written one is never used."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def content(step: int = 1, *, optimizer: str = "adamw", channels_last: bool = Fa
 def same(one: object, other: object) -> bool:
     """Trees equal to the last bit."""
     tensors: list[dict[str, torch.Tensor]] = [{}, {}]
-    described = [flatten(tree, found, "x") for tree, found in zip((one, other), tensors, strict=True)]
+    described = [flatten(tree, collected, "x") for tree, collected in zip((one, other), tensors, strict=True)]
     return described[0] == described[1] and all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
 class TestFile:
     @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-    def test_everything_comes_back_to_the_last_bit(self, tmp_path: Path, optimizer: str) -> None:
+    def test_checkpoint_is_restored_bit_for_bit(self, tmp_path: Path, optimizer: str) -> None:
         saved = content(optimizer=optimizer)
         read = load_checkpoint(save_checkpoint(tmp_path, saved), FINGERPRINT)
         assert same(
@@ -78,12 +78,12 @@ class TestFile:
         assert (read.progress, read.journal) == (saved.progress, saved.journal)
         assert torch.equal(read.random[0].cpu, saved.random[0].cpu)
 
-    def test_any_tool_can_read_the_weights_in_it(self, tmp_path: Path) -> None:
+    def test_safetensors_reads_the_weights_of_a_checkpoint(self, tmp_path: Path) -> None:
         saved = content()
         tensors = safetensors.torch.load_file(save_checkpoint(tmp_path, saved))
         assert all(torch.equal(tensors[f"model.{name}"], tensor) for name, tensor in saved.model.items())
 
-    def test_the_one_before_is_kept(self, tmp_path: Path) -> None:
+    def test_previous_checkpoint_is_kept(self, tmp_path: Path) -> None:
         for step in (1, 2, 3):
             save_checkpoint(tmp_path, content(step))
         steps = [
@@ -92,49 +92,53 @@ class TestFile:
         assert steps == [2, 3]
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted((PREVIOUS_NAME, CHECKPOINT_NAME))
 
-    def test_a_file_system_without_links_keeps_it_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_previous_checkpoint_is_kept_on_a_file_system_without_links(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refuse(*_: object) -> None:
             raise PermissionError
 
         monkeypatch.setattr(os, "link", refuse)
-        self.test_the_one_before_is_kept(tmp_path)
+        self.test_previous_checkpoint_is_kept(tmp_path)
 
-    def test_a_flipped_or_missing_byte_is_found_wherever_it_is(self, tmp_path: Path) -> None:
-        whole = save_checkpoint(tmp_path, content()).read_bytes()
+    def test_flipped_bit_and_missing_or_extra_bytes_are_detected(self, tmp_path: Path) -> None:
+        complete = save_checkpoint(tmp_path, content()).read_bytes()
         choice = random.Random(0)
-        places = {0, 7, 8, 9, len(whole) - 1} | {choice.randrange(len(whole)) for _ in range(300)}
+        places = {0, 7, 8, 9, len(complete) - 1} | {choice.randrange(len(complete)) for _ in range(300)}
         damaged = tmp_path / "damaged"
         for place in places:
-            damaged.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << choice.randrange(8))]) + whole[place + 1 :])
+            damaged.write_bytes(
+                complete[:place] + bytes([complete[place] ^ (1 << choice.randrange(8))]) + complete[place + 1 :]
+            )
             with pytest.raises(TrainingError, match="damaged"):
                 load_checkpoint(damaged, FINGERPRINT)
         for length in [*places, 0]:
-            damaged.write_bytes(whole[:length])
+            damaged.write_bytes(complete[:length])
             with pytest.raises(TrainingError, match="damaged"):
                 load_checkpoint(damaged, FINGERPRINT)
-        damaged.write_bytes(whole + b"\0")
+        damaged.write_bytes(complete + b"\0")
         with pytest.raises(TrainingError, match="damaged"):
             load_checkpoint(damaged, FINGERPRINT)
 
-    def test_that_of_another_run_is_not_used(self, tmp_path: Path) -> None:
+    def test_checkpoint_of_another_run_is_refused(self, tmp_path: Path) -> None:
         save_checkpoint(tmp_path, content())
-        found = find_checkpoint(tmp_path / CHECKPOINT_NAME, "v1-1")
-        assert found.checkpoint is None
-        assert "another run" in found.problems[0]
+        result = find_checkpoint(tmp_path / CHECKPOINT_NAME, "v1-1")
+        assert result.checkpoint is None
+        assert "another run" in result.problems[0]
 
-    def test_tied_and_strided_tensors_come_back_as_their_own(self) -> None:
+    def test_tied_and_strided_tensors_are_restored(self) -> None:
         tied = torch.arange(6.0).view(2, 3)
         tensors: dict[str, torch.Tensor] = {}
         tree = {"a": {"b.c": tied}, "b": tied.t(), 3: (tied[0], None, [True, 1, 0.1, "x"]), "a.b": {"c": tied}}
         described = json.loads(json.dumps(flatten(tree, tensors, "t")))
         assert same(unflatten(described, safetensors.torch.load(safetensors.torch.save(tensors))), tree)
 
-    def test_what_it_cannot_hold_is_refused(self) -> None:
+    def test_value_of_an_unsupported_type_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"t\.a is of type set"):
             flatten({"a": {1}}, {}, "t")
 
 
-def test_an_optimisers_state_gets_the_memory_format_of_its_parameters() -> None:
+def test_restored_optimizer_state_has_the_memory_format_of_its_parameters() -> None:
     # A fused kernel reads a parameter and its momentum at one offset.
     kept = content(optimizer="sgd").optimizer
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
@@ -146,30 +150,30 @@ def test_an_optimisers_state_gets_the_memory_format_of_its_parameters() -> None:
     assert torch.equal(momentum, kept["state"][0]["momentum_buffer"])
 
 
-class TestAdopted:
-    def test_in_another_folder_the_next_one_has_a_good_one_before_it(self, tmp_path: Path) -> None:
+class TestPromote:
+    def test_promoted_checkpoint_of_another_folder_becomes_the_previous_one(self, tmp_path: Path) -> None:
         earlier, folder = tmp_path / "1", tmp_path / "2"
         earlier.mkdir()
         folder.mkdir()
         promote(save_checkpoint(earlier, content(1)), folder)
         save_checkpoint(folder, content(2)).write_bytes(b"damaged")
-        found = find_checkpoint(folder / CHECKPOINT_NAME, FINGERPRINT)
-        assert found.checkpoint
-        assert found.checkpoint.progress.step == 1
+        result = find_checkpoint(folder / CHECKPOINT_NAME, FINGERPRINT)
+        assert result.checkpoint
+        assert result.checkpoint.progress.step == 1
 
-    def test_a_damaged_one_never_takes_the_place_of_a_good_one(self, tmp_path: Path) -> None:
+    def test_damaged_checkpoint_does_not_replace_a_valid_previous_one(self, tmp_path: Path) -> None:
         for step in (1, 2):
             save_checkpoint(tmp_path, content(step))
         (tmp_path / CHECKPOINT_NAME).write_bytes(b"damaged")
-        found = find_checkpoint(tmp_path / CHECKPOINT_NAME, FINGERPRINT)
-        promote(found.path, tmp_path)
+        result = find_checkpoint(tmp_path / CHECKPOINT_NAME, FINGERPRINT)
+        promote(result.path, tmp_path)
         save_checkpoint(tmp_path, content(3))
         steps = [
             load_checkpoint(tmp_path / name, FINGERPRINT).progress.step for name in (PREVIOUS_NAME, CHECKPOINT_NAME)
         ]
         assert steps == [1, 3]
 
-    def test_a_training_from_the_beginning_leaves_no_other_ones(self, tmp_path: Path) -> None:
+    def test_start_from_the_beginning_removes_old_checkpoints(self, tmp_path: Path) -> None:
         for step in (1, 2):
             save_checkpoint(tmp_path, content(step))
         promote(None, tmp_path)
@@ -187,23 +191,25 @@ class TestDamage:
         run_training(spec, folder, options=stop_after(3))
         run_training(spec, folder, resume=folder / CHECKPOINT_NAME, options=stop_after(4))
 
-    def test_the_one_before_is_used_and_the_run_ends_the_same(self, tmp_path: Path, spec: RunSpec) -> None:
+    def test_run_resumes_from_the_previous_checkpoint_if_the_last_is_damaged(
+        self, tmp_path: Path, spec: RunSpec
+    ) -> None:
         self.stopped(spec, tmp_path / "a")
         path = tmp_path / "a" / CHECKPOINT_NAME
         path.write_bytes(path.read_bytes()[:-100])
         assert run_training(spec, tmp_path / "b", resume=path) == "finished"
-        said = events(tmp_path / "b")
-        (warning,) = [event for event in said if isinstance(event, Log) and event.level == "warning"]
+        journal = events(tmp_path / "b")
+        (warning,) = [event for event in journal if isinstance(event, Log) and event.level == "warning"]
         assert "damaged" in warning.message
         assert "the previous one is used" in warning.message
-        assert [event.start_step for event in said if isinstance(event, Started)] == [0, 3]
+        assert [event.start_step for event in journal if isinstance(event, Started)] == [0, 3]
         run_training(spec, tmp_path / "whole")
         assert points(tmp_path / "b") == points(tmp_path / "whole")
         assert all(
             torch.equal(value, weights(tmp_path / "b")[key]) for key, value in weights(tmp_path / "whole").items()
         )
 
-    def test_with_both_damaged_it_starts_from_the_beginning(self, tmp_path: Path, spec: RunSpec) -> None:
+    def test_run_starts_from_the_beginning_if_both_checkpoints_are_damaged(self, tmp_path: Path, spec: RunSpec) -> None:
         self.stopped(spec, tmp_path)
         for name in (CHECKPOINT_NAME, PREVIOUS_NAME):
             (tmp_path / name).write_bytes(b"damaged")
@@ -219,11 +225,11 @@ class TestDamage:
         kept.device, kept.plan = "cuda", kept.plan | {"cuda_graphs": True}
         resume = save_checkpoint(tmp_path, kept)
         run_training(spec, tmp_path, resume=resume, options=stop_after(1))
-        said = events(tmp_path)
-        assert any("chosen again" in event.message for event in said if isinstance(event, Log))
-        assert [event for event in said if isinstance(event, Started)][-1].environment["cuda_graphs"] == "off"
+        journal = events(tmp_path)
+        assert any("chosen again" in event.message for event in journal if isinstance(event, Log))
+        assert [event for event in journal if isinstance(event, Started)][-1].environment["cuda_graphs"] == "off"
 
-    def test_what_was_chosen_is_kept(self, tmp_path: Path, spec: RunSpec) -> None:
+    def test_resumed_run_keeps_its_execution_plan(self, tmp_path: Path, spec: RunSpec) -> None:
         run_training(spec, tmp_path, options=stop_after(3))
         kept = load_checkpoint(tmp_path / CHECKPOINT_NAME, spec.fingerprint())
         kept.plan |= {"channels_last": not kept.plan["channels_last"]}
@@ -233,7 +239,7 @@ class TestDamage:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_run_killed_twenty_times_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.core.resume_chain", str(tmp_path), "20", "4"]
     environment = os.environ | {"DKD_THREADS": "1", "DKD_CACHE_DIR": str(tmp_path / "cache")}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
@@ -241,7 +247,7 @@ def test_killed_twenty_times_a_run_ends_as_if_it_had_not_been(tmp_path: Path) ->
     kills = json.loads(result.stdout)
     assert len(kills) == 20
     assert {kill.split(",")[0] for kill in kills} == {"after steps", "at any time", "writing"}
-    chain, whole = tmp_path / "chain", tmp_path / "whole"
-    assert (chain / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-    assert points(chain) == points(whole)
+    chain, uninterrupted = tmp_path / "chain", tmp_path / "whole"
+    assert (chain / "weights.safetensors").read_bytes() == (uninterrupted / "weights.safetensors").read_bytes()
+    assert points(chain) == points(uninterrupted)
     assert len([event for event in events(chain) if isinstance(event, Metrics)]) == 30

@@ -40,37 +40,37 @@ def distribution(seed: int, sharpness: float, size: int = 9) -> NDArray[np.float
     return normed
 
 
-class TestClaimOneTheLossIsNearlyTheSameWhenStudentAndTeacherAreSwapped:
+class TestClaimOneLossIsNearlySymmetricInStudentAndTeacher:
     """(p_t, q_t) = (0.6, 0.8) against (0.8, 0.6), p̂ and q̂ kept."""
 
     @pytest.mark.parametrize("sharpness", [0.1, 1.0, 3.0])
-    def test_the_alignment_terms_differ_by_an_exact_amount(self, sharpness: float) -> None:
+    def test_alignment_terms_of_swapped_networks_differ_by_a_known_amount(self, sharpness: float) -> None:
         p_hat, q_hat = distribution(0, sharpness), distribution(1, sharpness)
         a, b = terms(0.6, 0.8, p_hat, q_hat), terms(0.8, 0.6, p_hat, q_hat)
         difference = -4 * 0.2 * (p_hat * (p_hat - q_hat)).sum()
         assert s_of(a, 10) - s_of(b, 10) == pytest.approx(difference, rel=1e-9)
 
-    def test_it_holds_when_the_non_target_classes_agree(self) -> None:
+    def test_claim_holds_if_the_non_target_classes_agree(self) -> None:
         p_hat = distribution(0, 2.0)
         assert s_of(terms(0.6, 0.8, p_hat, p_hat), 10) == pytest.approx(s_of(terms(0.8, 0.6, p_hat, p_hat), 10))
 
-    def test_it_holds_when_the_students_are_uniform(self) -> None:
+    def test_claim_holds_for_uniform_students(self) -> None:
         uniform, q_hat = np.full(9, 1 / 9), distribution(1, 2.0)
         a, b = terms(0.6, 0.8, uniform, q_hat), terms(0.8, 0.6, uniform, q_hat)
         assert s_of(a, 10) == pytest.approx(s_of(b, 10))
 
-    def test_it_does_not_hold_when_the_students_are_peaked(self) -> None:
+    def test_claim_does_not_hold_for_peaked_students(self) -> None:
         peaked, flat = np.array([0.92] + [0.01] * 8), np.full(9, 1 / 9)
         a, b = s_of(terms(0.6, 0.8, peaked, flat), 10), s_of(terms(0.8, 0.6, peaked, flat), 10)
         assert b > 1.5 * a
 
-    def test_it_never_holds_for_tckd(self) -> None:
+    def test_claim_does_not_hold_for_tckd(self) -> None:
         p_hat = distribution(0, 1.0)
         assert terms(0.6, 0.8, p_hat, p_hat).tckd == pytest.approx(1.464, abs=5e-4)
         assert terms(0.8, 0.6, p_hat, p_hat).tckd == pytest.approx(1.674, abs=5e-4)
 
 
-class TestClaimTwoTheTermIsHigherWhenTheStudentIsRightAndTheTeacherWrong:
+class TestClaimTwoTermIsHigherIfOnlyTheStudentIsRight:
     """Logits in which one class stands out by 4, on 200 random backgrounds; then scaled."""
 
     def mean(
@@ -85,43 +85,43 @@ class TestClaimTwoTheTermIsHigherWhenTheStudentIsRightAndTheTeacherWrong:
         return float(np.mean(values))
 
     @pytest.mark.parametrize("scale", [0.5, 1.0, 5.0])
-    def test_it_holds_against_agreement_at_equal_scale(self, scale: float) -> None:
+    def test_claim_holds_against_agreement_at_equal_scale(self, scale: float) -> None:
         wrong_teacher, agreement = (self.mean(True, right, scale, scale) for right in (False, True))
         assert wrong_teacher > agreement
 
-    def test_it_is_not_special_to_a_wrong_teacher(self) -> None:
+    def test_claim_is_not_specific_to_a_wrong_teacher(self) -> None:
         # A right teacher and a wrong student are as far apart: it is disagreement that counts, not who is right.
         disagreement = self.mean(student_right=False, teacher_right=True)
         assert disagreement > self.mean(student_right=True, teacher_right=True)
 
-    def test_it_does_not_hold_for_a_student_far_flatter_than_a_sure_teacher(self) -> None:
+    def test_claim_does_not_hold_for_a_student_far_flatter_than_a_confident_teacher(self) -> None:
         # Such a student is far from a teacher that is right, too: Δ is then most of the distance.
         wrong_teacher, agreement = (self.mean(True, right, 0.1, teacher_scale=5.0) for right in (False, True))
         assert wrong_teacher < 0.95 * agreement
 
-    def test_a_flat_student_alone_does_not_undo_it(self) -> None:
+    def test_claim_holds_for_a_flat_student_of_a_less_confident_teacher(self) -> None:
         wrong_teacher, agreement = (self.mean(True, right, 0.1) for right in (False, True))
         assert wrong_teacher > 1.1 * agreement
 
-    def test_a_higher_term_lowers_the_loss(self) -> None:
+    def test_higher_alignment_term_lowers_the_loss(self) -> None:
         # The reading "prioritises the teacher" has the sign backwards: the term is subtracted.
         z, v = (torch.randn(8, 10, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
         target = torch.zeros(8, dtype=torch.long)
         near = v + 0.1 * (z - v)
 
-        def whole(student: Tensor, epsilon: float) -> float:
+        def loss_at(student: Tensor, epsilon: float) -> float:
             return methods.dkd_align(
                 student, v, target, reduction="sample", epsilon=epsilon, ce_weight=0.0, ramp_epochs=0
             ).item()
 
-        gain_far = whole(z, 0.0) - whole(z, 6.0)
-        gain_near = whole(near, 0.0) - whole(near, 6.0)
+        gain_far = loss_at(z, 0.0) - loss_at(z, 6.0)
+        gain_near = loss_at(near, 0.0) - loss_at(near, 6.0)
         assert gain_far > gain_near > 0
 
 
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("reduction", ["sample", "log"])
-def test_the_term_pulls_against_distillation(classes: int, reduction: Reduction) -> None:
+def test_alignment_gradient_opposes_the_distillation_gradient(classes: int, reduction: Reduction) -> None:
     random = torch.Generator().manual_seed(0)
     z, v = 3 * torch.randn(2, 64, classes, generator=random, dtype=torch.float64)
     target = torch.randint(classes, (64,), generator=random)

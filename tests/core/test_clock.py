@@ -20,7 +20,7 @@ def clock(time: FakeTime, *, save: float = 60.0, samples: int = 1000) -> Clock:
 
 
 class TestCalendar:
-    def test_an_epoch_is_a_number_of_steps(self) -> None:
+    def test_calendar_converts_between_epochs_and_steps(self) -> None:
         calendar = Calendar(samples=150, batch_size=64, epochs=4)
         assert (calendar.steps_per_epoch, calendar.total_steps) == (3, 12)
         assert calendar.epochs_done(1, 1) == 1 + 1 / 3
@@ -30,13 +30,13 @@ class TestCalendar:
         ("every", "expected"),
         [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [1, 3, 5, 6]), (3, [2, 5, 6]), (7, [6]), (100, [6])],
     )
-    def test_every_nth_epoch_and_always_the_last_is_evaluated(self, every: int, expected: list[int]) -> None:
+    def test_every_nth_epoch_and_the_last_are_evaluated(self, every: int, expected: list[int]) -> None:
         calendar = Calendar(100, 10, epochs=7, evaluate_every=every)
         assert [epoch for epoch in range(7) if calendar.evaluates(epoch)] == expected
 
 
 class TestClock:
-    def test_a_long_epoch_reports_every_ten_seconds(self) -> None:
+    def test_long_epoch_reports_every_ten_seconds(self) -> None:
         time = FakeTime()
         ticking = clock(time)
         ticking.start()
@@ -48,7 +48,7 @@ class TestClock:
             time.seconds += 0.75
         assert reported == [14, 28, 42, 56, 70, 84, 98]
 
-    def test_steps_that_take_longer_are_reported_one_by_one(self) -> None:
+    def test_steps_longer_than_the_interval_are_reported_one_by_one(self) -> None:
         time = FakeTime()
         ticking = clock(time)
         ticking.start()
@@ -60,14 +60,14 @@ class TestClock:
             time.seconds += 25
         assert reported == [1, 2, 3, 4]
 
-    def test_an_epoch_that_has_just_begun_has_nothing_to_report(self) -> None:
+    def test_epoch_without_a_step_reports_nothing(self) -> None:
         time = FakeTime()
         ticking = clock(time)
         time.seconds += 1000
         assert not ticking.reports(0)
         assert ticking.reports(1)
 
-    def test_the_report_of_an_epoch_counts(self) -> None:
+    def test_report_of_an_epoch_restarts_the_interval(self) -> None:
         time = FakeTime()
         ticking = clock(time)
         time.seconds += 12
@@ -77,7 +77,7 @@ class TestClock:
         time.seconds += 1
         assert ticking.reports(3)
 
-    def test_checkpoints_are_due_by_time(self) -> None:
+    def test_checkpoint_is_due_after_its_interval(self) -> None:
         time = FakeTime()
         ticking = clock(time)
         time.seconds += 60

@@ -14,7 +14,7 @@ from core.tasks.classification import models
 from core.train import run_training
 from core.train.compiling import CompilationError, compile_network
 from core.train.performance import ExecutionPlan
-from tests.core.speed_runs import losses, run_spec, said
+from tests.core.speed_runs import log_text, losses, run_spec
 
 
 class TestFallback:
@@ -33,7 +33,7 @@ class TestFallback:
         for switch in ("off", "on"):
             assert run_training(run_spec(speed={"compile": switch}), tmp_path / switch) == "finished"
         assert losses(tmp_path / "on") == losses(tmp_path / "off")
-        assert "not compiled: RuntimeError: no working C++ compiler" in said(tmp_path / "on")
+        assert "not compiled: RuntimeError: no working C++ compiler" in log_text(tmp_path / "on")
         events = [record.event for record in read_journal(tmp_path / "on" / JOURNAL_NAME)]
         started = next(event for event in events if isinstance(event, Started))
         assert started.environment["compile"] == "off"

@@ -87,20 +87,20 @@ def test_damaged_image_is_named_and_nothing_is_packed(pets: Path) -> None:
 
 
 def test_truncated_pack_is_created_again(pets: Path) -> None:
-    whole = load().train.images.clone()
+    images = load().train.images.clone()
     [pack] = packs(pets)
     os.truncate(pack / "train.bin", 10)
-    assert torch.equal(load().train.images, whole)
+    assert torch.equal(load().train.images, images)
     (pack / "pack.json").write_text("{")
-    assert torch.equal(load().train.images, whole)
+    assert torch.equal(load().train.images, images)
 
 
 def test_partial_pack_of_a_killed_process_is_replaced(pets: Path) -> None:
-    whole = load().train.images.clone()
+    images = load().train.images.clone()
     [pack] = packs(pets)
     left = pack.rename(pack.with_name(pack.name + ".partial"))
     os.truncate(left / "train.bin", 10)
-    assert torch.equal(load().train.images, whole)
+    assert torch.equal(load().train.images, images)
     assert packs(pets) == [pack]
 
 

@@ -1,4 +1,4 @@
-"""Training with kernels that repeat bit for bit, where a GPU has others too."""
+"""Training with deterministic kernels repeats bit for bit."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ def ce(**chosen: Any) -> RunSpec:
     return spec
 
 
-def test_left_alone_it_changes_no_name() -> None:
+def test_default_of_deterministic_does_not_change_the_fingerprint() -> None:
     assert ce(deterministic=False).fingerprint() == ce().fingerprint() != ce(deterministic=True).fingerprint()
 
 
-def test_a_cpu_has_no_other_kernels() -> None:
+def test_plan_for_a_cpu_omits_deterministic() -> None:
     chosen = plan_execution(Speed(deterministic=True), torch.device("cpu"), Workload(samples=1, steps=1, image_size=8))
     assert not chosen.deterministic
     assert "deterministic" not in chosen.environment()
 
 
-def test_only_a_training_refuses_kernels_that_do_not_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_algorithms_are_enabled_during_training_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step, seen = Stepper.step, set()
 
     def looking(self: Stepper, *arguments: Any) -> None:
@@ -51,13 +53,13 @@ def test_only_a_training_refuses_kernels_that_do_not_repeat(tmp_path: Path, monk
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_resumed_on_a_gpu_it_ends_the_same_bit_for_bit(tmp_path: Path) -> None:
+def test_run_resumed_on_a_gpu_repeats_bit_for_bit(tmp_path: Path) -> None:
     spec = ce(deterministic=True)
     run_training(spec, tmp_path / "whole")
     run_training(spec, tmp_path / "half", options=stop_after(7))
     assert run_training(
         spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME, options=TrainOptions()
     ) == ("finished")
-    whole, rest = weights(tmp_path / "whole"), weights(tmp_path / "rest")
-    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+    uninterrupted, resumed = weights(tmp_path / "whole"), weights(tmp_path / "rest")
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
     assert points(tmp_path / "rest") == points(tmp_path / "whole")

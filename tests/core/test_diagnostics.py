@@ -94,9 +94,9 @@ class TestGradients:
         teacher[torch.arange(5), target[:5]] += 1  # only the target's share to learn: NCKD's gradient is zero
         metrics = measured(student, teacher, target)
         assert metrics["grad/skipped"] == pytest.approx(25)
-        rest = measured(student.detach()[10:], teacher[10:], target[10:])
-        assert rest["grad/skipped"] == 0
-        assert metrics["grad/similarity"] == pytest.approx(rest["grad/similarity"], abs=1e-6)
+        others = measured(student.detach()[10:], teacher[10:], target[10:])
+        assert others["grad/skipped"] == 0
+        assert metrics["grad/similarity"] == pytest.approx(others["grad/similarity"], abs=1e-6)
 
     def test_undefined_metrics_of_a_step_are_nan(self) -> None:
         student, teacher, target = logits()
@@ -404,7 +404,7 @@ class TestMeans:
         assert math.isnan(metrics.pop("keeps"))
         assert metrics == {"skips": 2, "b": 4}
 
-    def test_names_may_come_in_other_company_and_after_a_restart(self) -> None:
+    def test_means_of_names_that_are_not_in_every_step_survive_a_restart(self) -> None:
         def add(means: RunningMeans, part: int) -> None:
             means.add(
                 {"a": torch.tensor(float(part)), "b": torch.tensor(1.0)} if part % 2 else {"a": torch.tensor(2.0)}, 2.0
@@ -439,7 +439,9 @@ class TestTraining:
             }
         ).plan()
 
-    def test_the_last_epoch_tells_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_last_epoch_reports_collapse_and_robustness_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("DATA_DIR", str(tmp_path))
         for label in range(6):
             (tmp_path / "styled" / str(label)).mkdir(parents=True)
@@ -456,7 +458,7 @@ class TestTraining:
         assert {"train/top5", "test/top5", "grad/covariance", "logits/teacher_others", "fidelity/kl"} <= set(first)
         assert last["robustness/stylised"] == pytest.approx(100 / 6)  # six black images, one class
 
-    def test_a_stylised_folder_that_is_missing_fails_before_training(
+    def test_missing_stylised_folder_fails_before_training(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DATA_DIR", str(tmp_path))

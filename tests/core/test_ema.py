@@ -30,7 +30,7 @@ def changed(model: nn.Module, steps: int) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
-def test_it_is_the_average_of_its_formula(decay: float) -> None:
+def test_averaged_weights_follow_their_formula(decay: float) -> None:
     model = network()
     average = AveragedWeights(model, decay)
     expected: list[torch.Tensor] = []
@@ -42,7 +42,7 @@ def test_it_is_the_average_of_its_formula(decay: float) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-def test_its_batch_norm_has_the_statistics_of_the_last_step() -> None:
+def test_averaged_network_has_the_batch_norm_statistics_of_the_last_step() -> None:
     model = network()
     average = AveragedWeights(model, 0.99)
     for step in changed(model, 5):
@@ -52,23 +52,23 @@ def test_its_batch_norm_has_the_statistics_of_the_last_step() -> None:
     assert not torch.equal(next(average.network.parameters()), next(model.parameters()))
 
 
-def test_it_continues_from_its_state() -> None:
+def test_averaging_continues_from_its_state() -> None:
     model = network()
     steps = changed(model, 6)
-    whole, first = AveragedWeights(network(), 0.9), AveragedWeights(network(), 0.9)
+    uninterrupted, first = AveragedWeights(network(), 0.9), AveragedWeights(network(), 0.9)
     for step in steps:
-        whole.update(step)
+        uninterrupted.update(step)
     for step in steps[:3]:
         first.update(step)
-    rest = AveragedWeights(network(), 0.9)
-    rest.restore(first.state())
+    resumed = AveragedWeights(network(), 0.9)
+    resumed.restore(first.state())
     for step in steps[3:]:
-        rest.update(step)
-    for name, value in whole.state().items():
-        assert torch.equal(rest.state()[name], value), name
+        resumed.update(step)
+    for name, value in uninterrupted.state().items():
+        assert torch.equal(resumed.state()[name], value), name
 
 
-def test_it_is_not_trained_and_leaves_the_network_alone() -> None:
+def test_averaging_leaves_the_network_unchanged_and_needs_no_gradient() -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
     average = AveragedWeights(model, 0.5)

@@ -1,4 +1,4 @@
-"""A training on a disk that is full: it goes on as long as it can, and what ends it then is the machine's fault."""
+"""Training on a full disk continues without checkpoints; weights that cannot be written are a machine error."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def said(folder: Path) -> list[Event]:
+def events_of(folder: Path) -> list[Event]:
     return [record.event for record in read_journal(folder / JOURNAL_NAME)]
 
 
-def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
+def test_training_continues_without_a_checkpoint_that_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def torn(*_: object) -> Iterator[bytes]:
@@ -49,7 +49,7 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
 
     monkeypatch.setattr("core.train.checkpoint._encode", torn)
     assert run_training(SPEC, tmp_path, options=TrainOptions(checkpoint_seconds=0.0)) == "finished"
-    events = said(tmp_path)
+    events = events_of(tmp_path)
     assert isinstance(events[-1], Finished)
     assert not any(isinstance(event, Checkpointed) for event in events)
     logged = [event.message for event in events if isinstance(event, Log)]
@@ -57,7 +57,7 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_a_training(
     assert list(tmp_path.glob("*.partial")) == [], "what was written of it takes no room"
 
 
-def test_weights_that_do_not_fit_are_no_failure_of_the_run(
+def test_weights_that_do_not_fit_are_a_machine_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run.json"
@@ -65,10 +65,10 @@ def test_weights_that_do_not_fit_are_no_failure_of_the_run(
     monkeypatch.setattr("core.train.run.save_weights", full)
     assert main(["train", "--run", str(run), "--out", str(tmp_path / "out")]) == MACHINE_EXIT
     assert "No space left on device" in capsys.readouterr().err
-    assert not any(isinstance(event, Finished | Failed) for event in said(tmp_path / "out"))
+    assert not any(isinstance(event, Finished | Failed) for event in events_of(tmp_path / "out"))
 
 
-def test_a_part_of_the_weights_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partly_written_weights_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.train.checkpoint.os.fsync", full)  # where a delayed write is refused
     with pytest.raises(OSError, match="No space"):
         save_weights(torch.nn.Linear(2, 2), tmp_path / "weights.safetensors")

@@ -66,7 +66,7 @@ class TestFile:
         assert len(encode_items(items_of())) / 10_000 < 12
 
     @pytest.mark.parametrize(("count", "teacher"), [(1, True), (7, False), (300, True)])
-    def test_file_gives_back_what_was_written(self, tmp_path: Path, count: int, teacher: bool) -> None:
+    def test_file_round_trip_keeps_the_results(self, tmp_path: Path, count: int, teacher: bool) -> None:
         items = items_of(count, teacher=teacher)
         back = read_items(written(items, tmp_path))
         assert replace(back, columns={}) == replace(items, columns={})
@@ -183,16 +183,16 @@ class TestBootstrap:
         assert (narrow.low, narrow.high) == (0.5, 0.5)
         assert (wide.low, wide.high) == (0.0, 1.0)
 
-    def test_seed_decides_the_interval(self) -> None:
+    def test_interval_depends_on_the_seed(self) -> None:
         values = np.random.default_rng(3).normal(size=100)
         assert bootstrap_mean(values, seed=1) == bootstrap_mean(values, seed=1)
         assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
 
     def test_resamples_are_drawn_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         values = np.random.default_rng(3).normal(size=100)
-        whole = bootstrap_mean(values, seed=1, resamples=1_000)
+        at_once = bootstrap_mean(values, seed=1, resamples=1_000)
         monkeypatch.setattr("core.items.statistics._RESAMPLED_VALUES", 700)
-        assert bootstrap_mean(values, seed=1, resamples=1_000) == whole
+        assert bootstrap_mean(values, seed=1, resamples=1_000) == at_once
 
     def test_no_items_are_an_error(self) -> None:
         with pytest.raises(ItemsError, match="no items"):

@@ -266,7 +266,7 @@ def test_undefined_directions_are_nan_and_invalid_input_is_refused() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_smoothed_cross_entropy_is_torchs(smoothing: float, weighted: bool) -> None:
+def test_smoothed_cross_entropy_equals_that_of_torch(smoothing: float, weighted: bool) -> None:
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(7, 5, generator=random, dtype=torch.float64, requires_grad=True)
     target = torch.randint(5, (7,), generator=random)
@@ -280,7 +280,7 @@ def test_smoothed_cross_entropy_is_torchs(smoothing: float, weighted: bool) -> N
 
 
 @pytest.mark.parametrize("name", ["ce", "kd", "dkd", "dist", "nkd", "rld"])
-def test_every_method_smooths_its_cross_entropy_alone(name: str) -> None:
+def test_every_method_smooths_only_its_cross_entropy(name: str) -> None:
     random = torch.Generator().manual_seed(0)
     z, v = torch.randn(2, 7, 5, generator=random, dtype=torch.float64)
     target = torch.randint(5, (7,), generator=random)

@@ -1,4 +1,4 @@
-"""The networks: their sizes, what they hand out, how they start."""
+"""The networks: parameter counts, features and stages, initialisation and limits."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class TestInitialisation:
     def test_initial_linear_biases_of_wide_resnets_are_zero(self) -> None:
         assert not built("wrn_16_1").linear.bias.any()
 
-    def test_other_networks_keep_torchs_initialisation(self) -> None:
+    def test_other_networks_keep_the_initialisation_of_torch(self) -> None:
         for name in ("shufflenet_v1", "shufflenet_v2", "mobilenet_v1"):
             convolution = built(name).get_submodule("layers.stage2.0")
             weight = max((p for p in convolution.parameters() if p.dim() == 4), key=torch.Tensor.numel)

@@ -21,7 +21,7 @@ def network() -> nn.Module:
 
 class TestBuiltFromTheCatalog:
     @pytest.mark.parametrize("name", [entry.name for entry in OPTIMIZERS])
-    def test_each_lowers_a_loss(self, name: str) -> None:
+    def test_optimizer_lowers_a_loss(self, name: str) -> None:
         model = network()
         optimizer = build_optimizer(model, Optimizer(name=name), fused=True)
         inputs, target = torch.randn(16, 1, 8, 8).double(), torch.arange(16) % 3
@@ -49,13 +49,15 @@ class TestBuiltFromTheCatalog:
             ({"name": "adafactor", "params": {"beta2_decay": -0.5}}, "Adafactor", {"beta2_decay": -0.5, "d": 1.0}),
         ],
     )
-    def test_parameters_are_those_of_the_spec(self, spec: dict[str, Any], kind: str, expected: dict[str, Any]) -> None:
+    def test_optimizer_gets_the_parameters_of_the_spec(
+        self, spec: dict[str, Any], kind: str, expected: dict[str, Any]
+    ) -> None:
         optimizer = build_optimizer(network(), Optimizer(**spec))
         assert type(optimizer) is getattr(torch.optim, kind)
         assert {name: optimizer.param_groups[0][name] for name in expected} == expected
 
     @pytest.mark.parametrize("name", [entry.name for entry in OPTIMIZERS if entry.name != "adafactor"])
-    def test_defaults_are_those_of_torch(self, name: str) -> None:
+    def test_defaults_of_the_catalog_equal_those_of_torch(self, name: str) -> None:
         entry = OPTIMIZERS[name]
         theirs = entry.load()(network().parameters()).defaults
         for parameter, value in entry.params().arguments().items():
@@ -75,7 +77,7 @@ def parameters(dtype: torch.dtype = torch.float64) -> list[Tensor]:
 class TestTermMomentum:
     @pytest.mark.parametrize("nesterov", [False, True])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_with_one_term_it_is_sgd_bit_for_bit(self, nesterov: bool, dtype: torch.dtype) -> None:
+    def test_term_momentum_of_one_term_equals_sgd_bit_for_bit(self, nesterov: bool, dtype: torch.dtype) -> None:
         ours, theirs = parameters(dtype), parameters(dtype)
         one = TermMomentum(ours, 0.1, {"task": 0.9}, weight_decay=0.01, nesterov=nesterov)
         sgd = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov)
@@ -88,7 +90,7 @@ class TestTermMomentum:
             assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
     @pytest.mark.parametrize("nesterov", [False, True])
-    def test_with_equal_momenta_it_is_sgd_of_the_sum(self, nesterov: bool) -> None:
+    def test_term_momentum_with_equal_momenta_equals_sgd_of_the_sum(self, nesterov: bool) -> None:
         ours, theirs = parameters(), parameters()
         dot = TermMomentum(ours, 0.1, dot_momenta(0.9, 0.0), weight_decay=0.01, nesterov=nesterov)
         sgd = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov)
@@ -101,7 +103,7 @@ class TestTermMomentum:
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
-    def test_dot_is_its_formula(self) -> None:
+    def test_dot_equals_its_formula(self) -> None:
         """Zhao et al. 2023: v_task ← (μ − Δ)·v_task + g_task, v_kd ← (μ + Δ)·v_kd + g_kd, θ ← θ − γ·(v_task + v_kd)."""
         ours = parameters()
         theta = [parameter.detach().clone().numpy() for parameter in ours]
@@ -119,7 +121,7 @@ class TestTermMomentum:
         for parameter, array in zip(ours, theta, strict=True):
             torch.testing.assert_close(parameter.detach(), torch.from_numpy(array), rtol=0, atol=1e-12)
 
-    def test_it_continues_from_its_state_dict(self) -> None:
+    def test_term_momentum_continues_from_its_state_dict(self) -> None:
         momenta = {"task": 0.9, "target": 0.85, "others": 0.0}
 
         def steps(optimizer: TermMomentum, seeds: range) -> None:
@@ -128,17 +130,17 @@ class TestTermMomentum:
                     {name: random_gradients(optimizer.parameters, 10 * seed + k) for k, name in enumerate(momenta)}
                 )
 
-        whole = TermMomentum(parameters(), 0.1, momenta)
-        steps(whole, range(6))
+        uninterrupted = TermMomentum(parameters(), 0.1, momenta)
+        steps(uninterrupted, range(6))
         first = TermMomentum(parameters(), 0.1, momenta)
         steps(first, range(3))
-        rest = TermMomentum([p.detach().clone().requires_grad_() for p in first.parameters], 0.1, momenta)
-        rest.load_state_dict(first.state_dict())
-        steps(rest, range(3, 6))
-        assert all(torch.equal(a, b) for a, b in zip(rest.parameters, whole.parameters, strict=True))
+        resumed = TermMomentum([p.detach().clone().requires_grad_() for p in first.parameters], 0.1, momenta)
+        resumed.load_state_dict(first.state_dict())
+        steps(resumed, range(3, 6))
+        assert all(torch.equal(a, b) for a, b in zip(resumed.parameters, uninterrupted.parameters, strict=True))
         assert len(first.state_dict()["state"][0]) == 2, "no buffer without a momentum"
 
-    def test_a_term_may_leave_parameters_out(self) -> None:
+    def test_term_may_have_no_gradient_for_a_parameter(self) -> None:
         ours = parameters()
         before = [parameter.detach().clone() for parameter in ours]
         optimizer = TermMomentum(ours, 0.1, {"task": 0.9, "distillation": 0.9})
@@ -157,7 +159,7 @@ class TestTermMomentum:
             ({"task": 2, "distillation": 1}, "'distillation' has 1 gradients for 2 parameters"),
         ],
     )
-    def test_gradients_that_do_not_fit_are_refused(self, gradients: dict[str, int], words: str) -> None:
+    def test_gradients_that_do_not_match_the_terms_are_refused(self, gradients: dict[str, int], words: str) -> None:
         optimizer = TermMomentum(parameters(), 0.1, dot_momenta(0.9, 0.05))
         with pytest.raises(ValueError, match=words):
             optimizer.step(

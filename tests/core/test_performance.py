@@ -1,4 +1,4 @@
-"""The execution plan: what it chooses, why, and that a run learns the same with any of its choices."""
+"""The execution plan: its choices, their reasons, and that no choice changes what a run learns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from core.tasks.workload import Workload
 from core.train import TeacherSource, TrainOptions, performance, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.performance import ExecutionPlan, apply_thread_limit, plan_execution
-from tests.core.speed_runs import experiment, losses, run_spec, said
+from tests.core.speed_runs import experiment, log_text, losses, run_spec
 
 CPU = torch.device("cpu")
 LARGE = Workload(samples=240 * 50_000, steps=782, image_size=32)
@@ -53,8 +53,8 @@ class TestPlan:
         assert plan_execution(Speed(), CPU, LARGE).precision == "float32"
 
     def test_choices_of_the_spec_are_kept(self) -> None:
-        asked = Speed(precision="float32", channels_last="off", compile="off")
-        chosen = plan_execution(asked, CPU, LARGE)
+        speed = Speed(precision="float32", channels_last="off", compile="off")
+        chosen = plan_execution(speed, CPU, LARGE)
         assert (chosen.precision, chosen.channels_last, chosen.compile) == ("float32", False, False)
         chosen = plan_execution(Speed(precision="bfloat16", channels_last="on", compile="on"), CPU, DIGITS)
         assert (chosen.precision, chosen.channels_last, chosen.compile) == ("bfloat16", True, True)
@@ -76,7 +76,7 @@ class TestPlan:
         started = next(record.event for record in read_journal(tmp_path / JOURNAL_NAME))
         assert isinstance(started, Started)
         assert started.environment["precision"] == "bfloat16"
-        assert "precision bfloat16 (set in the spec)" in said(tmp_path)
+        assert "precision bfloat16 (set in the spec)" in log_text(tmp_path)
 
     @pytest.mark.parametrize("given", ["0", "two", "-1"])
     def test_invalid_number_of_threads_is_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ class TestThreads:
         assert [plan_execution(Speed(), CPU, work).threads for work in (small, large, LARGE)] == [1, 2, 2]
         assert plan_execution(Speed(), torch.device("cuda"), DIGITS).threads == 2
 
-    def test_each_thread_has_work_that_is_worth_it(self) -> None:
+    def test_number_of_threads_follows_the_work_per_step(self) -> None:
         torch.set_num_threads(6)
         products = (0.0, 2.9e8, 3e8, 4.4e8, 8e8, 9e8, 1e12, math.inf)
         chosen = [plan_execution(Speed(), CPU, replace(LARGE, step_products=number)) for number in products]
@@ -113,7 +113,7 @@ class TestThreads:
         assert chosen[4].reasons["threads"] == "the steps are too small for more"
         assert "threads" not in chosen[-1].reasons
 
-    def test_default_is_the_quota_unless_openmp_is_told_a_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_default_threads_are_the_quota_unless_a_variable_is_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(performance, "processor_count", lambda: 1)
         monkeypatch.setenv("OMP_NUM_THREADS", "2")  # torch has read it when it was imported
         assert apply_thread_limit(TrainingSettings.from_environment()) == 2
@@ -127,7 +127,7 @@ class TestThreads:
     def test_fixed_threads_are_kept(self) -> None:
         assert plan_execution(Speed(), CPU, replace(DIGITS, step_products=1.0), fixed_threads=True).threads == 2
 
-    def test_multiplications_are_those_of_the_network(self) -> None:
+    def test_forward_multiplications_equal_those_of_the_network(self) -> None:
         dataset = data.load(
             DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8}),
             TrainingSettings.from_environment(),
@@ -141,7 +141,7 @@ class TestThreads:
     def test_run_with_small_steps_uses_one_thread_and_logs_why(self, tmp_path: Path) -> None:
         assert run_training(run_spec(epochs=1), tmp_path / "small") == "finished"
         assert self.threads_of(tmp_path / "small") == "1"
-        assert "threads 1 (the steps are too small to share)" in said(tmp_path / "small")
+        assert "threads 1 (the steps are too small to share)" in log_text(tmp_path / "small")
         assert torch.get_num_threads() == 2, "the next run in this process decides for itself"
 
     def test_resumed_run_keeps_its_threads_and_repeats_bit_for_bit(
@@ -159,7 +159,7 @@ class TestThreads:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP tells what it has read")
     @pytest.mark.parametrize(
-        ("own", "expected"),
+        ("variables", "expected"),
         [
             ({}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '0'")),
             ({"GOMP_SPINCOUNT": "70"}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '70'")),
@@ -167,15 +167,15 @@ class TestThreads:
         ],
         ids=["default", "own spin count", "own policy"],
     )
-    def test_waiting_threads_spin_only_if_a_person_says_so(
-        self, own: dict[str, str], expected: tuple[str, ...], tmp_path: Path
+    def test_waiting_threads_spin_only_if_a_variable_requests_it(
+        self, variables: dict[str, str], expected: tuple[str, ...], tmp_path: Path
     ) -> None:
         spec = tmp_path / "run.json"
         spec.write_text(run_spec(epochs=1).model_dump_json())
         quiet = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
         command = [sys.executable, "-m", "core", "train", "--run", str(spec), "--out", str(tmp_path / "out")]
-        asked = quiet | {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "1"} | own
-        done = subprocess.run(command, env=asked, capture_output=True, text=True, check=True)
+        environment = quiet | {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "1"} | variables
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         for line in expected:
             assert line in done.stderr
 
@@ -191,13 +191,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
 
 class TestEqualLearning:
     def curves(self, folder: Path, teacher: TeacherSource, switches: dict[str, Any]) -> np.ndarray[Any, Any]:
-        found = []
+        of_seeds = []
         for seed in range(3):
             out = folder / str(seed)
             spec = run_spec("dkd", seed, epochs=3, speed=switches | {"reuse_teacher": False})
             assert run_training(spec, out, teacher) == "finished"
-            found.append(losses(out))
-        return np.array(found)
+            of_seeds.append(losses(out))
+        return np.array(of_seeds)
 
     def test_half_precision_learns_within_seed_noise(self, tmp_path: Path, teacher: TeacherSource) -> None:
         off = self.curves(tmp_path / "off", teacher, {"precision": "float32", "channels_last": "off"})
@@ -212,11 +212,11 @@ class TestEqualLearning:
     def test_compiled_network_learns_the_same(self, tmp_path: Path) -> None:
         for switch in ("off", "on"):
             run_training(run_spec(speed={"precision": "float32", "compile": switch}), tmp_path / switch)
-        assert "was compiled" in said(tmp_path / "on")
+        assert "was compiled" in log_text(tmp_path / "on")
         assert losses(tmp_path / "on") == pytest.approx(losses(tmp_path / "off"), rel=1e-3)
 
     @pytest.mark.parametrize(
-        "asked",
+        "switches",
         [
             {"precision": "bfloat16"},
             {"precision": "float16"},
@@ -224,15 +224,17 @@ class TestEqualLearning:
         ],
     )
     def test_resumed_run_repeats_bit_for_bit(
-        self, tmp_path: Path, teacher: TeacherSource, asked: dict[str, str]
+        self, tmp_path: Path, teacher: TeacherSource, switches: dict[str, str]
     ) -> None:
-        spec = run_spec("dkd", speed=asked)
-        whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))
-        run_training(spec, whole, teacher)
+        spec = run_spec("dkd", speed=switches)
+        uninterrupted, half, resumed = (tmp_path / name for name in ("whole", "half", "rest"))
+        run_training(spec, uninterrupted, teacher)
         polled = iter(range(14))
         stop = TrainOptions(stop_requested=lambda: next(polled, None) is None)
         assert run_training(spec, half, teacher, options=stop) == "stopped"
-        assert run_training(spec, rest, teacher, resume=half / CHECKPOINT_NAME) == "finished"
-        assert losses(rest) == losses(whole)
-        one, other = (safetensors.torch.load_file(folder / "weights.safetensors") for folder in (whole, rest))
+        assert run_training(spec, resumed, teacher, resume=half / CHECKPOINT_NAME) == "finished"
+        assert losses(resumed) == losses(uninterrupted)
+        one, other = (
+            safetensors.torch.load_file(folder / "weights.safetensors") for folder in (uninterrupted, resumed)
+        )
         assert all(torch.equal(one[name], other[name]) for name in one)

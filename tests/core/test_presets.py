@@ -22,17 +22,17 @@ class TestPresets:
     PAIR: ClassVar[dict[str, Any]] = {"name": "p", "teacher": {"model": "resnet20"}, "student": {"model": "resnet8"}}
 
     @pytest.mark.parametrize("name", PRESETS)
-    def test_it_is_a_whole_spec_with_a_pair_named(self, name: str) -> None:
-        found = parse_experiment({"dataset": "synthetic"} | self.PAIR | {"preset": name})
-        assert found.preset == name
-        assert found.plan()
-        assert parse_text(to_yaml(found)) == found  # what is stored does not change when it is read again
+    def test_preset_with_a_pair_is_a_complete_spec(self, name: str) -> None:
+        parsed = parse_experiment({"dataset": "synthetic"} | self.PAIR | {"preset": name})
+        assert parsed.preset == name
+        assert parsed.plan()
+        assert parse_text(to_yaml(parsed)) == parsed  # what is stored does not change when it is read again
 
     @pytest.mark.parametrize(
         ("former", "name"),
         [("author-2025", "decoupled-gradient-kd-2025"), ("author-2026", "decoupled-gradient-kd-2026")],
     )
-    def test_a_former_name_means_the_same_protocol(self, former: str, name: str) -> None:
+    def test_former_name_of_a_preset_is_accepted(self, former: str, name: str) -> None:
         old, new = (parse_experiment({"dataset": "synthetic"} | self.PAIR | {"preset": key}) for key in (former, name))
         assert old.preset == former
         assert old.model_dump() == new.model_dump() | {"preset": former}
@@ -41,7 +41,7 @@ class TestPresets:
             name, new.model_dump(mode="json")
         )
 
-    def test_the_spec_overrides_field_by_field(self) -> None:
+    def test_spec_overrides_single_fields_of_a_preset(self) -> None:
         base = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits"})
         changed = parse_experiment(
             self.PAIR
@@ -59,12 +59,12 @@ class TestPresets:
         assert [method.name for method in changed.methods] == ["ce"]
         assert changed.seeds == (9,)
 
-    def test_another_schedule_does_not_inherit_the_presets_milestones(self) -> None:
+    def test_other_schedule_does_not_inherit_the_milestones_of_the_preset(self) -> None:
         training = {"schedule": {"name": "cosine"}}
-        found = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits", "training": training})
-        assert found.training.schedule.milestones == ()
-        assert found.training.epochs == 240
+        parsed = parse_experiment(self.PAIR | {"preset": "dkd-cifar100", "dataset": "digits", "training": training})
+        assert parsed.training.schedule.milestones == ()
+        assert parsed.training.epochs == 240
 
-    def test_an_unknown_preset_is_named_with_the_nearest(self) -> None:
+    def test_unknown_preset_gets_a_suggestion(self) -> None:
         with pytest.raises(SpecError, match="dkd-cifar100"):
             parse_experiment(self.PAIR | {"preset": "dkd-cifar10"})

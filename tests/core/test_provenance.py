@@ -1,4 +1,4 @@
-"""What a training says of the code and the packages that it ran on."""
+"""The code and the packages that a training records."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_clean_tree_is_its_commit(tree: Path) -> None:
-    found = provenance.provenance()
-    assert found["commit"] == _git(tree, "rev-parse", "HEAD")
-    assert "diff" not in found
-    assert f"pydantic=={version('pydantic')}" in found["packages"].splitlines()
+def test_clean_tree_is_recorded_by_its_commit(tree: Path) -> None:
+    record = provenance.provenance()
+    assert record["commit"] == _git(tree, "rev-parse", "HEAD")
+    assert "diff" not in record
+    assert f"pydantic=={version('pydantic')}" in record["packages"].splitlines()
 
 
-def test_changes_of_the_science_are_kept_and_others_are_not(tree: Path) -> None:
+def test_only_uncommitted_changes_of_core_are_recorded(tree: Path) -> None:
     (tree / "notes.md").write_text("x")
     (tree / "core" / "loss.py").write_text("a = 2\n")
-    found = provenance.provenance()
-    assert found["commit"].endswith("+changes")
-    assert "-a = 1" in found["diff"]
-    assert "+a = 2" in found["diff"]
+    record = provenance.provenance()
+    assert record["commit"].endswith("+changes")
+    assert "-a = 1" in record["diff"]
+    assert "+a = 2" in record["diff"]
     (tree / "core" / "loss.py").write_text("b = 1\n" * provenance.MAX_DIFF)
     assert len(provenance.provenance()["diff"]) < provenance.MAX_DIFF + 100
 
@@ -52,6 +52,6 @@ def test_installed_package_without_git_records_its_version(tmp_path: Path, monke
     assert provenance.provenance().keys() == {"packages"}
 
 
-def test_git_that_is_not_there_fails_no_training(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_git_leaves_only_the_packages(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance.provenance().keys() == {"packages"}

@@ -1,4 +1,4 @@
-"""Teacher logits as they are kept, rounded: no loss is to feel it."""
+"""Quantised teacher logits change losses and gradients only within the tolerance."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ METHODS = [
 ]
 
 
-def test_rows_come_back_bit_for_bit() -> None:
+def test_quantized_rows_are_restored_bit_for_bit() -> None:
     logits = torch.randn(64, 100, generator=torch.Generator().manual_seed(0)) * 7 + 30
-    found = quantize(logits)
-    assert torch.equal(dequantize(found.stored), found.values)
+    quantized = quantize(logits)
+    assert torch.equal(dequantize(quantized.stored), quantized.values)
     # With the mean taken out the rounding is of the differences, not of the offset.
-    assert (found.values - logits).abs().max() < (logits.half().float() - logits).abs().max()
+    assert (quantized.values - logits).abs().max() < (logits.half().float() - logits).abs().max()
 
 
 @pytest.mark.parametrize(("name", "params"), METHODS, ids=str)
-def test_no_loss_feels_it(name: str, params: dict[str, object]) -> None:
+def test_quantized_teacher_leaves_loss_and_gradients_within_tolerance(name: str, params: dict[str, object]) -> None:
     random = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 32, 20, generator=random) * 4
     target = torch.randint(20, (32,), generator=random)

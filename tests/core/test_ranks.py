@@ -1,4 +1,4 @@
-"""Several ranks train what one process trains, stop together, and fail with the reason of the one at fault."""
+"""Several ranks train what one process trains, stop together, and report the rank that failed first."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class TestTwoRanks:
         one, two = weights(trained / "one" / label), weights(trained / "two" / label)
         assert one["stem.0.weight"].dtype == torch.float64
         assert furthest(one, two) < 1e-9
-        for (step, expected), (same_step, found) in zip(
+        for (step, expected), (same_step, observed) in zip(
             points(trained / "one" / label), points(trained / "two" / label), strict=True
         ):
             assert step == same_step
-            assert expected == pytest.approx(found, rel=1e-6, abs=1e-9)
+            assert expected == pytest.approx(observed, rel=1e-6, abs=1e-9)
 
     def test_first_rank_writes_the_items_of_all_test_images(self, trained: Path) -> None:
         _, metrics = points(trained / "two" / "log")[-1]
@@ -68,28 +68,28 @@ class TestTwoRanks:
         assert 100 * item_scores(items, "top1").mean() == metrics["test/top1"]
         assert 100 * item_scores(items, "agreement").mean() == metrics["fidelity/agreement"]
 
-    def test_how_many_there_were_is_recorded(self, trained: Path) -> None:
+    def test_number_of_ranks_is_recorded(self, trained: Path) -> None:
         for folder, ranks, teacher_logits in (("one", "1", "kept"), ("two", "2", "rounded, not kept")):
-            (said,) = (event for event in events(trained / folder / "log") if isinstance(event, Started))
-            assert (said.environment[RANKS_KEY], said.environment["teacher_logits"]) == (ranks, teacher_logits)
+            (started,) = (event for event in events(trained / folder / "log") if isinstance(event, Started))
+            assert (started.environment[RANKS_KEY], started.environment["teacher_logits"]) == (ranks, teacher_logits)
 
-    def test_the_methods_do_differ(self, trained: Path) -> None:
+    def test_methods_give_different_weights(self, trained: Path) -> None:
         results = [weights(trained / "two" / label) for label in METHODS]
         assert furthest(results[0], results[1]) > 1e-4
         assert furthest(results[1], results[2]) > 1e-4
 
-    def test_all_ranks_stop_at_one_step_with_one_checkpoint(self, trained: Path) -> None:
-        said = events(trained / "two" / "half")
-        assert [event.type for event in said[-2:]] == ["checkpoint", "stopped"]
-        assert said[-1] == Stopped(step=STOP_AT)
+    def test_ranks_stop_at_the_same_step_with_one_checkpoint(self, trained: Path) -> None:
+        journal = events(trained / "two" / "half")
+        assert [event.type for event in journal[-2:]] == ["checkpoint", "stopped"]
+        assert journal[-1] == Stopped(step=STOP_AT)
         assert {path.name for path in (trained / "two" / "half").iterdir()} == {CHECKPOINT_NAME, JOURNAL_NAME}
 
-    def test_resumed_on_two_ranks_it_ends_the_same_bit_for_bit(self, trained: Path) -> None:
-        whole, rest = weights(trained / "two" / "log"), weights(trained / "two" / "rest")
-        assert all(torch.equal(whole[name], rest[name]) for name in whole)
+    def test_run_resumed_on_two_ranks_repeats_bit_for_bit(self, trained: Path) -> None:
+        uninterrupted, resumed = weights(trained / "two" / "log"), weights(trained / "two" / "rest")
+        assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
         assert points(trained / "two" / "rest") == points(trained / "two" / "log")
 
-    def test_resumed_on_one_it_ends_the_same_but_for_rounding(
+    def test_run_resumed_on_one_process_repeats_up_to_rounding(
         self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DKD_CACHE_DIR", str(trained / "cache"))
@@ -109,7 +109,7 @@ class TestTwoRanks:
 
 
 class TestBatchNorm:
-    def test_of_another_kind_it_is_refused(self) -> None:
+    def test_unsupported_batch_norm_is_refused(self) -> None:
         class Other(torch.nn.BatchNorm2d):
             pass
 
@@ -117,7 +117,7 @@ class TestBatchNorm:
             synchronize_batch_norm(torch.nn.Sequential(torch.nn.Sequential(Other(3))), torch.device("cpu"))
 
     @pytest.mark.parametrize("name", ["resnet8", "small_cnn", "mobilenet_v2_half", "vgg8", "wrn_16_2"])
-    def test_names_weights_and_answers_stay(self, name: str) -> None:
+    def test_synchronisation_keeps_names_weights_and_outputs(self, name: str) -> None:
         network = models.build(name, num_classes=5, image_size=32).eval()
         images, before = torch.randn(2, 3, 32, 32), list(network.state_dict())
         parameters, expected = list(network.parameters()), network(images)
@@ -130,13 +130,13 @@ class TestBatchNorm:
 
 
 def launched(out: Path, monkeypatch: pytest.MonkeyPatch, *acts: object) -> tuple[int, Failed | None]:
-    """Exit code and last word of a training whose ranks act so."""
+    """Return exit code and failure, if any, of a training whose ranks perform these acts."""
     monkeypatch.setenv("RANK_ACTS", json.dumps(acts))
     code = launch(
         len(acts), ["--plugin", "tests.core.acting_rank", "catalog"], out, TrainingSettings.from_environment()
     )
-    said = events(out)
-    return code, said[-1] if said and isinstance(said[-1], Failed) else None
+    journal = events(out)
+    return code, journal[-1] if journal and isinstance(journal[-1], Failed) else None
 
 
 LOST = vars(RankFailure("error", "RuntimeError: gloo: connection closed by peer", peer_lost=True))
@@ -156,7 +156,7 @@ class TestLaunch:
             ([LOST, LOST], "error", "RuntimeError: gloo"),
         ],
     )
-    def test_the_reason_is_that_of_the_rank_at_fault(
+    def test_reason_is_that_of_the_rank_that_failed_first(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acts: list[object], kind: str, reason: str
     ) -> None:
         code, failed = launched(tmp_path, monkeypatch, *acts)
@@ -171,9 +171,9 @@ class TestLaunch:
     ) -> None:
         monkeypatch.setattr("core.launch._REPORT_SECONDS", 0.3)
         assert launched(tmp_path, monkeypatch, other, "killed") == (-signal.SIGKILL, None)
-        (said,) = events(tmp_path)
-        assert isinstance(said, Log)
-        assert said.message == "rank 1 of 2 was ended by SIGKILL; the others were ended with it"
+        (event,) = events(tmp_path)
+        assert isinstance(event, Log)
+        assert event.message == "rank 1 of 2 was ended by SIGKILL; the others were ended with it"
 
     def test_failures_of_other_ranks_after_success_are_ignored(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,17 +206,17 @@ class TestProcesses:
             assert process is None or process.poll() is None
             signal.sigtimedwait([], 0.05)
 
-    def test_sigterm_stops_all_of_them_with_a_checkpoint(self, tmp_path: Path) -> None:
+    def test_sigterm_stops_all_ranks_with_a_checkpoint(self, tmp_path: Path) -> None:
         with self.started(tmp_path) as (process, ranks):
             process.terminate()
             assert process.wait(60) == 0
             self.wait(lambda: not any(rank.is_running() for rank in ranks))
-        said = events(tmp_path)
-        assert isinstance(said[-2], Checkpointed)
-        assert said[-1] == Stopped(step=said[-2].step)
+        journal = events(tmp_path)
+        assert isinstance(journal[-2], Checkpointed)
+        assert journal[-1] == Stopped(step=journal[-2].step)
 
-    def test_a_rank_that_is_killed_ends_all_as_it_was_ended(self, tmp_path: Path) -> None:
-        """So that a worker sees what it would see of a training of one process, and hands the run back."""
+    def test_killed_rank_ends_all_ranks_with_its_signal(self, tmp_path: Path) -> None:
+        """A worker sees the same exit as from a training of one process, and returns the run to the queue."""
         with self.started(tmp_path) as (process, ranks):
             ranks[1].kill()
             assert process.wait(60) == -signal.SIGKILL
@@ -225,13 +225,13 @@ class TestProcesses:
         assert isinstance(last, Log)
         assert last.message.startswith("rank 1 of 2 was ended by SIGKILL")
 
-    def test_ranks_die_with_their_parent(self, tmp_path: Path) -> None:
+    def test_ranks_end_when_their_parent_is_killed(self, tmp_path: Path) -> None:
         with self.started(tmp_path) as (process, ranks):
             process.kill()
             self.wait(lambda: not any(r.is_running() and r.status() != psutil.STATUS_ZOMBIE for r in ranks))
 
 
-def test_a_number_of_ranks_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_zero_ranks_are_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "core", "run", "x.yaml", "--out", str(tmp_path), "--ranks", "0"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -112,7 +112,7 @@ def reference_of(setting: str, z: Tensor, v: Tensor, target: Tensor, weight: Ten
 class TestAgainstDoubleBackward:
     @ALL
     @pytest.mark.parametrize(("size", "classes"), [(1, 4), (13, 7)])
-    def test_every_method(self, setting: str, size: int, classes: int) -> None:
+    def test_every_method_equals_its_weighted_reference(self, setting: str, size: int, classes: int) -> None:
         if setting == "dist" and size == 1:
             pytest.skip("a correlation over one row is not defined")
         z, v, target = logits(size, classes)
@@ -122,7 +122,7 @@ class TestAgainstDoubleBackward:
 
     @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
     @pytest.mark.parametrize(("size", "classes"), [(7, 3), (64, 100)])
-    def test_single_terms(self, size: int, classes: int, temperature: float) -> None:
+    def test_single_terms_equal_their_weighted_reference(self, size: int, classes: int, temperature: float) -> None:
         z, v, target = logits(size, classes)
         weight = random_weights(size)
         for index, term in enumerate((methods.tckd, methods.nckd)):
@@ -132,13 +132,13 @@ class TestAgainstDoubleBackward:
             reference = alignment_reference(z, v, target, weight, temperature, reduction)
             assert_same(methods.alignment(z, v, target, temperature, reduction, weight=weight), reference, z)
 
-    def test_log_floor(self) -> None:
+    def test_log_floor_with_weights_equals_its_reference(self) -> None:
         z, v, target = logits(32, 100)
         weight = random_weights(32)
         reference = alignment_reference(z, v, target, weight, 4.0, "log", log_floor=1e-3)
         assert_same(methods.alignment(z, v, target, 4.0, "log", 1e-3, weight=weight), reference, z)
 
-    def test_ramp_and_decay_act_on_weighted_terms(self) -> None:
+    def test_ramp_and_decay_scale_weighted_terms(self) -> None:
         z, v, target = logits(9, 5)
         weight = random_weights(9)
         first, second = (mean(part, weight) for part in reference_parts(z, v, target, 4.0))
@@ -171,7 +171,7 @@ PUBLIC: dict[str, Callable[..., Tensor]] = {
 
 
 @ALL
-def test_public_functions_take_the_weights(setting: str) -> None:
+def test_public_functions_accept_weights(setting: str) -> None:
     z, v, target = logits(6, 5)
     weight = random_weights(6)
     ours = PUBLIC[setting.split()[0]](z, v, target, weight=weight, **SETTINGS[setting])
@@ -200,7 +200,7 @@ BEFORE: dict[str, tuple[int, str, str]] = {
 
 
 @ALL
-def test_without_weights_a_loss_is_what_it_was_before_rows_had_them(setting: str) -> None:
+def test_loss_without_weights_has_its_recorded_value(setting: str) -> None:
     z = torch.tensor([[1.5, -0.25, 0.75, -2.0], [0.5, 2.25, -1.0, 0.0], [-0.75, 0.25, 3.0, 1.25]], dtype=torch.float64)
     v = torch.tensor([[2.0, 0.5, -1.5, 0.25], [-0.5, 1.0, 0.75, -3.0], [1.25, -1.0, 0.5, 2.5]], dtype=torch.float64)
     batch = z.requires_grad_(), v, torch.tensor([0, 1, 3])
@@ -217,7 +217,7 @@ def test_without_weights_a_loss_is_what_it_was_before_rows_had_them(setting: str
 
 
 @ALL
-def test_equal_weights_are_no_weights(setting: str) -> None:
+def test_equal_weights_equal_no_weights(setting: str) -> None:
     z, v, target = logits(16, 10)
     plain = metrics_of(setting, (z, v, target), None)
     for weight in (torch.ones(16), torch.full((16,), 7), torch.ones(16, dtype=torch.bool)):
@@ -228,7 +228,7 @@ def test_equal_weights_are_no_weights(setting: str) -> None:
 
 @ALL
 @pytest.mark.parametrize("factor", [1e-6, 3.0, 1e6])
-def test_scale_of_the_weights_does_not_matter(setting: str, factor: float) -> None:
+def test_loss_does_not_depend_on_the_scale_of_the_weights(setting: str, factor: float) -> None:
     z, v, target = logits(16, 10)
     weight = random_weights(16)
     one = terms_of(setting, (z, v, target), weight)
@@ -239,7 +239,7 @@ def test_scale_of_the_weights_does_not_matter(setting: str, factor: float) -> No
 
 @ALL
 @pytest.mark.parametrize("content", [1e4, 1e300, math.nan])
-def test_rows_of_weight_zero_count_for_nothing(setting: str, content: float) -> None:
+def test_rows_of_weight_zero_are_ignored(setting: str, content: float) -> None:
     z, v, target = logits(9, 5)
     weight = random_weights(9)
     used = weight > 0
@@ -264,9 +264,7 @@ def test_rows_of_weight_zero_count_for_nothing(setting: str, content: float) -> 
 @ALL
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 @pytest.mark.parametrize("scale", [3.0, 1e4])
-def test_where_all_weights_are_zero_the_loss_and_its_gradient_are(
-    setting: str, dtype: torch.dtype, scale: float
-) -> None:
+def test_loss_and_gradient_are_zero_if_all_weights_are(setting: str, dtype: torch.dtype, scale: float) -> None:
     z, v, target = logits(6, 5, scale)
     z = z.detach().clamp(-1e4, 1e4).to(dtype).requires_grad_()
     terms = terms_of(setting, (z, v.clamp(-1e4, 1e4).to(dtype), target), torch.zeros(6))
@@ -288,7 +286,7 @@ ADDITIVE = [setting for setting in SETTINGS if setting not in ("dkd_align batch"
 
 
 @pytest.mark.parametrize("setting", ADDITIVE)
-def test_a_whole_number_as_weight_repeats_the_row(setting: str) -> None:
+def test_integer_weight_equals_repeated_rows(setting: str) -> None:
     batch, times = logits(6, 5), torch.tensor([1, 3, 0, 2, 1, 5])
     ours = terms_of(setting, batch, times)
     copies = repeated(batch, times)
@@ -304,7 +302,7 @@ def test_a_whole_number_as_weight_repeats_the_row(setting: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["dkd_align batch", "dkd_align share"])
-def test_where_a_weight_does_not_repeat_the_row(setting: str) -> None:
+def test_integer_weight_differs_from_repeated_rows_for_terms_that_are_not_additive(setting: str) -> None:
     batch, times = logits(6, 5), torch.tensor([1, 3, 0, 2, 1, 5])
     ours = terms_of(setting, batch, times).total
     copied = terms_of(setting, repeated(batch, times), None).total
@@ -379,7 +377,7 @@ def test_loss_is_finite_for_extreme_logits(setting: str, dtype: torch.dtype) -> 
 
 
 @ALL
-def test_weights_need_no_value_from_the_device(setting: str) -> None:
+def test_weighted_loss_reads_no_value_from_the_device(setting: str) -> None:
     """On the device ``meta`` tensors have no values, so every step of a loss that waits for one fails there."""
     z, v = torch.randn(2, 8, 10, device="meta")
     target = torch.zeros(8, dtype=torch.long, device="meta")

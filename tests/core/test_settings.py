@@ -120,7 +120,7 @@ def test_command_line_reports_an_invalid_variable(
         ("DKD_PLUGINS", "broken_plugin", "the plug-in broken_plugin cannot be imported: not on this machine"),
     ],
 )
-def test_unusable_environment_is_a_fault_of_the_machine_in_a_run_of_a_worker(
+def test_unusable_environment_is_a_machine_error_in_a_run_of_a_worker(
     variable: str,
     value: str,
     reason: str,

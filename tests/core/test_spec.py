@@ -91,9 +91,9 @@ ALIGN: dict[str, Any] = {"name": "dkd_align", "params": {"reduction": "log", "ep
     ],
 )
 def test_bad_input_is_named_by_its_path(changes: dict[str, Any], path: str, says: str) -> None:
-    found = problems(**changes)
-    assert path in found
-    assert says in found[path]
+    messages = problems(**changes)
+    assert path in messages
+    assert says in messages[path]
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_bad_input_is_named_by_its_path(changes: dict[str, Any], path: str, says
     ],
 )
 def test_booleans_are_not_accepted_as_numbers(changes: dict[str, Any], path: str) -> None:
-    found = problems(**changes)
-    assert list(found) == [path]
-    assert found[path].startswith("takes neither true nor false")
+    messages = problems(**changes)
+    assert list(messages) == [path]
+    assert messages[path].startswith("takes neither true nor false")
 
 
 def test_duplicate_field_is_refused() -> None:
@@ -116,8 +116,10 @@ def test_duplicate_field_is_refused() -> None:
 
 
 def test_all_problems_are_named_at_once() -> None:
-    found = problems(methods=["dkd_aling", {"name": "dkd", "params": {"alpha": -1}}], training={"epochs": 0}, name="")
-    assert set(found) == {"methods.0.name", "methods.1.params.alpha", "training.epochs", "name"}
+    messages = problems(
+        methods=["dkd_aling", {"name": "dkd", "params": {"alpha": -1}}], training={"epochs": 0}, name=""
+    )
+    assert set(messages) == {"methods.0.name", "methods.1.params.alpha", "training.epochs", "name"}
 
 
 @pytest.mark.parametrize("text", ["a: [", "\x00", "- a", "", "just text", "{"])
@@ -128,21 +130,21 @@ def test_text_that_is_not_a_yaml_mapping_is_one_problem(text: str) -> None:
     assert "\n" not in str(problem)
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "binary.yaml"):
         with pytest.raises(SpecError, match=r"cannot read|not YAML"):
             read_experiment(path)
 
 
-def test_defaults_are_filled_in_and_survive_a_round_trip() -> None:
+def test_defaults_are_filled_in_and_kept_in_a_round_trip() -> None:
     parsed = parse_experiment(spec())
     assert parsed.methods[0].params["beta"] == 8.0
     assert [method.label for method in parsed.methods] == ["dkd", "dkd_align (log)"]
     assert parse_text(to_yaml(parsed)) == parsed
 
 
-def test_the_plan_has_the_teacher_first_and_pairs_together() -> None:
+def test_plan_has_the_teacher_first_and_runs_of_a_seed_together() -> None:
     plan = parse_experiment(spec(methods=["dkd", ALIGN, "ce"], seeds=[5, 7])).plan()
     assert [(run.label, run.spec.seed) for run in plan] == [
         ("teacher", 0),
@@ -158,11 +160,11 @@ def test_the_plan_has_the_teacher_first_and_pairs_together() -> None:
     assert {run.spec.data_seed for run in plan if run.spec.seed == 7} == {7}
 
 
-def test_without_a_distilling_method_no_teacher_is_trained() -> None:
+def test_spec_without_a_distilling_method_plans_no_teacher() -> None:
     assert [run.label for run in parse_experiment(spec(methods=["ce"], seeds=[0])).plan()] == ["ce"]
 
 
-def test_yamls_bare_on_and_off_are_words_in_a_switch() -> None:
+def test_yaml_on_and_off_are_texts_in_a_switch() -> None:
     training = load_text("{epochs: 3, speed: {compile: off, cuda_graphs: on, reuse_teacher: off}}")
     chosen = parse_experiment(spec(training=training)).training.speed
     assert (chosen.compile, chosen.cuda_graphs, chosen.reuse_teacher) == ("off", "on", False)
@@ -172,12 +174,12 @@ class TestFingerprint:
     def of(self, **changes: Any) -> list[str]:
         return [planned.spec.fingerprint() for planned in parse_experiment(spec(**changes)).plan()]
 
-    def test_names_and_wishes_are_not_in_it(self) -> None:
+    def test_fingerprint_ignores_names_priority_and_resources(self) -> None:
         same = self.of(name="other", notes="n", tags=["t"], priority=5, resources={"device": "gpu"})
         assert same == self.of()
         assert self.of(methods=[{"name": "dkd", "label": "mine"}]) == self.of(methods=["dkd"])
 
-    def test_a_default_written_out_changes_nothing(self) -> None:
+    def test_fingerprint_ignores_explicit_defaults(self) -> None:
         assert self.of(training={"epochs": 30, "batch_size": 64}) == self.of()
 
     @pytest.mark.parametrize(
@@ -189,27 +191,27 @@ class TestFingerprint:
             {"teacher": {"model": "resnet20", "seed": 1}},
         ],
     )
-    def test_what_changes_the_training_changes_it(self, changes: dict[str, Any]) -> None:
+    def test_fingerprint_changes_with_the_training(self, changes: dict[str, Any]) -> None:
         assert not set(self.of(**changes)) & set(self.of())
 
-    def test_what_is_chosen_for_speed_is_in_it_where_a_person_chose_it(self) -> None:
+    def test_fingerprint_contains_only_explicit_choices_of_speed(self) -> None:
         def with_speed(**speed: Any) -> list[str]:
             return self.of(training={"epochs": 30, "speed": speed})
 
         assert with_speed(precision="auto", compile="auto") == self.of()
         assert not set(with_speed(precision="bfloat16")) & set(self.of())
         # The teacher reads no teacher, so whether its students reuse its logits does not make it another one.
-        (teacher, *rest), (same, *others) = with_speed(reuse_teacher=False), self.of()
+        (teacher, *students), (same, *others) = with_speed(reuse_teacher=False), self.of()
         assert teacher == same
-        assert len(rest) == len(others)
+        assert len(students) == len(others)
 
-    def test_it_survives_json(self) -> None:
+    def test_fingerprint_is_kept_in_json(self) -> None:
         for planned in parse_experiment(spec()).plan():
             assert (
                 RunSpec.model_validate_json(planned.spec.model_dump_json()).fingerprint() == planned.spec.fingerprint()
             )
 
-    def test_it_is_the_same_on_every_machine_and_in_every_version(self) -> None:
+    def test_fingerprint_has_its_recorded_value(self) -> None:
         # Changing what a RunSpec holds changes this on purpose: raise FINGERPRINT_VERSION when meaning changes.
         teacher = parse_experiment(spec()).teacher_run()
         assert teacher
@@ -220,55 +222,55 @@ class TestWarnings:
     def about(self, **changes: Any) -> dict[str, str]:
         return {warning.path: warning.message for warning in warnings_of(parse_experiment(spec(**changes)))}
 
-    def test_a_plain_spec_has_none(self) -> None:
+    def test_plain_spec_has_no_warnings(self) -> None:
         share = {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}}
         assert self.about(methods=["dkd", share]) == {}
 
-    def test_log_sets_a_floor(self) -> None:
+    def test_log_reduction_warns_about_epsilon(self) -> None:
         assert "ε = 6" in self.about()["methods.1.params.epsilon"]
 
     @pytest.mark.parametrize(("epsilon", "warned"), [(9.9, False), (10.1, True)])
-    def test_an_epsilon_beyond_the_stability_bound(self, epsilon: float, warned: bool) -> None:
+    def test_epsilon_above_the_stability_bound_is_warned_of(self, epsilon: float, warned: bool) -> None:
         params = {"reduction": "sample", "epsilon": epsilon}  # digits: C = 10, and α = 1 < β
         about = self.about(methods=["dkd", {"name": "dkd_align", "params": params}])
         assert ("methods.1.params.epsilon" in about) == warned
 
-    def test_a_ramp_and_a_decay_that_never_let_the_term_act(self) -> None:
+    def test_ramp_and_decay_that_suppress_the_term_are_warned_of(self) -> None:
         # The paper's own pair of settings: ramp 20 from 0, decay 0.3: the product peaks at 0.015.
         method = {"name": "dkd_align", "params": ALIGN["params"] | {"decay": 0.3, "ramp_start": 0}}
         assert "0.015" in self.about(methods=["dkd", method])["methods.1.params.decay"]
 
-    def test_the_literal_reduction_has_no_effect(self) -> None:
+    def test_literal_reduction_is_warned_of(self) -> None:
         method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0}}
         about = self.about(methods=["dkd", method])["methods.1.params.reduction"]
         assert "4096 times" in about
         assert "about 0.0029 % of the gradient" in about
 
     @pytest.mark.parametrize(("classes", "says"), [(20, None), (100, "about 0.12 % "), (1000, "about 0.0012 % ")])
-    def test_of_many_classes_the_terms_own_form_has_little_effect(self, classes: int, says: str | None) -> None:
+    def test_sample_reduction_with_many_classes_is_warned_of(self, classes: int, says: str | None) -> None:
         dataset = {"name": "synthetic", "params": {"num_classes": classes}}
         method = {"name": "dkd_align", "params": {"reduction": "sample", "epsilon": 6.0}}
         about = self.about(dataset=dataset, methods=["dkd", method]).get("methods.1.params.epsilon")
         assert (about is None) == (says is None)
         assert (says or "") in (about or "")
 
-    def test_a_literal_term_that_is_made_up_for_acts(self) -> None:
+    def test_literal_reduction_with_a_compensating_epsilon_has_no_warning(self) -> None:
         method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0 * 4096}}
         assert self.about(methods=["dkd", method]) == {}
 
-    def test_a_log_term_that_fades_or_has_a_wide_floor_repels_no_more(self) -> None:
+    def test_log_reduction_with_decay_or_large_floor_has_no_warning(self) -> None:
         for gentle in ({"decay": 0.5, "ramp_epochs": 0}, {"log_floor": 1.0}):
             method = {"name": "dkd_align", "params": ALIGN["params"] | gentle}
             assert self.about(methods=["dkd", method]) == {}
 
-    def test_a_share_does_not_suffer_from_the_ramp(self) -> None:
+    def test_epsilon_share_is_warned_of_only_with_ramp_from_zero_and_decay(self) -> None:
         params = {"reduction": "log", "epsilon_share": 0.1, "decay": 0.3}
         assert self.about(methods=["dkd", {"name": "dkd_align", "params": params}]) == {}
         # From 0 the first epoch has no term, and by the second the decay has taken most of it.
         late = params | {"decay": 0.01, "ramp_start": 0}
         assert "0.01" in self.about(methods=["dkd", {"name": "dkd_align", "params": late}])["methods.1.params.decay"]
 
-    def test_a_ramp_longer_than_the_training(self) -> None:
+    def test_ramp_longer_than_the_training_is_warned_of(self) -> None:
         assert "50 %" in self.about(training={"epochs": 10})["methods.0.params.ramp_epochs"]
         rld = {"name": "rld", "params": {"ramp_epochs": 40}}
         assert "25 %" in self.about(methods=["dkd", rld], training={"epochs": 10})["methods.1.params.ramp_epochs"]
@@ -276,7 +278,7 @@ class TestWarnings:
         late = {"name": "dkd", "params": {"ramp_epochs": 10, "ramp_start": 0}}
         assert "90 %" in self.about(methods=[late], training={"epochs": 10})["methods.0.params.ramp_epochs"]
 
-    def test_milestones_that_never_come(self) -> None:
+    def test_milestones_after_the_last_epoch_are_warned_of(self) -> None:
         """A preset's, in a training made shorter: the rate would stay at its peak, and nothing would say so."""
         schedule = {"name": "step", "milestones": [150, 180, 210]}
         for epochs, words in ((240, None), (210, "1 of 3 milestones"), (30, "all 3 milestones")):
@@ -284,7 +286,7 @@ class TestWarnings:
             assert (words or "") in about.get("training.schedule.milestones", "")
             assert (words is None) == ("training.schedule.milestones" not in about)
 
-    def test_too_few_seeds(self) -> None:
+    def test_too_few_seeds_are_warned_of(self) -> None:
         assert "interval" in self.about(seeds=[0])["seeds"]
 
 
@@ -331,28 +333,26 @@ def test_examples_contain_the_published_pairs() -> None:
         ("~", None),
     ],
 )
-def test_yaml_is_read_by_the_core_schema_of_1_2_and_written_so_that_either_version_reads_it(
-    written: str, read: Any
-) -> None:
+def test_yaml_follows_the_core_schema_of_1_2_and_is_written_for_both_versions(written: str, read: Any) -> None:
     assert load_text(f"field: {written}") == {"field": read}
     for value in (written, read):
         text = dump_text({"field": value})
         assert load_text(text) == yaml.safe_load(text) == {"field": value}
 
 
-def test_merge_keys_are_still_read() -> None:
+def test_merge_keys_are_read() -> None:
     text = "{base: &base {a: 1, b: 1}, more: {deep: &more {<<: *base, a: 2}}, last: {<<: *more, c: 3}}"
     assert load_text(text)["last"] == {"a": 2, "b": 1, "c": 3}
 
 
 @pytest.mark.parametrize("text", ["{a: 1, a: 2}", "a: {b: 1, c: 2, b: 3}", "- {x: 1, 'x': 2}"])
-def test_a_field_that_is_given_twice_is_refused(text: str) -> None:
+def test_repeated_key_of_a_mapping_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="is given twice"):
         load_text(text)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ("name: é".encode("latin-1"), "it may be ISO-8859-1 or Windows-1252; save it as UTF-8"),
         ("name: é".encode("utf-16"), "it is written in UTF-16; save it as UTF-8"),
@@ -363,13 +363,13 @@ def test_a_field_that_is_given_twice_is_refused(text: str) -> None:
     ],
     ids=["latin-1", "utf-16", "utf-16 without a mark", "utf-32", "binary", "long"],
 )
-def test_spec_in_another_encoding_is_refused_with_its_name(tmp_path: Path, content: bytes, said: str) -> None:
+def test_spec_in_another_encoding_is_refused_with_its_name(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "spec.yaml"
     path.write_bytes(content)
     with pytest.raises(SpecError) as refused:
         load_file(path)
     assert str(refused.value).startswith(f"cannot read {path}: ")
-    assert str(refused.value).endswith(said)
+    assert str(refused.value).endswith(expected)
 
 
 def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert load_file(path) == {"name": "é"}
 
 
-def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> None:
+def test_spec_is_read_from_a_pipe_and_not_from_a_folder(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=("name: x",), kwargs={"encoding": "utf-8"})
@@ -392,7 +392,7 @@ def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("changes", "path", "said"),
+    ("changes", "path", "expected"),
     [
         ({"methods": ["DKD"]}, "methods.0.name", "did you mean dkd?"),
         ({"methods": ["dkd-align"]}, "methods.0.name", "did you mean dkd_align?"),
@@ -413,7 +413,7 @@ def test_a_spec_may_come_through_a_pipe_and_may_be_no_folder(tmp_path: Path) -> 
         ({"colour": 1}, "colour", "known: name, preset, notes"),
     ],
 )
-def test_unknown_name_or_field_gets_suggestions(changes: dict[str, Any], path: str, said: str) -> None:
+def test_unknown_name_or_field_gets_suggestions(changes: dict[str, Any], path: str, expected: str) -> None:
     spec: dict[str, Any] = {
         "name": "x",
         "dataset": "digits",
@@ -427,10 +427,10 @@ def test_unknown_name_or_field_gets_suggestions(changes: dict[str, Any], path: s
         parse_experiment(spec | changes)
     (problem,) = refused.value.problems
     assert problem.path == path
-    assert said in problem.message
+    assert expected in problem.message
 
 
-def test_hints_at_fields_leave_the_other_problems_as_they_are() -> None:
+def test_suggestions_do_not_change_the_other_problems() -> None:
     spec = {"name": "x", "dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "seeds": [0, 0]}
     with pytest.raises(SpecError) as refused:
         parse_experiment(spec | {"training": {"epochs": 0, "optimizer": {"lr": 1000, "momentun": 0.9}}})

@@ -1,4 +1,4 @@
-"""Specs beyond every bound: refused at once, with a path, and stored ones still read."""
+"""Specs beyond their bounds are refused with a path; stored ones are still read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("path", NUMBERS)
 @pytest.mark.parametrize("value", [HUGE, -HUGE, 2**63, 1.7e308, -1.7e308, "9" * 400, math.inf, math.nan, True])
-def test_a_number_beyond_all_bounds_is_refused(path: str, value: Any) -> None:
+def test_number_beyond_its_bounds_is_refused(path: str, value: Any) -> None:
     data = BASE | {"student": {"model": {"name": "small_cnn"}}, "methods": ["ce", {"name": "dkd"}]}
     assert path in problems(data, **{path: value}) or f"{path.rpartition('.')[0]}" in problems(data, **{path: value})
 
@@ -71,7 +71,7 @@ def test_a_number_beyond_all_bounds_is_refused(path: str, value: Any) -> None:
         ({"dataset": {"name": "folder", "params": {"path": "a\x1b", "image_size": 8}}}, "dataset.params.path"),
     ],
 )
-def test_a_list_or_text_beyond_all_bounds_is_refused(change: dict[str, Any], path: str | None) -> None:
+def test_list_or_text_beyond_its_bounds_is_refused(change: dict[str, Any], path: str | None) -> None:
     if path is None:
         data = BASE
         for place, value in change.items():
@@ -81,7 +81,7 @@ def test_a_list_or_text_beyond_all_bounds_is_refused(change: dict[str, Any], pat
         assert path in problems(BASE, **change)
 
 
-def test_a_spec_that_was_taken_before_a_bound_was_there_is_still_read() -> None:
+def test_stored_spec_beyond_later_bounds_is_read() -> None:
     stored = with_field(BASE, "training.schedule", {"name": "cosine", "warmup_epochs": 10**6})
     stored = with_field(stored, "training.collapse_every", 10**7)
     stored = stored | {"methods": [{"name": "dkd", "params": {"ramp_epochs": 10**30, "beta": 1e200}}], "notes": "\x1b"}
@@ -92,7 +92,7 @@ def test_a_spec_that_was_taken_before_a_bound_was_there_is_still_read() -> None:
     assert {"training.schedule.warmup_epochs", "training.collapse_every"} <= problems(stored).keys()
 
 
-def test_texts_of_two_spellings_are_one_in_a_spec() -> None:
+def test_texts_of_a_spec_are_normalised() -> None:
     spec = parse_experiment(
         BASE | {"name": "re\u0301sume\u0301", "tags": ["e\u0301"], "methods": [{"name": "ce", "label": "e\u0301"}]}
     )
@@ -102,9 +102,9 @@ def test_texts_of_two_spellings_are_one_in_a_spec() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\u3164", "\u2800", "a\ufe0f", "e" + "\u0301" * 90, "\ue000", "a\u00a0b"])
-def test_a_name_tag_or_label_that_is_not_seen_is_refused(text: str) -> None:
-    found = problems(BASE | {"name": text, "tags": [text], "methods": [{"name": "ce", "label": text}]})
-    assert {"name", "tags.0"} <= found.keys()
+def test_invisible_name_tag_or_label_is_refused(text: str) -> None:
+    messages = problems(BASE | {"name": text, "tags": [text], "methods": [{"name": "ce", "label": text}]})
+    assert {"name", "tags.0"} <= messages.keys()
     assert "methods.0.label" in problems(BASE | {"methods": [{"name": "ce", "label": text}]})
 
 
@@ -127,14 +127,14 @@ SWEEP: dict[str, Any] = {"name": "s", "experiment": {name: BASE[name] for name i
         ({"grid": {"training." * 10_000 + "epochs": [1]}}, "grid"),
     ],
 )
-def test_a_sweep_beyond_all_bounds_is_refused(change: dict[str, Any], path: str) -> None:
+def test_sweep_beyond_its_bounds_is_refused(change: dict[str, Any], path: str) -> None:
     with pytest.raises(SpecError) as refused:
         expand(parse_sweep(SWEEP | change))
     assert any(problem.path.startswith(path) for problem in refused.value.problems)
     assert len(refused.value.problems) <= 101
 
 
-def test_a_sweep_of_many_refused_points_stops_at_the_first_hundred() -> None:
+def test_sweep_of_invalid_points_stops_after_a_hundred() -> None:
     looked = 0
 
     def going_on() -> None:
@@ -148,7 +148,7 @@ def test_a_sweep_of_many_refused_points_stops_at_the_first_hundred() -> None:
     assert len(refused.value.problems) == 100
 
 
-def test_a_sweep_of_too_many_runs_stops_where_they_are_too_many() -> None:
+def test_sweep_stops_when_its_runs_exceed_the_limit() -> None:
     looked = 0
 
     def going_on() -> None:
@@ -173,6 +173,6 @@ def test_a_sweep_of_too_many_runs_stops_where_they_are_too_many() -> None:
         "x" * (5 * 2**20),
     ],
 )
-def test_yaml_beyond_all_bounds_is_refused(text: str) -> None:
+def test_yaml_beyond_its_bounds_is_refused(text: str) -> None:
     with pytest.raises(SpecError):
         load_text(text)

@@ -34,7 +34,7 @@ def of_labels(data: Any) -> list[str]:
     return [problem.message for problem in warnings_of(parse_experiment(data)) if problem.path.endswith(".label")]
 
 
-def test_a_stored_spec_begins_another_one_without_its_automatic_labels() -> None:
+def test_copy_of_a_stored_spec_has_no_automatic_labels() -> None:
     kept = {**LOG, "label": "ours"}
     data = without_automatic_labels(stored("kd", SAMPLE, kept))
     assert [method.get("label") for method in data["methods"]] == [None, None, "ours"]
@@ -55,7 +55,7 @@ def test_yaml_contains_typed_labels_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "label", "said"),
+    ("method", "label", "expected"),
     [
         (LOG, "dkd_align (sample)", "automatic name of another method or reduction; this one is dkd_align (log)"),
         ("kd", "dkd", "automatic name of another"),
@@ -66,10 +66,10 @@ def test_yaml_contains_typed_labels_only() -> None:
         (LOG, "Ours (batch)", "says batch, and the reduction is log"),
     ],
 )
-def test_a_label_that_names_something_else_is_warned_of(method: Any, label: str, said: str) -> None:
+def test_misleading_label_is_warned_of(method: Any, label: str, expected: str) -> None:
     choice = {"name": method} if isinstance(method, str) else method
     (text,) = of_labels(spec({**choice, "label": label}))
-    assert said in text
+    assert expected in text
     assert repr(label) in text
 
 
@@ -93,19 +93,19 @@ def test_correct_label_has_no_warning(method: Any, label: str) -> None:
     assert of_labels(spec({**choice, "label": label})) == []
 
 
-def test_methods_with_one_label_are_refused_with_their_difference() -> None:
+def test_methods_with_equal_labels_are_refused_with_their_difference() -> None:
     with pytest.raises(SpecError, match=r"two methods are labelled 'dkd'; they differ in beta: .* as 'dkd beta=4.0'"):
         parse_experiment(spec("dkd", {"name": "dkd", "params": {"beta": 4}}))
     with pytest.raises(SpecError, match="have the same parameters; remove one"):
         parse_experiment(spec("dkd", "dkd"))
 
 
-def test_a_sweep_over_a_stored_spec_names_each_point_by_its_method() -> None:
+def test_sweep_over_a_stored_spec_labels_each_point_by_its_method() -> None:
     base = stored("dkd", SAMPLE)
     del base["name"]
     grid = {"methods.1.params.reduction": ["sample", "log"]}
     specs = expand(parse_sweep({"name": "s", "experiment": base, "grid": grid}))
-    assert [found.methods[1].label for found in specs] == ["dkd_align (sample)", "dkd_align (log)"]
+    assert [parsed.methods[1].label for parsed in specs] == ["dkd_align (sample)", "dkd_align (log)"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_sweep_over_a_stored_spec_names_each_point_by_its_method() -> None:
         ("epochs=5", "epochs=5"),
     ],
 )
-def test_the_name_that_a_sweep_gave_follows_its_field(name: str, changed: str) -> None:
+def test_name_from_a_sweep_follows_a_change_of_its_field(name: str, changed: str) -> None:
     assert rename_swept(name, "training.epochs", 5, 9) == changed
 
 
@@ -127,10 +127,10 @@ def test_departure_from_a_preset_is_warned_of() -> None:
     def of_preset(**changes: Any) -> list[str]:
         data = {"name": "n", "preset": "decoupled-gradient-kd-2026", "student": {"model": "resnet8"}, **changes}
         data.setdefault("teacher", {"model": "resnet20"})
-        found = parse_experiment(data)
-        again = parse_experiment(found.model_dump(mode="json"))
-        assert warnings_of(found) == warnings_of(again), "what is stored says the same"
-        return [problem.message for problem in warnings_of(found) if problem.path == "preset"]
+        parsed = parse_experiment(data)
+        again = parse_experiment(parsed.model_dump(mode="json"))
+        assert warnings_of(parsed) == warnings_of(again), "what is stored says the same"
+        return [problem.message for problem in warnings_of(parsed) if problem.path == "preset"]
 
     assert of_preset() == []
     assert of_preset(seeds="0..9", name="other") == []
@@ -139,8 +139,8 @@ def test_departure_from_a_preset_is_warned_of() -> None:
     assert text == f"this is not decoupled-gradient-kd-2026 as published: {paths} of its own"
 
 
-class TestTheTeacherStays:
-    def test_its_training_is_written_out_and_it_is_the_same(self) -> None:
+class TestEditableCopy:
+    def test_edited_copy_keeps_the_teacher(self) -> None:
         training = {"epochs": 30, "freeze_batch_norm_after": 3, "robustness": True, "speed": {"reuse_teacher": False}}
         before = parse_experiment(stored("dkd", training=training))
         data = editable_copy(before.model_dump(mode="json"))
@@ -163,17 +163,17 @@ class TestTheTeacherStays:
             {"model": "resnet8", "weights": {"source": "https://x.example/a.safetensors", "sha256": "a" * 64}},
         ],
     )
-    def test_nothing_is_written_out_where_nothing_follows(self, teacher: Any) -> None:
+    def test_teacher_that_does_not_follow_the_students_is_unchanged(self, teacher: Any) -> None:
         data = stored("dkd" if teacher else "ce", teacher=teacher)
         assert editable_copy(data)["teacher"] == data["teacher"]
 
-    def test_a_sweep_of_the_students_training_has_one_teacher(self) -> None:
+    def test_sweep_of_the_training_of_students_has_one_teacher(self) -> None:
         base = {name: value for name, value in spec("dkd").items() if name != "name"}
         grid = {"training.epochs": [10, 20], "training.optimizer.lr": [0.1, 0.2]}
 
         def teachers(experiment: Any, **more: Any) -> set[str]:
             specs = expand(parse_sweep({"name": "s", "experiment": experiment, "grid": grid | more}))
-            return {run.fingerprint() for found in specs if (run := found.teacher_run())}
+            return {run.fingerprint() for parsed in specs if (run := parsed.teacher_run())}
 
         unswept = parse_experiment({"name": "n", **base}).teacher_run()
         assert unswept

@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def odd_files(home: Path) -> Iterator[tuple[str, str]]:
-    """Names below DATA_DIR of what no spec may have read, with what is said of each."""
+    """Yield names below DATA_DIR that no spec may read, with the words of the refusal."""
     os.mkfifo(home / "pipe")
     yield "pipe", "not a regular file"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -69,7 +69,9 @@ def odd_files(home: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "file://"], ids=["relative", "absolute", "address"])
-def test_weights_are_regular_files_below_data_dir(prefix: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_no_regular_file_below_data_dir_are_refused(
+    prefix: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(home)  # and back afterwards
     for name, words in odd_files(home):
         with pytest.raises(models.WeightsError, match=words):
@@ -79,13 +81,13 @@ def test_weights_are_regular_files_below_data_dir(prefix: str, home: Path, monke
 @pytest.mark.parametrize(
     "source", ["/dev/zero", "file:///dev/zero", "file:///etc/passwd", "/etc/passwd", "~/.bashrc", "file://../secret"]
 )
-def test_weights_elsewhere_are_refused(source: str) -> None:
+def test_weights_outside_of_data_dir_are_refused(source: str) -> None:
     with pytest.raises(models.WeightsError, match=r"is not below .*DKD_DATA_ROOTS"):
         read_source(source, None, settings())
 
 
 @pytest.mark.parametrize("source", ["../secret", "a/../../secret", "a\0b", "upload:../../secret"])
-def test_paths_that_climb_are_refused(source: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_paths_with_parent_folders_are_refused(source: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("DKD_UPLOADS", str(home))
     with pytest.raises(models.WeightsError):
         read_source(source, None, settings())
@@ -94,9 +96,7 @@ def test_paths_that_climb_are_refused(source: str, monkeypatch: pytest.MonkeyPat
             parse_experiment(BASE | {"teacher": {"model": "small_cnn", "weights": source}})
 
 
-def test_the_owner_of_a_worker_may_list_more_folders(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_below_dkd_data_roots_are_read(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = models.build("small_cnn", num_classes=4, image_size=8)
     (tmp_path / "shared").mkdir()
     safetensors.torch.save_file(net.state_dict(), tmp_path / "shared" / "t.safetensors")
@@ -110,7 +110,7 @@ def test_the_owner_of_a_worker_may_list_more_folders(
         assert read_source(source, None, settings()).content.keys() == net.state_dict().keys()
 
 
-def test_a_link_within_data_dir_is_followed(home: Path) -> None:
+def test_link_within_data_dir_is_followed(home: Path) -> None:
     (home / "real").mkdir()
     (home / "link").symlink_to("real")
     assert spec_path("link", "folder", settings()) == home / "real"
@@ -121,14 +121,14 @@ def test_a_link_within_data_dir_is_followed(home: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc", "..", "a/../../b", "~/x", "/"])
-def test_a_stylised_folder_is_below_data_dir_as_a_data_folder_is(path: str) -> None:
+def test_stylised_or_data_folder_outside_of_data_dir_is_refused(path: str) -> None:
     with pytest.raises(SpecError, match=r"training\.stylised: must be a relative path below DATA_DIR"):
         parse_experiment(BASE | {"training": {"epochs": 1, "stylised": path}})
     with pytest.raises(SpecError, match=r"dataset\.params\.path: must be a relative path below DATA_DIR"):
         parse_experiment(BASE | {"dataset": {"name": "folder", "params": {"path": path, "image_size": 8}}})
 
 
-def test_a_spec_that_was_taken_before_is_still_read() -> None:
+def test_stored_spec_with_refused_paths_is_read() -> None:
     stored = parse_experiment(BASE).model_dump(mode="json")
     stored["training"]["stylised"] = "/etc"
     stored["teacher"] = {"model": {"name": "small_cnn", "params": {}}, "weights": {"source": "../t.pth"}}
@@ -142,7 +142,7 @@ def failure(run: RunSpec, out: Path) -> str:
     return last.reason
 
 
-def test_links_out_of_data_dir_are_refused_for_folders_too(home: Path, tmp_path: Path) -> None:
+def test_folders_that_link_out_of_data_dir_are_refused(home: Path, tmp_path: Path) -> None:
     (home / "out").symlink_to(tmp_path / "outside")
     (home / "half").mkdir()
     for part in ("train", "test"):
@@ -156,7 +156,7 @@ def test_links_out_of_data_dir_are_refused_for_folders_too(home: Path, tmp_path:
 
 
 class Endless:
-    """A file elsewhere that goes on for ever, whatever it says of its length."""
+    """A remote file without end, with any reported length."""
 
     def __init__(self, size: int | None) -> None:
         self.size, self.sent = size, 0
@@ -172,7 +172,7 @@ class Endless:
 
 @pytest.mark.parametrize("size", [None, 10, 10**15], ids=["no length", "too short a length", "its length"])
 @pytest.mark.parametrize("scheme", ["https", "s3", "gs"])
-def test_a_download_ends_at_the_limit(
+def test_download_ends_at_the_size_limit(
     scheme: str, size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tempfile
@@ -191,7 +191,7 @@ def test_a_download_ends_at_the_limit(
 
 
 @pytest.mark.parametrize("limit", ["many", "-1", "0", "nan"])
-def test_a_limit_that_is_not_a_size_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_size_limit_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKD_MAX_WEIGHTS_GB", limit)
     with pytest.raises(SettingsError, match=r"DKD_MAX_WEIGHTS_GB .* number of gigabytes"):
         settings()

@@ -44,18 +44,18 @@ def stepper(device: str, name: str = "sgd", **choices: Any) -> Stepper:
 def train_means(captured: Stepper, device: str, epochs: int = 3) -> list[dict[str, float]]:
     """The means of each epoch; the rate changes with every step, the last batch is smaller."""
     dataset = synthetic(train_size=150).to(torch.device(device))
-    found = []
+    means = []
     with capture_stream(captured._plan, torch.device(device)):
         for epoch in range(epochs):
             for number, batch in enumerate(dataset.batches(32, 0, epoch)):
                 captured.step(batch, epoch, 0.01 * (1 + number + epoch))
-            found.append(captured.means.read())
+            means.append(captured.means.read())
             captured.means = type(captured.means)()
-    return found
+    return means
 
 
 class TestCapture:
-    """When a step is recorded and replayed, with a stand-in for the GPU's recorder that runs the function anew."""
+    """When a step is recorded and replayed, with a stand-in for the GPU's recorder that runs the function again."""
 
     def test_step_is_captured_once_per_epoch_and_replayed_for_full_batches(
         self, monkeypatch: pytest.MonkeyPatch
@@ -106,8 +106,8 @@ class TestOnGpu:
     def test_captured_step_equals_the_computed_one(self, name: str) -> None:
         torch.backends.cudnn.deterministic = True
         plain, recorded = (stepper("cuda", name, cuda_graphs=switch) for switch in (False, True))
-        expected, found = (train_means(captured, "cuda") for captured in (plain, recorded))
-        for ours, theirs in zip(found, expected, strict=True):
+        expected, means = (train_means(captured, "cuda") for captured in (plain, recorded))
+        for ours, theirs in zip(means, expected, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, nan_ok=True)
         for parameter, same in zip(recorded.model.parameters(), plain.model.parameters(), strict=True):
             torch.testing.assert_close(parameter, same, rtol=1e-3, atol=1e-5)

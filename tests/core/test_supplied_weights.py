@@ -1,4 +1,4 @@
-"""Teachers from elsewhere: whose classes they are of, the images they expect, and how good they turn out to be."""
+"""Supplied teachers: the classes and the input format of their weights, and their accuracy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def picture(label: int, light: float, random: np.random.Generator) -> Image.Imag
 
 
 def tree(root: Path, classes: tuple[str, ...] = CLASSES, lights: tuple[float, ...] = (-70, 70)) -> None:
-    """Images of both splits; the test images are of every light, whatever those of the training are."""
+    """Images of both splits; the brightness of the test images varies, independently of the training images."""
     random = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 24)):
         for label, name in enumerate(classes):
@@ -125,16 +125,16 @@ def top1(folder: Path) -> float:
 
 
 class TestClasses:
-    def test_ours_are_refused_on_other_classes_of_the_same_number(self, home: Path, tmp_path: Path) -> None:
+    def test_trained_weights_are_refused_on_other_classes_of_the_same_number(self, home: Path, tmp_path: Path) -> None:
         reason = refusal(tmp_path / "out", experiment("renamed", "ours.safetensors").teacher_run())
         assert "class 2 is 'cat' in the weights and 'cow' in the data set" in reason
         assert "only in the weights: cat; only in the data set: cow" in reason
 
-    def test_ours_are_refused_on_fewer_classes(self, tmp_path: Path) -> None:
+    def test_trained_weights_are_refused_on_fewer_classes(self, tmp_path: Path) -> None:
         reason = refusal(tmp_path / "out", experiment("fewer", "ours.safetensors").teacher_run())
         assert "4 classes, not 3" in reason
 
-    def test_ours_are_refused_on_another_data_set_without_files(self, tmp_path: Path) -> None:
+    def test_trained_weights_are_refused_on_another_data_set_without_files(self, tmp_path: Path) -> None:
         synthetic = {
             "name": "synthetic",
             "params": {"num_classes": 4, "image_size": 8, "train_size": 40, "test_size": 8},
@@ -142,7 +142,7 @@ class TestClasses:
         reason = refusal(tmp_path / "out", experiment("x", "ours.safetensors", dataset=synthetic).teacher_run())
         assert "class 0 is 'ant' in the weights" in reason
 
-    def test_another_order_is_refused(self, home: Path, tmp_path: Path) -> None:
+    def test_classes_in_another_order_are_refused(self, home: Path, tmp_path: Path) -> None:
         told = read_metadata(home / "ours.safetensors")
         state = safetensors.torch.load_file(home / "ours.safetensors")
         shuffled = Metadata(classes=("bee", "ant", "cat", "dog"), input=told.input)
@@ -150,14 +150,16 @@ class TestClasses:
         reason = refusal(tmp_path / "out", experiment("pets", "shuffled.safetensors").teacher_run())
         assert "the same classes in another order; class 0 is 'bee' in the weights and 'ant' in the data set" in reason
 
-    def test_by_upload_too(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_uploaded_weights_are_refused_on_other_classes(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("DKD_UPLOADS", str(tmp_path))
         sha = "a" * 64
         shutil.copy(home / "ours.safetensors", tmp_path / f"{sha}.safetensors")
         reason = refusal(tmp_path / "out", experiment("renamed", f"upload:{sha}").teacher_run())
         assert "class 2 is 'cat' in the weights" in reason
 
-    def test_converting_and_using_keep_the_names(self, home: Path, tmp_path: Path) -> None:
+    def test_conversion_and_use_keep_the_class_names(self, home: Path, tmp_path: Path) -> None:
         shape = ["--model", "small_cnn", "--params", '{"width": 4}', "--num-classes", "4", "--image-size", str(SIDE)]
         for name in ("a.pth", "b.safetensors"):
             assert main(["convert", str(home / "ours.safetensors"), str(home / name), *shape]) == 0
@@ -178,7 +180,7 @@ class TestClasses:
         assert "dkd_classes" not in told
         assert json.loads(told["dkd_taken_for"]) == list(CLASSES)
 
-    def test_trained_on_they_begin_with_a_fresh_last_layer(self, home: Path, tmp_path: Path) -> None:
+    def test_fine_tuning_on_other_classes_starts_with_a_new_last_layer(self, home: Path, tmp_path: Path) -> None:
         tuned = {"source": "ours.safetensors", "fine_tune": True}
         training = {"epochs": 1, "batch_size": 16, "optimizer": {"lr": 1e-9, "weight_decay": 0}, "augment": "none"}
         teacher(tmp_path / "other", experiment("renamed", tuned, training=training))
@@ -194,7 +196,7 @@ class TestClasses:
         assert (other - before).abs().max() > 0.01
         assert read_metadata(tmp_path / "other" / "weights.safetensors").classes == ("ant", "bee", "cow", "dog")
 
-    def test_a_run_does_not_go_on_with_other_classes(self, home: Path, tmp_path: Path) -> None:
+    def test_resumed_run_with_other_classes_is_refused(self, home: Path, tmp_path: Path) -> None:
         shutil.copytree(home / "pets", home / "changing")
         run = experiment("changing").teacher_run()
         assert run
@@ -208,7 +210,7 @@ class TestClasses:
         assert isinstance(last, Failed)
         assert "began on other classes" in last.reason
 
-    def test_names_of_data_sets_without_files(self) -> None:
+    def test_data_sets_without_files_have_class_names(self) -> None:
         from core.tasks.classification.data.class_names import class_names
 
         for name, first in (("digits", "0"), ("synthetic", "prototype 0 of 10x3x16")):
@@ -223,27 +225,29 @@ class TestClasses:
             (("a", "b"), (), "have no names"),
         ],
     )
-    def test_how_classes_differ(self, theirs: tuple[str, ...], ours: tuple[str, ...], words: str) -> None:
-        found = describe_class_differences(theirs, ours)
-        assert words in found
-        assert bool(words) == bool(found)
+    def test_difference_of_classes_is_described(
+        self, theirs: tuple[str, ...], ours: tuple[str, ...], words: str
+    ) -> None:
+        difference = describe_class_differences(theirs, ours)
+        assert words in difference
+        assert bool(words) == bool(difference)
 
-    def test_published_weights_of_imagenet_are_refused_on_others(self, tmp_path: Path) -> None:
+    def test_published_imagenet_weights_are_refused_on_other_classes(self, tmp_path: Path) -> None:
         from core.tasks.classification.supplied_weights import _published_class_difference
 
         wordnet = imagenet_class_names()[0]
-        said: list[str] = []
-        assert _published_class_difference("resnet18", wordnet, 1000, said) == ""
-        assert "class 0 is" in _published_class_difference("resnet18", wordnet[::-1], 1000, said)
-        assert "for 1000 classes, not for 10" in _published_class_difference("timm:resnet18", CLASSES, 10, said)
-        assert said == []
-        assert _published_class_difference("resnet18", tuple(map(str, range(1000))), 1000, said) == ""
-        assert "cannot be checked" in said[0]
+        messages: list[str] = []
+        assert _published_class_difference("resnet18", wordnet, 1000, messages) == ""
+        assert "class 0 is" in _published_class_difference("resnet18", wordnet[::-1], 1000, messages)
+        assert "for 1000 classes, not for 10" in _published_class_difference("timm:resnet18", CLASSES, 10, messages)
+        assert messages == []
+        assert _published_class_difference("resnet18", tuple(map(str, range(1000))), 1000, messages) == ""
+        assert "cannot be checked" in messages[0]
 
 
 class TestInput:
-    def test_ours_are_as_good_on_other_training_images(self, home: Path, tmp_path: Path) -> None:
-        """The finding: one file, the same test images, and what it was worth depended on the student's."""
+    def test_trained_weights_keep_their_accuracy_on_other_training_images(self, home: Path, tmp_path: Path) -> None:
+        """The accuracy of one file on the same test images once depended on the training images of the student."""
         at_home = read_metadata(home / "ours.safetensors").top1
         assert teacher(tmp_path / "ours", experiment("dark", "ours.safetensors"))["test/top1"] == at_home
         assert warnings(tmp_path / "ours") == []
@@ -261,20 +265,20 @@ class TestInput:
             told.mean, told.std, SIDE, known_from="given"
         )
 
-    def test_students_are_taught_by_the_teacher_as_it_was_measured(self, home: Path, tmp_path: Path) -> None:
+    def test_students_use_the_teacher_with_its_measured_input(self, home: Path, tmp_path: Path) -> None:
         spec = experiment("dark", "ours.safetensors")
         teacher(tmp_path / "teacher", spec)
         run = spec.plan()[1].spec
         source = TeacherSource(spec.plan()[0].spec, tmp_path / "teacher" / "weights.safetensors")
         assert run_training(run, tmp_path / "student", source) == "finished"
-        said = [event.message for event in events(tmp_path / "student") if isinstance(event, Log)]
-        assert any(text.startswith("the teacher sees the views with mean") for text in said)
+        messages = [event.message for event in events(tmp_path / "student") if isinstance(event, Log)]
+        assert any(text.startswith("the teacher sees the views with mean") for text in messages)
         # Where the teacher is right on nearly all test images, so is a student that agrees with it.
         values = next(event.values for event in reversed(events(tmp_path / "student")) if isinstance(event, Metrics))
         right = values["fidelity/agreement"] - values["test/top1"]
         assert abs(right) <= 100 - read_metadata(home / "ours.safetensors").top1 + 1e-6  # type: ignore[operator]
 
-    def test_logits_that_are_kept_belong_to_the_input(
+    def test_cached_logits_depend_on_the_input_format(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path / "cache"))
@@ -303,7 +307,7 @@ class TestInput:
         larger = InputAdapter(torch.nn.Identity(), shown, InputFormat(shown.mean, shown.std, 16))
         assert larger(dataset.normalise(dataset.train.images)).shape[-1] == 16
 
-    def test_another_size_is_resized_to(self, home: Path, tmp_path: Path) -> None:
+    def test_images_are_resized_to_the_input_size_of_the_weights(self, home: Path, tmp_path: Path) -> None:
         """Weights of 16 px in a data set of 8 px: the network is built for 16, and is shown 16."""
         named = {"source": "ours.safetensors", "image_size": 16}
         teacher(tmp_path / "out", experiment("pets", named))
@@ -311,7 +315,7 @@ class TestInput:
         assert told
         assert told.image_size == 16
 
-    def test_published_values_are_torchvisions_and_timms(self) -> None:
+    def test_published_input_formats_equal_those_of_torchvision_and_timm(self) -> None:
         ours = published_input("resnet18")
         assert ours
         assert (ours.mean, ours.std, ours.image_size) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
@@ -320,7 +324,7 @@ class TestInput:
         assert (theirs.mean, theirs.std, theirs.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
         assert published_input("resnet8") is None
 
-    def test_a_spec_without_them_is_the_spec_it_was(self) -> None:
+    def test_spec_without_an_input_format_keeps_its_form_and_fingerprint(self) -> None:
         """Its stored form and its fingerprint, of commit 2ef2faf."""
         run = experiment("pets", "a.safetensors").teacher_run()
         assert run
@@ -339,11 +343,11 @@ class TestInput:
             ({"image_size": 16, "fine_tune": True}, "without fine_tune"),
         ],
     )
-    def test_half_an_input_is_refused(self, weights: dict[str, Any], words: str) -> None:
+    def test_invalid_input_format_is_refused(self, weights: dict[str, Any], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             experiment("pets", {"source": "a", **weights})
 
-    def test_as_many_numbers_as_channels(self, tmp_path: Path) -> None:
+    def test_input_format_with_another_number_of_channels_is_refused(self, tmp_path: Path) -> None:
         weights = {"source": "foreign.pth", "mean": [0.5], "std": [0.5]}
         assert "3 channels" in refusal(tmp_path / "out", experiment("pets", weights).teacher_run())
 
@@ -351,17 +355,17 @@ class TestInput:
 FINGERPRINT = "v1-ac0db53252faa4ffd7d3674912c79c6c"
 
 
-class TestWorth:
+class TestTeacherAccuracy:
     def given(self, home: Path, tmp_path: Path, name: str, state: dict[str, torch.Tensor]) -> list[str]:
         torch.save(state, home / name)
         teacher(tmp_path / "out", experiment("pets", name))
         return warnings(tmp_path / "out")
 
-    def test_a_teacher_at_chance_is_warned_of_also_to_its_students(self, home: Path, tmp_path: Path) -> None:
+    def test_teacher_at_chance_is_warned_of_in_the_runs_of_its_students_too(self, home: Path, tmp_path: Path) -> None:
         fresh = models.build("small_cnn", num_classes=4, image_size=SIDE, width=4).state_dict()
         fresh["classifier.bias"][1] = 100  # it says "bee" to everything
-        said = self.given(home, tmp_path, "chance.pth", dict(fresh))
-        assert any("which is chance (25.0 %)" in text for text in said)
+        messages = self.given(home, tmp_path, "chance.pth", dict(fresh))
+        assert any("which is chance (25.0 %)" in text for text in messages)
         spec = experiment("pets", "chance.pth")
         source = TeacherSource(spec.plan()[0].spec, tmp_path / "out" / "weights.safetensors")
         run_training(spec.plan()[1].spec, tmp_path / "student", source)
@@ -369,19 +373,19 @@ class TestWorth:
             text.startswith("the teacher: the given teacher is right on") for text in warnings(tmp_path / "student")
         )
 
-    def test_one_far_below_its_claim_is_warned_of(self, home: Path, tmp_path: Path) -> None:
+    def test_teacher_far_below_its_claimed_accuracy_is_warned_of(self, home: Path, tmp_path: Path) -> None:
         state = safetensors.torch.load_file(home / "ours.safetensors")
         weaker = dict(state) | {"classifier.weight": state["classifier.weight"] * torch.tensor([[1.0], [1], [1], [-1]])}
         assert any("its file claims 98.0 %" in text for text in self.given(home, tmp_path, "net_acc98.0.pth", weaker))
 
-    def test_classes_under_other_numbers_are_recognised(self, home: Path, tmp_path: Path) -> None:
+    def test_permuted_class_numbers_are_detected(self, home: Path, tmp_path: Path) -> None:
         state = dict(safetensors.torch.load_file(home / "ours.safetensors"))
         for key in ("classifier.weight", "classifier.bias"):
             state[key] = state[key][[1, 2, 3, 0]]
-        said = self.given(home, tmp_path, "turned.pth", state)
-        assert any("with its classes in another order" in text for text in said)
+        messages = self.given(home, tmp_path, "turned.pth", state)
+        assert any("with its classes in another order" in text for text in messages)
 
-    def test_a_good_one_is_not_warned_of(self, tmp_path: Path) -> None:
+    def test_accurate_teacher_has_no_warning(self, tmp_path: Path) -> None:
         teacher(tmp_path / "out", experiment("pets", "ours.safetensors"))
         assert warnings(tmp_path / "out") == []
 
@@ -390,13 +394,13 @@ class TestWorth:
         torch.save(state | {"classifier.weight": torch.zeros_like(state["classifier.weight"])}, home / "dead.pth")
         assert "same logits" in refusal(tmp_path / "out", experiment("pets", "dead.pth").teacher_run())
 
-    def test_weights_of_zero_are_refused_in_the_run(self, home: Path, tmp_path: Path) -> None:
+    def test_run_refuses_weights_that_are_all_zero(self, home: Path, tmp_path: Path) -> None:
         state = safetensors.torch.load_file(home / "ours.safetensors")
         torch.save({key: torch.zeros_like(value) for key, value in state.items()}, home / "zero.pth")
         assert "every layer is zero" in refusal(tmp_path / "out", experiment("pets", "zero.pth").teacher_run())
 
 
-def test_what_ours_say_of_themselves(home: Path) -> None:
+def test_trained_weights_have_complete_metadata(home: Path) -> None:
     told = read_metadata(home / "ours.safetensors")
     started = next(event for event in events(home / "trained") if isinstance(event, Started))
     assert told.classes == CLASSES

@@ -1,4 +1,4 @@
-"""Sweeps: what they expand to, and that a mistake is named where it was written."""
+"""Sweeps: the experiments that they expand to, and the path of every problem."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def problems(data: Any) -> dict[str, str]:
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
-def test_a_grid_is_every_combination_the_last_axis_fastest() -> None:
+def test_grid_is_every_combination_with_the_last_axis_fastest() -> None:
     grid = {"training.optimizer.lr": [0.1, 0.2], "methods.1.params.beta": [2, 4], "teacher.seed": "0..1"}
     specs = expand(parse_sweep(sweep(grid=grid)))
     assert [spec.name for spec in specs][:3] == [
@@ -48,14 +48,14 @@ def test_a_grid_is_every_combination_the_last_axis_fastest() -> None:
     assert all(spec.seeds == (0, 1) for spec in specs)
 
 
-def test_points_change_together_and_any_field_may_vary() -> None:
+def test_points_change_several_fields_and_combine_with_a_grid() -> None:
     points = [{"student.model": "small_cnn", "training.epochs": 2}, {"student.model": "resnet8", "training.epochs": 3}]
     specs = expand(parse_sweep(sweep(points=points, grid={"methods": [["kd"], ["dkd", "ce"]]})))
-    found = [(s.student.model.name, s.training.epochs, len(s.methods)) for s in specs]
-    assert found == [("small_cnn", 2, 1), ("resnet8", 3, 1), ("small_cnn", 2, 2), ("resnet8", 3, 2)]
+    varied = [(s.student.model.name, s.training.epochs, len(s.methods)) for s in specs]
+    assert varied == [("small_cnn", 2, 1), ("resnet8", 3, 1), ("small_cnn", 2, 2), ("resnet8", 3, 2)]
 
 
-def test_draws_are_seeded_within_their_range_and_keep_when_there_are_more() -> None:
+def test_draws_are_seeded_and_extended_by_more_draws() -> None:
     random = {
         "training.optimizer.lr": {"low": 1e-4, "high": 1.0, "log": True},
         "training.batch_size": {"low": 16, "high": 64, "integer": True},
@@ -76,7 +76,7 @@ def test_draws_are_seeded_within_their_range_and_keep_when_there_are_more() -> N
     assert {name for _, _, name in many} == {"small_cnn", "resnet8"}
 
 
-def test_a_long_name_becomes_a_number() -> None:
+def test_long_name_of_a_point_is_replaced_by_its_number() -> None:
     points = [{"notes": "x" * 200}, {"notes": "y" * 200}]
     assert [spec.name for spec in expand(parse_sweep(sweep(points=points)))] == ["s #1", "s #2"]
 
@@ -125,10 +125,10 @@ def test_a_long_name_becomes_a_number() -> None:
         ({"grids": {}}, "grids", "unknown"),
     ],
 )
-def test_a_mistake_is_named_where_it_was_written(more: dict[str, Any], path: str, message: str) -> None:
-    found = problems(sweep() | more)
-    assert path in found
-    assert message in found[path]
+def test_problem_of_a_sweep_is_named_by_its_path(more: dict[str, Any], path: str, message: str) -> None:
+    messages = problems(sweep() | more)
+    assert path in messages
+    assert message in messages[path]
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_seeds_may_be_a_range(seeds: Any, expected: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "seeds", ["4..0", "0..2000", "0..1000000000000", {"from": 0, "to": "x"}, {"from": 0, "to": 4, "step": 0}, "0-4"]
 )
-def test_a_range_that_cannot_be_is_refused_at_seeds(seeds: Any) -> None:
+def test_invalid_range_of_seeds_is_refused(seeds: Any) -> None:
     with pytest.raises(SpecError) as caught:
         parse_experiment({"name": "x", **BASE, "seeds": seeds})
     assert [problem.path for problem in caught.value.problems] == ["seeds"]
 
 
-def test_a_field_is_changed_in_a_copy() -> None:
+def test_with_field_changes_a_copy() -> None:
     assert with_field(BASE, "methods.0.params.temperature", 2)["methods"][0] == {
         "name": "kd",
         "params": {"temperature": 2},

@@ -34,8 +34,8 @@ def test_taps_are_the_outputs_of_the_stages_and_the_features(name: str) -> None:
         logits, *taps = Tapped(network, list(network.tap_points()))(images)
         assert torch.equal(logits, network(images))
     assert list(network.tap_points()) == list(expected)
-    for (tap, value), found in zip(expected.items(), taps, strict=True):
-        torch.testing.assert_close(found, value, msg=tap)
+    for (tap, value), actual in zip(expected.items(), taps, strict=True):
+        torch.testing.assert_close(actual, value, msg=tap)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in MODELS if not entry.name.startswith(TIMM)], ids=lambda e: e.name)
@@ -55,7 +55,7 @@ def test_module_path_is_a_tap(path: str) -> None:
     assert torch.equal(tap, outputs[0])
 
 
-def test_taps_lie_behind_a_change_of_input() -> None:
+def test_taps_are_read_behind_an_input_adapter() -> None:
     network, images = network_and_images("resnet8")
     adapter = InputAdapter(network, InputFormat((0.5,) * 3, (0.2,) * 3, 32), InputFormat((0.4,) * 3, (0.1,) * 3, 32))
     with torch.no_grad():

@@ -25,8 +25,8 @@ class TestLiveTeacher:
         batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), torch.arange(4), 4)
         with torch.no_grad():
             expected = network(batch.images)
-        found = LiveTeacher(network, chosen, task_of()).outputs(batch, 0).logits.float()
-        assert (found - expected).norm() < tolerance * expected.norm()
+        live = LiveTeacher(network, chosen, task_of()).outputs(batch, 0).logits.float()
+        assert (live - expected).norm() < tolerance * expected.norm()
         assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
     def test_batch_norm_is_folded_into_the_convolution_before_it(self) -> None:

@@ -1,4 +1,4 @@
-"""What the command does is not ended by who reads its output, by the terminal's encoding, or by Python's switches."""
+"""The command works with a closed output, any encoding of the terminal and any switches of Python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def core(
 
 def finished(out: Path) -> int:
     events = [[record.event for record in read_journal(path)] for path in out.glob(f"*/{JOURNAL_NAME}")]
-    return sum(isinstance(found[-1], Finished) for found in events)
+    return sum(isinstance(journal[-1], Finished) for journal in events)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ WARNED = "warning: seeds: 2 seed(s) give no usable interval; at least 6 are need
 
 
 @pytest.mark.parametrize("switches", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
-def test_the_catalog_is_printed_whole_in_any_encoding(switches: dict[str, str]) -> None:
+def test_catalog_is_printed_completely_in_any_encoding(switches: dict[str, str]) -> None:
     usual, done = core("catalog"), core("catalog", env={"PYTHONOPTIMIZE": "2", **switches})
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) == len(usual.stdout.splitlines())
@@ -81,16 +81,16 @@ def test_output_that_could_not_be_written_is_an_error() -> None:
     assert done.stderr.decode() == "python -m core: the output could not be written: No space left on device\n"
 
 
-def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(spec: Path, tmp_path: Path) -> None:
+def test_output_folder_that_cannot_be_created_is_named_before_training(spec: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
-    for name, said in {
+    for name, reason in {
         "file": "it exists and is not a folder",
         "file/below": "Not a directory",
         "loop": "it is a link to nothing",
     }.items():
         done = core("run", spec, "--out", tmp_path / name)
-        assert (done.returncode, done.stderr.decode()) == (2, f"--out {tmp_path / name}: {said}\n")
+        assert (done.returncode, done.stderr.decode()) == (2, f"--out {tmp_path / name}: {reason}\n")
 
 
 def test_warnings_of_runs_are_printed_once_and_again_at_the_end(spec: Path, tmp_path: Path) -> None:

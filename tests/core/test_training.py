@@ -1,4 +1,4 @@
-"""The engine: repeatable, resumable, and clear about why it stopped."""
+"""The engine: repeatable, resumable, and with a readable reason for every failure."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ class TestRun:
         run_training(first, tmp_path / "teacher")
         source = TeacherSource(first, tmp_path / "teacher" / "weights.safetensors")
         assert run_training(spec, tmp_path, source) == "finished"
-        said = events(tmp_path)
-        assert isinstance(said[0], Started)
-        assert (said[0].total_steps, said[0].train_size, said[0].test_size) == (8 * 5, 150, 100)
-        assert isinstance(said[-1], Finished)
-        assert said[-1].summary["test/top1"] > 40  # five classes: chance is 20, five standard deviations below
+        journal = events(tmp_path)
+        assert isinstance(journal[0], Started)
+        assert (journal[0].total_steps, journal[0].train_size, journal[0].test_size) == (8 * 5, 150, 100)
+        assert isinstance(journal[-1], Finished)
+        assert journal[-1].summary["test/top1"] > 40  # five classes: chance is 20, five standard deviations below
         losses = [values["train/ce"] for _, values in points(tmp_path)]  # the whole loss grows with the ramp
         assert len(losses) == 8
         assert losses[-1] < losses[0]
@@ -107,7 +107,7 @@ class TestRun:
         assert -1 <= last["grad/align_cosine"] < 0  # maximising the distance pulls against distillation
         assert {"train/tckd", "train/nckd", "train/align", "grad/similarity", "fidelity/agreement"} <= last.keys()
 
-    def test_repeats_bit_for_bit(self, tmp_path: Path, teacher: TeacherSource) -> None:
+    def test_training_repeats_bit_for_bit(self, tmp_path: Path, teacher: TeacherSource) -> None:
         (spec, other) = students(experiment(), "dkd")
         for name, run in (("a", spec), ("b", spec), ("c", other)):
             run_training(run, tmp_path / name, teacher)
@@ -117,18 +117,20 @@ class TestRun:
         assert not all(torch.equal(a[key], c[key]) for key in a)
 
     @pytest.mark.parametrize("steps", [1, 5, 7, 14])
-    def test_resumed_at_any_step_it_ends_the_same(self, tmp_path: Path, teacher: TeacherSource, steps: int) -> None:
+    def test_run_resumed_at_any_step_repeats_bit_for_bit(
+        self, tmp_path: Path, teacher: TeacherSource, steps: int
+    ) -> None:
         (spec, _) = students(experiment(), "dkd_align (log)")
-        whole, half, rest = tmp_path / "whole", tmp_path / "half", tmp_path / "rest"
-        run_training(spec, whole, teacher)
+        uninterrupted, half, resumed = tmp_path / "whole", tmp_path / "half", tmp_path / "rest"
+        run_training(spec, uninterrupted, teacher)
         assert run_training(spec, half, teacher, options=stop_after(steps)) == "stopped"
         last = events(half)[-1]
         assert isinstance(last, Stopped)
         assert last.step == steps
-        assert run_training(spec, rest, teacher, resume=half / CHECKPOINT_NAME) == "finished"
-        assert points(rest) == points(whole)
-        assert all(torch.equal(value, weights(rest)[key]) for key, value in weights(whole).items())
-        sequence = [record.seq for record in read_journal(rest / JOURNAL_NAME)]
+        assert run_training(spec, resumed, teacher, resume=half / CHECKPOINT_NAME) == "finished"
+        assert points(resumed) == points(uninterrupted)
+        assert all(torch.equal(value, weights(resumed)[key]) for key, value in weights(uninterrupted).items())
+        sequence = [record.seq for record in read_journal(resumed / JOURNAL_NAME)]
         assert sequence == list(range(1, len(sequence) + 1))
 
     def test_damaged_checkpoint_is_reported_and_training_starts_over(
@@ -138,22 +140,22 @@ class TestRun:
         damaged = tmp_path / "damaged.pt"
         damaged.write_bytes(b"not a checkpoint")
         assert run_training(spec, tmp_path / "out", teacher, resume=damaged) == "finished"
-        said = events(tmp_path / "out")
-        assert "cannot be read" in said[0].message  # type: ignore[union-attr]
-        assert isinstance(said[1], Started)
-        assert said[1].start_step == 0
+        journal = events(tmp_path / "out")
+        assert "cannot be read" in journal[0].message  # type: ignore[union-attr]
+        assert isinstance(journal[1], Started)
+        assert journal[1].start_step == 0
 
     def test_neural_collapse_is_measured_at_the_requested_interval(self, tmp_path: Path) -> None:
         often = experiment(methods=["ce"], training=SPEC["training"] | {"collapse_every": 2})
-        for name, spec in (("seldom", experiment(methods=["ce"])), ("often", often)):
+        for name, spec in (("default", experiment(methods=["ce"])), ("often", often)):
             run_training(students(spec, "ce")[0], tmp_path / name)
         measured = {
             name: [index for index, (_, values) in enumerate(points(tmp_path / name), 1) if "collapse/nc1" in values]
-            for name in ("seldom", "often")
+            for name in ("default", "often")
         }
-        assert measured == {"seldom": [3], "often": [2, 3]}
+        assert measured == {"default": [3], "often": [2, 3]}
 
-    def test_batch_norm_can_be_frozen_as_old_code_left_it(self, tmp_path: Path) -> None:
+    def test_batch_norm_can_be_frozen_after_an_epoch(self, tmp_path: Path) -> None:
         frozen = experiment(methods=["ce"], training=SPEC["training"] | {"freeze_batch_norm_after": 1})
         (plain, _), (spec, _) = students(experiment(), "ce"), students(frozen, "ce")
         for name, run in (("plain", plain), ("frozen", spec)):
@@ -163,9 +165,7 @@ class TestRun:
 
 
 class TestFailure:
-    def test_a_loss_that_is_not_finite_names_the_epoch_and_the_term(
-        self, tmp_path: Path, teacher: TeacherSource
-    ) -> None:
+    def test_non_finite_loss_names_the_epoch_and_the_term(self, tmp_path: Path, teacher: TeacherSource) -> None:
         training = {"epochs": 3, "batch_size": 32, "optimizer": {"lr": 100.0}, "schedule": {"name": "constant"}}
         broken = experiment(training=training, teacher={"model": "resnet8", "training": SPEC["training"]})
         (spec, _) = students(broken, "dkd")
@@ -181,7 +181,7 @@ class TestFailure:
         assert "ce" in last.reason
 
     @pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["at a checkpoint", "at the end of the epoch"])
-    def test_the_step_at_fault_is_named_and_no_checkpoint_is_poisoned(
+    def test_first_non_finite_step_is_named_and_not_saved(
         self, tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch, seconds: float
     ) -> None:
         build = build_loss
@@ -209,7 +209,7 @@ class TestFailure:
         steps = [event.step for event in events(tmp_path) if isinstance(event, Checkpointed)]
         assert steps == ([*range(8)] if seconds == 0 else [])
 
-    def test_sums_are_looked_at_within_the_epoch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sums_are_checked_within_the_epoch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine, "CHECK_FINITE_EVERY", 2)
         step, seen = Stepper.step, []
 
@@ -222,7 +222,7 @@ class TestFailure:
         assert len(seen) == 2
         assert "at step 1 (of epoch 1)" in events(tmp_path)[-1].reason  # type: ignore[union-attr]
 
-    def test_weights_that_overflowed_are_not_saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_non_finite_weights_are_not_saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         step = Stepper.step
 
         def breaking(self: Stepper, *arguments: Any) -> None:
@@ -257,14 +257,16 @@ class TestFailure:
         assert (last.kind, "batch size 32" in last.reason) == ("oom", True)
         assert ("before the first step" in last.reason) == (when == "setup")
 
-    def test_a_missing_teacher_is_a_readable_reason(self, tmp_path: Path) -> None:
+    def test_missing_teacher_fails_with_a_reason(self, tmp_path: Path) -> None:
         (spec, _) = students(experiment(), "dkd")
         assert run_training(spec, tmp_path) == "failed"
         last = events(tmp_path)[-1]
         assert isinstance(last, Failed)
         assert (last.kind, "teacher" in last.reason) == ("spec", True)
 
-    def test_weights_of_another_network_name_the_keys(self, tmp_path: Path, teacher: TeacherSource) -> None:
+    def test_weights_of_another_network_fail_with_the_mismatched_keys(
+        self, tmp_path: Path, teacher: TeacherSource
+    ) -> None:
         (spec, _) = students(experiment(), "ce")
         run_training(spec, tmp_path / "ce")
         (distilled, _) = students(experiment(), "dkd")
@@ -274,7 +276,9 @@ class TestFailure:
         assert isinstance(last, Failed)
         assert "layers.stage3" in last.reason
 
-    def test_an_unexpected_error_is_on_the_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unexpected_error_is_the_reason_of_the_failure(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (spec, _) = students(experiment(), "ce")
         monkeypatch.setattr(models, "build", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("boom")))
         assert run_training(spec, tmp_path) == "failed"
@@ -285,27 +289,29 @@ class TestFailure:
 class TestStopOutsideOfSteps:
     """SIGTERM while something takes minutes that is no step."""
 
-    def test_an_evaluation_is_broken_off_and_done_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupted_evaluation_is_repeated_after_resuming(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (spec, _) = students(experiment(methods=["ce"]), "ce")
         run_training(spec, tmp_path / "whole")
         options, report = TrainOptions(), diagnostics_report.epoch_report
 
-        def asked(*arguments: Any) -> dict[str, float]:
+        def stopping_report(*arguments: Any) -> dict[str, float]:
             report(*arguments)
             options.interruption.request()
             raise AssertionError("nothing was broken off")
 
-        monkeypatch.setattr("core.tasks.classification.task.epoch_report", asked)
+        monkeypatch.setattr("core.tasks.classification.task.epoch_report", stopping_report)
         assert run_training(spec, tmp_path / "half", options=options) == "stopped"
         monkeypatch.undo()
-        said = events(tmp_path / "half")
-        assert [event.type for event in said[-2:]] == ["checkpoint", "stopped"]
-        assert said[-1].step == 5  # type: ignore[union-attr]
+        journal = events(tmp_path / "half")
+        assert [event.type for event in journal[-2:]] == ["checkpoint", "stopped"]
+        assert journal[-1].step == 5  # type: ignore[union-attr]
         assert run_training(spec, tmp_path / "rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "finished"
         assert points(tmp_path / "rest") == points(tmp_path / "whole")
         assert all(torch.equal(v, weights(tmp_path / "rest")[k]) for k, v in weights(tmp_path / "whole").items())
 
-    def test_reading_the_data_set_is_broken_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_sigterm_interrupts_reading_the_data_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def slow(*_: object) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 60)
@@ -316,7 +322,7 @@ class TestStopOutsideOfSteps:
             assert run_training(students(experiment(), "ce")[0], tmp_path, options=options) == "stopped"
         assert [event.type for event in events(tmp_path)] == ["stopped"]
 
-    def test_what_must_not_be_left_half_done_is_done_first(self) -> None:
+    def test_shielded_block_is_completed_before_the_stop(self) -> None:
         interruption, done = Interruption(), []
 
         def work() -> None:
@@ -378,7 +384,7 @@ class TestCommand:
         assert again.stdout == first.stdout
         assert (tmp_path / "out" / "dkd-seed0" / JOURNAL_NAME).stat().st_mtime_ns == written
 
-    def test_bad_input_is_one_line_a_problem_and_exit_2(self, tmp_path: Path) -> None:
+    def test_bad_input_prints_one_line_per_problem_and_exits_with_2(self, tmp_path: Path) -> None:
         spec = tmp_path / "spec.yaml"
         spec.write_text(json.dumps(SPEC | {"methods": ["dkd_aling"], "training": {"epochs": 0}}))
         result = self.run("run", spec, "--out", tmp_path / "out")
@@ -388,7 +394,7 @@ class TestCommand:
         assert "dkd_align" in lines[0]
         assert not (tmp_path / "out").exists()
 
-    def test_sigterm_checkpoints_and_the_checkpoint_goes_on(self, tmp_path: Path) -> None:
+    def test_sigterm_writes_a_checkpoint_that_can_be_resumed(self, tmp_path: Path) -> None:
         long = experiment(training={"epochs": 10_000, "batch_size": 32}, methods=["ce"])
         (spec, _) = students(long, "ce")
         (tmp_path / "run.json").write_text(spec.model_dump_json())
@@ -403,13 +409,13 @@ class TestCommand:
             assert process.wait(timeout=60) == 0
         finally:
             process.kill()
-        said = events(out)
-        assert [event.type for event in said[-2:]] == ["checkpoint", "stopped"]
+        journal = events(out)
+        assert [event.type for event in journal[-2:]] == ["checkpoint", "stopped"]
         assert run_training(spec, tmp_path / "rest", resume=out / CHECKPOINT_NAME, options=stop_after(2)) == "stopped"
-        resumed = next(event for event in events(tmp_path / "rest")[len(said) - 2 :] if isinstance(event, Started))
-        assert resumed.start_step == said[-1].step  # type: ignore[union-attr]
+        resumed = next(event for event in events(tmp_path / "rest")[len(journal) - 2 :] if isinstance(event, Started))
+        assert resumed.start_step == journal[-1].step  # type: ignore[union-attr]
 
-    def test_the_catalog_is_json(self) -> None:
+    def test_catalog_is_printed_as_json(self) -> None:
         catalog = json.loads(self.run("catalog", "--json").stdout)
         assert {"dkd", "dkd_align"} <= {entry["name"] for entry in catalog["methods"]}
         align = next(entry for entry in catalog["methods"] if entry["name"] == "dkd_align")
@@ -417,11 +423,11 @@ class TestCommand:
 
 
 @pytest.mark.parametrize(("name", "count"), [("resnet8", 83_892), ("resnet14", 181_108), ("resnet20", 278_324)])
-def test_cifar_resnets_have_the_literatures_parameter_counts(name: str, count: int) -> None:
+def test_cifar_resnets_have_the_parameter_counts_of_the_literature(name: str, count: int) -> None:
     # With 1×1-convolution shortcuts, as in the distillation literature: 0.08, 0.18 and 0.28 M for 100 classes.
     assert models.count_parameters(models.build(name, num_classes=100, image_size=32)) == count
 
 
-def test_an_image_that_is_too_small_is_refused() -> None:
+def test_image_below_the_minimum_size_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 8 px"):
         models.build("resnet8", num_classes=10, image_size=4)

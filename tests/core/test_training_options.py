@@ -1,4 +1,4 @@
-"""Whole trainings with averaged weights, micro-batches, mixtures, limits and reports within an epoch."""
+"""Complete trainings with averaged weights, micro-batches, mixtures, limits and reports within an epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.settings import TrainingSettings
 from core.train import TrainOptions, engine, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.clock import Clock
-from tests.core.speed_runs import run_spec, said
+from tests.core.speed_runs import log_text, run_spec
 
 EVERYTHING: dict[str, Any] = {
     "epochs": 4,
@@ -60,7 +60,7 @@ def stop_at_poll(number: int) -> TrainOptions:
 class TestMeasurements:
     """What is measured, and when, does not change the training."""
 
-    def test_average_and_rare_evaluation_leave_the_weights_as_they_are(self, tmp_path: Path) -> None:
+    def test_averaging_and_rare_evaluation_do_not_change_the_weights(self, tmp_path: Path) -> None:
         assert train(tmp_path / "plain", epochs=5) == "finished"
         assert train(tmp_path / "measured", epochs=5, ema=0.9, evaluate_every=2) == "finished"
         assert weights(tmp_path / "plain") == weights(tmp_path / "measured")
@@ -77,7 +77,7 @@ class TestMeasurements:
         assert "collapse/nc1" in measured[-1].values
         assert "test_ema/top1" not in plain[-1].values
 
-    def test_average_without_memory_is_the_network(self, tmp_path: Path) -> None:
+    def test_average_with_decay_zero_equals_the_network(self, tmp_path: Path) -> None:
         assert train(tmp_path, epochs=2, ema=0.0) == "finished"
         for event in metrics(tmp_path):
             for name in ("top1", "top5", "loss"):
@@ -88,7 +88,9 @@ class TestMeasurements:
         (_, last) = metrics(tmp_path)
         assert last.values["test_ema/loss"] > last.values["test/loss"]
 
-    def test_reports_within_an_epoch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reports_within_an_epoch_do_not_change_the_training(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert train(tmp_path / "plain", epochs=2) == "finished"
         monkeypatch.setattr(engine, "Clock", functools.partial(Clock, report_seconds=0.0))
         assert train(tmp_path / "live", epochs=2) == "finished"
@@ -108,23 +110,23 @@ class TestEverythingTogether:
         assert train(tmp_path / "whole", **EVERYTHING) == "finished"
         for stop_at in (7, 10, 25):
             stopping = stop_at_poll(stop_at)
-            half, rest = tmp_path / f"half {stop_at}", tmp_path / f"rest {stop_at}"
+            half, resumed = tmp_path / f"half {stop_at}", tmp_path / f"rest {stop_at}"
             assert train(half, options=stopping, **EVERYTHING) == "stopped"
-            assert train(rest, resume=half / CHECKPOINT_NAME, **EVERYTHING) == "finished"
-            assert weights(rest) == weights(tmp_path / "whole")
-            assert numbers(rest) == numbers(tmp_path / "whole")
+            assert train(resumed, resume=half / CHECKPOINT_NAME, **EVERYTHING) == "finished"
+            assert weights(resumed) == weights(tmp_path / "whole")
+            assert numbers(resumed) == numbers(tmp_path / "whole")
 
-    def test_its_metrics_are_there(self, tmp_path: Path) -> None:
+    def test_run_with_every_option_reports_its_metrics(self, tmp_path: Path) -> None:
         assert train(tmp_path, **EVERYTHING) == "finished"
         events = metrics(tmp_path)
         assert ["test/top1" in event.values for event in events] == [False, False, True, True]
         assert all(event.values["grad/norm"] > 0 for event in events)
         assert 0 < events[-1].values["train/top1"] < 100
-        assert "epoch 1/4: training loss" in said(tmp_path)
+        assert "epoch 1/4: training loss" in log_text(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adam", "nadam", "radam", "rmsprop", "adagrad", "adafactor"])
-def test_each_optimizer_continues_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_resumed_run_with_each_optimizer_repeats_bit_for_bit(name: str, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"epochs": 2, "optimizer": name}
     assert train(tmp_path / "whole", **changes) == "finished"
     stopping = stop_at_poll(6)
@@ -140,5 +142,5 @@ def test_micro_batch_of_one_image_is_refused_before_the_first_step(tmp_path: Pat
     model = spec.model.model_copy(update={"name": "vgg8", "params": {}})
     result = run_training(spec.model_copy(update={"dataset": tiny, "model": model}), tmp_path)
     assert result == "failed"
-    assert "each divided into 32 micro-batches" in said(tmp_path)
-    assert "a smaller accumulate" in said(tmp_path)
+    assert "each divided into 32 micro-batches" in log_text(tmp_path)
+    assert "a smaller accumulate" in log_text(tmp_path)

@@ -1,4 +1,4 @@
-"""How a network is trained, as a spec says it: optimisers, augmentations, averages; and stored fingerprints."""
+"""Training settings in a spec: optimisers, augmentations, averages; and stored fingerprints."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TestStoredFingerprints:
             ),
         ],
     )
-    def test_they_stay_the_same(self, training: dict[str, Any], fingerprints: str) -> None:
+    def test_stored_fingerprints_are_unchanged(self, training: dict[str, Any], fingerprints: str) -> None:
         assert [run.spec.fingerprint() for run in experiment(**training).plan()] == [
             f"v1-{digest}" for digest in fingerprints.split()
         ]
@@ -92,7 +92,7 @@ class TestStoredFingerprints:
             {"optimizer": {"name": "sgd", "params": {}}},
         ],
     )
-    def test_a_default_written_out_is_left_out_of_the_dump(self, training: dict[str, Any]) -> None:
+    def test_explicit_default_is_omitted_from_the_dump(self, training: dict[str, Any]) -> None:
         assert experiment(**training).model_dump(mode="json") == experiment().model_dump(mode="json")
         assert not set(experiment(**training).training.model_dump()) & set(_ADDED)
 
@@ -111,7 +111,7 @@ class TestStoredFingerprints:
             {"evaluate_every": 2},
         ],
     )
-    def test_a_setting_changes_them_and_survives_json_and_yaml(self, training: dict[str, Any]) -> None:
+    def test_setting_changes_fingerprints_and_is_kept_in_json_and_yaml(self, training: dict[str, Any]) -> None:
         spec, plain = experiment(**training), experiment()
         for run, other in zip(spec.plan()[1:], plain.plan()[1:], strict=True):
             assert run.spec.fingerprint() != other.spec.fingerprint()
@@ -119,14 +119,14 @@ class TestStoredFingerprints:
         assert parse_stored_experiment(spec.model_dump(mode="json")) == spec
         assert parse_text(to_yaml(spec)) == spec
 
-    def test_measurements_do_not_make_another_teacher(self) -> None:
+    def test_measurements_do_not_change_the_teacher(self) -> None:
         measured = experiment(ema=0.99, evaluate_every=2).teacher_run()
         assert measured == experiment().teacher_run()
         smoothed = experiment(label_smoothing=0.1).teacher_run()
         assert smoothed
         assert smoothed.training.label_smoothing == 0.1
 
-    def test_no_preset_sets_a_field_whose_default_is_left_out(self) -> None:
+    def test_no_preset_sets_a_field_whose_default_is_omitted(self) -> None:
         # A spec that goes back to the default would be stored without the field, and read with the preset's value.
         for name, preset in PRESETS.items():
             for part in (preset.fields, preset.fields.get("teacher") or {}):
@@ -171,25 +171,25 @@ class TestRefusals:
             ),
         ],
     )
-    def test_each_names_its_field(self, training: dict[str, Any], path: str, words: str) -> None:
-        found = problems(**training)
-        assert list(found) == [f"training.{path}"]
-        assert words in found[f"training.{path}"]
+    def test_invalid_training_is_refused_with_its_field(self, training: dict[str, Any], path: str, words: str) -> None:
+        messages = problems(**training)
+        assert list(messages) == [f"training.{path}"]
+        assert words in messages[f"training.{path}"]
 
 
 class TestOptimizer:
-    def test_its_usual_values_are_filled_in(self) -> None:
+    def test_defaults_of_the_optimizer_are_filled_in(self) -> None:
         adam = experiment(optimizer="adam").training.optimizer
         assert (adam.lr, adam.weight_decay) == (0.001, 0.0)
         assert experiment(optimizer={"name": "adam", "lr": 0.01}).training.optimizer.lr == 0.01
         plain = experiment(optimizer={"name": "adamw"}).training.optimizer
         assert (plain.lr, plain.weight_decay) == (0.05, 5e-4), "as before there were others"
 
-    def test_what_it_does_not_read_is_not_written_down(self) -> None:
+    def test_unused_fields_of_the_optimizer_are_omitted(self) -> None:
         written = experiment(optimizer="radam").training.model_dump(mode="json")["optimizer"]
         assert written == {"name": "radam", "lr": 0.001, "weight_decay": 0.0}
 
-    def test_parameters_of_a_plug_in_are_read_like_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_parameters_of_a_plugin_optimizer_are_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
         entry = OPTIMIZERS["adam"]
         OPTIMIZERS.add(type(entry)(name="mine", title="M", summary="", target="x:y", params=entry.params, lr=0.5))
@@ -199,19 +199,19 @@ class TestOptimizer:
 
 
 class TestAugmentations:
-    def test_they_are_kept_in_the_order_of_the_pipeline_after_the_view(self) -> None:
+    def test_augmentations_are_stored_in_the_order_of_the_pipeline(self) -> None:
         training = experiment(augment=["cutmix", "random_erasing", "randaugment", "flip"]).training
         assert [ref.name for ref in training.augmentations] == ["flip", "randaugment", "random_erasing", "cutmix"]
         assert [ref.name for ref in experiment().training.augmentations] == ["standard"]
         assert [ref.name for ref in experiment(augment="mixup").training.augmentations] == ["standard", "mixup"]
 
-    def test_defaults_are_written_out(self) -> None:
+    def test_defaults_of_augmentations_are_written_out(self) -> None:
         augment = experiment(augment=["none", "trivialaugment", "randaugment"]).training.model_dump(mode="json")[
             "augment"
         ]
         assert augment == ["none", "trivialaugment", {"name": "randaugment", "params": {"num_ops": 2, "magnitude": 9}}]
 
-    def test_the_schema_offers_every_entry(self) -> None:
+    def test_schema_lists_every_augmentation(self) -> None:
         schema = Training.model_json_schema()["properties"]["augment"]
         assert [item["name"] for item in schema["x-entries"]] == [entry.name for entry in AUGMENTATIONS]
         assert schema["default"] == "standard"
@@ -229,17 +229,17 @@ class TestWarnings:
     def about(self, **training: Any) -> dict[str, str]:
         return {warning.path: warning.message for warning in warnings_of(experiment(**training))}
 
-    def test_an_average_that_is_longer_than_the_training(self) -> None:
+    def test_average_longer_than_the_training_is_warned_of(self) -> None:
         text = self.about(ema=0.9999)["training.ema"]
         assert "about 10,000 steps" in text
         assert "28" in text, "two epochs of 14 steps"
         assert "training.ema" not in self.about(ema=0.5)
 
-    def test_a_learning_rate_far_above_the_usual_one(self) -> None:
+    def test_learning_rate_far_above_the_default_is_warned_of(self) -> None:
         assert "50 times" in self.about(optimizer={"name": "adam", "lr": 0.05})["training.optimizer.lr"]
         assert "training.optimizer.lr" not in self.about(optimizer="adam")
         assert "training.optimizer.lr" not in self.about(optimizer={"lr": 0.5})
 
-    def test_a_momentum_that_adamw_does_not_read(self) -> None:
+    def test_momentum_that_adamw_ignores_is_warned_of(self) -> None:
         assert "adamw" in self.about(optimizer={"name": "adamw", "momentum": 0.5})["training.optimizer.momentum"]
         assert "training.optimizer.momentum" not in self.about(optimizer="adamw")

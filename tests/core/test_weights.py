@@ -1,4 +1,4 @@
-"""Weights from elsewhere: converted, matched by name, used as they are or trained on."""
+"""Supplied weights: converted, matched by name, used unchanged or fine-tuned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student notices where its teacher was trained on other images, which the data set's name cannot tell."""
+"""A student detects that its teacher was trained on other images under the same data set name."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ def warnings(found: list[Event]) -> list[str]:
     return [event.message for event in found if isinstance(event, Log) and event.level == "warning"]
 
 
-def image_identity(found: list[Event]) -> str:
-    return next(event.environment["images"] for event in found if isinstance(event, Started))
+def image_identity(journal: list[Event]) -> str:
+    return next(event.environment["images"] for event in journal if isinstance(event, Started))
 
 
-def test_the_same_images_copied_at_another_time_are_the_same(experiment: ExperimentSpec, tmp_path: Path) -> None:
+def test_modification_times_do_not_change_the_identity_of_images(experiment: ExperimentSpec, tmp_path: Path) -> None:
     for path in (tmp_path / "pets").rglob("*.png"):
         os.utime(path, ns=(1, 1))
-    found = student(experiment, tmp_path)
-    assert isinstance(found[-1], Finished)
-    assert warnings(found) == []
+    journal = student(experiment, tmp_path)
+    assert isinstance(journal[-1], Finished)
+    assert warnings(journal) == []
     teachers = [record.event for record in read_journal(tmp_path / "teacher" / JOURNAL_NAME)]
-    assert image_identity(found) == image_identity(teachers)
+    assert image_identity(journal) == image_identity(teachers)
 
 
-def test_another_image_is_warned_of_and_recorded(experiment: ExperimentSpec, tmp_path: Path) -> None:
+def test_changed_image_is_warned_of_and_recorded(experiment: ExperimentSpec, tmp_path: Path) -> None:
     files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
-    found = student(experiment, tmp_path)
-    assert isinstance(found[-1], Finished)
-    [warning] = warnings(found)
+    journal = student(experiment, tmp_path)
+    assert isinstance(journal[-1], Finished)
+    [warning] = warnings(journal)
     assert "the teacher was trained on other images" in warning
     teachers = [record.event for record in read_journal(tmp_path / "teacher" / JOURNAL_NAME)]
-    assert image_identity(found) != image_identity(teachers)
+    assert image_identity(journal) != image_identity(teachers)
 
 
 def test_other_classes_are_refused(experiment: ExperimentSpec, tmp_path: Path) -> None:
@@ -81,19 +81,19 @@ def test_other_classes_are_refused(experiment: ExperimentSpec, tmp_path: Path) -
     assert "only in the data set: dog" in last.reason
 
 
-def test_weights_that_say_nothing_of_their_images_are_used(experiment: ExperimentSpec, tmp_path: Path) -> None:
+def test_weights_without_metadata_are_used(experiment: ExperimentSpec, tmp_path: Path) -> None:
     """As those from before, and those from elsewhere."""
     import safetensors.torch
 
     path = tmp_path / "teacher" / "weights.safetensors"
     safetensors.torch.save_file(safetensors.torch.load_file(path), path)
     files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
-    found = student(experiment, tmp_path)
-    assert isinstance(found[-1], Finished)
-    assert warnings(found) == []
+    journal = student(experiment, tmp_path)
+    assert isinstance(journal[-1], Finished)
+    assert warnings(journal) == []
 
 
-def test_a_student_that_timm_does_not_have_is_refused_before_its_teacher_is_trained(tmp_path: Path) -> None:
+def test_unknown_timm_student_is_refused_before_its_teacher_is_trained(tmp_path: Path) -> None:
     spec = parse_experiment(
         {
             "name": "misspelt",
@@ -110,7 +110,7 @@ def test_a_student_that_timm_does_not_have_is_refused_before_its_teacher_is_trai
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_summary_does_not_average_over_images_that_changed(
+def test_summary_does_not_average_over_changed_images(
     experiment: ExperimentSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The same command again, with a seed more, after an image has changed: what had finished is kept.
@@ -119,23 +119,23 @@ def test_a_summary_does_not_average_over_images_that_changed(
     files.picture(tmp_path / "pets/train/bee/2.png", (9, 9, 9))
     capsys.readouterr()
     assert run_experiment(parse_experiment(alone | {"seeds": [0, 1]}), tmp_path / "out") == 0
-    said = capsys.readouterr()
-    lines = [line for line in said.out.splitlines() if "last epoch" in line]
+    printed = capsys.readouterr()
+    lines = [line for line in printed.out.splitlines() if "last epoch" in line]
     assert len(lines) == 2
     assert all("(n = 1," in line and ", images " in line for line in lines)
-    assert "the data changed between these runs" in said.err
-    assert "nan" not in said.out
+    assert "the data changed between these runs" in printed.err
+    assert "nan" not in printed.out
 
 
-def test_a_run_that_goes_on_with_other_images_is_of_neither_set(experiment: ExperimentSpec, tmp_path: Path) -> None:
+def test_run_resumed_with_other_images_belongs_to_neither_set(experiment: ExperimentSpec, tmp_path: Path) -> None:
     run = experiment.plan()[0].spec
-    whole = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 3})})
+    longer = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 3})})
 
     def attempt(name: str, resume: str | None, steps: int) -> list[Event]:
         polled = iter(range(100))
         before = tmp_path / resume / CHECKPOINT_NAME if resume else None
         run_training(
-            whole, tmp_path / name, resume=before, options=TrainOptions(stop_requested=lambda: next(polled) == steps)
+            longer, tmp_path / name, resume=before, options=TrainOptions(stop_requested=lambda: next(polled) == steps)
         )
         return [record.event for record in read_journal(tmp_path / name / JOURNAL_NAME)]
 
@@ -146,14 +146,14 @@ def test_a_run_that_goes_on_with_other_images_is_of_neither_set(experiment: Expe
     other = image_identity(student(experiment, tmp_path))
     third = attempt("three", "two", 50)
     assert isinstance(third[-1], Finished)
-    said = [event.environment["images"] for event in third if isinstance(event, Started)]
-    assert said[0] == one
+    identities = [event.environment["images"] for event in third if isinstance(event, Started)]
+    assert identities[0] == one
     assert one != other
-    assert not {one, other} & set(said[1:])  # also after an attempt that saw the new images alone
+    assert not {one, other} & set(identities[1:])  # also after an attempt that saw the new images alone
 
 
 def test_images_without_a_pack_are_recorded_too(tmp_path: Path) -> None:
-    found = []
+    identities = []
     for size in (40, 41):
         dataset = {"name": "synthetic", "params": {"train_size": size, "test_size": 20, "image_size": 8}}
         spec = parse_experiment(
@@ -169,5 +169,5 @@ def test_images_without_a_pack_are_recorded_too(tmp_path: Path) -> None:
         for again in range(2):
             folder = tmp_path / f"{size}-{again}"
             assert run_training(spec.plan()[0].spec, folder) == "finished"
-            found.append(image_identity([record.event for record in read_journal(folder / JOURNAL_NAME)]))
-    assert found[0] == found[1] != found[2] == found[3]
+            identities.append(image_identity([record.event for record in read_journal(folder / JOURNAL_NAME)]))
+    assert identities[0] == identities[1] != identities[2] == identities[3]

@@ -1,4 +1,4 @@
-"""What a short text can stand for is bounded before anything is made of it."""
+"""The size of what a YAML text expands to is bounded before anything is built."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def _laughs(levels: int, item: str = "[{}]", first: str = "lol") -> str:
     ],
     ids=["six", "thirty", "merges", "itself", "itself within", "itself as a key"],
 )
-def test_aliases_that_stand_for_too_much_are_refused(text: str) -> None:
+def test_aliases_that_expand_to_too_many_values_are_refused(text: str) -> None:
     assert len(text) < 3000
     with pytest.raises(SpecError, match=r"at line \d+, column \d+: more than 100,000 values"):
         load_text(text)
 
 
-def test_aliases_as_people_write_them_are_read() -> None:
+def test_ordinary_aliases_are_read() -> None:
     text = "base: &base {epochs: 3, lr: 0.1}\ntraining: {<<: *base, lr: 0.2}\nmethods: [&m dkd, *m]\n"
-    found = load_text(text)
-    assert found["training"] == {"epochs": 3, "lr": 0.2}
-    assert found["methods"] == ["dkd", "dkd"]
+    loaded = load_text(text)
+    assert loaded["training"] == {"epochs": 3, "lr": 0.2}
+    assert loaded["methods"] == ["dkd", "dkd"]
 
 
-def test_a_text_or_a_number_that_is_too_long_is_refused(tmp_path: Path) -> None:
+def test_text_or_number_that_is_too_long_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("#" * (MAX_CHARACTERS + 1))
     with pytest.raises(SpecError, match="at most 1,048,576"):

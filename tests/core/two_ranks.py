@@ -70,8 +70,8 @@ def everything(root: Path, ranks: Ranks = SINGLE_PROCESS) -> None:
         for label in METHODS:
             assert run_training(specs[label], root / label, source, ranks=ranks) == "finished"
         polled = iter(range(STOP_AT + 1))
-        asked = TrainOptions(stop_requested=lambda: next(polled, None) == STOP_AT)
-        options = asked if ranks.is_main else TrainOptions()
+        stopping = TrainOptions(stop_requested=lambda: next(polled, None) == STOP_AT)
+        options = stopping if ranks.is_main else TrainOptions()
         assert run_training(specs["log"], root / "half", source, options=options, ranks=ranks) == "stopped"
         half = root / "half" / CHECKPOINT_NAME
         ranks.broadcast_int(0)  # the first one has written it

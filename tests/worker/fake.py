@@ -212,10 +212,10 @@ def served(backend: FakeBackend) -> Iterator[str]:
 def _answer(backend: FakeBackend, path: str, body: bytes) -> BaseModel | None:
     if path == "/api/v1/worker/register":
         return backend.register(Registration.model_validate_json(body))
-    found = re.fullmatch(r"/api/v1/worker/([^/]+)/(heartbeat|claim|runs/([^/]+)/(events|finish))", path)
-    if found is None:
+    match = re.fullmatch(r"/api/v1/worker/([^/]+)/(heartbeat|claim|runs/([^/]+)/(events|finish))", path)
+    if match is None:
         raise refusal(404, f"no route {path}")
-    worker, what, run, report = found.groups()
+    worker, what, run, report = match.groups()
     if what == "heartbeat":
         return backend.heartbeat(worker, Heartbeat.model_validate_json(body))
     if what == "claim":

@@ -292,7 +292,7 @@ def test_shutdown_requeues_runs_and_claims_nothing_more(rig: Rig) -> None:
 
 
 def test_training_that_ignores_sigterm_is_killed_after_its_grace_and_requeued(make_rig: MakeRig) -> None:
-    """Such as a training that is compiling: the steps since its last checkpoint are lost, and no fault is counted."""
+    """Example: a training that compiles. The steps since its last checkpoint are lost, and no failure is counted."""
     rig = make_rig(limits=TimeLimits(grace=0.3, margin=1.0))
     rig.behaviour = "deaf"
     rig.backend.add()
