@@ -68,7 +68,7 @@ class TrainingSettings(BaseSettings):
         uploads: The folder with the uploaded weights that the worker has fetched for the run; None without a worker.
         download: Whether a missing data set or missing published weights may be downloaded.
         max_weights_gb: The largest file of weights that is read or fetched, in gigabytes (10⁹ bytes).
-        teacher_logits_gb: The limit of all cached teacher logits together, in gigabytes; 0 caches none.
+        teacher_logits_gb: The limit of all cached outputs of teachers together, in gigabytes; 0 caches none.
         checkpoint_seconds: The least time between two checkpoints of a run that a worker starts.
         threads: The number of CPU threads; None lets the trainer decide by the work.
         max_threads: The largest number of CPU threads; None for as many as the process may use processors.
@@ -132,7 +132,7 @@ class TrainingSettings(BaseSettings):
 
     @property
     def teacher_logits_bytes(self) -> int:
-        """The limit of all cached teacher logits together, in bytes."""
+        """The limit of all cached outputs of teachers together, in bytes."""
         return int(self.teacher_logits_gb * 1e9)
 
     @classmethod

@@ -1,10 +1,9 @@
-"""A teacher whose logits are cached on disk, so that the next run with the same views need not compute them.
+"""A teacher whose outputs are cached on disk, so that the next run with the same views need not compute them.
 
-All logits are quantized in the same way, whether they come from the network or from the disk: the mean of a row is
-subtracted, the rest is rounded to float16, and the mean (float32) is added again. So a cache hit and a miss give the
-same numbers, and a run's numbers do not depend on what is on the disk. Subtracting the mean first spends float16's
-digits on the differences, which are all that a softmax sees. A row that float16 would change by more than
-``MAX_ROUNDING_ERROR`` is used unchanged, and an epoch with such a row is not cached.
+The logits and the tapped vectors are cached; maps would take too much of the disk. All of them are quantized in the
+same way, whether they come from the network or from the disk. So a cache hit and a miss give the same numbers, and a
+run's numbers do not depend on what is on the disk. A row that float16 would change by more than ``MAX_ROUNDING_ERROR``
+is used unchanged, and an epoch with such a row is not cached.
 
 Only the opening and the closing of an epoch, and the few checks against the network, wait for the device.
 """
@@ -12,33 +11,39 @@ Only the opening and the closing of an epoch, and the few checks against the net
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from core.distill.objective import Outputs
+from core.distill.objective import NetworkShape, Outputs
 from core.settings import TrainingSettings
 from core.specs import RunSpec
 from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.task import Batch, Task
 from core.train.job import Job
-from core.train.logit_cache import LogitCache, QuantizedLogits
+from core.train.output_cache import OutputCache
 from core.train.performance import ExecutionPlan
+from core.train.quantization import (
+    LOGITS,
+    MAX_DEVIATION,
+    QuantizationResult,
+    QuantizedRows,
+    Table,
+    dequantize,
+    outputs_of,
+    quantize_outputs,
+)
 from core.train.teacher import LiveTeacher, Teacher
 
-MAX_DEVIATION = 256.0
-MAX_ROUNDING_ERROR = 1 / 16
-"""Half of float16's spacing below ``MAX_DEVIATION``: rows with logits further from their mean are not rounded."""
-
-_MEMORY_SHARE = 8  # the logits of an epoch may take one eighth of the device's free memory
+_MEMORY_SHARE = 8  # the outputs of an epoch may take one eighth of the device's free memory
 _FOLDER = "teacher-logits"
-# Relative to the largest logit. Equal networks differ by 1e-6, in 16 bits by 1e-2; another network, or another view of
-# an image, differs by about 1.
+# Relative to the largest logit, or the largest number of a tap. Equal networks differ by 1e-6, in 16 bits by 1e-2;
+# another network, or another view of an image, differs by about 1.
 _TOLERANCE, _TOLERANCE_16_BIT = 0.01, 0.05
 
 LogFn = Callable[[str, Literal["info", "warning"]], object]
@@ -47,26 +52,31 @@ LogFn = Callable[[str, Literal["info", "warning"]], object]
 
 @dataclass(frozen=True)
 class CacheKeyShape:
-    """The images that a teacher sees, and the shape of its logits.
+    """The images that a teacher sees, and the shape of its outputs.
 
     Attributes:
         samples: N, the number of training images.
-        classes: C, the number of logits for each.
+        widths: The number of columns of each output by name, C for the logits.
         batch_size: The number of images that it sees at once. It is in the key: kernels for another batch may differ in
             the last bit, which is sometimes another float16, and then a hit and a miss would differ.
         data_seed: Decides the views, and together with the batch size which samples share a batch.
     """
 
     samples: int
-    classes: int
+    widths: Mapping[str, int]
     batch_size: int
     data_seed: int
 
 
 def cache_key(
-    spec: RunSpec, teacher: Mapping[str, Any], plan: ExecutionPlan, batch_size: int, device: torch.device
+    spec: RunSpec,
+    teacher: Mapping[str, Any],
+    plan: ExecutionPlan,
+    batch_size: int,
+    device: torch.device,
+    taps: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return everything that decides a teacher's logits except the epoch, and nothing else, so not the method.
+    """Return everything that decides a teacher's outputs except the epoch, and nothing else, so not the method.
 
     Args:
         spec: The student's run.
@@ -74,12 +84,14 @@ def cache_key(
         plan: How the networks compute.
         batch_size: The number of samples that the teacher sees at once; with several ranks, on each of them.
         device: Where it computes.
+        taps: The taps that are cached beside the logits.
     """
-    return dict(teacher) | {
+    key = dict(teacher) | {
         "augment": spec.training.augment,
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
-        "network": "batch norm folded",  # to be changed when LiveTeacher converts the network in another way
+        # To be changed when LiveTeacher converts the network in another way.
+        "network": "batch norm kept" if taps else "batch norm folded",
         # Everything except what concerns the student alone, or is recorded in other words below.
         "arithmetic": plan.model_dump(exclude={"fused", "cuda_graphs", "threads", "reasons"}),
         "float32_products": torch.get_float32_matmul_precision(),
@@ -87,60 +99,40 @@ def cache_key(
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()}",
     }
+    return key | {"taps": sorted(taps)} if taps else key
 
 
-def open_cache(key: Mapping[str, Any], settings: TrainingSettings) -> LogitCache:
+def open_cache(key: Mapping[str, Any], settings: TrainingSettings) -> OutputCache:
     """Return the cache of a key, in the folder and within the limit of the settings."""
-    return LogitCache(settings.cache_dir / _FOLDER, key, settings.teacher_logits_bytes)
+    return OutputCache(settings.cache_dir / _FOLDER, key, settings.teacher_logits_bytes)
 
 
-def cached_teacher(
-    live: LiveTeacher, teacher: Mapping[str, Any], job: Job, task: Task, classes: int, plan: ExecutionPlan
-) -> CachedTeacher:
-    """Return a run's teacher with its logits cached.
+def reused_teacher(
+    live: LiveTeacher, teacher: Mapping[str, Any], job: Job, task: Task, shape: NetworkShape, plan: ExecutionPlan
+) -> Teacher:
+    """Return a run's teacher with its outputs cached, if all that the method reads can be.
 
     Args:
         live: Runs the teacher's network.
         teacher: What identifies the teacher, see ``cache_key``.
         job: The training of the student.
         task: Its data.
-        classes: C, the width of the logits.
+        shape: The width of the logits and the shapes of the taps that the method reads.
         plan: How the networks compute.
     """
+    if others := [name for name, size in shape.taps.items() if len(size) != 1]:
+        job.journal.log(
+            f"the teacher runs in every step: the method reads its {', '.join(others)}, "
+            "and only logits and vectors are cached"
+        )
+    if others or job.ranks.size > 1:
+        return QuantizedTeacher(live)
     spec, size = job.spec, job.spec.training.batch_size
-    shape = CacheKeyShape(task.train_size, classes, size, spec.data_seed)
-    cache = open_cache(cache_key(spec, teacher, plan, size, task.device), job.settings)
+    widths = {LOGITS: shape.num_classes} | {name: width for name, (width,) in shape.taps.items()}
+    views = CacheKeyShape(task.train_size, widths, size, spec.data_seed)
+    cache = open_cache(cache_key(spec, teacher, plan, size, task.device, shape.taps), job.settings)
     tolerance = _TOLERANCE if plan.precision == "float32" else _TOLERANCE_16_BIT
-    return CachedTeacher(live, live.uncompiled(), shape, cache, tolerance, job.journal.log)
-
-
-@dataclass(frozen=True)
-class QuantizationResult:
-    """A batch's logits after the quantization.
-
-    Attributes:
-        stored: The rows as they are cached.
-        values: (B, C) float32, as a run uses them: dequantized rows, or the original row if it does not fit.
-        fits: (B,) bool, whether float16 holds the row well enough; a row with a NaN or an infinity does not fit.
-    """
-
-    stored: QuantizedLogits
-    values: Tensor
-    fits: Tensor
-
-
-def quantize(logits: Tensor) -> QuantizationResult:
-    """Quantize logits (B, C)."""
-    logits = logits.float()
-    mean = logits.mean(1)
-    deviation = logits - mean.unsqueeze(1)
-    stored, fits = QuantizedLogits(deviation.half(), mean), (deviation.abs() < MAX_DEVIATION).all(1)
-    return QuantizationResult(stored, torch.where(fits.unsqueeze(1), dequantize(stored), logits), fits)
-
-
-def dequantize(stored: QuantizedLogits) -> Tensor:
-    """Return logits (B, C) float32 from cached rows."""
-    return stored.centred.float() + stored.mean.unsqueeze(1)
+    return CachedTeacher(live, live.uncompiled(), views, cache, tolerance, job.journal.log)
 
 
 class QuantizedTeacher:
@@ -155,9 +147,10 @@ class QuantizedTeacher:
 
     @torch.no_grad()
     def outputs(self, batch: Batch, epoch: int) -> Outputs:
-        """Return logits (B, C) float32 and taps on the batch's device, as constants."""
+        """Return logits (B, C) float32 and taps on the batch's device, as constants; maps are not rounded."""
         outputs = self._live.outputs(batch, epoch)
-        return replace(outputs, logits=quantize(outputs.logits).values)
+        rounded = {name: result.values for name, result in quantize_outputs(outputs).items()}
+        return outputs_of({**outputs.taps, **rounded})
 
     def end_epoch(self) -> dict[str, float]:
         """Return no metrics."""
@@ -168,15 +161,15 @@ class QuantizedTeacher:
 
 
 class CachedTeacher:
-    """Takes a teacher's logits from the disk if they are there; else from the network, and caches them.
+    """Takes a teacher's outputs from the disk if they are there; else from the network, and caches them.
 
     Args:
         live: Runs the teacher's network.
-        checker: Runs it too, to check cached logits: without compilation, which would take longer than all the checks.
+        checker: Runs it too, to check cached outputs: without compilation, which would take longer than all the checks.
         shape: The images that the teacher sees.
-        cache: The logits on disk.
-        tolerance: The largest difference between the network's logits and the cached ones, relative to the largest
-            logit: what the arithmetic may differ by from one run to the next.
+        cache: The outputs on disk.
+        tolerance: The largest difference between the network's outputs and the cached ones, relative to the largest
+            number of each: what the arithmetic may differ by from one run to the next.
         log: Logs a message in the run's journal.
     """
 
@@ -185,15 +178,16 @@ class CachedTeacher:
         live: Teacher,
         checker: Teacher,
         shape: CacheKeyShape,
-        cache: LogitCache,
+        cache: OutputCache,
         tolerance: float,
         log: LogFn,
     ) -> None:
         self._live, self._checker, self._shape, self._cache = live, checker, shape, cache
         self._tolerance, self._log = tolerance, log
+        self._kind = "teacher logits and taps" if len(shape.widths) > 1 else "teacher logits"
         self._reading = self._writing = True
         self._epoch: int | None = None
-        self._table: QuantizedLogits | None = None
+        self._table: Table | None = None
         self._hit = False
         self._images_seen = 0  # in the current epoch
         self._batch = 0
@@ -209,10 +203,8 @@ class CachedTeacher:
 
     @torch.no_grad()
     def outputs(self, batch: Batch, epoch: int) -> Outputs:
-        """Return logits (B, C) float32 on the batch's device, as constants."""
-        return Outputs(self._logits(batch, epoch, batch.tensors()[0].device))
-
-    def _logits(self, batch: Batch, epoch: int, device: torch.device) -> Tensor:
+        """Return logits (B, C) and taps (B, D) float32 on the batch's device, as constants."""
+        device = batch.tensors()[0].device
         if epoch != self._epoch:
             self._open_epoch(epoch, device)
         number = self._batch
@@ -220,20 +212,20 @@ class CachedTeacher:
         self._images_seen += len(batch.index)
         index = batch.index.to(device, non_blocking=True)
         if self._hit and self._table:
-            cached = dequantize(QuantizedLogits(self._table.centred[index], self._table.mean[index]))
+            cached = {name: dequantize(rows.select(index)) for name, rows in self._table.items()}
             if number != self._checked_batch or self._confirm(batch, epoch, cached):
                 self._images_from_disk += len(batch.index)
-                return cached
-        result = quantize(self._live.outputs(batch, epoch).logits)
+                return outputs_of(cached)
+        results = quantize_outputs(self._live.outputs(batch, epoch))
         if self._table and not self._hit:
-            self._table.centred.index_copy_(0, index, result.stored.centred)
-            self._table.mean.index_copy_(0, index, result.stored.mean)
-            fit = result.fits.all()
-            self._all_fit = fit if self._all_fit is None else self._all_fit & fit
-        return result.values
+            for name, rows in self._table.items():
+                rows.replace_rows(index, results[name].stored)
+                fit = results[name].fits.all()
+                self._all_fit = fit if self._all_fit is None else self._all_fit & fit
+        return outputs_of({name: result.values for name, result in results.items()})
 
     def end_epoch(self) -> dict[str, float]:
-        """Cache the logits of the epoch if all of them were computed.
+        """Cache the outputs of the epoch if all of them were computed.
 
         Returns:
             Metrics by name.
@@ -254,7 +246,7 @@ class CachedTeacher:
         """Log how many epochs were read and written."""
         self.wait_for_writer()
         self._log(
-            f"teacher logits: {self._epochs_read} epochs were read from the disk, {self._epochs_written} written "
+            f"{self._kind}: {self._epochs_read} epochs were read from the disk, {self._epochs_written} written "
             f"({self._bytes_written / 1e6:.1f} MB), {self._checks} batches checked against the network",
             "info",
         )
@@ -280,26 +272,24 @@ class CachedTeacher:
         self._all_fit = None
         if not self._opened:
             count = len(self._cache.epochs())
-            self._log(f"teacher logits are kept in {self._cache.folder}; {count} epochs are there", "info")
+            self._log(f"{self._kind} are kept in {self._cache.folder}; {count} epochs are there", "info")
             self._opened = True
-        samples, classes = self._shape.samples, self._shape.classes
+        samples, widths = self._shape.samples, self._shape.widths
         if not self._fits_in_memory(device):
             return
-        if self._reading and (rows := self._cache.read(epoch, samples, classes)):
-            self._table, self._hit = QuantizedLogits(rows.centred.to(device), rows.mean.to(device)), True
+        if self._reading and (table := self._cache.read(epoch, samples, widths)):
+            self._table, self._hit = {name: rows.to(device) for name, rows in table.items()}, True
             # The first batch at once, because a key that misses something would be wrong in every epoch.
             steps = -(-samples // self._shape.batch_size)
             seed = self._shape.data_seed
             self._checked_batch = int(hashed_randint(steps, 1, seed, epoch, "check")[0]) if self._checks else 0
         elif self._writing:
-            self._table = QuantizedLogits(
-                torch.zeros(samples, classes, dtype=torch.float16, device=device), torch.zeros(samples, device=device)
-            )
+            self._table = {name: QuantizedRows.zeros(samples, width, device) for name, width in widths.items()}
 
     def _fits_in_memory(self, device: torch.device) -> bool:
         if not (self._reading or self._writing):
             return False
-        needed = self._shape.samples * (2 * self._shape.classes + 4)
+        needed = self._shape.samples * sum(2 * width + 4 for width in self._shape.widths.values())
         free = _free_memory(device)
         if needed * _MEMORY_SHARE <= free:
             return True
@@ -308,27 +298,28 @@ class CachedTeacher:
         )
         return False
 
-    def _confirm(self, batch: Batch, epoch: int, cached: Tensor) -> bool:
-        """Whether the network's logits of a batch are the cached ones."""
-        live = quantize(self._checker.outputs(batch, epoch).logits)
-        difference_tensor = (live.values - cached).abs().max()
-        largest = (live.values - live.stored.mean.unsqueeze(1)).abs().max()
+    def _confirm(self, batch: Batch, epoch: int, cached: Mapping[str, Tensor]) -> bool:
+        """Whether the network's outputs for a batch are the cached ones."""
+        results = quantize_outputs(self._checker.outputs(batch, epoch))
+        pairs = [_difference(name, results[name], values) for name, values in cached.items()]
         self._checks += 1
-        difference, scale = torch.stack((difference_tensor, largest)).tolist()
-        if difference <= self._tolerance * scale:
-            return True
-        self._log(
-            f"the teacher logits cached in {self._cache.folder} are not the teacher's logits now: they differ by "
-            f"{difference:.3g} in epoch {epoch + 1}, with logits up to {scale:.3g}; they are removed, and "
-            "from here on the teacher's network runs in each step",
-            "warning",
-        )
-        self._cache.clear()
-        self._reading = self._writing = self._hit = False
-        self._table = None
-        return False
+        for name, (difference, scale) in zip(cached, torch.stack(pairs).tolist(), strict=True):
+            if difference <= self._tolerance * scale:
+                continue
+            kind = "logits" if name == LOGITS else name
+            self._log(
+                f"the teacher {kind} cached in {self._cache.folder} are not the teacher's {kind} now: they differ by "
+                f"{difference:.3g} in epoch {epoch + 1}, with {kind} up to {scale:.3g}; the cached ones are removed, "
+                "and from here on the teacher's network runs in each step",
+                "warning",
+            )
+            self._cache.clear()
+            self._reading = self._writing = self._hit = False
+            self._table = None
+            return False
+        return True
 
-    def _write_epoch(self, epoch: int, table: QuantizedLogits) -> None:
+    def _write_epoch(self, epoch: int, table: Table) -> None:
         # In an epoch that was resumed or stopped in its middle, some rows were not computed here.
         if self._images_seen != self._shape.samples:
             return
@@ -337,15 +328,22 @@ class CachedTeacher:
                 f"some are further than {MAX_DEVIATION:g} from the mean of their row, where float16 is too coarse"
             )
             return
-        self._pending_bytes = table.nbytes
-        rows = QuantizedLogits(table.centred.cpu(), table.mean.cpu())
-        self._pending = self._writer.submit(self._cache.write, epoch, rows)
+        self._pending_bytes = sum(rows.nbytes for rows in table.values())
+        on_cpu = {name: rows.to("cpu") for name, rows in table.items()}
+        self._pending = self._writer.submit(self._cache.write, epoch, on_cpu)
 
     def _stop_writing(self, reason: str) -> None:
         """Write no more. Cached epochs are still read, and the quantization stays: it is part of the run's numbers."""
         if self._writing:
-            self._log(f"no more teacher logits are cached: {reason}", "info")
+            self._log(f"no more {self._kind} are cached: {reason}", "info")
         self._writing = False
+
+
+def _difference(name: str, live: QuantizationResult, cached: Tensor) -> Tensor:
+    """Return the largest difference from the cached rows, and the size that it is to be compared with."""
+    # A softmax sees only how far logits are from their mean. A tap may be one number, which is its own mean.
+    size = live.values - live.stored.mean.unsqueeze(1) if name == LOGITS else live.values
+    return torch.stack(((live.values - cached).abs().max(), size.abs().max()))
 
 
 def _free_memory(device: torch.device) -> int:

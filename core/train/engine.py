@@ -15,7 +15,7 @@ from core.catalog.metrics import METRICS
 from core.errors import TrainingError
 from core.events import Checkpointed, Metrics, read_journal
 from core.tasks.task import Batch, LoadedTeacher, Task
-from core.train.cached_teacher import QuantizedTeacher, cached_teacher
+from core.train.cached_teacher import reused_teacher
 from core.train.checkpoint import Checkpoint, Progress, RandomState, save_checkpoint
 from core.train.clock import Calendar, Clock
 from core.train.compiling import CompilationError, ForwardFn, capture_stream, compile_network
@@ -108,14 +108,8 @@ class Engine:
         live = LiveTeacher(teacher.network, self.plan, self.task, taps, self.job.warn)
         if teacher.cache_key is None:
             return live
-        if taps:
-            self.job.journal.log(
-                f"the teacher runs in every step: the method reads its {', '.join(taps)}, and only logits are cached"
-            )
-        if taps or self.job.ranks.size > 1:
-            return QuantizedTeacher(live)
-        classes = self.task.network_shape(teacher.network, ()).num_classes
-        return cached_teacher(live, teacher.cache_key, self.job, self.task, classes, self.plan)
+        shape = self.task.network_shape(teacher.network, taps)
+        return reused_teacher(live, teacher.cache_key, self.job, self.task, shape, self.plan)
 
     def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
         """Return the model as a step calls it, and the plan with what turned out to work."""

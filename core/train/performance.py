@@ -41,7 +41,7 @@ MIN_GRAPH_STEPS = 50
 class ExecutionPlan(BaseModel):
     """How a run computes. A resumed run keeps the plan that it began with.
 
-    The names of the fields are part of checkpoints and of the keys of cached teacher logits.
+    The names of the fields are part of checkpoints and of the keys of cached teacher outputs.
 
     Attributes:
         precision: The number format of the networks in training; weights, losses and evaluation use float32.

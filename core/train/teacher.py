@@ -1,4 +1,4 @@
-"""The source of the teacher's logits for a step, and the one that runs the network."""
+"""The source of the teacher's outputs for a step, and the one that runs the network."""
 
 from __future__ import annotations
 
@@ -86,8 +86,12 @@ class LiveTeacher:
         """Return the same teacher without compilation and capture, which cost more than a few batches are worth."""
         if not (self._plan.compile or self._plan.cuda_graphs):
             return self
-        plan = self._plan.model_copy(update={"compile": False, "cuda_graphs": False})
-        return LiveTeacher(self._network, plan, self._task)
+        other = copy.copy(self)
+        other._plan = self._plan.model_copy(update={"compile": False, "cuda_graphs": False})
+        # A copy with the hooks of its taps: compilation may change the network that it is given.
+        other._network = copy.deepcopy(self._network)
+        other._forward = other._captured = None
+        return other
 
     def end_epoch(self) -> dict[str, float]:
         """Return no metrics."""

@@ -1,6 +1,6 @@
-"""The time that a run spends on its teacher's logits, so that methods can be compared by the rest of their time.
+"""The time that a run spends on its teacher's outputs, so that methods can be compared by the rest of their time.
 
-One run of a seed computes the logits and the others read them from the disk. Which one computes them depends on the
+One run of a seed computes the outputs and the others read them from the disk. Which one computes them depends on the
 order in which the runs were trained, and not on the method.
 """
 

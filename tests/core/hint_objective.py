@@ -10,7 +10,7 @@ from tests.core.hint_plugin import HintParams
 
 
 class Hint(Objective):
-    """CE plus the weighted mean squared distance of two maps, after a 1×1 convolution of the student's."""
+    """CE plus the weighted mean squared distance of two maps or two vectors, after a linear map of the student's."""
 
     def __init__(self, params: HintParams, setting: Setting) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Hint(Objective):
             raise ObjectiveError(
                 f"student_tap gives maps of {tuple(student[1:])} and teacher_tap maps of {tuple(teacher[1:])}"
             )
-        self.adapter = nn.Conv2d(student[0], teacher[0], 1)
+        self.adapter = nn.Conv2d(student[0], teacher[0], 1) if student[1:] else nn.Linear(student[0], teacher[0])
         self.register_buffer("steps", self.adapter.weight.new_zeros(()))
         self._params = params
 

@@ -5,43 +5,30 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from core.distill.objective import NetworkShape
 from core.events import Journal, Log, read_journal
 from core.settings import SettingsError, TrainingSettings
-from core.specs import DatasetRef
 from core.tasks.classification import data, models
-from core.tasks.classification.data import Batch, Dataset
+from core.tasks.classification.data import Dataset
 from core.tasks.classification.data.dataset import augmentation_table, shift_and_flip
 from core.tasks.classification.data.fingerprint import describe_training_images, digest
 from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.data.holdout import hold_out
-from core.tasks.classification.teacher import cache_identity
-from core.train.cached_teacher import (
-    MAX_DEVIATION,
-    CachedTeacher,
-    CacheKeyShape,
-    cache_key,
-    cached_teacher,
-    open_cache,
-)
+from core.train.cached_teacher import open_cache, reused_teacher
 from core.train.job import Job
-from core.train.logit_cache import LogitCache, QuantizedLogits
-from core.train.performance import ExecutionPlan
+from core.train.output_cache import OutputCache
+from core.train.quantization import LOGITS, MAX_DEVIATION, QuantizedRows
 from core.train.teacher import LiveTeacher
 from tests.core.task_of import task_of
-from tests.core.teacher_experiments import experiment
-
-SYNTHETIC = DatasetRef(name="synthetic", params={"num_classes": 5, "image_size": 8, "train_size": 150, "test_size": 10})
-BATCH = 32
-CHOSEN = ExecutionPlan(threads=1)
+from tests.core.teacher_experiments import BATCH, SYNTHETIC, experiment
+from tests.core.teacher_harness import CHOSEN, Harness, key_for
 
 
 @pytest.fixture(scope="module")
@@ -53,45 +40,6 @@ def dataset() -> Dataset:
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
     return models.build("resnet8", num_classes=5, image_size=8).eval()
-
-
-class Harness:
-    """A teacher over a data set: counts how often the network is asked, keeps what it says."""
-
-    def __init__(self, dataset: Dataset, network: Callable[[Tensor], Tensor], root: Path, limit: int = 10**9) -> None:
-        self.dataset, self.network = dataset, network
-        self.asked = 0
-        self.said: list[tuple[str, str]] = []
-        views = CacheKeyShape(len(dataset.train), dataset.num_classes, BATCH, 0)
-        self.files = LogitCache(root, key_for(dataset), limit)
-        live = LiveTeacher(self.forward, CHOSEN, task_of(dataset))
-        self.teacher = CachedTeacher(live, live, views, self.files, 0.01, lambda *said: self.said.append(said))
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.asked += 1
-        with torch.no_grad():
-            return self.network(images)
-
-    def batches(self, epoch: int, start: int = 0) -> list[Batch]:
-        return list(self.dataset.batches(BATCH, 0, epoch, start=start))
-
-    def epoch(self, epoch: int, start: int = 0) -> list[Tensor]:
-        found = [self.teacher.outputs(batch, epoch).logits for batch in self.batches(epoch, start)]
-        self.share = self.teacher.end_epoch()["speed/teacher_reused"]
-        self.teacher.wait_for_writer()
-        return found
-
-    def text(self) -> str:
-        return " ".join(message for message, _ in self.said)
-
-
-def key_for(dataset: Dataset, **changed: Any) -> dict[str, Any]:
-    """The key of a run; ``changed`` may name the seed, the augmentation, the batch size, the weights and the speed."""
-    spec = experiment(changed.get("method", "dkd"), epochs=3, augment=changed.get("augment", "standard")).plan()[1].spec
-    spec = spec.model_copy(update={"data_seed": changed.get("seed", 0)})
-    teacher = {"model": "resnet8", "sha256": changed.get("sha", "a")}
-    identity = cache_identity(teacher, spec, dataset)
-    return cache_key(spec, identity, changed.get("chosen", CHOSEN), changed.get("batch", BATCH), dataset.device)
 
 
 class TestReuse:
@@ -166,7 +114,7 @@ class TestReuse:
                 job = Job(spec, journal, settings)
                 task = task_of(dataset)
                 live = LiveTeacher(network, chosen, task)
-                teacher = cached_teacher(live, {"sha256": "a"}, job, task, dataset.num_classes, chosen)
+                teacher = reused_teacher(live, {"sha256": "a"}, job, task, NetworkShape(dataset.num_classes), chosen)
                 for batch in dataset.batches(BATCH, 0, 0):
                     teacher.outputs(batch, 0)
                 teacher.end_epoch()
@@ -207,7 +155,7 @@ class TestWrong:
         first = Harness(dataset, network, tmp_path)
         for epoch in range(6):
             first.epoch(epoch)
-        wrong = QuantizedLogits(torch.ones(150, 5, dtype=torch.float16), torch.ones(150))
+        wrong = {LOGITS: QuantizedRows(torch.ones(150, 5, dtype=torch.float16), torch.ones(150))}
         first.files.write(5, wrong)
         harness = Harness(dataset, network, tmp_path)
         places = set()
@@ -238,7 +186,7 @@ class TestWrong:
         elif damage == "empty":
             path.write_bytes(b"")
         else:
-            first.files.write(0, QuantizedLogits(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10)))
+            first.files.write(0, {LOGITS: QuantizedRows(torch.zeros(10, 5, dtype=torch.float16), torch.zeros(10))})
         again = Harness(dataset, network, tmp_path)
         assert all(torch.equal(*pair) for pair in zip(again.epoch(0), expected, strict=True))
         assert again.share == 0
@@ -288,15 +236,15 @@ class TestDisk:
         assert "the disk refuses" in harness.text()
 
     def test_those_used_longest_ago_make_room_but_never_ones_own(self, tmp_path: Path) -> None:
-        rows = QuantizedLogits(torch.zeros(100, 50, dtype=torch.float16), torch.zeros(100))
+        rows = {LOGITS: QuantizedRows(torch.zeros(100, 50, dtype=torch.float16), torch.zeros(100))}
         limit = 3 * 10_800  # three files of 10,400 bytes and their headers
-        old, new, mine = (LogitCache(tmp_path, {"of": name}, limit) for name in ("old", "new", "mine"))
+        old, new, mine = (OutputCache(tmp_path, {"of": name}, limit) for name in ("old", "new", "mine"))
         assert old.write(0, rows)
         assert new.write(0, rows)
         for age, files in ((200, old), (100, new)):
             past = time.time() - age
             os.utime(files.folder / "epoch-00000.safetensors", (past, past))
-        assert old.read(0, 100, 50)  # which is a use
+        assert old.read(0, 100, {LOGITS: 50})  # which is a use
         assert mine.write(0, rows)
         assert mine.write(1, rows)
         assert (old.epochs(), new.epochs(), mine.epochs()) == ({0}, set(), {0, 1})
@@ -319,7 +267,7 @@ class TestDisk:
         assert shares == [0, 0, 0, 0, 100, 100, 0, 0]
 
     def test_no_more_than_half_of_the_free_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        files = LogitCache(tmp_path, {}, 10**9)
+        files = OutputCache(tmp_path, {}, 10**9)
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
         assert files.available_bytes() == 500
 
@@ -336,8 +284,8 @@ class TestDisk:
         assert harness.share == 0
 
     def test_leftovers_of_killed_processes_go(self, tmp_path: Path) -> None:
-        files = LogitCache(tmp_path, {}, 10**9)
-        rows = QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))
+        files = OutputCache(tmp_path, {}, 10**9)
+        rows = {LOGITS: QuantizedRows(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))}
         files.write(0, rows)
         stale, fresh = files.folder / "epoch-00001.7.partial", files.folder / "epoch-00002.8.partial"
         for path, age in ((stale, 7200), (fresh, 10)):
@@ -351,7 +299,7 @@ class TestDisk:
         monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", "0")
         files = open_cache({}, TrainingSettings.from_environment())
         assert files.folder.parent == tmp_path / "teacher-logits"
-        assert not files.write(0, QuantizedLogits(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2)))
+        assert not files.write(0, {LOGITS: QuantizedRows(torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2))})
         for wrong in ("much", "-1", "nan"):
             monkeypatch.setenv("DKD_TEACHER_LOGITS_GB", wrong)
             with pytest.raises(SettingsError, match="DKD_TEACHER_LOGITS_GB"):
@@ -374,11 +322,11 @@ class TestKey:
             "weights": key_for(dataset, sha="b"),
             "precision": key_for(dataset, chosen=CHOSEN.model_copy(update={"precision": "bfloat16"})),
         }
-        names = {label: LogitCache(tmp_path, key, 1).name for label, key in others.items()}
-        names["itself"] = LogitCache(
+        names = {label: OutputCache(tmp_path, key, 1).name for label, key in others.items()}
+        names["itself"] = OutputCache(
             tmp_path, key_for(data.load(SYNTHETIC, TrainingSettings.from_environment())), 1
         ).name
-        assert names["itself"] == LogitCache(tmp_path, key_for(dataset, method="kd"), 1).name
+        assert names["itself"] == OutputCache(tmp_path, key_for(dataset, method="kd"), 1).name
         assert len(set(names.values())) == len(names)
         json.dumps(others)
 

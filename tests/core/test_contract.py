@@ -60,6 +60,12 @@ class TestPluginWithAdapter(MethodContract):
     networks = ({"name": "small_cnn", "params": {"width": 8}}, {"name": "small_cnn", "params": {"width": 4}})
 
 
+class TestPluginOnVectors(MethodContract):
+    method: ClassVar[Any] = {"name": "test_hint", "params": {"student_tap": "features", "teacher_tap": "features"}}
+    plugins = ("tests.core.hint_plugin",)
+    networks = ({"name": "small_cnn", "params": {"width": 8}}, {"name": "small_cnn", "params": {"width": 4}})
+
+
 class TestPluginOnModulePaths(MethodContract):
     method: ClassVar[Any] = {"name": "test_hint", "params": {"student_tap": "layers.stage1.0", "teacher_tap": "stem"}}
     plugins = ("tests.core.hint_plugin",)

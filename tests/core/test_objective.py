@@ -68,7 +68,10 @@ def test_terms_of_the_method_are_reported_and_the_teacher_runs_in_every_step(
     assert metrics[1]["train/hint"] < metrics[0]["train/hint"]
     assert metrics[0]["train/loss"] == pytest.approx(metrics[0]["train/ce"] + metrics[0]["train/hint"], rel=1e-6)
     messages = [event.message for event in events(tmp_path) if isinstance(event, Log)]
-    assert "the teacher runs in every step: the method reads its stage1, and only logits are cached" in messages
+    assert (
+        "the teacher runs in every step: the method reads its stage1, and only logits and vectors are cached"
+        in messages
+    )
 
 
 def test_parameters_of_the_method_are_counted_and_not_exported(tmp_path: Path, teacher: TeacherSource) -> None:

@@ -8,7 +8,7 @@ import torch
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
 from core.specs import MethodRef
-from core.train.cached_teacher import dequantize, quantize
+from core.train.quantization import dequantize, quantize
 
 METHODS = [
     ("kd", {}),

@@ -1,8 +1,9 @@
-"""A teacher's logits on disk: a folder for each key, a file for each epoch, one size limit for all runs of a machine.
+"""A teacher's outputs on disk: a folder for each key, a file for each epoch, one size limit for all runs of a machine.
 
 The files are ``CACHE/teacher-logits/KEY/epoch-00007.safetensors``, epochs counted from 0, with a readable ``key.json``
-beside them. Everything here may be deleted at any time. Files appear complete, by a rename; a process that reads a file
-while it is deleted reads all of it or finds none.
+beside them. A file contains the logits as ``centred`` and ``mean``, and each tap as ``NAME.centred`` and ``NAME.mean``.
+Everything here may be deleted at any time. Files appear complete, by a rename; a process that reads a file while it is
+deleted reads all of it or finds none.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ import shutil
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from common.atomic_write import atomic_path
 from core.tasks.classification.data.paths import locked
+from core.train.quantization import LOGITS, QuantizedRows, Table
 from core.undecodable import openable
 
 FORMAT = 1
@@ -36,25 +36,7 @@ _PARTIAL = ".partial"
 _STALE_SECONDS = 3600.0  # age from which a partial file is assumed to belong to a process that was killed
 
 
-@dataclass(frozen=True)
-class QuantizedLogits:
-    """Logits of samples as they are stored. The names of the fields are part of the file format.
-
-    Attributes:
-        centred: (N, C) float16, each row with its mean subtracted.
-        mean: (N,) float32, what was subtracted.
-    """
-
-    centred: Tensor
-    mean: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """The size in bytes."""
-        return self.centred.nbytes + self.mean.nbytes
-
-
-class LogitCache:
+class OutputCache:
     """The cached epochs of one key.
 
     Args:
@@ -92,27 +74,29 @@ class LogitCache:
         used = sum(size for _, size, _ in self._usage(self._root))
         return min(self._limit, (free + used) // 2)
 
-    def read(self, epoch: int, samples: int, classes: int) -> QuantizedLogits | None:
-        """Read the logits of an epoch. A damaged file is removed.
+    def read(self, epoch: int, samples: int, widths: Mapping[str, int]) -> Table | None:
+        """Read the outputs of an epoch. A damaged file is removed.
 
         Args:
             epoch: Counted from 0.
             samples: The expected number of rows, N.
-            classes: The expected number of columns, C.
+            widths: The expected number of columns of each output by name.
 
         Returns:
-            The logits on the CPU; None if they are not cached.
+            The outputs on the CPU, in the order of ``widths``; None if they are not cached.
         """
         path = self._path(epoch)
         try:
             with openable(path) as name, safetensors.safe_open(name, framework="pt") as file:
-                rows = QuantizedLogits(file.get_tensor("centred"), file.get_tensor("mean"))
+                table = {
+                    output: QuantizedRows(*(file.get_tensor(key) for key in _tensor_names(output))) for output in widths
+                }
                 checksum = (file.metadata() or {}).get("crc32")
-            shapes = (rows.centred.shape, rows.mean.shape, rows.centred.dtype)
-            if shapes == ((samples, classes), (samples,), torch.float16) and checksum == _checksum(rows):
+            fits = all(_has_shape(table[output], samples, width) for output, width in widths.items())
+            if fits and checksum == _checksum(table):
                 with contextlib.suppress(OSError):
                     os.utime(path)  # eviction goes by the time of the last use
-                return rows
+                return table
         except FileNotFoundError:
             return None
         except (OSError, safetensors.SafetensorError):
@@ -121,12 +105,12 @@ class LogitCache:
             path.unlink()
         return None
 
-    def write(self, epoch: int, rows: QuantizedLogits) -> bool:
-        """Write the logits of an epoch. The least recently used files of other keys are removed if space is needed.
+    def write(self, epoch: int, table: Table) -> bool:
+        """Write the outputs of an epoch. The least recently used files of other keys are removed if space is needed.
 
         Args:
             epoch: Counted from 0.
-            rows: The logits of all samples, on the CPU.
+            table: The outputs of all samples, on the CPU.
 
         Returns:
             Whether there was enough space.
@@ -136,18 +120,21 @@ class LogitCache:
         """
         self._root.mkdir(parents=True, exist_ok=True)
         with locked(self._root / ".lock"):
-            if not self._make_room(rows.nbytes):
+            if not self._make_room(sum(rows.nbytes for rows in table.values())):
                 return False
             self.folder.mkdir(exist_ok=True)
             (self.folder / "key.json").write_text(self._key_text, encoding="utf-8")
             path = self._path(epoch)
             temporary = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
-            tensors = {"centred": rows.centred.contiguous(), "mean": rows.mean.contiguous()}
+            tensors = {}
+            for output, rows in table.items():
+                centred, mean = _tensor_names(output)
+                tensors |= {centred: rows.centred.contiguous(), mean: rows.mean.contiguous()}
             try:
                 # Not synced to the disk, which would take longer than the teacher: a file that a power cut tore has
                 # another checksum and is removed when it is read.
                 with atomic_path(path, temporary=temporary) as partial:
-                    safetensors.torch.save_file(tensors, partial, {"crc32": _checksum(rows)})
+                    safetensors.torch.save_file(tensors, partial, {"crc32": _checksum(table)})
             except safetensors.SafetensorError as error:  # how the library reports a full disk
                 raise OSError(str(error)) from error
         return True
@@ -199,8 +186,19 @@ class LogitCache:
         return list(folder.glob(f"*{_SUFFIX}"))
 
 
-def _checksum(rows: QuantizedLogits) -> str:
+def _tensor_names(output: str) -> tuple[str, str]:
+    prefix = "" if output == LOGITS else f"{output}."
+    return f"{prefix}centred", f"{prefix}mean"
+
+
+def _has_shape(rows: QuantizedRows, samples: int, width: int) -> bool:
+    shapes = (rows.centred.shape, rows.mean.shape, rows.centred.dtype)
+    return shapes == ((samples, width), (samples,), torch.float16)
+
+
+def _checksum(table: Table) -> str:
     value = 0
-    for tensor in (rows.centred, rows.mean):
-        value = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, value)
+    for _, rows in sorted(table.items()):  # two methods may name the same taps in another order
+        for tensor in (rows.centred, rows.mean):
+            value = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, value)
     return f"{value:08x}"
