@@ -28,6 +28,8 @@ class FormState:
         submitted: The last submitted spec as text, and the experiment that it created.
         rejected_yaml: Edited YAML that the form cannot show, and its errors, so that no input is lost.
         yaml_source: The spec, as text, from which the content of the YAML field was generated.
+        superseded_yaml: Former contents of the YAML field, which the browser may send until it has received the newest.
+        example_number: Part of the key of the list of examples. A new number creates a list without a selection.
         start_query: The query parameters from which the draft was started.
         message: Describes the template or experiment from which the draft was started.
         copied_teacher: Teacher of a cloned experiment in the draft's form, and the backend's description of it.
@@ -39,6 +41,8 @@ class FormState:
     submitted: tuple[str, Experiment] | None = None
     rejected_yaml: tuple[str, list[tuple[str, str]]] | None = None
     yaml_source: str = ""
+    superseded_yaml: set[str] = field(default_factory=set)
+    example_number: int = 0
     start_query: dict[str, str] = field(default_factory=dict)
     message: str = ""
     copied_teacher: tuple[dict[str, Any], PlannedTeacher] | None = None

@@ -158,8 +158,12 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
     if state.rejected_yaml is not None:
         st.session_state.setdefault(_YAML, state.rejected_yaml[0])
     elif state.yaml_source != text or _YAML not in st.session_state:
+        if _YAML in st.session_state:
+            state.superseded_yaml.add(st.session_state[_YAML])
         st.session_state[_YAML] = spec_yaml.yaml_of(spec)
         state.yaml_source = text
+    else:
+        state.superseded_yaml.clear()  # the browser has sent the newest text
     st.text_area(
         "Spec as YAML",
         key=_YAML,
@@ -193,6 +197,12 @@ def _discard_yaml(state: FormState) -> None:
 def _apply_yaml(catalog: Catalog, state: FormState) -> None:
     """Apply the edited YAML to the form; keep the text if the form cannot show it."""
     text: str = st.session_state[_YAML]
+    if text in state.superseded_yaml:
+        # Not an edit: input in the form, or a click, came before the browser had received the YAML of the input before.
+        # To apply the old text would undo that input.
+        state.yaml_source = ""
+        return
+    state.superseded_yaml.clear()
     try:
         data = yaml_import.parse(text)
     except ValueError as error:

@@ -57,7 +57,7 @@ def template_controls(catalog: Catalog, state: FormState) -> None:
                 format_func=lambda name: f"{examples[name].group} · {examples[name].title}",
                 placeholder="More examples: CIFAR-100 pairs, rows of published tables …",
                 label_visibility="collapsed",
-                key="new.example",
+                key=_example_key(state),
                 on_change=_load_selected_example,
                 args=(catalog, state),
                 width=440,
@@ -78,9 +78,15 @@ def _empty(catalog: Catalog, state: FormState) -> None:
     drafts.load(state, drafts.blank(catalog))
 
 
+def _example_key(state: FormState) -> str:
+    return f"new.{state.example_number}.example"
+
+
 def _load_selected_example(catalog: Catalog, state: FormState) -> None:
-    name: str | None = st.session_state.get("new.example")
-    st.session_state["new.example"] = None
+    name: str | None = st.session_state.get(_example_key(state))
+    # A new list instead of a new value: until the browser has received it, it still sends the selection, which would
+    # load the example again and undo input in the form.
+    state.example_number += 1
     if name:
         _leave_link(state)
         _example(catalog, state, name)

@@ -124,6 +124,44 @@ class TestNewExperiment:
         assert "seeds: [5]" in field(form, "new.yaml").value
         assert "preset: quick" in field(form, "new.yaml").value
 
+    def test_start_with_the_former_yaml_of_a_slow_browser_submits_the_input(
+        self, form: AppTest, backend: FakeBackend
+    ) -> None:
+        former = field(form, "new.yaml").value
+        field(form, ".name").set_value("renamed").run()
+        assert "name: renamed" in field(form, "new.yaml").value
+        # The browser sends the click before it has received the new YAML.
+        field(form, "new.yaml").set_value(former)
+        button(form, "Start 10 runs").click().run()
+        assert not form.exception
+        assert [spec.name for _, spec, _ in backend.experiments.values()] == ["renamed"]
+
+    def test_input_with_the_former_yaml_of_a_slow_browser_keeps_earlier_input(self, form: AppTest) -> None:
+        former = field(form, "new.yaml").value
+        field(form, ".name").set_value("renamed").run()
+        for seeds, shown in (("0, 1", "seeds: [0, 1]"), ("5", "seeds: [5]")):
+            field(form, "new.yaml").set_value(former)
+            field(form, ".seeds").set_value(seeds).run()
+            assert field(form, ".name").value == "renamed"
+            assert shown in field(form, "new.yaml").value
+        assert not form.exception
+
+    def test_yaml_can_be_edited_back_to_a_former_text(self, form: AppTest) -> None:
+        former = field(form, "new.yaml").value
+        field(form, ".name").set_value("renamed").run()
+        form.run()  # the browser has received the new YAML
+        field(form, "new.yaml").set_value(former).run()
+        assert field(form, ".name").value == "digits-dkd-vs-dkd-align"
+
+    def test_selected_example_is_loaded_once(self, backend: FakeBackend) -> None:
+        app = visit("new")
+        examples = field(app, ".example")
+        examples.set_value("digits-dkd-vs-dkd-align").run()
+        assert not app.exception
+        # A browser that still sends the selection refers to the former list.
+        assert field(app, ".example").key != examples.key
+        assert field(app, ".example").value is None
+
     def test_invalid_value_in_yaml_is_shown_at_its_field(self, form: AppTest) -> None:
         text = field(form, "new.yaml").value
         field(form, "new.yaml").set_value(text.replace("epochs: 40", "epochs: 0")).run()
@@ -156,7 +194,7 @@ class TestNewExperiment:
     def test_rows_of_the_paper_are_examples(self, backend: FakeBackend) -> None:
         app = visit("new")
         chosen = "decoupled-gradient-kd-2025-02-cifar100-vit-s-resnet18"
-        field(app, "new.example").set_value(chosen).run()
+        field(app, ".example").set_value(chosen).run()
         assert not app.exception
         assert field(app, ".name").value == chosen
         assert field(app, "teacher.model.name").value == "timm:vit_small_patch16_224", "which the catalog does not list"
