@@ -34,7 +34,9 @@ cli = typer.Typer(
 )
 
 
-db = typer.Typer(help="Copy the database, or back it up.", no_args_is_help=True, rich_markup_mode=None)
+db = typer.Typer(
+    help="Back up the database, or copy it to another database.", no_args_is_help=True, rich_markup_mode=None
+)
 cli.add_typer(db, name="db")
 
 _DEFAULTS = RetentionPolicy()

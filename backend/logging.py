@@ -37,6 +37,7 @@ def _printable(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.
 
 
 def _escape_value(value: Any) -> Any:
+    """Return a value that can be printed: itself, or its text with the control characters escaped."""
     if isinstance(value, str):
         return printable(value)
     text = repr(value)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from backend.comparisons import experiment_keys, metric_selection, same_data, setting_differences, timing
 from backend.comparisons.convergence import ConvergenceTarget
-from backend.comparisons.groups import ComparisonSpec, Method, decide_all, group, methods_of, paired
+from backend.comparisons.groups import ComparisonSpec, Method, decide_all, methods_of, paired, summarize_method
 from backend.comparisons.metric_selection import SelectedValue
 from backend.comparisons.run_data import ImageData, Sample, curves, load, merge
 from backend.db import models
@@ -100,7 +100,7 @@ def compare(
         target=math.fsum(targets) / len(targets) if targets else None,
         absolute_target=options.target is not None,
         baseline=baseline,
-        groups=[group(method, sample, target_rule) for method in methods.values()],
+        groups=[summarize_method(method, sample, target_rule) for method in methods.values()],
         paired=pairs,
         tests=sum(pair.sign_flip_p is not None for pair in pairs),
         complete=sample.complete,

@@ -113,8 +113,11 @@ def methods_of(
     }
 
 
-def group(method: Method, sample: Sample, target: ConvergenceTarget | None = None) -> MethodResult:
-    """Return mean, spread and interval of one method, the values of its runs, and its convergence if given a target."""
+def summarize_method(method: Method, sample: Sample, target: ConvergenceTarget | None = None) -> MethodResult:
+    """Return one method's mean, spread and interval, the values of its runs and, for a target, its convergence.
+
+    A key is a teacher and a seed. Values by seed are ambiguous, and left out, if the teachers vary.
+    """
     values = method.values
     summary = statistics.summarize(statistics.by_block(values))
     keys = [key for key in sample.keys if key in values]

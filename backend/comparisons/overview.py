@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from backend.comparisons import metric_selection, verdicts
 from backend.comparisons.comparison import baseline_of, caveats, convergence_target, sample_of, teacher_summary
-from backend.comparisons.groups import ComparisonSpec, Method, group, methods_of, paired, test_of
+from backend.comparisons.groups import ComparisonSpec, Method, methods_of, paired, summarize_method, test_of
 from backend.comparisons.run_data import Sample
 from backend.db import models
 from common.formatting import SIGNIFICANCE, p_text
@@ -83,7 +83,7 @@ def _row(
     metric = METRICS[spec.metric]
     cells = []
     for label, method in methods.items():
-        summary = group(method, sample)
+        summary = summarize_method(method, sample)
         cell = OverviewCell(label=label, n=summary.n, mean=summary.mean, sd=summary.sd)
         if label != baseline:
             pair = paired(method, methods[baseline], sample, spec)

@@ -291,17 +291,17 @@ def merge(samples: Sequence[Sample]) -> Sample:
 
 
 def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None) -> dict[str, dict[str, LatestPoint]]:
-    """Read the newest point of each metric by run and name; ``names=None`` selects all metrics."""
-    table, name = models.MetricLatest, models.MetricName
+    """Read the newest point of each metric, by run id and then by metric; ``names=None`` selects all metrics."""
+    newest, metric_name = models.MetricLatest, models.MetricName
     points: dict[str, dict[str, LatestPoint]] = {}
     for part in chunked(run_ids):
         query = (
-            select(table.run_id, name.name, table.epoch, table.value, table.kind)
-            .join(name, name.id == table.name_id)
-            .where(table.run_id.in_(part))
+            select(newest.run_id, metric_name.name, newest.epoch, newest.value, newest.kind)
+            .join(metric_name, metric_name.id == newest.name_id)
+            .where(newest.run_id.in_(part))
         )
         if names is not None:
-            query = query.where(name.name.in_(names))
+            query = query.where(metric_name.name.in_(names))
         for run_id, metric, epoch, value, kind in session.execute(query):
             (finite_epoch,) = replace_nonfinite([epoch])
             points.setdefault(run_id, {})[metric] = LatestPoint(finite_epoch, decode(value, kind))
@@ -309,20 +309,21 @@ def latest(session: Session, run_ids: Iterable[str], names: Sequence[str] | None
 
 
 def curves(session: Session, run_ids: Iterable[str], names: Sequence[str]) -> Curves:
-    """Read complete series by run and metric. For metrics that are measured once per epoch."""
-    point, name = models.MetricPoint, models.MetricName
-    by_id = {key: text for text, key in session.execute(select(name.name, name.id).where(name.name.in_(names)))}
+    """Read all points of metrics that are measured once per epoch, by run id and then by metric."""
+    point, metric_name = models.MetricPoint, models.MetricName
+    known = session.execute(select(metric_name.id, metric_name.name).where(metric_name.name.in_(names)))
+    metric_by_id = {row.id: row.name for row in known}
     series: Curves = {}
-    for part in chunked(run_ids) if by_id else ():
+    for part in chunked(run_ids) if metric_by_id else ():
         query = (
             select(point.run_id, point.name_id, point.step, point.epoch, point.elapsed, point.value, point.kind)
-            .where(point.run_id.in_(part), point.name_id.in_(by_id))
+            .where(point.run_id.in_(part), point.name_id.in_(metric_by_id))
             .order_by(point.run_id, point.name_id, point.step)
         )
         for run_id, name_id, step, epoch, elapsed, value, kind in session.execute(query):
             if not (math.isfinite(epoch) and math.isfinite(elapsed)):  # stored by an older version
                 continue
-            curve = series.setdefault(run_id, {}).setdefault(by_id[name_id], MetricCurve())
+            curve = series.setdefault(run_id, {}).setdefault(metric_by_id[name_id], MetricCurve())
             curve.step.append(step)
             curve.epoch.append(epoch)
             curve.elapsed.append(elapsed)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from backend.comparisons import experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
 from backend.comparisons.comparison import refuse_unknown, teacher_summary
 from backend.comparisons.convergence import ConvergenceTarget
-from backend.comparisons.groups import ComparisonSpec, Method, group, methods_of
+from backend.comparisons.groups import ComparisonSpec, Method, methods_of, summarize_method
 from backend.comparisons.run_data import ImageData, Key, Sample, load, merge
 from backend.comparisons.setting_differences import pooled
 from backend.db import models
@@ -195,7 +195,7 @@ class _Row:
 
     def _cell(self, label: str, baseline: str, layout: Layout) -> TableCell:
         method = self.methods[label]
-        summary = group(method, self.sample)
+        summary = summarize_method(method, self.sample)
         method_values = method.values
         missing = [key for key in self.keys if key not in method_values]
         cell = TableCell(

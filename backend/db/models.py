@@ -64,7 +64,7 @@ class Experiment(Base):
         default="active",
         server_default="active",
         index=True,
-        doc="The last state notified, or active.",
+        doc="The state at the last check for messages: active, stalled, finished, failed or cancelled.",
     )
 
 

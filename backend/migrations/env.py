@@ -10,8 +10,11 @@ from backend.db.models import Base
 from backend.db.types import BigInt, Json, UtcDateTime
 
 
-def _render(kind: str, item: Any, _: Any) -> str | Literal[False]:
-    """Return the names of our column types for ``alembic revision --autogenerate``."""
+def _render_type(kind: str, item: Any, _: Any) -> str | Literal[False]:
+    """Return the source text of a column type of ours in a generated migration.
+
+    False leaves the text of anything else to Alembic.
+    """
     if kind == "type":
         if isinstance(item, UtcDateTime):
             return "UtcDateTime()"
@@ -28,7 +31,7 @@ context.configure(
     target_metadata=Base.metadata,
     # SQLite changes a table by copying it.
     render_as_batch=connection.dialect.name == "sqlite",
-    render_item=_render,
+    render_item=_render_type,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -28,7 +28,8 @@ class Outputs:
 
     Attributes:
         logits: (R, C).
-        taps: The outputs of the tapped layers by name; maps are (B, channels, height, width), features (B, D).
+        taps: The outputs of the tapped layers by name, in float32; maps are (B, channels, height, width), features
+            (B, D).
     """
 
     logits: Tensor

@@ -85,15 +85,15 @@ class SweepSpec(SpecModel):
     experiment: dict[str, Any] = Field(description="The spec to vary, without a name.")
     grid: dict[str, Any] = Field(
         default_factory=dict,
-        description="Fields whose values are all combined. By path: a list of values, or a range of whole "
-        "numbers such as 0..4.",
+        description="Values of each field, by the field's path: a list, or a range of whole numbers such as 0..4. "
+        "Each combination is one experiment.",
         examples=[{"training.optimizer.lr": [0.01, 0.05], "teacher.seed": "0..2"}],
     )
     points: tuple[dict[str, Any], ...] = Field(
         (), max_length=MAX_SWEEP_RUNS, description="Values of fields that change together, one mapping per point."
     )
     random: dict[str, Draw] = Field(
-        default_factory=dict, description="Fields with random values. By path: the distribution."
+        default_factory=dict, description="Distribution of each field with random values, by the field's path."
     )
     draws: int = Field(0, ge=0, le=MAX_SWEEP_RUNS, description="Number of random points.")
     seed: int = Field(

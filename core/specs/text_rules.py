@@ -101,9 +101,12 @@ VisibleLines = Annotated[str, AfterValidator(_visible_lines)]
 
 
 def _is_hidden(character: str, category: str) -> bool:
+    """Return whether a character is never visible: of a hidden category, a blank, or one of Unicode's noncharacters."""
     if category in _HIDDEN or _BLANK.match(character):
         return True
-    return category == "Cn" and (ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF)
+    code = ord(character)
+    # Cn are also the characters of a newer Unicode. Noncharacters are the last two of each plane, and one range.
+    return category == "Cn" and (code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF)
 
 
 def _belongs(character: str, before: str, after: str) -> bool:

@@ -17,7 +17,8 @@ class RunningMeans:
 
     def __init__(self, state: dict[str, Tensor] | None = None) -> None:
         self._restored = dict(state or {})
-        # Names that are added together are summed as one tensor (names, 3): a few kernels per step, not per name.
+        # Names that are added together share one tensor: a few kernels per step, not per name. It has a row for each
+        # name, with the three columns that ``state`` describes.
         self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, values: dict[str, Tensor], weight: float, *, skip_nan: bool = False) -> None:

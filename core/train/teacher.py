@@ -83,7 +83,7 @@ class LiveTeacher:
         return self._run(inputs)
 
     def uncompiled(self) -> LiveTeacher:
-        """Return the same teacher without compilation and capture, which cost more than a few batches are worth."""
+        """Return the same teacher without compilation and capture, which cost more time than a few batches save."""
         if not (self._plan.compile or self._plan.cuda_graphs):
             return self
         other = copy.copy(self)

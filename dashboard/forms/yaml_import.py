@@ -48,7 +48,7 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and _is_seed_list(data.get("seeds", []))
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
-        and (teacher is None or _fits_teacher(teacher, catalog, schema))
+        and (teacher is None or _is_teacher(teacher, catalog, schema))
         and all(isinstance(tag, str) for tag in _list(data.get("tags")))
         and isinstance(data.get("notes", ""), str)
         and _is_integer(data.get("priority", 0))
@@ -56,6 +56,7 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
 
 
 def _list(value: Any) -> list[Any]:
+    """Return a list as it is, no items for None, and for anything else one item that is no valid tag."""
     return value if isinstance(value, list) else [] if value is None else [None]
 
 
@@ -76,7 +77,8 @@ _TYPE_CHECKS: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {
 }
 
 
-def _fits_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
+def _is_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
+    """Return whether a spec's teacher has a known model and, in every other field, a value of the field's type."""
     if not isinstance(teacher, Mapping) or not _is_catalog_entry(teacher.get("model"), catalog["models"]):
         return False
     weights, training = teacher.get("weights"), teacher.get("training")
@@ -88,6 +90,7 @@ def _fits_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, An
 
 
 def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a choice, a name or a mapping with ``name`` and ``params``, is one of the entries and fits it."""
     name = choice.get("name") if isinstance(choice, Mapping) else choice
     entry = next((item for item in entries if item["name"] == name), None)
     if entry is None:
@@ -109,6 +112,7 @@ def _fits_schema(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any]
 
 
 def _leaves(values: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Return the values of nested mappings with their paths, such as ``optimizer.lr``."""
     leaves: list[tuple[str, Any]] = []
     for name, value in values.items():
         path = f"{prefix}{name}"

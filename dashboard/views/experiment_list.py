@@ -73,23 +73,24 @@ def _rows_to_draw(
 def _selected_experiments(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
     """Return the newest summaries of the selected experiments, and deselect those that no longer exist.
 
-    The filters may hide a selected experiment, for example after it was archived. If only its stored summary were used,
-    the experiment could not be deleted after its runs have ended.
+    The filters may hide a selected experiment, for example after it was archived. Its summary is then fetched: the one
+    in the session may still show active runs, and an experiment with active runs cannot be deleted.
     """
     summaries: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.selected", {})
     summaries |= {item.id: item for item in rows}
     shown = {item.id for item in rows}
     deleted = set()
-    for key in [key for key in selection.ids if key not in shown][:_MAX_REFRESHED]:
+    hidden = [id for id in selection.ids if id not in shown]
+    for id in hidden[:_MAX_REFRESHED]:
         try:
-            summaries[key] = session.fetch(f"experiment {key}", partial(session.client().experiment, key)).value
+            summaries[id] = session.fetch(f"experiment {id}", partial(session.client().experiment, id)).value
         except ApiError as error:
             if error.status != 404:
                 raise
-            deleted.add(key)
+            deleted.add(id)
     if deleted:
-        selection.replace([key for key in selection.ids if key not in deleted])
-    return [summaries[key] for key in selection.ids if key in summaries]
+        selection.replace([id for id in selection.ids if id not in deleted])
+    return [summaries[id] for id in selection.ids if id in summaries]
 
 
 def _actions(selection: RowSelection, selected: Sequence[ExperimentSummary]) -> None:

@@ -71,11 +71,11 @@ def read_initial_weights(context: RunContext, weights: Weights, dataset: Dataset
     if difference and not weights.fine_tune:
         raise TrainingError(
             "spec",
-            f"the teacher's weights: {weights.source} is of other classes than the data set: {difference}. A student "
-            "would learn the wrong names; use a teacher of these classes, or train it on with fine_tune: true",
+            f"the teacher's weights: {weights.source} has other classes than the data set: {difference}. A student "
+            "would learn to name the wrong classes; use a teacher with these classes, or fine_tune: true",
         )
     if difference:
-        warnings.append(f"the weights are of other classes, so the last layer starts from fresh weights: {difference}")
+        warnings.append(f"the weights have other classes, so the last layer starts from fresh weights: {difference}")
     expected = None if weights.fine_tune else _expected_input(context, supplied, weights, dataset, warnings)
     for warning in warnings:
         context.warn(warning)

@@ -177,7 +177,8 @@ class ClassificationTask(Task):
         if not taps:
             return Outputs(network(batch.images))
         logits, *values = network(batch.images)
-        return Outputs(logits, dict(zip(taps, values, strict=True)))
+        # A method's own layers are in float32, also if the network computes in 16 bits.
+        return Outputs(logits, {name: value.float() for name, value in zip(taps, values, strict=True)})
 
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Rows:
         """Return one row per image."""

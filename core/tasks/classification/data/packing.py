@@ -114,13 +114,13 @@ class _PackFolders:
     """The possible folders of a pack.
 
     Attributes:
-        plain: used if all decoding versions give the same pixels.
-        treated: used if the pixels of this version differ from those of an earlier one.
-        key: key of ``plain``; the key of ``treated`` is derived from it.
+        plain: The folder if all decoding versions give the same pixels.
+        versioned: The folder if the pixels of this version differ from those of an earlier one.
+        key: The key of ``plain``; that of ``versioned`` is derived from it.
     """
 
     plain: Path
-    treated: Path
+    versioned: Path
     key: str
 
     def key_of(self, folder: Path) -> str:
@@ -131,7 +131,7 @@ class _PackFolders:
 
 def _find_current_pack(folders: _PackFolders, listing: Listing, image_size: int) -> Pack | None:
     """Return a complete pack of this decoding version, if there is one."""
-    for folder in (folders.plain, folders.treated):
+    for folder in (folders.plain, folders.versioned):
         pack = _open_pack(folder, listing, image_size)
         if pack and pack.decoding == DECODING_VERSION:
             return replace(pack, key=folders.key_of(folder))
@@ -246,7 +246,7 @@ def _create_pack(folders: _PackFolders, name: str, listing: Listing, image_size:
             **asdict(train.statistics),
         }
         _write_json(partial / "pack.json", metadata)
-        folder = folders.treated if train.treated or test.treated else folders.plain
+        folder = folders.versioned if train.treated or test.treated else folders.plain
         shutil.rmtree(folder, ignore_errors=True)  # a damaged pack
         partial.rename(folder)
     finally:
