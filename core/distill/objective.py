@@ -150,6 +150,10 @@ class ShareWeighted(Objective):
         self.objective, self._shares = objective, dict(shares)
         self.scope, self.taps = objective.scope, objective.taps
 
+    def exported(self, student: nn.Module) -> nn.Module:
+        """Return the network that the method exports."""
+        return self.objective.exported(student)
+
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step.
 

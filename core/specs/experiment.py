@@ -26,6 +26,7 @@ from core.specs.method_taps import tap_problems
 from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
+from core.specs.shares import divided_batch_problems
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
 from core.specs.weights import Weights, size_problem, weights_problems
@@ -188,6 +189,11 @@ class ExperimentSpec(SpecModel):
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
             problems += tap_problems(index, method, self.student.model, self.teacher.model if self.teacher else None)
+            if entry.taps_of(method.parsed_params):
+                divided = divided_batch_problems(
+                    method.shares, accumulate=self.training.accumulate, gpus=self.resources.gpus
+                )
+                problems += [(("methods", index, *path), text, value) for path, text, value in divided]
             task = DATASETS[self.dataset.name].task
             if entry.tasks and task not in entry.tasks:
                 text = f"{method.name} is for {' and '.join(entry.tasks)}; {self.dataset.name} is a data set of {task}"

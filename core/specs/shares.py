@@ -37,3 +37,21 @@ def share_problems(
         yield ("shares",), text, dict(shares)
     if set(entry.terms) <= set(shares):
         yield ("shares",), "at least one term needs a weight of its own, which the shares refer to", dict(shares)
+
+
+def divided_batch_problems(shares: Mapping[str, float], *, accumulate: int, gpus: int) -> Iterator[ProblemParts]:
+    """Yield why the terms of a method with taps cannot be weighted by share in this training.
+
+    Their gradients are measured at a tap, in the network of one process and in one backward pass of the whole batch.
+
+    Args:
+        shares: The shares of the method.
+        accumulate: The number of micro-batches.
+        gpus: The number of GPUs that share each batch.
+    """
+    if shares and accumulate > 1:
+        text = "shares of a method that reads inner layers need the whole batch at once: set training.accumulate to 1"
+        yield ("shares",), text, dict(shares)
+    if shares and gpus > 1:
+        text = "shares of a method that reads inner layers need the whole batch on one GPU: set resources.gpus to 1"
+        yield ("shares",), text, dict(shares)

@@ -25,8 +25,13 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
         teacher: The teacher; None for a run without one.
 
     Raises:
-        TrainingError: A network has no such tap, or the method cannot join the shapes of the taps.
+        TrainingError: A network has no such tap, the method cannot join the shapes of the taps, or it weights terms by
+            share on several ranks.
     """
+    method = job.spec.method
+    if job.ranks.size > 1 and method.shares and METHODS[method.name].taps_of(method.parsed_params):
+        text = "shares of a method that reads inner layers need the whole batch in one process"
+        raise TrainingError("spec", f"{method.name}: {text}")
     with torch.random.fork_rng(devices=[]):
         objective, _ = objective_for(job.spec, task, student, teacher)
     return objective.to(task.device)

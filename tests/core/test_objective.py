@@ -82,6 +82,13 @@ def test_parameters_of_the_method_are_counted_and_not_exported(tmp_path: Path, t
     assert load_file(tmp_path / "weights.safetensors").keys() == student.state_dict().keys()
 
 
+def test_layers_of_the_method_work_on_networks_in_16_bits(tmp_path: Path, teacher: TeacherSource) -> None:
+    training = {"epochs": 1, "batch_size": 32, "speed": {"precision": "bfloat16"}}
+    spec = experiment("test_hint", training=training).plan()[-1].spec
+    settings = TrainingSettings(cache_dir=tmp_path / "cache", threads=1)
+    assert run_training(spec, tmp_path, teacher, settings=settings) == "finished", events(tmp_path)[-1]
+
+
 def test_student_starts_from_the_weights_that_it_has_with_every_method(
     tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
