@@ -75,6 +75,7 @@ def test_evaluation_of_a_tapped_network_captures_nothing() -> None:
     [
         ("stage4", "there is no tap 'stage4'; did you mean stage3, stage2, stage1"),
         ("layers.stage9", "the network has no layer 'layers.stage9'; did you mean layers.stage"),
+        ("layers.", "the network has no layer 'layers.'; did you mean layers.stage"),
     ],
 )
 def test_unknown_tap_is_refused_with_similar_names(tap: str, message: str) -> None:

@@ -122,6 +122,6 @@ def _module_at(network: nn.Module, name: str, known: Sequence[str]) -> nn.Module
     try:
         return network.get_submodule(name)
     except AttributeError:
-        paths = [path for path, _ in network.named_modules() if path]
+        paths = [path for path, _ in network.named_modules() if path and not unknown_tap(path, known)]
         hint = suggest_name(name, dict.fromkeys([*known, *paths], ()))
         raise TrainingError("spec", f"the network has no layer {name!r}; {hint}") from None
