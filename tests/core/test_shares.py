@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.catalog import load_plugins
+from core.catalog import METHODS, load_plugins
 from core.distill.loss import build_loss
 from core.distill.objective import NetworkShape, Outputs, Setting, ShareWeighted
 from core.distill.rows import Rows
@@ -129,6 +129,11 @@ def test_specs_without_shares_keep_their_fingerprints_and_their_form() -> None:
             "at least one term needs a weight of its own",
         ),
         (
+            {"name": "dkd", "params": {"beta": 0}, "shares": {"nckd": 0.3}},
+            "methods.0.shares.nckd",
+            "beta is 0, which switches this term off",
+        ),
+        (
             {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}, "shares": {"align": 0.2}},
             "methods.0.shares.align",
             "epsilon_share gives this term its share already",
@@ -140,3 +145,9 @@ def test_bad_share_is_refused_with_its_field(method: dict[str, Any], path: str, 
         experiment(method)
     assert [problem.path for problem in refused.value.problems] == [path]
     assert message in refused.value.problems[0].message
+
+
+def test_entries_name_the_parameters_that_are_weights_of_terms() -> None:
+    for entry in METHODS:
+        assert entry.weight_params.keys() <= set(entry.terms), entry.name
+        assert set(entry.weight_params.values()) <= entry.params.model_fields.keys(), entry.name

@@ -29,6 +29,7 @@ METHODS.add(
         target="core.distill.logits.dist:dist_loss",
         params=DISTParams,
         source="Huang et al., NeurIPS 2022, arXiv 2205.10536",
+        weight_params={"ce": "ce_weight", "inter": "beta", "intra": "gamma"},
         metrics=(
             CE_TERM,
             Metric(

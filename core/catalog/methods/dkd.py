@@ -24,6 +24,7 @@ METHODS.add(
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",
         min_classes=3,
+        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"},
         metrics=DECOUPLED_METRICS,
         companion=SIMILARITY.name,
         warnings=decoupled_warnings,

@@ -122,6 +122,7 @@ METHODS.add(
         params=DKDAlignParams,
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,
+        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta", "align": "epsilon"},
         metrics=(
             *DECOUPLED_METRICS,
             Metric("grad/align_cosine", "Cosine of the alignment gradient with the rest", panel=SIMILARITY.panel),

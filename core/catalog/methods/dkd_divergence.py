@@ -27,6 +27,7 @@ METHODS.add(
         params=DKDDivergenceParams,
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,
+        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta", "target_mse": "mu", "divergence": "epsilon"},
         metrics=(
             *DECOUPLED_METRICS,
             Metric(

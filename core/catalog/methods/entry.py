@@ -58,6 +58,7 @@ class MethodEntry(Entry):
         metrics: What a training with this method reports besides the metrics of its task: ``train/NAME`` for each
             value of ``LossTerms.values``, and what ``LossTerms.diagnostics`` returns. Charts, comparisons and exports
             show them by these descriptions.
+        weight_params: By the name of a term, the parameter that is its weight.
         share_params: By the name of a term, the parameter that gives the term a share of the gradient.
         companion: Name of the metric that Compare can draw on a second axis beside the headline metric; "" for none.
         warnings: Returns warnings about parameters within a spec; None if there are none.
@@ -72,6 +73,7 @@ class MethodEntry(Entry):
     min_classes: int = 2
     taps: Callable[[Any], Taps] | None = None
     metrics: tuple[Metric, ...] = ()
+    weight_params: Mapping[str, str] = field(default_factory=dict)
     share_params: Mapping[str, str] = field(default_factory=dict)
     companion: str = ""
     warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None

@@ -28,6 +28,7 @@ METHODS.add(
         target="core.distill.logits.kd:kd_loss",
         params=KDParams,
         source="Hinton et al. 2015, arXiv 1503.02531",
+        weight_params={"ce": "ce_weight", "kd": "kd_weight"},
         metrics=(CE_TERM, Metric("train/kd", "KD term, unweighted", "nats", panel=LOSS_PANEL)),
         color="#CC79A7",
         cost="The teacher's logits, and two softmax over the batch's logits.",

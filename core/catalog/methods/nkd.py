@@ -29,6 +29,7 @@ METHODS.add(
         params=NKDParams,
         source="Yang et al., ICCV 2023, arXiv 2303.13005",
         min_classes=3,
+        weight_params={"ce": "ce_weight", "non_target": "gamma"},
         metrics=(
             CE_TERM,
             Metric("train/target", "NKD's target term, unweighted", "nats", panel=_PANEL),

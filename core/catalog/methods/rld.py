@@ -39,6 +39,7 @@ METHODS.add(
         params=RLDParams,
         source="Sun et al. 2024, arXiv 2408.07703",
         min_classes=3,
+        weight_params={"ce": "ce_weight", "scd": "alpha", "mcd": "beta"},
         metrics=(
             CE_TERM,
             Metric("train/scd", "RLD's sample confidence term (SCD), unweighted", "nats", panel=_PANEL),
