@@ -33,9 +33,7 @@ def share_problems(
         elif (param := entry.share_params.get(name)) and params.get(param) is not None:
             yield ("shares", name), f"{param} gives this term its share already; remove one of the two", share
         elif (param := entry.weight_params.get(name)) and params.get(param) == 0:
-            text = (
-                f"{param} is 0, which switches this term off, so that it has no gradient"
-            )
+            text = f"{param} is 0, which switches this term off, so that it has no gradient"
             yield ("shares", name), text, share
     if sum(shares.values()) >= 1:
         text = f"the shares add up to {sum(shares.values()):g}, which leaves no part of the gradient for other terms"
