@@ -211,10 +211,11 @@ class MethodContract:
         assert terms.total.requires_grad
 
     def test_gradient_is_that_of_finite_differences(self, problem: tuple[Objective, Inputs]) -> None:
-        if not self.has_exact_gradient:
-            pytest.skip("the weights of this loss depend on its gradients")
         objective, inputs = problem
         _, gradients = value_and_gradients(objective, inputs)
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+        if not self.has_exact_gradient:
+            return  # finite differences would move the weights too
         exact = [gradients["logits"], *(gradients[f"tap {name}"] for name in inputs.student.taps)]
         generator = torch.Generator().manual_seed(1)
         for _ in range(5):

@@ -155,7 +155,7 @@ class Sample:
     @property
     def task(self) -> TaskEntry:
         """Return the task of the data set."""
-        return task_of(self.spec["dataset"]["name"])
+        return task_of(self.spec["dataset"]["name"] if self.experiments else "")
 
     @property
     def headline(self) -> str:

@@ -82,10 +82,10 @@ def published_rows(rows: Sequence[PublishedRow], table: ResultTable, methods: Se
         shown: dict[str, str] = {"Data set": escape(row.dataset), "Teacher → student": networks}
         for name in columns:
             value = _value(row, name)
-            shown[name] = value_text(value.value if value else None, decimals=2)
+            shown[escape(name)] = value_text(value.value if value else None, decimals=2)
         ours, base = _value(row, row.method), _value(row, row.baseline)
         if ours and base:
-            shown[f"{row.method} − {row.baseline}"] = signed(ours.value - base.value, decimals=2)
+            shown[escape(f"{row.method} − {row.baseline}")] = signed(ours.value - base.value, decimals=2)
         shown["This lab"] = _results_here(row, table)
         cells.append(shown)
     return cells
