@@ -61,8 +61,8 @@ class TestPage:
         app = visit("results")
         assert not app.exception
         assert "There are no results yet" in texts(app)
-        author, paper = (table.value for table in app.table)
-        assert list(author["dkd_align − dkd"]) == ["+0.94"]
+        gradient_kd, paper = (table.value for table in app.table)
+        assert list(gradient_kd[escape("dkd_align − dkd")]) == ["+0.94"]
         assert list(paper["dkd"]) == ["71.97"]
         assert "dkd: mean of 5 runs, best test epoch" in texts(app)
 
