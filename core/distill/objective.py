@@ -44,7 +44,8 @@ class Step:
         rows: The logits as rows, with targets.
         student: The student's outputs.
         teacher: The teacher's outputs, constants; None for a method without a teacher.
-        index: (B,) int64, the samples' numbers in the training split, on the CPU.
+        index: (B,) int64, the samples' numbers in the training split, on the device of the rows; None for an objective
+            that does not read them.
         epoch: Counted from 0; None means full strength of every schedule.
     """
 
@@ -103,8 +104,9 @@ class Objective(nn.Module):
     scope: Scope = "row"
     taps: Taps = Taps()
     capturable: bool = True
-    """Whether a step may be replayed as a CUDA graph. An objective that reads ``Step.index`` or draws random numbers
-    of its own may not."""
+    """Whether a step may be replayed as a CUDA graph. An objective that draws random numbers of its own may not."""
+    reads_index: bool = False
+    """Whether it reads ``Step.index``, which is None otherwise. Such a step is not replayed as a CUDA graph."""
 
     @abstractmethod
     def forward(self, step: Step) -> LossTerms:
@@ -148,7 +150,7 @@ class ShareWeighted(Objective):
     def __init__(self, objective: Objective, shares: Mapping[str, float]) -> None:
         super().__init__()
         self.objective, self._shares = objective, dict(shares)
-        self.scope, self.taps = objective.scope, objective.taps
+        self.scope, self.taps, self.reads_index = objective.scope, objective.taps, objective.reads_index
 
     def exported(self, student: nn.Module) -> nn.Module:
         """Return the network that the method exports."""

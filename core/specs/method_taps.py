@@ -8,9 +8,7 @@ from typing import Any
 from core.catalog import METHODS, MODELS
 from core.catalog.taps import unknown_tap
 from core.specs.components import MethodRef, ModelRef
-
-ProblemParts = tuple[tuple[int | str, ...], str, Any]
-"""Path of a field, what is wrong with it, and its value."""
+from core.specs.problems import ProblemParts
 
 
 def tap_problems(index: int, method: MethodRef, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:

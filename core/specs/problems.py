@@ -72,7 +72,11 @@ def _plain(kind: str, message: str) -> str:
     return message
 
 
-def validation_error(title: str, *problems: tuple[tuple[int | str, ...], str, Any]) -> ValidationError:
+ProblemParts = tuple[tuple[int | str, ...], str, Any]
+"""Location of a field within a model, what is wrong with it, and its value."""
+
+
+def validation_error(title: str, *problems: ProblemParts) -> ValidationError:
     """Return a ValidationError with several problems, for a validator to raise.
 
     Args:

@@ -7,9 +7,7 @@ from typing import Any
 
 from core.catalog import MethodEntry
 from core.catalog.suggestions import suggest_name
-
-ProblemParts = tuple[tuple[int | str, ...], str, Any]
-"""Path of a field within the method, what is wrong with it, and its value."""
+from core.specs.problems import ProblemParts
 
 
 def share_problems(

@@ -189,9 +189,13 @@ class Task(ABC):
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Any) -> Rows:
         """Return the rows that the objective compares."""
 
-    def step(self, student: Outputs, teacher: Outputs | None, batch: Any, epoch: int) -> Step:
-        """Return what the objective reads in a step."""
-        return Step(self.rows(student, teacher, batch), student, teacher, batch.index, epoch)
+    def step(
+        self, student: Outputs, teacher: Outputs | None, batch: Any, epoch: int, *, with_index: bool = False
+    ) -> Step:
+        """Return what the objective reads in a step; the samples' numbers only ``with_index``."""
+        rows = self.rows(student, teacher, batch)
+        index = batch.index.to(rows.target.device, non_blocking=True) if with_index else None
+        return Step(rows, student, teacher, index, epoch)
 
     @abstractmethod
     def step_metrics(self, rows: Rows) -> dict[str, Tensor]:

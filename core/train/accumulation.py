@@ -67,7 +67,7 @@ class MicroBatches:
         device = batch.tensors()[0].device
         random = RandomState.now(device)
         student = self._rehearse(batch, parts)
-        step = self.task.step(student, teacher, batch, epoch)
+        step = self.task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
         loss = step_loss(self.objective, step, batch.total, self.ranks, copies=batch.copies)
         self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
         after = RandomState.now(device)
@@ -103,7 +103,8 @@ class MicroBatches:
         found: list[tuple[LossTerms, Rows]] = []
         for part in parts:
             own = batch.part(part)
-            step: Step = self.task.step(self.forward(own), _part_of(teacher, part), own, epoch)
+            teacher_part, with_index = _part_of(teacher, part), self.objective.reads_index
+            step: Step = self.task.step(self.forward(own), teacher_part, own, epoch, with_index=with_index)
             terms: LossTerms = self.objective(step)
             # The sum of all weights is known only at the end, so gradients are divided by it then.
             share = step.rows.total_weight() / batch.total

@@ -114,6 +114,7 @@ class Engine:
     def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
         """Return the model as a step calls it, and the plan with what turned out to work."""
         taps = self.objective.taps.student
+        self.job.ranks.synchronize(self.model, self.task.device)
         network = self.task.tapped(self.model, taps) if taps else self.model
         if not plan.compile:
             return self.job.ranks.parallelize(network, self.task.device), plan

@@ -82,7 +82,7 @@ def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[i
     if part.teacher:
         assert rows.teacher is not None
         teacher = Outputs(rows.teacher, _gathered(part.teacher.taps, counts))
-    index = gather_tensor(part.index.to(rows.target.device), counts).cpu() if part.index is not None else None
+    index = None if part.index is None else gather_tensor(part.index, counts)
     whole = replace(part, rows=rows, student=Outputs(rows.student, student), teacher=teacher, index=index)
     terms: LossTerms = objective(whole)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]

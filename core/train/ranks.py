@@ -88,14 +88,15 @@ class Ranks:
         """Return this rank's rows of a batch of ``count``."""
         return _share(count, self.rank, self.size)
 
-    def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return the model as a step calls it.
+    def synchronize(self, model: nn.Module, device: torch.device) -> None:
+        """Replace a model's batch norm, in place, by one over all ranks. Taps are placed after that, not before."""
+        if self.size > 1:
+            synchronize_batch_norm(model, device)
 
-        ``model`` itself is still the one to evaluate and save; its batch norm is replaced in place.
-        """
+    def parallelize(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return a synchronised model as a step calls it; ``model`` itself is still the one to evaluate and save."""
         if self.size == 1:
             return model
-        synchronize_batch_norm(model, device)
         # Buffers need no broadcast: every rank computes those of batch norm from the same sums.
         options: dict[str, Any] = {_SYNC_BUFFERS: False}
         return nn.parallel.DistributedDataParallel(

@@ -86,7 +86,8 @@ class Stepper:
         self._network: ForwardFn = forward or model
         self._update = update
         self._micro_batches = MicroBatches(task, model, objective, ranks, self._forward, self._network, self.scaler)
-        self._capture = _StepCapture() if plan.cuda_graphs and objective.capturable else None
+        replayable = objective.capturable and not objective.reads_index
+        self._capture = _StepCapture() if plan.cuda_graphs and replayable else None
 
     def step(self, batch: Batch, epoch: int, learning_rate: float) -> None:
         """Take one step on a batch.
@@ -112,7 +113,7 @@ class Stepper:
         if count > 1:
             loss = self._micro_batches.backward(batch, count, teacher, epoch)
         else:
-            part = self._task.step(self._forward(batch), teacher, batch, epoch)
+            part = self._task.step(self._forward(batch), teacher, batch, epoch, with_index=self.objective.reads_index)
             loss = step_loss(self.objective, part, batch.total, self._ranks, copies=batch.copies)
             self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
         if self.objective.scope == "row":

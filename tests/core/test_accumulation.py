@@ -270,7 +270,7 @@ def test_mean_over_rows_is_the_mean_of_both_labels(setting: str) -> None:
 def test_step_of_a_mixture_repeats_taps_and_indices() -> None:
     batch, teacher = problem(mixed=True)
     outputs = Outputs(torch.randn(SIZE, CLASSES), {"map": torch.randn(SIZE, 2, 3, 3)})
-    step = task_of().step(outputs, replace(teacher, taps=outputs.taps), batch, 1)
+    step = task_of().step(outputs, replace(teacher, taps=outputs.taps), batch, 1, with_index=True)
     assert step.index is not None
     assert step.teacher
     for tensor in (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.catalog import load_plugins
+from core.distill.objective import Step
+from core.distill.terms import LossTerms
 from core.events import JOURNAL_NAME, Failed, Log, Metrics, Started, read_journal
 from core.settings import TrainingSettings
 from core.specs import ExperimentSpec, SpecError, parse_experiment
 from core.tasks.classification import models
 from core.train import TeacherSource, TrainOptions, run_training
 from core.train.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from tests.core.hint_objective import Hint
 
 load_plugins(["tests.core.hint_plugin"])
 
@@ -172,3 +178,53 @@ class TestBadInput:
         assert isinstance(last, Failed)
         assert last.kind == "spec"
         assert "student_tap gives maps of" in last.reason
+
+
+@pytest.mark.slow
+def test_training_on_two_ranks_equals_that_of_one_process(tmp_path: Path) -> None:
+    """A tap on batch norm too, which is replaced by one over all ranks."""
+    norm = {"student_tap": "layers.stage1.0.bn1", "teacher_tap": "layers.stage1.0.bn1"}
+    stage = {"student_tap": "stage2", "teacher_tap": "stage2"}
+    methods = [{"name": "test_hint", "label": name, "params": tap} for name, tap in (("norm", norm), ("stage", stage))]
+    networks = {"teacher": {"model": "resnet8", "training": {"epochs": 1}}, "student": {"model": "resnet8"}}
+    spec = experiment(*methods, **networks)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    for ranks in ("1", "2"):
+        command = ["-m", "core", "--plugin", "tests.core.hint_plugin", "run", str(tmp_path / "spec.json")]
+        result = subprocess.run(
+            [sys.executable, *command, "--out", str(tmp_path / ranks), "--ranks", ranks],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "DKD_CACHE_DIR": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+    for label in ("norm", "stage"):
+        one, two = (
+            [event.values for event in events(tmp_path / ranks / f"{label}-seed0") if isinstance(event, Metrics)]
+            for ranks in ("1", "2")
+        )
+        for name in ("train/hint", "train/ce", "train/loss", "test/loss"):
+            assert [values[name] for values in one] == pytest.approx([values[name] for values in two], rel=1e-4), name
+
+
+@pytest.mark.parametrize("reads_index", [False, True])
+def test_numbers_of_the_samples_are_given_to_methods_that_read_them(
+    tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch, reads_index: bool
+) -> None:
+    steps: list[Step] = []
+    forward = Hint.forward
+
+    def record(self: Hint, step: Step) -> LossTerms:
+        steps.append(step)
+        return forward(self, step)
+
+    monkeypatch.setattr(Hint, "forward", record)
+    monkeypatch.setattr(Hint, "reads_index", reads_index)
+    assert train("test_hint", tmp_path, teacher) == "finished"
+    numbers = [step.index.tolist() if step.index is not None else None for step in steps[:3]]
+    if reads_index:
+        assert sorted(number for part in numbers if part for number in part) == list(range(96))
+    else:
+        assert numbers == [None] * 3

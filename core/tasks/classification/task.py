@@ -185,9 +185,11 @@ class ClassificationTask(Task):
         smoothing = self.context.spec.training.label_smoothing
         return Rows(student.logits, teacher.logits if teacher else None, batch.labels, label_smoothing=smoothing)
 
-    def step(self, student: Outputs, teacher: Outputs | None, batch: Batch, epoch: int) -> Step:
+    def step(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch, epoch: int, *, with_index: bool = False
+    ) -> Step:
         """Return what the objective reads in a step; a mixture of two images has a row for each of its labels."""
-        step = super().step(student, teacher, batch, epoch)
+        step = super().step(student, teacher, batch, epoch, with_index=with_index)
         return with_both_labels(step, batch.mixed) if batch.mixed else step
 
     def step_metrics(self, rows: Rows) -> dict[str, Tensor]:
