@@ -11,6 +11,7 @@ CE = METHODS.add(
         title="CE",
         aliases=("cross_entropy", "vanilla", "scratch", "baseline"),
         summary="Cross-entropy with the labels only, without a teacher.",
+        family="labels",
         target="core.distill.logits.ce:ce_loss",
         needs_teacher=False,
         metrics=(CE_TERM,),

@@ -20,6 +20,7 @@ METHODS.add(
         title="DKD",
         aliases=("decoupled_kd",),
         summary="KD split into a target part (TCKD) and a non-target part (NCKD) with separate weights.",
+        family="decoupled",
         target="core.distill.logits.dkd:dkd_loss",
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",

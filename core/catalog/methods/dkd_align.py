@@ -118,6 +118,7 @@ METHODS.add(
         name="dkd_align",
         title="DKD-Align",
         summary="DKD minus ε times the distance between the gradients of its two parts, in closed form.",
+        family="decoupled",
         target="core.distill.logits.dkd_align:dkd_align_loss",
         params=DKDAlignParams,
         source="Decoupled Gradient Knowledge Distillation",

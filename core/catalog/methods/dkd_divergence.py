@@ -23,6 +23,7 @@ METHODS.add(
         name="dkd_divergence",
         title="DKD-Divergence",
         summary="DKD plus squared differences of the target probabilities and of the distances to them.",
+        family="decoupled",
         target="core.distill.logits.dkd_divergence:dkd_divergence_loss",
         params=DKDDivergenceParams,
         source="Decoupled Gradient Knowledge Distillation",

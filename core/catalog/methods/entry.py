@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from core.catalog.metric import Metric
 from core.catalog.registry import Entry, Registry
@@ -13,6 +13,18 @@ from core.catalog.taps import Taps
 from core.catalog.tasks import TASKS
 
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
+
+Family = Literal[
+    "labels", "logits", "decoupled", "features", "relations", "contrastive", "two_stage", "several_networks"
+]
+"""What a method compares, by which forms and figures group many methods.
+
+``labels``: no teacher. ``logits``: the outputs. ``decoupled``: the outputs in parts, as DKD does. ``features``: inner
+layers, sample by sample. ``relations``: how samples, channels or stages relate to each other. ``contrastive``: samples
+against a memory of others. ``two_stage``: a first stage that prepares networks, then the training.
+``several_networks``: more than one network beside the student.
+"""
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class MethodEntry(Entry):
     ``core.distill.objective.Objective``.
 
     Attributes:
+        family: What it compares.
         needs_teacher: Whether the loss reads a teacher's logits.
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
         tasks: Names of the tasks that the method can be trained on; empty for every task.
@@ -68,6 +81,7 @@ class MethodEntry(Entry):
         cost: What a training step costs beyond cross-entropy, in a sentence.
     """
 
+    family: Family = "logits"
     needs_teacher: bool = True
     tasks: tuple[str, ...] = ()
     min_classes: int = 2
@@ -89,6 +103,8 @@ class MethodEntry(Entry):
         return tuple(name.removeprefix("train/") for name in drawn if name.startswith("train/"))
 
     def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"method {self.name!r} has no family {self.family!r}; one of {', '.join(FAMILIES)}")
         for color in (self.color, *self.label_colors.values()):
             if color and not _COLOR.fullmatch(color):
                 raise ValueError(f"method {self.name!r} has the colour {color!r}; write it as #RRGGBB")
@@ -99,6 +115,7 @@ class MethodEntry(Entry):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
+            "family": self.family,
             "needs_teacher": self.needs_teacher,
             "min_classes": self.min_classes,
             "tasks": list(self.tasks),

@@ -25,6 +25,7 @@ METHODS.add(
         name="nkd",
         title="NKD",
         summary="The teacher's target probability as a soft label, and the normalised non-target distributions.",
+        family="decoupled",
         target="core.distill.logits.nkd:nkd_loss",
         params=NKDParams,
         source="Yang et al., ICCV 2023, arXiv 2303.13005",
