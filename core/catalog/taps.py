@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from core.catalog.suggestions import suggest_name
 
 FEATURES = "features"
 """The tap of the penultimate features, the input of the last linear layer."""
+STEM = "stem"
+STAGES = "stages"
+"""All stages of a network from shallow to deep, without the stem."""
+LAST_STAGE = "last_stage"
+"""The deepest stage of a network."""
+PREACTIVATION = ":preact"
+"""Suffix of a stage: its map before the activation that ends it; its output if no activation ends it."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,9 @@ class Taps:
     """The layers that a method reads.
 
     A name without a dot is a stage of the catalog's network (``stem``, ``stage1`` …, ``features``); a name with a dot
-    is the path of any module in the network, such as ``layers.stage2.0.conv1``.
+    is the path of any module in the network, such as ``layers.stage2.0.conv1``. ``stages`` and ``last_stage`` name the
+    stages of whatever network it is; ``expand`` resolves them when it is known. The suffix ``:preact`` of a stage means
+    its map before the activation that ends it.
 
     Attributes:
         student: Names of the student's taps.
@@ -30,13 +39,38 @@ class Taps:
         return bool(self.student or self.teacher)
 
 
-def unknown_tap(name: str, known: Sequence[str]) -> str | None:
+def expand(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of taps with ``stages`` and ``last_stage`` replaced by the stages that they mean, each once.
+
+    Args:
+        names: The names.
+        known: The taps of the network in order.
+    """
+    stages = [name for name in known if name not in (STEM, FEATURES)]
+    expanded: dict[str, None] = {}
+    for name in names:
+        stage, suffix = split_suffix(name)
+        meant = {STAGES: stages, LAST_STAGE: stages[-1:]}.get(stage, [stage]) if known else [stage]
+        expanded |= dict.fromkeys(f"{part}{suffix}" for part in meant)
+    return tuple(expanded)
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return a tap's name without its suffix, and the suffix; "" if it has none."""
+    stage = name.removesuffix(PREACTIVATION)
+    return stage, name[len(stage) :]
+
+
+def unknown_tap(name: str, known: Collection[str]) -> str | None:
     """Return what is wrong with a tap's name; None if it may be right.
 
     Args:
         name: The name.
         known: The taps of the network; empty if the catalog does not know them.
     """
-    if not known or "." in name or name in known:
+    stage, suffix = split_suffix(name)
+    if suffix and ("." in stage or stage == FEATURES):
+        return f"{PREACTIVATION!r} follows the name of a stage, and {stage!r} is none"
+    if not known or "." in stage or stage in (*known, STAGES, LAST_STAGE):
         return None
-    return f"there is no tap {name!r}; {suggest_name(name, dict.fromkeys(known, ()))}"
+    return f"there is no tap {stage!r}; {suggest_name(stage, dict.fromkeys(known, ()))}"

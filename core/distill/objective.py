@@ -189,6 +189,6 @@ def build_objective(method: MethodRef, setting: Setting) -> Objective:
     target, params = entry.load(), method.parsed_params
     if isinstance(target, type) and issubclass(target, Objective):
         objective: Objective = target(params, setting)
-        objective.taps = entry.taps_of(params)
+        objective.taps = Taps(tuple(setting.student.taps), tuple(setting.teacher.taps) if setting.teacher else ())
         return ShareWeighted(objective, method.shares) if method.shares else objective
     return LogitObjective(build_loss(method))

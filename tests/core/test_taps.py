@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from core.catalog import MODELS
 from core.catalog.models import TIMM, ModelEntry
+from core.catalog.taps import expand
+from core.distill.features.pairing import pair_stages
 from core.errors import TrainingError
 from core.tasks.classification import models
 from core.tasks.classification.models.network import StagedNetwork, pool_to_features
@@ -97,3 +99,65 @@ def test_output_that_a_later_layer_overwrites_is_refused() -> None:
         tap_once(Overwriting().eval(), ["stage1"], torch.randn(1, 3, 8, 8))
     with torch.no_grad():
         assert (tap_once(Overwriting().eval(), ["stage2"], torch.randn(1, 3, 8, 8))["stage2"] >= 0).all()
+
+
+@pytest.mark.parametrize("name", [*SMALL, *LARGE, *OF_TIMM])
+def test_preactivation_tap_is_the_map_before_the_last_activation(name: str) -> None:
+    network, images = network_and_images(name)
+    *stages, _ = network.tap_points()
+    with torch.no_grad():
+        _, *taps = Tapped(network, [f"{stage}:preact" for stage in stages])(images)
+        outputs = network.stages(images)
+    for stage, before in zip(stages, taps, strict=True):
+        assert before.shape == outputs[stage].shape, stage
+        ends_in_activation = not torch.equal(before, outputs[stage])
+        if ends_in_activation and not name.startswith("wrn"):
+            assert (before < 0).any()
+            torch.testing.assert_close(before.relu(), outputs[stage], msg=stage)
+
+
+def test_preactivation_tap_exists_where_networks_of_distillation_end_stages_in_relu() -> None:
+    for name in ("resnet8", "resnet18_cifar", "vgg8", "shufflenet_v1", "resnet18", "timm:resnet18", "mobilenet_v1"):
+        network, images = network_and_images(name)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # timm's last one in a block begins at zero
+                nn.init.normal_(module.weight)
+        with torch.no_grad():
+            _, before, after = Tapped(network, ["stage2:preact", "stage2"])(images)
+        assert (before < 0).any(), name
+        assert (after >= 0).all(), name
+
+
+def test_preactivation_tap_of_a_wide_resnet_is_the_batch_norm_of_the_next_block() -> None:
+    network, images = network_and_images("wrn_16_1")
+    with torch.no_grad():
+        logits, *taps = Tapped(network, ["stage2:preact", "stage3:preact"])(images)
+        stages = network.stages(images)
+        expected = network.get_submodule("layers.stage3.0.bn1")(stages["stage2"])
+        torch.testing.assert_close(taps[0], expected)
+        torch.testing.assert_close(network.linear(taps[1].relu().mean((2, 3))), logits)
+
+
+def test_stages_are_those_of_the_network_from_shallow_to_deep() -> None:
+    network, images = network_and_images("resnet8")
+    with torch.no_grad():
+        taps = tap_once(network, ["stages", "last_stage", "last_stage:preact", "features"], images)
+    assert list(taps) == ["stage1", "stage2", "stage3", "stage3:preact", "features"]
+    assert expand(("stages:preact",), ()) == ("stages:preact",)  # a network that only the worker knows
+
+
+def test_suffix_belongs_to_a_stage() -> None:
+    network, _ = network_and_images("resnet8")
+    for name in ("features:preact", "layers.stage1.0:preact"):
+        with pytest.raises(TrainingError, match="':preact' follows the name of a stage"):
+            Tapped(network, [name])
+    with pytest.raises(TrainingError, match="there is no tap 'stage4'"):
+        Tapped(network, ["stage4:preact"])
+
+
+def test_deepest_stages_are_paired_first() -> None:
+    assert pair_stages(["stage1", "stage2"], ["stage1", "stage2", "stage3"]) == [
+        ("stage1", "stage2"),
+        ("stage2", "stage3"),
+    ]
+    assert pair_stages([], ["stage1"]) == []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from core.catalog.taps import FEATURES
@@ -61,6 +62,20 @@ class Network(nn.Module, ABC):
         """Return the layers that methods may read by name, in order. The last one is that of the features."""
         return {FEATURES: TapPoint(self.linear, takes_input=True)}
 
+    def preactivation_point(self, stage: str) -> TapPoint:
+        """Return where the map of a stage is before the activation that ends it; its output if no activation does.
+
+        Args:
+            stage: A name in ``tap_points``, except that of the features.
+        """
+        point = self.tap_points()[stage]
+        activation = _last_activation(point.module)
+        if activation is None:
+            return point
+        # An activation that works in place would overwrite what is tapped.
+        convert = torch.clone if getattr(activation, "inplace", False) else _unchanged
+        return replace(point, module=activation, takes_input=True, convert=lambda value: point.convert(convert(value)))
+
     def map_published_key(self, key: str) -> str:
         """Return the network's key for a key of published checkpoints of it."""
         return key
@@ -77,6 +92,23 @@ class Network(nn.Module, ABC):
             "this network has no published weights; give a file, for example one "
             "that `python -m core convert` made of a checkpoint"
         )
+
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish)
+_LAST_IN_BLOCK = ("act3", "act2", "relu")
+"""Names of the activation that a residual block of timm, of torchvision and of this package applies last."""
+
+
+def _last_activation(module: nn.Module) -> nn.Module | None:
+    """Return the activation that ends a stage; None if there is none, or it cannot be seen in the modules."""
+    while isinstance(module, nn.Sequential | nn.ModuleList) and len(module):
+        module = module[-1]
+    if isinstance(module, _ACTIVATIONS):
+        return module
+    if children := getattr(module, "blocks", None):  # a stage of timm
+        return _last_activation(children) if isinstance(children, nn.Sequential | nn.ModuleList) else None
+    named = (getattr(module, name, None) for name in _LAST_IN_BLOCK)
+    return next((child for child in named if isinstance(child, _ACTIVATIONS)), None)
 
 
 class StagedNetwork(Network):

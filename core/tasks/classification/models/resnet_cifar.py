@@ -39,10 +39,12 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut = _shortcut(in_channels, channels, stride)
+        self.relu = nn.ReLU()  # a module, so that its input can be tapped
 
     def forward(self, images: Tensor) -> Tensor:
         inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(images)))))
-        return F.relu(inner + self.shortcut(images))
+        activated: Tensor = self.relu(inner + self.shortcut(images))
+        return activated
 
 
 class Bottleneck(nn.Module):
@@ -59,11 +61,13 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * channels)
         self.shortcut = _shortcut(in_channels, 4 * channels, stride)
+        self.relu = nn.ReLU()  # a module, so that its input can be tapped
 
     def forward(self, images: Tensor) -> Tensor:
         inner = F.relu(self.bn1(self.conv1(images)))
         inner = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(inner)))))
-        return F.relu(inner + self.shortcut(images))
+        activated: Tensor = self.relu(inner + self.shortcut(images))
+        return activated
 
 
 class CIFARResNet(StagedNetwork):

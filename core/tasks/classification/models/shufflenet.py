@@ -38,12 +38,16 @@ class GroupedUnit(nn.Module):
         self.expand = nn.Sequential(
             *conv_bn_relu(inner, inner, 3, stride, groups=inner), *conv_bn_relu(inner, added, 1, groups=groups)[:2]
         )
+        self.relu = nn.ReLU()  # a module, so that its input can be tapped
 
     def forward(self, maps: Tensor) -> Tensor:
         inner = self.expand(shuffle_channels(self.reduce(maps), self.groups))
-        if self.stride == 1:
-            return F.relu(inner + maps)
-        return F.relu(torch.cat([inner, F.avg_pool2d(maps, 3, stride=2, padding=1)], dim=1))
+        if self.stride == 2:
+            joined = torch.cat([inner, F.avg_pool2d(maps, 3, stride=2, padding=1)], dim=1)
+        else:
+            joined = inner + maps
+        activated: Tensor = self.relu(joined)
+        return activated
 
 
 class SplitUnit(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from core.catalog.suggestions import suggest_name
-from core.catalog.taps import unknown_tap
+from core.catalog.taps import expand, split_suffix, unknown_tap
 from core.errors import TrainingError
 from core.tasks.classification.models.network import Network, TapPoint
 from core.tasks.classification.teacher_input import InputAdapter
@@ -25,6 +25,7 @@ class Tapped(nn.Module):
         names: The taps, see ``core.catalog.taps.Taps``.
 
     Attributes:
+        names: The taps in the order in which they are returned, each the name of one layer.
         versions: The version counters of the taps in the last pass, when their layers had run.
 
     Raises:
@@ -34,7 +35,6 @@ class Tapped(nn.Module):
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.network = network
-        self._names = tuple(names)
         self._points: dict[str, TapPoint] = {}
         self._captured: dict[str, Tensor] = {}
         self.versions: dict[str, int] = {}
@@ -42,9 +42,9 @@ class Tapped(nn.Module):
         self._active = False  # a pass of the network alone, such as an evaluation, captures nothing
         inner = network.network if isinstance(network, InputAdapter) else network
         known = inner.tap_points() if isinstance(inner, Network) else {}
-        for name in self._names:
-            point = known.get(name) or TapPoint(_module_at(inner, name, tuple(known)))
-            self._points[name] = point
+        self.names = expand(names, tuple(known))
+        for name in self.names:
+            point = self._points[name] = _point_at(inner, name, known)
             if point.takes_input:
                 self._hooks.append(point.module.register_forward_pre_hook(partial(self._capture_input, name)))
             else:
@@ -74,10 +74,10 @@ class Tapped(nn.Module):
             logits: Tensor = self.network(images)
         finally:
             self._active = False
-        missing = [name for name in self._names if name not in self._captured]
+        missing = [name for name in self.names if name not in self._captured]
         if missing:
             raise TrainingError("spec", f"the layer {missing[0]!r} does not run in a forward pass, so it has no output")
-        taps = tuple(self._captured[name] for name in self._names)
+        taps = tuple(self._captured[name] for name in self.names)
         self._captured.clear()
         return (logits, *taps)
 
@@ -103,12 +103,26 @@ def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
         _, *taps = tapped(images)
     finally:
         tapped.remove_hooks()
-    result = dict(zip(names, taps, strict=True))
+    result = dict(zip(tapped.names, taps, strict=True))
     for name, tensor in result.items():
         if tensor._version != tapped.versions[name]:
             text = f"a later layer changes the output of {name!r} in place; tap that later layer instead"
             raise TrainingError("spec", text)
     return result
+
+
+def _point_at(network: nn.Module, name: str, known: Mapping[str, TapPoint]) -> TapPoint:
+    """Return where the tap of a name is.
+
+    Raises:
+        TrainingError: There is no such tap.
+    """
+    if problem := unknown_tap(name, tuple(known)):
+        raise TrainingError("spec", problem)
+    stage, suffix = split_suffix(name)
+    if suffix and stage in known and isinstance(network, Network):
+        return network.preactivation_point(stage)
+    return known.get(name) or TapPoint(_module_at(network, name, tuple(known)))
 
 
 def _module_at(network: nn.Module, name: str, known: Sequence[str]) -> nn.Module:
@@ -117,8 +131,6 @@ def _module_at(network: nn.Module, name: str, known: Sequence[str]) -> nn.Module
     Raises:
         TrainingError: There is none.
     """
-    if problem := unknown_tap(name, known):
-        raise TrainingError("spec", problem)
     try:
         return network.get_submodule(name)
     except AttributeError:

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.tasks.classification.models.key_rules import key_renamer
-from core.tasks.classification.models.network import StagedNetwork, initialise_convolutions, pool_to_features
+from core.tasks.classification.models.network import (
+    StagedNetwork,
+    TapPoint,
+    initialise_convolutions,
+    pool_to_features,
+)
 
 
 class PreactivationBlock(nn.Module):
@@ -46,6 +51,12 @@ class WideResNet(StagedNetwork):
         super().__init__(stem, stages, head, nn.Linear(current_channels, num_classes), _KEYS)
         initialise_convolutions(self)
         nn.init.zeros_(self.linear.bias)
+
+    def preactivation_point(self, stage: str) -> TapPoint:
+        """Return the batch norm that reads a stage's output, because the activation belongs to the next block."""
+        following = dict(zip(("stem", *self.layers), (*self.layers.values(), self.head), strict=True))[stage]
+        first = following[0]
+        return TapPoint(first.bn1 if isinstance(first, PreactivationBlock) else first)
 
 
 _KEYS = key_renamer(
