@@ -1,8 +1,9 @@
 """The one thread that writes to a SQLite database.
 
 SQLite has one writer at a time, and a commit waits for the disk for longer than most units of work take. All writers of
-this process therefore queue for one thread. It runs the units that wait in one transaction, each in a savepoint of its
-own, and commits once for the whole group.
+this process therefore queue for one thread. It runs the units that wait in one transaction and commits once for the
+whole group. Every unit but the first has a savepoint of its own; if the first fails, the transaction is rolled back,
+and the next unit begins another group.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy import Connection, Engine, ExceptionContext, Transaction, event
 from sqlalchemy.exc import OperationalError
 
 R = TypeVar("R")
@@ -153,13 +154,16 @@ class WriterThread:
         try:
             while joining:
                 group += joining
-                joining[0].run(connection)
+                joining[0].run(connection, transaction if joining[0] is first else None)
+                if joining[0] is first and _is_idle(connection):
+                    break  # it was rolled back, and with it the whole transaction
                 # SQLite ends a transaction by itself if it cannot write, for example when the disk is full.
                 if not (transaction.is_active and _in_transaction(connection)):
                     reason = self._ended_by or sqlite3.OperationalError("the transaction was rolled back")
                     raise OperationalError("COMMIT", None, reason)
                 joining = self._take_waiting(1) if len(group) < MAX_GROUP else []
-            transaction.commit()
+            if transaction.is_active:
+                transaction.commit()
         except BaseException as error:  # noqa: BLE001 (raised in the threads that wait for the units)
             # SQLite keeps a transaction open whose commit it refused, while SQLAlchemy believes that it has ended.
             self._disconnect()
@@ -206,23 +210,29 @@ class _Unit(Generic[R]):
         self._error: BaseException | None = None
         self.future: Future[R] = Future()
 
-    def run(self, connection: Connection) -> None:
-        """Do the work in a savepoint, unless the caller has cancelled it.
+    def run(self, connection: Connection, transaction: Transaction | None = None) -> None:
+        """Do the work, unless the caller has cancelled it.
 
-        An exception of the work is stored. An exception of the savepoint is raised, because it ends the group.
+        An exception of the work is stored, and its changes are rolled back. An exception of the savepoint is raised,
+        because it ends the group.
+
+        Args:
+            connection: In a transaction.
+            transaction: This transaction if the unit is its first, which needs no savepoint: if the work fails, the
+                whole transaction is rolled back. None makes a savepoint.
         """
         if not self.future.set_running_or_notify_cancel():
             return
-        savepoint = connection.begin_nested()
+        undone_by = transaction or connection.begin_nested()
         try:
             self._result = self._work(connection)
         except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for the unit)
             self._error = error
-            if savepoint.is_active:  # a failed flush has rolled it back
-                savepoint.rollback()
+            if undone_by.is_active:  # a failed flush has rolled it back
+                undone_by.rollback()
         else:
-            if savepoint.is_active:  # the work may have rolled back its own session
-                savepoint.commit()
+            if transaction is None and undone_by.is_active:  # the work may have rolled back its own session
+                undone_by.commit()
 
     def refuse(self, error: BaseException) -> None:
         """End a unit that has not been run."""
@@ -243,6 +253,11 @@ class _Unit(Generic[R]):
 def is_locked(error: BaseException | None) -> bool:
     """Return whether the error means that another program holds the lock of the SQLite database."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
+
+
+def _is_idle(connection: Connection) -> bool:
+    """Return whether the connection is open, and neither SQLAlchemy nor SQLite has a transaction in it."""
+    return not (connection.closed or connection.in_transaction() or _in_transaction(connection))
 
 
 def _in_transaction(connection: Connection) -> bool:

@@ -199,6 +199,12 @@ def test_session_rollback_undoes_only_the_changes_of_its_writer(database: Databa
     assert stored_ids(database) == {0, 2}
 
 
+def test_first_writer_that_rolls_back_its_session_has_no_error(database: Database) -> None:
+    write(database, insert_and_roll_back(0))
+    write(database, insert(1))
+    assert stored_ids(database) == {1}
+
+
 def test_no_writer_continues_before_the_commit(database: Database) -> None:
     committed = threading.Event()
     visible: list[bool] = []
