@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, losses, startup, train
+from benchmarks import alignment, busy, losses, methods, startup, train
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "startup": lambda _: startup.main(),
@@ -11,11 +11,14 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "alignment": lambda _: alignment.main(),
     "train": train.main,
     "busy": busy.main,
+    "methods": methods.main,
 }
+IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")
+"""Those that need nothing from elsewhere."""
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:] or ("",)
     if name and name not in BENCHMARKS:
         sys.exit(f"{name} is not a benchmark; there are {', '.join(BENCHMARKS)}")
-    for run in [BENCHMARKS[name]] if name else BENCHMARKS.values():
+    for run in [BENCHMARKS[one] for one in ((name,) if name else IN_MAKE_BENCH)]:
         run(arguments)

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,13 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of networks and a batch size; ``steps`` are measured after a warm-up."""
+    """A pair of networks, a batch size and a method; ``steps`` are measured after a warm-up."""
 
     teacher: str
     student: str
     batch: int
     steps: int
+    method: str = "dkd"
 
     def networks(self, device: torch.device) -> tuple[models.Network, models.Network]:
         """Return an untrained teacher and student: the speed does not depend on their weights."""
@@ -136,34 +137,57 @@ def usual_dkd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     return params.ce_weight * functional.cross_entropy(student, target) + distilled
 
 
+PublicStep = Callable[..., tuple[Tensor, Tensor]]
+"""Maps the tensors of a batch to the student's logits and the loss."""
+
+
 def plain(case: Case, device: torch.device) -> dict[str, float]:
-    """Measure the plain loop. The warm-up hides the start of its workers, which every epoch repeats."""
-    warm_up = 10
-    loader = torch.utils.data.DataLoader(
-        PILImages(images((case.steps + warm_up) * case.batch)),
-        case.batch,
-        shuffle=True,
-        num_workers=WORKERS,
-        pin_memory=device.type == "cuda",
-    )
+    """Measure the plain loop with DKD by autograd."""
     teacher, student = case.networks(device)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    student.train()
-    began, waited = 0.0, 0.0
-    requested = time.perf_counter()
-    for number, batch in enumerate(loader):
-        if number == warm_up:
-            began, waited, requested = time.perf_counter(), 0.0, time.perf_counter()
-        waited += time.perf_counter() - requested
-        inputs, target = (tensor.to(device, non_blocking=True) for tensor in batch)
+
+    def step(inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             teacher_logits = teacher(inputs)
         logits = student(inputs)
-        loss = usual_dkd(logits, teacher_logits, target)
+        return logits, usual_dkd(logits, teacher_logits, target)
+
+    student.train()
+    return run_plain_loop(case, device, PILImages(plain_images(case)), student.parameters(), step)
+
+
+WARM_UP = 10
+"""Steps of the plain loop before its measurement. They hide the start of its workers, which every epoch repeats."""
+
+
+def plain_images(case: Case) -> Dataset:
+    """Return the images that the plain loop reads, warm-up included."""
+    return images((case.steps + WARM_UP) * case.batch)
+
+
+def run_plain_loop(
+    case: Case,
+    device: torch.device,
+    samples: torch.utils.data.Dataset[Any],
+    parameters: Iterable[Tensor],
+    step: PublicStep,
+) -> dict[str, float]:
+    """Measure a plain loop over all samples; each batch's tensors are the arguments of ``step``."""
+    loader = torch.utils.data.DataLoader(
+        samples, case.batch, shuffle=True, num_workers=WORKERS, pin_memory=device.type == "cuda"
+    )
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
+    began, waited = 0.0, 0.0
+    requested = time.perf_counter()
+    for number, batch in enumerate(loader):
+        if number == WARM_UP:
+            began, waited, requested = time.perf_counter(), 0.0, time.perf_counter()
+        waited += time.perf_counter() - requested
+        tensors = [tensor.to(device, non_blocking=True) for tensor in batch]
         optimizer.zero_grad()
+        logits, loss = step(*tensors)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        accuracies = top_accuracies(logits.detach(), target)
+        accuracies = top_accuracies(logits.detach(), tensors[1])
         f"loss {loss.item():.4f} top-1 {accuracies['top1'].item():.2f} top-5 {accuracies['top5'].item():.2f}"
         requested = time.perf_counter()
     seconds = requested - began
@@ -182,16 +206,19 @@ def engine(loop: str, case: Case, device: torch.device) -> dict[str, Any]:
     dataset = images(case.steps * case.batch).to(device)
     key = {"teacher": {"model": case.teacher, "sha256": "benchmark"}} if loop == "reused" else None
     values: dict[str, float] = {}
+    added = 0
     for _ in range(2 if key else 1):
         teacher, student = case.networks(device)
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "events.jsonl") as journal:
             job = Job(_spec(case), journal, TrainingSettings.from_environment())
             task = ClassificationTask(job.context, dataset)
-            Engine(job, task, student, plan, LoadedTeacher(teacher, key)).train()
+            training = Engine(job, task, student, plan, LoadedTeacher(teacher, key))
+            training.train()
+            added = sum(parameter.numel() for parameter in training.objective.parameters())
             events = [record.event for record in read_journal(journal.path)]
         values = [event.values for event in events if isinstance(event, Metrics)][-1]
     metrics = {name: values[f"speed/{name}"] for name in ("images_per_second", "input_stall")}
-    return metrics | {"chosen": plan.environment()}
+    return metrics | {"chosen": plan.environment(), "parameters_added": added}
 
 
 def _spec(case: Case) -> RunSpec:
@@ -201,7 +228,7 @@ def _spec(case: Case) -> RunSpec:
             "dataset": "cifar100",
             "teacher": {"model": case.teacher},
             "student": {"model": case.student},
-            "methods": ["dkd"],
+            "methods": [case.method],
             "seeds": [0],
             "training": {"epochs": 2, "batch_size": case.batch},
         }
