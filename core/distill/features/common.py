@@ -7,13 +7,14 @@ over pairs is ω_i·ω_j.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.distill.objective import ObjectiveError
+from core.distill.features.pairing import pair_stages
+from core.distill.objective import ObjectiveError, Setting, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.distill.terms import LossTerms, label_term, with_gradient
 
@@ -76,9 +77,13 @@ def mean_over_pairs(rows: Rows, values: Tensor) -> Tensor:
 
 def unit(values: Tensor) -> Tensor:
     """Return values (…, D), each vector divided by its norm; a vector of zeros stays, with the gradient 0."""
-    squared = values.square().sum(-1, keepdim=True)
-    positive = squared > torch.finfo(values.dtype).tiny
-    return values * torch.where(positive, torch.where(positive, squared, 1.0).rsqrt(), 0.0)
+    return values * inverse_root(values.square().sum(-1, keepdim=True))
+
+
+def inverse_root(squares: Tensor) -> Tensor:
+    """Return 1/√x of numbers that are not negative, and 0 with the gradient 0 where x is 0."""
+    positive = squares > torch.finfo(squares.dtype).tiny
+    return torch.where(positive, torch.where(positive, squares, 1.0).rsqrt(), 0.0)
 
 
 def cosines(values: Tensor) -> Tensor:
@@ -119,6 +124,46 @@ def matched(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return pooled(first, size), pooled(second, size)
 
 
+def map_pairs(setting: Setting) -> list[tuple[str, str]]:
+    """Return the pairs of maps that a method compares, from shallow to deep: the deepest with the deepest.
+
+    Raises:
+        ObjectiveError: A tap gives no maps, or a network has no stages.
+    """
+    assert setting.teacher is not None
+    for parameter, shapes in (("student_taps", setting.student.taps), ("teacher_taps", setting.teacher.taps)):
+        require_maps(shapes, parameter)
+        if not shapes:
+            raise ObjectiveError(f"{parameter}: the network has no such stages")
+    return pair_stages(setting.student.taps, setting.teacher.taps)
+
+
+def tap_pair(setting: Setting) -> tuple[str, str]:
+    """Return the one tap of the student and the one of the teacher that a method compares.
+
+    Raises:
+        ObjectiveError: A network has no such layer.
+    """
+    assert setting.teacher is not None
+    for parameter, shapes in (("student_tap", setting.student.taps), ("teacher_tap", setting.teacher.taps)):
+        if len(shapes) != 1:
+            raise ObjectiveError(f"{parameter}: this method reads one layer, and here are {len(shapes)}: {[*shapes]}")
+    return next(iter(setting.student.taps)), next(iter(setting.teacher.taps))
+
+
+def present_pairs(step: Step, pairs: Sequence[tuple[str, str]]) -> list[tuple[Tensor, Tensor]]:
+    """Return the outputs of pairs of taps, with zeros in rows of weight 0; the teacher's are constants."""
+    assert step.teacher is not None
+    rows, student, teacher = step.rows, step.student.taps, step.teacher.taps
+    return [(present(rows, student[s]), present(rows, teacher[t].detach())) for s, t in pairs]
+
+
+def present_vectors(step: Step, pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    """Return a pair of taps as vectors (B, D), with zeros in rows of weight 0; the teacher's is a constant."""
+    ((student, teacher),) = present_pairs(step, [pair])
+    return student.flatten(1), teacher.flatten(1)
+
+
 def require_maps(shapes: Mapping[str, torch.Size], parameter: str) -> None:
     """Refuse taps that are no maps.
 
@@ -133,4 +178,20 @@ def require_maps(shapes: Mapping[str, torch.Size], parameter: str) -> None:
         if len(shape) != 3:
             raise ObjectiveError(
                 f"{parameter}: {name!r} gives outputs of the shape {tuple(shape)}, not maps (channels, height, width)"
+            )
+
+
+def require_equal_channels(setting: Setting, pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse pairs of maps with different numbers of channels.
+
+    Raises:
+        ObjectiveError: The maps of a pair have different numbers of channels.
+    """
+    assert setting.teacher is not None
+    for student, teacher in pairs:
+        own, other = setting.student.taps[student], setting.teacher.taps[teacher]
+        if own[0] != other[0]:
+            raise ObjectiveError(
+                f"student_taps: {student!r} of the student has {own[0]} channels {tuple(own)}, and teacher_taps: "
+                f"{teacher!r} of the teacher has {other[0]} channels {tuple(other)}; this method needs equal numbers"
             )
