@@ -1,0 +1,42 @@
+"""What several methods with taps have in common: parameters, and the layers that they read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from core.catalog.registry import Params
+from core.catalog.taps import FEATURES, STAGES, Taps
+
+Names = tuple[str, ...]
+
+
+class StagesParams(Params):
+    """Parameters of a method that compares the stages of both networks in pairs."""
+
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    student_taps: Names = Field((STAGES,), min_length=1, description="Maps of the student, from shallow to deep.")
+    teacher_taps: Names = Field(
+        (STAGES,),
+        min_length=1,
+        description="Maps of the teacher, from shallow to deep. The deepest are a pair, and so on backwards.",
+    )
+
+
+class FeaturesParams(Params):
+    """Parameters of a method that compares one layer of both networks."""
+
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    student_tap: str = Field(FEATURES, description="Layer of the student. Maps are read as vectors.")
+    teacher_tap: str = Field(FEATURES, description="Layer of the teacher. Maps are read as vectors.")
+
+
+def stages_of(params: Any) -> Taps:
+    """Return the layers that a method with ``StagesParams`` reads."""
+    return Taps(params.student_taps, params.teacher_taps)
+
+
+def features_of(params: Any) -> Taps:
+    """Return the layers that a method with ``FeaturesParams`` reads."""
+    return Taps((params.student_tap,), (params.teacher_tap,))
