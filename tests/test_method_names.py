@@ -37,6 +37,8 @@ ALLOWED = {
     ("core/specs/presets.py", "dkd"),
     ("core/specs/presets.py", "dkd_align"),
     ("core/specs/components.py", "nckd"),
+    # The key of a control of the page.
+    ("dashboard/views/comparison_results.py", "at"),
     # Spelling of abbreviations in names of parameters.
     ("dashboard/forms/schema_fields.py", "ce"),
     ("dashboard/forms/schema_fields.py", "kd"),

@@ -42,7 +42,8 @@ class AT(Objective):
         difference = self._attention(student) - self._attention(teacher)
         if self._params.variant == "public_code":
             return difference.square().mean(1)
-        return 0.5 * difference.norm(dim=1) / difference.shape[1]
+        distance: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return distance / (2 * difference.shape[1])
 
     def _attention(self, maps: Tensor) -> Tensor:
         """Return the attention (B, H·W) of maps (B, C, H, W), each map of norm 1."""

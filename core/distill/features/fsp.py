@@ -80,5 +80,5 @@ def _max_pooled(maps: Tensor, height: int, width: int) -> Tensor:
     if maps.shape[-2:] == (height, width):
         return maps
     if maps.shape[-2] % height == 0 and maps.shape[-1] % width == 0:  # a gradient that repeats bit for bit on CUDA
-        return maps.unflatten(-1, (width, -1)).unflatten(-3, (height, -1)).amax((-3, -1))
+        return maps.reshape(*maps.shape[:2], height, maps.shape[2] // height, width, -1).amax((3, 5))
     return F.adaptive_max_pool2d(maps, (height, width))

@@ -110,7 +110,8 @@ def angle_term(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
         inverse, teacher_inverse = inverse_root(student), inverse_root(teacher)
         value, gradient = student.new_zeros(()), torch.zeros_like(student)
         at_once = max(1, _TRIPLES_AT_ONCE // max(1, student.numel()))
-        for vertices in torch.arange(len(share), device=student.device).split(at_once):
+        for first in range(0, len(share), at_once):
+            vertices = slice(first, first + at_once)
             legs, weight = inverse[vertices], share[vertices].view(-1, 1, 1) * share.unsqueeze(1) * share
             cosine = _cosines(student, inverse, vertices)
             difference = cosine - _cosines(teacher, teacher_inverse, vertices)
@@ -122,13 +123,13 @@ def angle_term(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
     return with_gradient(student, value, gradient)
 
 
-def _cosines(squared: Tensor, inverse: Tensor, vertices: Tensor) -> Tensor:
+def _cosines(squared: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
     """Return the cosines (V, B, B) of the angles at some vertices between all pairs of samples.
 
     Args:
         squared: (B, B), squared distances.
         inverse: (B, B), the inverse distances; 0 where a distance is 0.
-        vertices: (V,), indices.
+        vertices: The samples at the vertex.
     """
     legs, unit = squared[vertices], inverse[vertices]
     numerator = legs.unsqueeze(2) + legs.unsqueeze(1) - squared

@@ -25,7 +25,7 @@ def right_singular_vectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor
     eigenvalues differ by more than a hundredth of the largest, and 0 where they are equal. Everything is computed in
     float64, because A has the squares of the singular values.
     """
-    vectors, values = _RightSingularVectors.apply(matrices, count)  # type: ignore[no-untyped-call]
+    vectors, values = _RightSingularVectors.apply(matrices, count)
     return vectors, values
 
 

@@ -105,9 +105,9 @@ def assert_sixteen_bits(
 ) -> None:
     """Assert that bfloat16 taps give a finite value and gradient near those of the same numbers in float32."""
     half = step_of(student, teacher, dtype=torch.bfloat16)
-    rounded = [{name: tap.detach().double().numpy() for name, tap in taps.items()} for taps in _taps(half)]
+    own, other = ({name: tap.detach().double().numpy() for name, tap in taps.items()} for taps in _taps(half))
     value, gradients = term_and_gradients(objective, half, term)
-    expected, exact = term_and_gradients(objective, step_of(*rounded, dtype=torch.float32), term)
+    expected, exact = term_and_gradients(objective, step_of(own, other, dtype=torch.float32), term)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, exact[name], rtol=2e-2, atol=1e-2 * float(np.abs(exact[name]).max()))

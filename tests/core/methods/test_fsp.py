@@ -47,7 +47,7 @@ def _matrix(first: Array, second: Array, variant: str) -> Array:
     for a in range(len(first)):
         for b in range(len(second)):
             matrix[a, b] = sum(first[a, y, x] * second[b, y, x] for y in range(height) for x in range(width))
-    return matrix / (height * width)
+    return np.asarray(matrix / (height * width))
 
 
 def oracle(student: Mapping[str, Array], teacher: Mapping[str, Array], variant: str, weight: Any = None) -> float:

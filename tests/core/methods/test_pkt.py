@@ -63,8 +63,8 @@ def test_whole_numbers_as_weights_are_repeated_rows_but_for_one_division_by_thei
     teacher["features"][1] = np.nan
     objective = build("pkt", STUDENT, TEACHER, variant="public_code")
     value, _ = term_and_gradients(objective, step_of(student, teacher, times), "pkt")
-    repeated = [{name: np.repeat(tap, times, 0) for name, tap in taps.items()} for taps in (student, teacher)]
-    assert value == pytest.approx(oracle(*repeated, "public_code") * 6 * 14 / 36, rel=1e-5)
+    own, other = ({name: np.repeat(tap, times, 0) for name, tap in taps.items()} for taps in (student, teacher))
+    assert value == pytest.approx(oracle(own, other, "public_code") * 6 * 14 / 36, rel=1e-5)
 
 
 def test_variants_have_the_published_strength_in_batches_of_64() -> None:

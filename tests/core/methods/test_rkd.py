@@ -83,8 +83,8 @@ def test_whole_numbers_as_weights_are_repeated_rows(term: str) -> None:
     student, teacher = random_taps(4, STUDENT, 1), random_taps(4, TEACHER, 2)
     teacher["features"][1] = np.nan
     value, _ = term_and_gradients(build("rkd", STUDENT, TEACHER), step_of(student, teacher, times), term)
-    repeated = [{name: np.repeat(tap, times, 0) for name, tap in taps.items()} for taps in (student, teacher)]
-    assert value == pytest.approx(oracle(*repeated, term))
+    own, other = ({name: np.repeat(tap, times, 0) for name, tap in taps.items()} for taps in (student, teacher))
+    assert value == pytest.approx(oracle(own, other, term))
 
 
 @pytest.mark.parametrize("term", TERMS)

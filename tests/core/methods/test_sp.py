@@ -38,7 +38,8 @@ def _similarities(vectors: Array) -> Array:
 def oracle(student: Mapping[str, Array], teacher: Mapping[str, Array]) -> float:
     (s,), (t,) = student.values(), teacher.values()
     s, t = _similarities(s.reshape(len(s), -1)), _similarities(t.reshape(len(t), -1))
-    return sum((s[i, j] - t[i, j]) ** 2 for i in range(len(s)) for j in range(len(s))) / len(s) ** 2
+    every = range(len(s))
+    return sum(float(s[i, j] - t[i, j]) ** 2 for i in every for j in every) / len(s) ** 2
 
 
 def test_value_and_gradient_are_those_of_the_formula() -> None:
@@ -52,8 +53,8 @@ def test_whole_numbers_as_weights_are_repeated_rows_but_for_one_division_by_thei
     student, teacher = random_taps(4, STUDENT, 1), random_taps(4, TEACHER, 2)
     teacher["stage3"][1] = np.nan
     value, _ = term_and_gradients(build("sp", STUDENT, TEACHER), step_of(student, teacher, times), "sp")
-    repeated = [{name: np.repeat(tap, times, 0) for name, tap in taps.items()} for taps in (student, teacher)]
-    assert value == pytest.approx(oracle(*repeated) * 6 * 14 / 36)
+    own, other = ({name: np.repeat(tap, times, 0) for name, tap in taps.items()} for taps in (student, teacher))
+    assert value == pytest.approx(oracle(own, other) * 6 * 14 / 36)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
