@@ -1,0 +1,1 @@
+"""Methods that read inner layers beside the logits."""
