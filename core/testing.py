@@ -10,7 +10,8 @@ A test module subclasses ``MethodContract`` and names the method::
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,12 +52,14 @@ class Inputs:
         student: The student's outputs; they receive gradients.
         teacher: The teacher's outputs; None for a method without a teacher.
         target: (R,) class indices.
+        samples: (R,) the numbers of the rows' samples in the training split.
         weight: (R,) weights of the rows; None for ones.
     """
 
     student: Outputs
     teacher: Outputs | None
     target: Tensor
+    samples: Tensor
     weight: Tensor | None = None
 
     def select(self, index: Tensor) -> Inputs:
@@ -72,6 +75,7 @@ class Inputs:
             chosen(self.student, trained=True),
             chosen(self.teacher, trained=False) if self.teacher else None,
             self.target[index],
+            self.samples[index],
             self.weight[index] if self.weight is not None else None,
         )
 
@@ -87,10 +91,10 @@ class Inputs:
         """Return the student's logits and taps."""
         return [self.student.logits, *self.student.taps.values()]
 
-    def step(self, index: Tensor | None = None) -> Step:
+    def step(self) -> Step:
         """Return the step in which every schedule has its full strength."""
         rows = Rows(self.student.logits, self.teacher.logits if self.teacher else None, self.target, self.weight)
-        return Step(rows, self.student, self.teacher, torch.arange(len(self.target)) if index is None else index)
+        return Step(rows, self.student, self.teacher, self.samples)
 
 
 def _spec(method: Any, networks: tuple[str, Any]) -> dict[str, Any]:
@@ -131,8 +135,10 @@ def build_problem(spec: dict[str, Any]) -> tuple[Objective, Inputs]:
 
     target = torch.randint(setting.student.num_classes, (_ROWS,), generator=generator)
     teacher_outputs = outputs(dict(setting.teacher.taps), 2.0) if setting.teacher else None
-    inputs = Inputs(outputs(dict(setting.student.taps), 1.0), teacher_outputs, target)
-    return objective.double().train(), inputs.select(torch.arange(_ROWS))
+    inputs = Inputs(outputs(dict(setting.student.taps), 1.0), teacher_outputs, target, torch.arange(_ROWS))
+    objective.double().train()
+    objective(inputs.step())  # what a method keeps from its first step is then there
+    return objective, inputs.select(torch.arange(_ROWS))
 
 
 def _teacher_network(spec: dict[str, Any], settings: TrainingSettings) -> nn.Module:
@@ -140,11 +146,23 @@ def _teacher_network(spec: dict[str, Any], settings: TrainingSettings) -> nn.Mod
     return load_task(RunContext(run, settings, lambda *_: None)).build_network().eval().requires_grad_(False)
 
 
+@contextmanager
+def keeping_buffers(objective: Objective) -> Iterator[None]:
+    """A block after which a method's buffers are as before: a memory, or a number of steps."""
+    before = [buffer.clone() for buffer in objective.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(objective.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
 def value_and_gradients(objective: Objective, inputs: Inputs) -> tuple[Tensor, Gradients]:
     """Return the loss, and its gradients with respect to the student's outputs and the method's own parameters."""
-    total = objective(inputs.step()).total
     named = _named_tensors(objective, inputs)
-    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    with keeping_buffers(objective):
+        total = objective(inputs.step()).total
+        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return total.detach(), {
         name: torch.zeros_like(tensor) if gradient is None else gradient
         for (name, tensor), gradient in zip(named.items(), gradients, strict=True)
@@ -166,7 +184,7 @@ def _rank_of_two(rank: int, spec: dict[str, Any], plugins: tuple[str, ...], fold
         share = ranks.share(_ROWS)
         index = torch.arange(_ROWS)[share]
         part = inputs.select(index)
-        loss = step_loss(objective, part.step(index), _ROWS, ranks)
+        loss = step_loss(objective, part.step(), _ROWS, ranks)
         loss.local.backward()  # type: ignore[no-untyped-call]
         if objective.scope == "row":
             average_gradients(objective, ranks)
@@ -204,7 +222,8 @@ class MethodContract:
 
     def test_terms_are_finite_scalars(self, problem: tuple[Objective, Inputs]) -> None:
         objective, inputs = problem
-        terms = objective(inputs.step())
+        with keeping_buffers(objective):
+            terms = objective(inputs.step())
         for name, value in {"total": terms.total, **terms.values}.items():
             assert value.shape == (), name
             assert value.isfinite(), name
@@ -222,8 +241,11 @@ class MethodContract:
             directions = [
                 torch.randn(tensor.shape, generator=generator, dtype=torch.float64) for tensor in inputs.tensors()
             ]
-            above, below = (objective(inputs.moved(directions, h).step()).total for h in (_H, -_H))
-            slope = float((above - below).detach() / (2 * _H))
+            sides = []
+            for h in (_H, -_H):
+                with keeping_buffers(objective):
+                    sides.append(float(objective(inputs.moved(directions, h).step()).total.detach()))
+            slope = (sides[0] - sides[1]) / (2 * _H)
             expected = sum(float((g * direction).sum()) for g, direction in zip(exact, directions, strict=True))
             assert slope == pytest.approx(expected, rel=1e-4, abs=1e-6)
 

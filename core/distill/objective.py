@@ -79,11 +79,13 @@ class Setting:
         student: The student.
         teacher: The teacher; None for a method without one.
         samples: The number of training samples, for memory banks.
+        labels: (N,) int64, the class of each training sample; None where a sample has no single class.
     """
 
     student: NetworkShape
     teacher: NetworkShape | None
     samples: int
+    labels: Tensor | None = None
 
 
 class ObjectiveError(ValueError):

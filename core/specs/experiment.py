@@ -8,9 +8,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from core.catalog import DATASETS, METHODS, UnknownNameError
-from core.catalog.methods import TEACHER_METHOD
+from core.catalog import DATASETS, METHODS, DatasetFacts, UnknownNameError
+from core.catalog.augmentations import Stage
+from core.catalog.methods import TEACHER_METHOD, MethodContext
 from core.specs import int_ranges
+from core.specs.augment import augmentations_of
 from core.specs.components import (
     LABEL_LENGTH,
     DatasetRef,
@@ -69,6 +71,23 @@ def _labelled_twice(first: MethodRef, second: MethodRef) -> str:
     key, value = next(iter(different.items()))
     example = f"{second.label} {key}={value}"[:LABEL_LENGTH]
     return f"{text}; they differ in {', '.join(different)}: give one of them another label, such as {example!r}"
+
+
+def method_context(training: Training, facts: DatasetFacts | None) -> MethodContext:
+    """Return what a method's warnings and problems may depend on.
+
+    Args:
+        training: How the students are trained.
+        facts: What is known of the data set; None if only the worker can know it.
+    """
+    mixes = next((ref.name for ref in augmentations_of(training.augment) if ref.entry.stage is Stage.MIX), "")
+    return MethodContext(
+        training.epochs,
+        training.batch_size,
+        facts.num_classes if facts else None,
+        facts.train_size if facts else None,
+        mixes,
+    )
 
 
 class TeacherSpec(SpecModel):
@@ -172,6 +191,7 @@ class ExperimentSpec(SpecModel):
             for path, model in models:
                 if text := size_problem(model, self.dataset.name, facts):
                     problems.append((path, text, model.name))
+        context = method_context(self.training, facts)
         labels: Counter[str] = Counter()
         for index, method in enumerate(self.methods):
             entry = METHODS[method.name]
@@ -189,6 +209,10 @@ class ExperimentSpec(SpecModel):
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
             problems += tap_problems(index, method, self.student.model, self.teacher.model if self.teacher else None)
+            if entry.problems:
+                for found in entry.problems(method.parsed_params, context):
+                    field = found.field.split(".") if found.field else ()
+                    problems.append((("methods", index, *field), found.message, method.name))
             if entry.taps_of(method.parsed_params):
                 divided = divided_batch_problems(
                     method.shares, accumulate=self.training.accumulate, gpus=self.resources.gpus

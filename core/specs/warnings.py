@@ -8,7 +8,7 @@ from core.catalog import DATASETS, METHODS, DatasetFacts
 from core.catalog.methods import MethodContext
 from core.catalog.optimizers import LR
 from core.specs.components import MethodRef, ModelRef
-from core.specs.experiment import ExperimentSpec
+from core.specs.experiment import ExperimentSpec, method_context
 from core.specs.labels import misleading_label
 from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
@@ -36,7 +36,7 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))
-    context = MethodContext(epochs, spec.training.batch_size, facts.num_classes if facts else None)
+    context = method_context(spec.training, facts)
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
         if text := misleading_label(method.name, method.params, method.label):

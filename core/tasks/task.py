@@ -163,6 +163,10 @@ class Task(ABC):
     def network_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
         """Return the shapes of the network's logits and of its named taps. The network stays as it is."""
 
+    def training_labels(self) -> Tensor | None:
+        """Return the class of each training sample (N,) int64; None where a sample has no single class."""
+        return None
+
     @abstractmethod
     def load_teacher(self, source: TeacherSource) -> LoadedTeacher:
         """Build the teacher's network and load its weights, in eval mode and without gradients."""

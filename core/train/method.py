@@ -54,6 +54,7 @@ def objective_for(
         task.network_shape(student, taps.student),
         task.network_shape(teacher, taps.teacher) if teacher else None,
         task.train_size,
+        task.training_labels(),
     )
     torch.manual_seed(_own_seed(spec.seed))
     try:

@@ -29,11 +29,11 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 
 @dataclass(frozen=True)
 class SpecWarning:
-    """A warning about valid parameters that do not have the effect that they seem to have.
+    """A warning about valid parameters that do not have the effect that they seem to have, or what is wrong with them.
 
     Attributes:
         field: Path of the field within the method, such as ``params.decay``; empty for the whole method.
-        message: The warning.
+        message: The text.
     """
 
     field: str
@@ -42,17 +42,21 @@ class SpecWarning:
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method's warnings may depend on besides its parameters.
+    """What a method's warnings and problems may depend on besides its parameters.
 
     Attributes:
         epochs: Epochs of the training.
         batch_size: B, images per step.
         num_classes: C; None if only the worker can know it.
+        train_size: Training samples, without those held out for validation; None if only the worker can know it.
+        mixes: Name of the augmentation that mixes two images of a batch; "" without one.
     """
 
     epochs: int
     batch_size: int
     num_classes: int | None
+    train_size: int | None = None
+    mixes: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ class MethodEntry(Entry):
         share_params: By the name of a term, the parameter that gives the term a share of the gradient.
         companion: Name of the metric that Compare can draw on a second axis beside the headline metric; "" for none.
         warnings: Returns warnings about parameters within a spec; None if there are none.
+        problems: Returns what makes parameters impossible within a spec, which is then refused; None if nothing does.
         color: Colour of its curves as ``#RRGGBB``; empty for one that the dashboard chooses.
         label_colors: Colours of some of its automatic labels, so that its variants differ from each other.
         published: Parameters of the experiments in ``source``, if the defaults are others; else empty.
@@ -91,6 +96,7 @@ class MethodEntry(Entry):
     share_params: Mapping[str, str] = field(default_factory=dict)
     companion: str = ""
     warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
+    problems: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     color: str = ""
     label_colors: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Any] = field(default_factory=dict)

@@ -145,6 +145,10 @@ class ClassificationTask(Task):
         """Return the shapes of logits and taps, and the last linear layer."""
         return network_shape(network, names, self.dataset)
 
+    def training_labels(self) -> Tensor:
+        """Return the class of each training image."""
+        return self.dataset.train.labels
+
     def load_teacher(self, source: TeacherSource) -> LoadedTeacher:
         """Build the teacher's network, behind the images that its weights expect."""
         return load_teacher(self.context, source, self.dataset)
