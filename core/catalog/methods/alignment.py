@@ -139,19 +139,19 @@ def alignment_warnings(
     params: AlignmentParams,
     context: MethodContext,
     *,
-    parts: str,
-    least_weight: float,
+    parts: str = "",
+    least_weight: float | None = None,
     ramp_epochs: int = 0,
     ramp_start: int = 1,
 ) -> Iterator[SpecWarning]:
-    """Yield the warnings about the alignment term of a method whose parts are least where the student is the teacher.
+    """Yield the warnings about the alignment term of a method.
 
     Args:
         params: The parameters of the method.
         context: The spec.
-        parts: The sum of the weighted parts, in words.
-        least_weight: The smallest weight of a part, which bounds ε (docs/method.md); for parts that are divergences of
-            distributions over groups of classes.
+        parts: The sum of the weighted parts, in words; needed with ``least_weight``.
+        least_weight: The smallest weight of a part, which bounds ε (docs/method.md). None for a method whose parts are
+            not divergences of the student from the teacher over groups of classes.
         ramp_epochs: Epochs of the ramp of the parts; 0 for none.
         ramp_start: Number of the first epoch in the ramp.
     """
@@ -165,7 +165,7 @@ def alignment_warnings(
         ramp_start=ramp_start,
         field="align_decay",
     )
-    if not params.align_epsilon:
+    if not params.align_epsilon or least_weight is None:
         return
     rows = context.batch_size**2
     if params.align == "log":

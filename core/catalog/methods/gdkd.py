@@ -85,7 +85,6 @@ METHODS.add(
         share_params=ALIGN_SHARE,
         switches=ALIGN_SWITCH,
         metrics=GDKD_METRICS,
-        companion=SIMILARITY.name,
         warnings=gdkd_warnings,
         cost="The teacher's logits and their top k, and one pass over the batch's logits for each group of classes.",
     )

@@ -7,7 +7,6 @@ from pydantic import Field
 from core.catalog.methods.alignment import ALIGN_SHARE, ALIGN_SWITCH
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.gdkd import GDKD_METRICS, GDKD_WEIGHTS, GDKDParams, gdkd_classes, gdkd_warnings
-from core.catalog.methods.shared import SIMILARITY
 
 
 class GDKD3Params(GDKDParams):
@@ -37,7 +36,6 @@ METHODS.add(
         share_params=ALIGN_SHARE,
         switches=ALIGN_SWITCH,
         metrics=GDKD_METRICS,
-        companion=SIMILARITY.name,
         warnings=gdkd_warnings,
         cost="The teacher's logits and their top k, and one pass over the batch's logits for each of three groups.",
     )

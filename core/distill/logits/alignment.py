@@ -9,7 +9,7 @@ product of its Hessian with a vector, which is a closed form too, and no second 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.catalog.methods.alignment import AlignmentParams
 from core.distill.rows import Rows
-from core.distill.terms import Term
+from core.distill.terms import LossTerms, Term, compose
 
 Reduction = Literal["batch", "sample", "log"]
 
@@ -140,28 +140,47 @@ def subtract(
     return number
 
 
-def subtract_alignment(
-    weighted: Weighted, term: Term, params: AlignmentParams, epoch: int | None, ramp: float = 1.0
-) -> dict[str, Tensor]:
-    """Add the alignment term that a method's parameters ask for; return what the loss reports of it.
+def with_alignment(
+    batch: Rows,
+    weighted: Weighted,
+    params: AlignmentParams,
+    epoch: int | None,
+    pair: Callable[[], tuple[RowTerm, RowTerm]],
+    ramp: float = 1.0,
+    pull_back: Callable[[Term], Term] | None = None,
+) -> LossTerms:
+    """Return the loss of weighted terms, minus the alignment term if the parameters ask for it, with its diagnostics.
+
+    - ``grad/similarity``: mean over rows of the cosine between the gradients of the two terms.
+    - What ``align_diagnostics`` returns.
 
     Args:
-        weighted: the other terms with their weights in this epoch.
-        term: A.
-        params: the parameters, whose ``align`` is not off.
+        batch: the rows.
+        weighted: the terms with their weights in this epoch, cross-entropy first; the others distil.
+        params: the parameters.
         epoch: counted from 0; None means no decay.
+        pair: returns the two terms whose gradients are compared, without weights. It is called only if they are.
         ramp: the factor of the distillation terms in this epoch.
+        pull_back: maps a term to the same term with its gradient at the raw logits.
     """
-    decay = params.align_decay ** (epoch or 0)
+    if params.align == "off":
+        return compose(batch, {}, weighted)
+    _, *rest = weighted
+    first, second = pair()
+    term = alignment(batch, first, second, params.align, params.align_log_floor)
     epsilon = subtract(
         weighted,
-        term,
+        pull_back(term) if pull_back else term,
         epsilon=params.align_epsilon,
         epsilon_share=params.align_epsilon_share,
-        decay=decay,
+        decay=params.align_decay ** (epoch or 0),
         ramp=ramp,
     )
-    return {"epsilon": epsilon}
+
+    def measure(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"grad/similarity": similarity(batch, first, second)} | align_diagnostics(gradients, rest)
+
+    return replace(compose(batch, {"epsilon": epsilon}, weighted), diagnostics=measure)
 
 
 def share_weight(share: float, others: Iterable[tuple[float | Tensor, Term]], term: Term) -> Tensor:

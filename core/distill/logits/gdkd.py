@@ -10,20 +10,13 @@ With k = 1, GDKD is DKD for rows on which the teacher is right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
-from torch import Tensor
-
 from core.catalog.methods.gdkd import GDKDParams
 from core.catalog.methods.shared import ramp
-from core.distill.logits.alignment import Weighted, align_diagnostics, alignment, similarity, subtract_alignment
+from core.distill.logits.alignment import Weighted, with_alignment
 from core.distill.logits.partition import Partition, top_groups
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, label_term
-
-_DISTILLING = ("between", "top", "rest")
+from core.distill.terms import LossTerms, Term, label_term
 
 
 def gdkd_loss(batch: Rows, params: GDKDParams, epoch: int | None) -> LossTerms:
@@ -51,14 +44,5 @@ def gdkd_loss(batch: Rows, params: GDKDParams, epoch: int | None) -> LossTerms:
         "top": (r * params.w1, at_raw_logits(top.mean(batch))),
         "rest": (r * params.w2, at_raw_logits(rest.mean(batch))),
     }
-    inner = top + rest
-    reported = {}
-    if params.align != "off":
-        term = at_raw_logits(alignment(batch, between, inner, params.align, params.align_log_floor))
-        reported = subtract_alignment(weighted, term, params, epoch, r)
-
-    def measure(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        metrics = {"grad/similarity": similarity(batch, between, inner)}
-        return metrics | (align_diagnostics(gradients, _DISTILLING) if "align" in gradients else {})
-
-    return replace(compose(batch, reported, weighted), diagnostics=measure)
+    pull_back = standardised.pull_back if standardised else None
+    return with_alignment(batch, weighted, params, epoch, lambda: (between, top + rest), r, pull_back)

@@ -6,7 +6,6 @@ q̂_k are the teacher's. DKD is the partition into the target and the rest.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -22,8 +21,11 @@ class Partition:
     Args:
         batch: the rows.
         temperature: T > 0.
-        groups: (R, C) each, bool: which classes a group has in each row. Each class is in one group of each row, and no
-            group is empty.
+        groups: (R, C) each, bool: which classes a group has in each row. Each class is in one group of each row. No
+            group is empty; if one may be, only ``within`` another one has numbers.
+
+    Attributes:
+        log_q: (R, groups), the logarithm of Q.
     """
 
     def __init__(self, batch: Rows, temperature: float, groups: Sequence[Tensor]) -> None:
@@ -39,23 +41,30 @@ class Partition:
             log_hat = torch.where(members, log_inside, log_hat)
         self._log_p_hat, self._log_q_hat = log_hat.unbind()
         self._p_hat, self._q_hat = log_hat.exp().unbind()
-        self._log_p, self._log_q = torch.stack(levels, 2).log_softmax(2).unbind()  # (R, groups)
+        self._log_p, self.log_q = torch.stack(levels, 2).log_softmax(2).unbind()
 
-    @functools.cached_property
-    def _p(self) -> Tensor:
-        """P (R, groups)."""
-        return self._log_p.exp()
+    def between(self, log_q: Tensor | None = None) -> RowTerm:
+        """Return T²·KL(Q ‖ P): gradient T·(P_g − Q_g)·p̂_k for k in group g.
 
-    @functools.cached_property
-    def _excess(self) -> Tensor:
-        """P − Q (R, groups), in a form that keeps its digits where one group has nearly all the probability."""
-        product = self._p.unsqueeze(2) * self._log_q.exp().unsqueeze(1)
-        return (product - product.transpose(1, 2)).sum(2)
+        Args:
+            log_q: (R, groups), the logarithm of another Q than the teacher's over these groups.
+        """
+        log_q = self.log_q if log_q is None else log_q
+        p, q = self._log_p.exp(), log_q.exp()
+        # P − Q in a form that keeps its digits where one group has nearly all the probability.
+        product = p.unsqueeze(2) * q.unsqueeze(1)
+        excess = (product - product.transpose(1, 2)).sum(2)
+        pull = self._spread(excess)
 
-    def between(self) -> RowTerm:
-        """Return T²·KL(Q ‖ P): gradient T·(P_g − Q_g)·p̂_k for k in group g."""
-        values = self._temperature**2 * (self._log_q.exp() * (self._log_q - self._log_p)).sum(1)
-        return RowTerm(values, self._temperature * self._spread(self._excess) * self._p_hat, self._curvature_between)
+        def curvature(directions: Tensor) -> Tensor:
+            """Return p̂_k·[P_g·(m_g − m̄) + (P_g − Q_g)·(v_k − m_g)], with m_g = Σ p̂·v in g and m̄ = Σ P_g·m_g."""
+            inside = self._p_hat * directions
+            means = torch.cat([self._sums(inside, group) for group in range(len(self._groups))], 1)
+            level = p * (means - (p * means).sum(1, keepdim=True)) - excess * means
+            return self._p_hat * self._spread(level) + pull * inside
+
+        values = self._temperature**2 * (q * (log_q - self._log_p)).sum(1)
+        return RowTerm(values, self._temperature * pull * self._p_hat, curvature)
 
     def within(self, group: int) -> RowTerm:
         """Return T²·KL(q̂ ‖ p̂) within a group: gradient T·(p̂_k − q̂_k) for k in it."""
@@ -68,14 +77,6 @@ class Partition:
             return torch.where(members, inside - self._p_hat * self._sums(inside, group), 0.0)
 
         return RowTerm(self._temperature**2 * torch.where(members, divergence, 0.0).sum(1), gradients, curvature)
-
-    def _curvature_between(self, directions: Tensor) -> Tensor:
-        """Return p̂_k·[P_g·(m_g − m̄) + (P_g − Q_g)·(v_k − m_g)], with m_g = Σ p̂·v in g and m̄ = Σ P_g·m_g."""
-        inside = self._p_hat * directions
-        means = torch.cat([self._sums(inside, group) for group in range(len(self._groups))], 1)
-        pull = self._p * (means - (self._p * means).sum(1, keepdim=True))
-        level = self._spread(pull - self._excess * means)
-        return self._p_hat * level + self._spread(self._excess) * inside
 
     def _sums(self, values: Tensor, group: int) -> Tensor:
         """Return the sum over the classes of a group (R, 1)."""

@@ -130,17 +130,8 @@ class LogitMethodTests:
     """Parameters that the ``changes`` of another setting have."""
     shape: ClassVar[tuple[int, int]] = (5, 7)
     """Rows and classes for the oracle."""
-    value_tolerance: ClassVar[float] = 1e-9
-    gradient_tolerance: ClassVar[float] = 1e-6
-    has_exact_gradient: ClassVar[bool] = True
-    """False for a loss whose weights depend on its own gradients."""
     by_class: ClassVar[bool] = True
     """Whether the order of the classes does not matter."""
-
-    @staticmethod
-    def oracle(z: Array, v: Array, target: NDArray[np.int64], weight: Array) -> float:
-        """Return the loss from its formula."""
-        raise NotImplementedError
 
     @classmethod
     def loss(cls, **changes: Any) -> Loss:
@@ -150,27 +141,6 @@ class LogitMethodTests:
     @classmethod
     def terms(cls, rows: Rows, epoch: int | None = None, **changes: Any) -> LossTerms:
         return cls.loss(**changes)(rows, epoch)
-
-    @pytest.mark.parametrize("weighted", [False, True])
-    def test_value_and_gradient_are_those_of_the_oracle(self, weighted: bool) -> None:
-        z, v, target = random_rows(*self.shape)
-        weight = torch.tensor([1.0, 0.0, 2.5, 0.5, 1.0][: len(z)], dtype=torch.float64) if weighted else None
-        ours = self.terms(Rows(z, v, target, weight))
-        share = (torch.ones(len(z), dtype=torch.float64) if weight is None else weight).numpy()
-        used = share > 0
-        share = share[used] / share.sum()
-        student, teacher, label = z.detach().numpy()[used], v.numpy()[used], target.numpy()[used]
-        assert ours.total.item() == pytest.approx(
-            self.oracle(student, teacher, label, share), rel=self.value_tolerance, abs=self.value_tolerance
-        )
-        gradient = gradient_of(ours, z).numpy()
-        assert not gradient[~used].any()
-        if not self.has_exact_gradient:
-            return
-        reference = numerical_gradient(lambda x: self.oracle(x, teacher, label, share), student)
-        np.testing.assert_allclose(
-            gradient[used].reshape(-1), reference, rtol=0, atol=self.gradient_tolerance * np.abs(reference).max()
-        )
 
     def test_gradients_of_the_terms_add_up_to_the_total(self) -> None:
         z, v, target = random_rows(6, self.shape[1])
@@ -329,3 +299,38 @@ class LogitMethodTests:
             value = changed if isinstance(changed, dict) else {name: changed}
             before, after = (self.terms(Rows(z, v, target), 3, **each) for each in (base, base | value))
             assert (gradient_of(before, z) - gradient_of(after, z)).norm() > 1e-6 * gradient_of(before, z).norm(), name
+
+
+class AgainstOracle(LogitMethodTests):
+    """The tests of one setting of a method whose loss has an oracle."""
+
+    value_tolerance: ClassVar[float] = 1e-9
+    gradient_tolerance: ClassVar[float] = 1e-6
+    has_exact_gradient: ClassVar[bool] = True
+    """False for a loss whose weights depend on its own gradients."""
+
+    @staticmethod
+    def oracle(z: Array, v: Array, target: NDArray[np.int64], weight: Array) -> float:
+        """Return the loss from its formula."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_value_and_gradient_are_those_of_the_oracle(self, weighted: bool) -> None:
+        z, v, target = random_rows(*self.shape)
+        weight = torch.tensor([1.0, 0.0, 2.5, 0.5, 1.0][: len(z)], dtype=torch.float64) if weighted else None
+        ours = self.terms(Rows(z, v, target, weight))
+        share = (torch.ones(len(z), dtype=torch.float64) if weight is None else weight).numpy()
+        used = share > 0
+        share = share[used] / share.sum()
+        student, teacher, label = z.detach().numpy()[used], v.numpy()[used], target.numpy()[used]
+        assert ours.total.item() == pytest.approx(
+            self.oracle(student, teacher, label, share), rel=self.value_tolerance, abs=self.value_tolerance
+        )
+        gradient = gradient_of(ours, z).numpy()
+        assert not gradient[~used].any()
+        if not self.has_exact_gradient:
+            return
+        reference = numerical_gradient(lambda x: self.oracle(x, teacher, label, share), student)
+        np.testing.assert_allclose(
+            gradient[used].reshape(-1), reference, rtol=0, atol=self.gradient_tolerance * np.abs(reference).max()
+        )

@@ -22,8 +22,8 @@ from core.distill.terms import LossTerms
 from core.specs import MethodRef, SpecError, parse_experiment
 from core.testing import MethodContract
 from tests.core.methods.logit_suite import (
+    AgainstOracle,
     Array,
-    LogitMethodTests,
     cross_entropies,
     distance_of_gradients,
     gradient_of,
@@ -61,7 +61,7 @@ def gdkd(z: Array, v: Array, sizes: tuple[int, ...], w: tuple[float, float, floa
     return w[0] * between(z, v, groups) + w[1] * within(z, v, groups[-2]) + w[2] * within(z, v, groups[-1])
 
 
-class TestGDKD(LogitMethodTests):
+class TestGDKD(AgainstOracle):
     name = "gdkd"
     params: ClassVar[dict[str, Any]] = {"k": 3, "temperature": _T, "w0": 0.5, "w1": 2.0, "w2": 6.0, "ramp_epochs": 0}
     changes: ClassVar[dict[str, Any]] = {
@@ -83,7 +83,7 @@ class TestGDKD(LogitMethodTests):
         return float(weight @ (cross_entropies(z, target) + np.array(rows)))
 
 
-class TestStandardisedGDKD(LogitMethodTests):
+class TestStandardisedGDKD(AgainstOracle):
     name = "gdkd"
     params: ClassVar[dict[str, Any]] = TestGDKD.params | {"standardise": True}
     elsewhere = frozenset(GDKDParams.model_fields)
@@ -95,7 +95,7 @@ class TestStandardisedGDKD(LogitMethodTests):
         return float(weight @ (cross_entropies(z, target) + np.array(rows)))
 
 
-class TestGDKD3(LogitMethodTests):
+class TestGDKD3(AgainstOracle):
     name = "gdkd3"
     params: ClassVar[dict[str, Any]] = {"k": 3, "temperature": _T, "w0": 0.5, "w1": 2.0, "w2": 6.0, "ramp_epochs": 0}
     changes: ClassVar[dict[str, Any]] = TestGDKD.changes
@@ -122,7 +122,7 @@ def aligned(z: Array, v: Array, target: NDArray[np.int64], weight: Array, sizes:
     return plain - 3.0 * distance_of_gradients(first, second, z, weight, how)
 
 
-class _Aligned(LogitMethodTests):
+class _Aligned(AgainstOracle):
     """A has second derivatives of the oracle's differences in its gradient, so only its value is compared here."""
 
     value_tolerance = 1e-7
