@@ -46,6 +46,12 @@ class RowTerm:
         """Return the mean over the rows."""
         return Term(batch.weigh(self.values).mean(), batch.weigh(self.gradients), 1 / len(self.values))
 
+    def scaled(self, factor: float) -> RowTerm:
+        """Return the term times a number."""
+        return RowTerm(
+            self.values * factor, self.gradients * factor, lambda directions: self.curvature(directions) * factor
+        )
+
     def __add__(self, other: RowTerm) -> RowTerm:
         return RowTerm(
             self.values + other.values,
