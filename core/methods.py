@@ -61,9 +61,9 @@ def tckd(
         Scalar.
 
     Raises:
-        ValueError: The shapes do not match, there are fewer than 3 classes, or a weight is negative or not finite.
+        ValueError: The shapes do not match, or a weight is negative or not finite.
     """
-    return _single_term(_rows(student_logits, teacher_logits, target, weight), temperature, Decoupled.tckd)
+    return _single_term(_rows(student_logits, teacher_logits, target, weight), temperature, Decoupled.tckd, 2)
 
 
 def nckd(
@@ -76,7 +76,8 @@ def nckd(
 ) -> Tensor:
     """Return non-target-class distillation (NCKD): T²·KL(q̂ ‖ p̂) over the other classes, averaged over the batch.
 
-    Zhao et al. 2022, equation 7. Arguments, result and errors are those of ``tckd``.
+    Zhao et al. 2022, equation 7. Arguments, result and errors are those of ``tckd``; fewer than 3 classes are an error
+    too, because one non-target class has nothing to be compared with.
     """
     return _single_term(_rows(student_logits, teacher_logits, target, weight), temperature, Decoupled.nckd)
 
@@ -114,9 +115,9 @@ def alignment(
     return _single_term(batch, temperature, lambda parts: parts.alignment(reduction, log_floor))
 
 
-def _single_term(batch: Rows, temperature: float, choose: Callable[[Decoupled], Term]) -> Tensor:
+def _single_term(batch: Rows, temperature: float, choose: Callable[[Decoupled], Term], min_classes: int = 3) -> Tensor:
     with autocast_disabled(batch):
-        term = choose(Decoupled(batch, temperature))
+        term = choose(Decoupled(batch, temperature, min_classes))
     return with_gradient(batch.student, term.value, term.gradient)
 
 

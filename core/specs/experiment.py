@@ -65,7 +65,8 @@ def _labelled_twice(first: MethodRef, second: MethodRef) -> str:
     text = f"two methods are labelled {second.label!r}"
     if first.name != second.name:
         return f"{text}; give one of them another label"
-    different = {key: value for key, value in second.params.items() if value != first.params.get(key)}
+    keys = dict.fromkeys((*second.params, *first.params))  # a parameter may be left out where it is off
+    different = {key: second.params.get(key) for key in keys if second.params.get(key) != first.params.get(key)}
     if not different:
         return f"{text} and have the same parameters; remove one, or give it another label"
     key, value = next(iter(different.items()))
@@ -225,12 +226,11 @@ class ExperimentSpec(SpecModel):
             if entry.needs_teacher and not self.teacher:
                 text = f"{method.name} needs a teacher, and the spec has none"
                 problems.append((("methods", index), text, method.name))
-            if facts and facts.num_classes < entry.min_classes:
-                text = (
-                    f"{method.name} compares the non-target classes with each other and needs at least "
-                    f"{entry.min_classes} classes; {self.dataset.name} has {facts.num_classes}"
-                )
-                problems.append((("methods", index), text, method.name))
+            if facts:
+                needed = entry.classes_needed_by(method.parsed_params)
+                if text := needed.problem(method.name, self.dataset.name, facts.num_classes):
+                    path = ("params", needed.field) if needed.field else ()
+                    problems.append((("methods", index, *path), text, method.name))
         count = len(self.methods) * len(self.seeds)
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))

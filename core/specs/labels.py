@@ -11,13 +11,16 @@ from pydantic import ValidationError
 from core.catalog import METHODS
 
 _REDUCTION = "reduction"
+_ALIGN, _OFF = "align", "off"
 _NEGATIONS = frozenset({"no", "not", "without"})
 
 Words = tuple[str, ...]
 
 
 def automatic_label(name: str, params: Mapping[str, Any]) -> str:
-    """Return the label of a method without one: its name, with the reduction if it has one."""
+    """Return the label of a method without one: its name, with the reduction and the alignment term if it has them."""
+    if (align := params.get(_ALIGN)) and align != _OFF:
+        return f"{name} + align ({align})"
     reduction = params.get(_REDUCTION)
     return f"{name} ({reduction})" if reduction else name
 
@@ -75,10 +78,10 @@ def misleading_label(name: str, params: Mapping[str, Any], label: str) -> str | 
 
 
 def _other_reduction(name: str, params: Mapping[str, Any], label: str, words: Words) -> str | None:
-    mine = params.get(_REDUCTION)
-    if mine is None or str(mine) in words:
+    mine = params.get(_REDUCTION, params.get(_ALIGN, _OFF))
+    if mine in (None, _OFF) or str(mine) in words:
         return None
-    for choice in _reductions(name):
+    for choice in (*_choices(name, _REDUCTION), *_choices(name, _ALIGN)):
         if any(word == choice and not _is_a_size(words, at) for at, word in enumerate(words)):
             return f"the label {label!r} says {choice}, and the reduction is {mine}"
     return None
@@ -130,16 +133,17 @@ def _words(text: str) -> Words:
 
 
 def _automatic_labels() -> set[str]:
-    return {
-        automatic_label(entry.name, {_REDUCTION: reduction})
-        for entry in METHODS
-        for reduction in _reductions(entry.name) or ("",)
-    }
+    labels = set()
+    for entry in METHODS:
+        reductions = _choices(entry.name, _REDUCTION)
+        labels |= {automatic_label(entry.name, {_REDUCTION: choice}) for choice in reductions or ("",)}
+        labels |= {automatic_label(entry.name, {_ALIGN: choice}) for choice in _choices(entry.name, _ALIGN)}
+    return labels
 
 
-def _reductions(name: str) -> tuple[str, ...]:
-    """Return the reductions that a method may have; empty if it has no such parameter, or accepts any text."""
-    field = METHODS[name].params.model_fields.get(_REDUCTION) if name in METHODS else None
+def _choices(name: str, param: str) -> tuple[str, ...]:
+    """Return the values that a parameter may have; empty if there is no such parameter, or it accepts any text."""
+    field = METHODS[name].params.model_fields.get(param) if name in METHODS else None
     if field is None or get_origin(field.annotation) is not Literal:
         return ()
-    return tuple(str(choice) for choice in get_args(field.annotation))
+    return tuple(str(choice) for choice in get_args(field.annotation) if choice != _OFF)

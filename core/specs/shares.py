@@ -26,6 +26,9 @@ def share_problems(
         if name not in entry.terms:
             hint = suggest_name(name, dict.fromkeys(entry.terms, ()))
             yield ("shares", name), f"{entry.name} has no term {name!r}; {hint}", share
+        elif entry.is_switched_off(name, params):
+            text = f"{entry.switches[name]} is off, so that the loss does not have this term"
+            yield ("shares", name), text, share
         elif not 0 < share < 1:
             yield ("shares", name), "a share is greater than 0 and less than 1", share
         elif (param := entry.share_params.get(name)) and params.get(param) is not None:
@@ -36,7 +39,7 @@ def share_problems(
     if sum(shares.values()) >= 1:
         text = f"the shares add up to {sum(shares.values()):g}, which leaves no part of the gradient for other terms"
         yield ("shares",), text, dict(shares)
-    if set(entry.terms) <= set(shares):
+    if set(entry.terms_of(params)) <= set(shares):
         yield ("shares",), "at least one term needs a weight of its own, which the shares refer to", dict(shares)
 
 

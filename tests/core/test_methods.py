@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.catalog import METHODS, METRICS
+from core.catalog.methods.alignment import AlignmentParams
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
@@ -128,8 +129,13 @@ IN_THE_TREE = [entry for entry in METHODS if entry.target.startswith("core.") an
 """The other methods without those of plug-ins, which other tests may have loaded into this process."""
 
 
+HERE = [entry for entry in IN_THE_TREE if entry.name in {setting.split()[0] for setting in SETTINGS}]
+"""The methods that are tested in this file."""
+
+
 def test_every_catalog_method_is_tested() -> None:
-    assert {setting.split()[0] for setting in SETTINGS} == {entry.name for entry in IN_THE_TREE}
+    elsewhere = "".join(path.read_text() for path in (Path(__file__).parent / "methods").glob("test_*.py"))
+    assert [entry.name for entry in IN_THE_TREE if entry not in HERE and f'"{entry.name}"' not in elsewhere] == []
 
 
 @pytest.mark.parametrize("setting", REFERENCES)
@@ -242,7 +248,7 @@ def test_autocast_does_not_change_the_loss(setting: str, dtype: torch.dtype) -> 
     assert all(torch.equal(inside.gradients[name], gradient) for name, gradient in outside.gradients.items())
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in IN_THE_TREE if entry.min_classes > 2])
+@pytest.mark.parametrize("name", [entry.name for entry in HERE if entry.min_classes > 2])
 def test_too_few_classes_are_refused(name: str) -> None:
     setting = next(key for key in SETTINGS if key.split()[0] == name)
     with pytest.raises(ValueError, match="at least 3 classes"):
@@ -300,9 +306,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def test_every_parameter_is_tested() -> None:
-    for entry in IN_THE_TREE:
+    shared = set(AlignmentParams.model_fields)  # see tests/core/methods/test_alignment.py
+    for entry in HERE:
         tried = {name for setting, changed in CHANGES.items() if setting.split()[0] == entry.name for name in changed}
-        assert tried == set(entry.params.model_fields), entry.name
+        assert tried == set(entry.params.model_fields) - shared, entry.name
 
 
 @pytest.mark.parametrize(("setting", "name"), [(key, name) for key, changed in CHANGES.items() for name in changed])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.entry import COMPARES_NON_TARGETS, METHODS, ClassesNeeded, MethodEntry
 from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, STANDARDISE, DecoupledParams, decoupled_warnings
 
 
@@ -12,6 +12,16 @@ class DKDParams(DecoupledParams):
     """Parameters of DKD."""
 
     standardise: bool = Field(False, description=STANDARDISE + " That paper uses T = 2, and α and β times 9.")
+
+
+def _classes_needed(params: DKDParams) -> ClassesNeeded:
+    if params.beta:
+        remedy = "with beta: 0 it is TCKD alone, which two classes are enough for"
+        return ClassesNeeded(3, COMPARES_NON_TARGETS, remedy="" if params.standardise else remedy)
+    if params.standardise:  # of two logits, standardisation keeps nothing but which is larger
+        reason = "with standardise compares how far apart several logits are"
+        return ClassesNeeded(3, reason, field="standardise")
+    return ClassesNeeded(2, "compares the target class with the others")
 
 
 METHODS.add(
@@ -25,6 +35,7 @@ METHODS.add(
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",
         min_classes=3,
+        classes_needed=_classes_needed,
         weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"},
         metrics=DECOUPLED_METRICS,
         companion=SIMILARITY.name,

@@ -7,16 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.catalog.methods.alignment import ALIGN_METRICS, repulsion_warnings, schedule_warnings
 from core.catalog.methods.dkd import DKDParams
 from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
-from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, decoupled_warnings, ramp
-from core.catalog.metric import Metric
+from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, decoupled_warnings
 
-# The alignment term has no effect if its greatest factor, ramp times decay, stays below this: with the ramp of 20
-# epochs and the decay of 0.3 of Decoupled Gradient KD the factor peaks at 0.015.
-_PEAK_THAT_ACTS = 0.05
 _SHARE_THAT_ACTS = 0.005  # of the gradient
-_FLOOR_THAT_MATTERS = 0.01  # nats of distillation loss left at the end
 
 
 class DKDAlignParams(DKDParams):
@@ -56,13 +52,14 @@ class DKDAlignParams(DKDParams):
 
 def _warnings(params: DKDAlignParams, context: MethodContext) -> Iterator[SpecWarning]:
     yield from decoupled_warnings(params, context)
-    # A share is relative to the other terms, so the ramp does not reduce it.
-    shared = params.epsilon_share is not None
-    ramps = [ramp(e, params.ramp_epochs, params.ramp_start) for e in range(min(context.epochs, 1000))]
-    peak = max((bool(r) if shared else r) * params.decay**e for e, r in enumerate(ramps))
-    if peak < _PEAK_THAT_ACTS:
-        text = f"ramp × decay never exceeds {peak:.2g}: the alignment term does not act in any epoch"
-        yield SpecWarning("params.decay", text)
+    yield from schedule_warnings(
+        context,
+        decay=params.decay,
+        share=params.epsilon_share is not None,
+        ramp_epochs=params.ramp_epochs,
+        ramp_start=params.ramp_start,
+        field="decay",
+    )
     if not params.epsilon:
         return
     if params.reduction == "log":
@@ -80,10 +77,7 @@ def _log(params: DKDAlignParams, epsilon: float, context: MethodContext) -> Iter
     # With a floor the term near the teacher is ε/(floor·B²) times ``sample``, which has its own stability bound.
     weight = min(params.alpha, params.beta)
     harmless = (context.num_classes or 0) * weight * params.log_floor * context.batch_size**2
-    if last > max(harmless, _FLOOR_THAT_MATTERS):
-        upto = "up to" if params.log_floor else "about a third of it up to"
-        text = f"log repels ever harder near the teacher: α·TCKD + β·NCKD settles above 0, at {upto} ε = {last:.3g}"
-        yield SpecWarning("params.epsilon", text)
+    yield from repulsion_warnings(last, harmless, bool(params.log_floor), "α·TCKD + β·NCKD", "epsilon")
 
 
 def _weight(params: DKDAlignParams, epsilon: float, num_classes: int, batch_size: int) -> Iterator[SpecWarning]:
@@ -111,8 +105,6 @@ def _weight(params: DKDAlignParams, epsilon: float, num_classes: int, batch_size
         yield SpecWarning("params.epsilon", f"with {num_classes} classes {text}")
 
 
-_PANEL = "Alignment term"
-
 METHODS.add(
     MethodEntry(
         name="dkd_align",
@@ -126,10 +118,7 @@ METHODS.add(
         weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta", "align": "epsilon"},
         metrics=(
             *DECOUPLED_METRICS,
-            Metric("grad/align_cosine", "Cosine of the alignment gradient with the rest", panel=SIMILARITY.panel),
-            Metric("grad/align_share", "Alignment term's share of the gradient", "%", panel=_PANEL, from_zero=True),
-            Metric("train/align", "Alignment term A, unweighted", panel=_PANEL),
-            Metric("train/epsilon", "ε after decay", drawn=False),
+            *ALIGN_METRICS,
         ),
         share_params={"align": "epsilon_share"},
         companion=SIMILARITY.name,

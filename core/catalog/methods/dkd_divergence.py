@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.alignment import (
+    ALIGN_METRICS,
+    ALIGN_SHARE,
+    ALIGN_SWITCH,
+    ALIGN_WEIGHT,
+    AlignmentParams,
+    alignment_warnings,
+)
+from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
 from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, DecoupledParams, decoupled_warnings
 from core.catalog.metric import Metric
 
 
-class DKDDivergenceParams(DecoupledParams):
+class DKDDivergenceParams(DecoupledParams, AlignmentParams):
     """Parameters of DKD-Divergence."""
 
     mu: float = Field(8.0, ge=0, description="μ, the weight of MSE(p_t, q_t).")
     epsilon: float = Field(6.0, ge=0, description="ε, the weight of MSE(p − p_t, q − q_t) over all classes.")
+
+
+def _warnings(params: DKDDivergenceParams, context: MethodContext) -> Iterator[SpecWarning]:
+    yield from decoupled_warnings(params, context)
+    # The two squared differences hold the student to the teacher too, so that the bound of DKD is not that of ε here.
+    yield from alignment_warnings(params, context, ramp_epochs=params.ramp_epochs, ramp_start=params.ramp_start)
 
 
 _PANEL = "Terms of DKD-Divergence"
@@ -28,7 +44,10 @@ METHODS.add(
         params=DKDDivergenceParams,
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,
-        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta", "target_mse": "mu", "divergence": "epsilon"},
+        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta", "target_mse": "mu", "divergence": "epsilon"}
+        | ALIGN_WEIGHT,
+        share_params=ALIGN_SHARE,
+        switches=ALIGN_SWITCH,
         metrics=(
             *DECOUPLED_METRICS,
             Metric(
@@ -43,9 +62,10 @@ METHODS.add(
                 panel=_PANEL,
                 from_zero=True,
             ),
+            *ALIGN_METRICS,
         ),
         companion=SIMILARITY.name,
-        warnings=decoupled_warnings,
+        warnings=_warnings,
         published={
             "temperature": 3.0,
             "alpha": 0.5,

@@ -26,6 +26,9 @@ against a memory of others. ``two_stage``: a first stage that prepares networks,
 """
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
+COMPARES_NON_TARGETS = "compares the non-target classes with each other"
+"""Why most methods need three classes, see ``ClassesNeeded``."""
+
 
 @dataclass(frozen=True)
 class SpecWarning:
@@ -38,6 +41,36 @@ class SpecWarning:
 
     field: str
     message: str
+
+
+@dataclass(frozen=True)
+class ClassesNeeded:
+    """The least number of classes that a method can be trained with.
+
+    Attributes:
+        least: The number.
+        reason: What the method does that needs them, as a clause after its name.
+        field: The parameter that decides the number; empty if none does.
+        remedy: What else to do than to take another data set, as a clause; empty if there is nothing.
+    """
+
+    least: int
+    reason: str
+    field: str = ""
+    remedy: str = ""
+
+    def problem(self, name: str, dataset: str, num_classes: int) -> str | None:
+        """Return why a method cannot be trained on a data set; None if it can.
+
+        Args:
+            name: The method.
+            dataset: The name of the data set.
+            num_classes: Its number of classes.
+        """
+        if num_classes >= self.least:
+            return None
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{name} {self.reason} and needs at least {self.least} classes; {dataset} has {num_classes}{remedy}"
 
 
 @dataclass(frozen=True)
@@ -72,10 +105,13 @@ class MethodEntry(Entry):
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
         tasks: Names of the tasks that the method can be trained on; empty for every task.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
+        classes_needed: Returns the least number of classes with given parameters, and why; None if it is
+            ``min_classes`` whatever they are.
         metrics: What a training with this method reports besides the metrics of its task: ``train/NAME`` for each
             value of ``LossTerms.values``, and what ``LossTerms.diagnostics`` returns. Charts, comparisons and exports
             show them by these descriptions.
         weight_params: By the name of a term, the parameter that is its weight.
+        switches: By the name of a term, the parameter that is ``off`` or left out if the loss does not have the term.
         share_params: By the name of a term, the parameter that gives the term a share of the gradient.
         companion: Name of the metric that Compare can draw on a second axis beside the headline metric; "" for none.
         warnings: Returns warnings about parameters within a spec; None if there are none.
@@ -90,10 +126,12 @@ class MethodEntry(Entry):
     needs_teacher: bool = True
     tasks: tuple[str, ...] = ()
     min_classes: int = 2
+    classes_needed: Callable[[Any], ClassesNeeded] | None = None
     taps: Callable[[Any], Taps] | None = None
     metrics: tuple[Metric, ...] = ()
     weight_params: Mapping[str, str] = field(default_factory=dict)
     share_params: Mapping[str, str] = field(default_factory=dict)
+    switches: Mapping[str, str] = field(default_factory=dict)
     companion: str = ""
     warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     problems: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
@@ -114,6 +152,20 @@ class MethodEntry(Entry):
         for color in (self.color, *self.label_colors.values()):
             if color and not _COLOR.fullmatch(color):
                 raise ValueError(f"method {self.name!r} has the colour {color!r}; write it as #RRGGBB")
+
+    def terms_of(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the terms that the loss has with given parameters."""
+        return tuple(term for term in self.terms if not self.is_switched_off(term, params))
+
+    def is_switched_off(self, term: str, params: Mapping[str, Any]) -> bool:
+        """Return whether the parameters leave a term out of the loss."""
+        return term in self.switches and params.get(self.switches[term], "off") == "off"
+
+    def classes_needed_by(self, params: Any) -> ClassesNeeded:
+        """Return the least number of classes with given parameters."""
+        if self.classes_needed:
+            return self.classes_needed(params)
+        return ClassesNeeded(self.min_classes, COMPARES_NON_TARGETS)
 
     def taps_of(self, params: Any) -> Taps:
         """Return the layers that the method reads with given parameters."""

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from core.catalog.methods.alignment import (
+    ALIGN_METRICS,
+    ALIGN_SHARE,
+    ALIGN_SWITCH,
+    ALIGN_WEIGHT,
+    AlignmentParams,
+    alignment_warnings,
+)
 from core.catalog.methods.entry import METHODS, MethodEntry
-from core.catalog.methods.shared import CE_TERM
+from core.catalog.methods.shared import CE_TERM, SIMILARITY
 from core.catalog.metric import Metric
-from core.catalog.registry import Params
 
 
-class NKDParams(Params):
+class NKDParams(AlignmentParams):
     """Parameters of NKD."""
 
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
@@ -30,12 +37,17 @@ METHODS.add(
         params=NKDParams,
         source="Yang et al., ICCV 2023, arXiv 2303.13005",
         min_classes=3,
-        weight_params={"ce": "ce_weight", "non_target": "gamma"},
+        weight_params={"ce": "ce_weight", "non_target": "gamma"} | ALIGN_WEIGHT,
+        share_params=ALIGN_SHARE,
+        switches=ALIGN_SWITCH,
         metrics=(
             CE_TERM,
             Metric("train/target", "NKD's target term, unweighted", "nats", panel=_PANEL),
             Metric("train/non_target", "NKD's non-target term, unweighted", "nats", panel=_PANEL),
+            SIMILARITY,
+            *ALIGN_METRICS,
         ),
+        warnings=alignment_warnings,
         cost="The teacher's logits, and two passes over the batch's logits, one for each part.",
     )
 )

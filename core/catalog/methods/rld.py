@@ -6,13 +6,20 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from core.catalog.methods.alignment import (
+    ALIGN_METRICS,
+    ALIGN_SHARE,
+    ALIGN_SWITCH,
+    ALIGN_WEIGHT,
+    AlignmentParams,
+    alignment_warnings,
+)
 from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
-from core.catalog.methods.shared import CE_TERM, STANDARDISE, unfinished_ramp
+from core.catalog.methods.shared import CE_TERM, SIMILARITY, STANDARDISE, unfinished_ramp
 from core.catalog.metric import Metric
-from core.catalog.registry import Params
 
 
-class RLDParams(Params):
+class RLDParams(AlignmentParams):
     """Parameters of RLD."""
 
     alpha: float = Field(1.0, ge=0, description="α, the weight of sample confidence distillation.")
@@ -26,6 +33,7 @@ class RLDParams(Params):
 
 def _warnings(params: RLDParams, context: MethodContext) -> Iterator[SpecWarning]:
     yield from unfinished_ramp(params.ramp_epochs, 1, context)
+    yield from alignment_warnings(params, context, ramp_epochs=params.ramp_epochs)
 
 
 _PANEL = "Terms of RLD"
@@ -39,11 +47,15 @@ METHODS.add(
         params=RLDParams,
         source="Sun et al. 2024, arXiv 2408.07703",
         min_classes=3,
-        weight_params={"ce": "ce_weight", "scd": "alpha", "mcd": "beta"},
+        weight_params={"ce": "ce_weight", "scd": "alpha", "mcd": "beta"} | ALIGN_WEIGHT,
+        share_params=ALIGN_SHARE,
+        switches=ALIGN_SWITCH,
         metrics=(
             CE_TERM,
             Metric("train/scd", "RLD's sample confidence term (SCD), unweighted", "nats", panel=_PANEL),
             Metric("train/mcd", "RLD's masked correlation term (MCD), unweighted", "nats", panel=_PANEL),
+            SIMILARITY,
+            *ALIGN_METRICS,
         ),
         warnings=_warnings,
         cost="The teacher's logits, and two passes over the batch's logits, one for each part.",

@@ -11,19 +11,15 @@ overflows, and log(1−p_t) keeps its digits when p_t rounds to 1.
 from __future__ import annotations
 
 import functools
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.distill.logits.alignment import Reduction as Reduction
+from core.distill.logits.alignment import reduced, row_power
 from core.distill.rows import Rows
 from core.distill.terms import Term
-
-Reduction = Literal["batch", "sample", "log"]
-
-MIN_DISTANCE = 1e-30
-"""A_sample below this counts as zero distance: its logarithm is clamped here, where its gradient is zero anyway."""
 
 
 class Decoupled:
@@ -32,18 +28,18 @@ class Decoupled:
     Args:
         batch: logits (R, C) of student and teacher, targets (R,), and weights if there are any.
         temperature: T > 0.
+        min_classes: 3, or 2 for TCKD alone: with one non-target class, NCKD has nothing to compare and is 0.
 
     Raises:
-        ValueError: The shapes do not match, or there are fewer than three classes. With one non-target class, NCKD has
-            nothing to compare.
+        ValueError: The shapes do not match, or there are too few classes.
     """
 
-    def __init__(self, batch: Rows, temperature: float) -> None:
+    def __init__(self, batch: Rows, temperature: float, min_classes: int = 3) -> None:
         student, teacher = batch.student32, batch.teacher32
         if student.ndim != 2 or student.shape != teacher.shape or batch.target.shape != student.shape[:1]:
             shapes = f"{tuple(student.shape)}, {tuple(teacher.shape)}, {tuple(batch.target.shape)}"
             raise ValueError(f"expected logits (R, C), (R, C) and targets (R,), got {shapes}")
-        if student.shape[1] < 3:
+        if student.shape[1] < min_classes:
             raise ValueError(
                 f"NCKD compares non-target classes, so it needs at least 3 classes, not {student.shape[1]}"
             )
@@ -106,8 +102,7 @@ class Decoupled:
             ValueError: The reduction is unknown.
         """
         scale = 1 / (self.num_rows * self.num_classes)
-        # A relative weight contains a factor R, so of the ω³ of ``batch`` R² is left to divide by.
-        power = 3 if reduction == "batch" else 1
+        power = row_power(reduction)
         delta, one_plus_delta = self._delta, self._delta + 1
         u = self._nckd_direction + self._tckd_direction  # −Δ at the target, so that the squared norm is s
         value = torch.dot(self._rows.weigh(u, power).view(-1), u.view(-1)).mul_(self.temperature**2 * scale)
@@ -120,21 +115,7 @@ class Decoupled:
         direction = (self._p * level).addcmul_(one_plus_delta, product, value=-1).scatter_(1, self._index, -pull)
         direction = self._rows.weigh(direction, power)
         factor = -2 * self.temperature * scale
-        if reduction == "sample":
-            return Term(value, direction, factor)
-        if reduction == "batch":
-            return Term(value / self.num_rows**2, direction, factor / self.num_rows**2)
-        if reduction == "log":
-            if log_floor:
-                value += log_floor * self._sample_over_batch()
-            value.clamp_min_(MIN_DISTANCE)
-            return Term(self._rows.unless_weightless(value.log()), direction, factor / value)
-        raise ValueError(f"unknown reduction {reduction!r}; it is batch, sample or log")
-
-    def _sample_over_batch(self) -> float | Tensor:
-        """Return 1/Σ ω_i³, which is A_sample/A_batch if s_i is the same in all rows: R² without weights."""
-        share = self._rows.share
-        return self.num_rows**2 if share is None else 1 / share.pow(3).sum()
+        return reduced(self._rows, value, direction, factor, reduction, log_floor)
 
     def similarity(self) -> Tensor:
         """Return the mean over rows of the cosine between a row's TCKD and NCKD gradients.

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from core.distill.logits.alignment import align_diagnostics
 from core.distill.logits.decoupled import Decoupled
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
@@ -32,8 +33,7 @@ def with_diagnostics(terms: LossTerms, parts: Decoupled, batch: Rows) -> LossTer
       of the term and the ramp.
     - ``grad/covariance``: cos(Σ_i g_TCKD,i , Σ_i g_NCKD,i), with sums over the batch: the "normalised
       covariance" of Decoupled Gradient Knowledge Distillation (2025). It is NaN, not 0, if a sum is zero.
-    - ``grad/align_share``: ‖g_A‖ / Σ‖g‖ over all terms, Frobenius over (R, C), in %.
-    - ``grad/align_cosine``: cos(g_A, g_TCKD + g_NCKD); −1 means that the term is directly opposed to distillation.
+    - What ``align_diagnostics`` returns, against TCKD + NCKD, if there is an alignment term.
 
     Args:
         terms: the loss.
@@ -46,7 +46,7 @@ def with_diagnostics(terms: LossTerms, parts: Decoupled, batch: Rows) -> LossTer
         for name in ("tckd", "nckd"):
             metrics[f"grad/{name}_norm"] = _root_mean_square(gradients[name], batch)
         metrics |= _compare(gradients["tckd"], gradients["nckd"], batch)
-        return metrics | (_alignment(gradients) if "align" in gradients else {})
+        return metrics | (align_diagnostics(gradients, ("tckd", "nckd")) if "align" in gradients else {})
 
     return replace(terms, diagnostics=measure)
 
@@ -76,13 +76,4 @@ def _compare(tckd: Tensor, nckd: Tensor, batch: Rows) -> dict[str, Tensor]:
     return {
         "grad/covariance": (sums[0] * sums[1]).sum() / norms.prod(),
         "grad/skipped": torch.where(weighted, 100 * skipped, torch.nan),
-    }
-
-
-def _alignment(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    aligned, rest = gradients["align"], gradients["tckd"] + gradients["nckd"]
-    norms = {name: gradient.norm() for name, gradient in gradients.items()}
-    return {
-        "grad/align_share": 100 * norms["align"] / torch.stack(list(norms.values())).sum(),
-        "grad/align_cosine": (aligned * rest).sum() / (norms["align"] * rest.norm()),
     }

@@ -18,18 +18,18 @@ PullBack = Callable[[Term], Term]
 
 
 def dkd_loss(batch: Rows, params: DKDParams, epoch: int | None) -> LossTerms:
-    """Return DKD with its cross-entropy and ramp."""
-    parts, pull_back = decouple(batch, params)
+    """Return DKD with its cross-entropy and ramp. With β = 0 it is TCKD alone, which two classes are enough for."""
+    parts, pull_back = decouple(batch, params, min_classes=3 if params.beta or params.standardise else 2)
     terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch, pull_back))
     return with_diagnostics(terms, parts, batch)
 
 
-def decouple(batch: Rows, params: DKDParams) -> tuple[Decoupled, PullBack]:
+def decouple(batch: Rows, params: DKDParams, min_classes: int = 3) -> tuple[Decoupled, PullBack]:
     """Return the decoupled logits, standardised if the parameters say so, and the pull-back of their gradients."""
     if not params.standardise:
-        return Decoupled(batch, params.temperature), _identity
+        return Decoupled(batch, params.temperature, min_classes), _identity
     standardised = StandardisedLogits(batch)
-    return Decoupled(standardised.batch, params.temperature), standardised.pull_back
+    return Decoupled(standardised.batch, params.temperature, min_classes), standardised.pull_back
 
 
 def _identity(term: Term) -> Term:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.catalog.methods import DKDDivergenceParams
+from core.distill.logits.alignment import subtract
 from core.distill.logits.decoupled import Decoupled
 from core.distill.logits.decoupled_gradients import with_diagnostics
 from core.distill.logits.dkd import ramp, weighted_terms
@@ -25,7 +26,17 @@ def dkd_divergence_loss(batch: Rows, params: DKDDivergenceParams, epoch: int | N
         "target_mse": (r * params.mu, target),
         "divergence": (r * params.epsilon, divergence),
     }
-    return with_diagnostics(compose(batch, {}, weighted), parts, batch)
+    reported = {}
+    if params.align != "off":
+        reported["epsilon"] = subtract(
+            weighted,
+            parts.alignment(params.align, params.align_log_floor),
+            epsilon=params.align_epsilon,
+            epsilon_share=params.align_epsilon_share,
+            decay=params.align_decay ** (epoch or 0),
+            ramp=r,
+        )
+    return with_diagnostics(compose(batch, reported, weighted), parts, batch)
 
 
 def squared_differences(batch: Rows, temperature: float) -> tuple[Term, Term]:

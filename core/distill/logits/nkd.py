@@ -6,21 +6,24 @@ The second term has temperature 1. The third has temperature T and covers the no
 from __future__ import annotations
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from core.catalog.methods import NKDParams
+from core.distill.logits.alignment import RowTerm, Weighted, with_alignment
 from core.distill.logits.decoupled import Decoupled
+from core.distill.logits.partition import Partition, target_groups
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, label_term
+from core.distill.terms import LossTerms, Term, label_term
 
 
 def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
     """Return NKD with its cross-entropy. It has no schedule."""
-    weighted = {
+    weighted: Weighted = {
         "ce": (params.ce_weight, label_term(batch)),
         "target": (1.0, soft_target(batch)),
         "non_target": (params.gamma, _non_target(batch, params.temperature)),
     }
-    return compose(batch, {}, weighted)
+    return with_alignment(batch, weighted, params, epoch, lambda: _pair(batch, params.temperature))
 
 
 def soft_target(batch: Rows) -> Term:
@@ -37,3 +40,19 @@ def _non_target(batch: Rows, temperature: float) -> Term:
     parts = Decoupled(batch, temperature)
     term = parts.nckd()
     return Term(term.value + temperature**2 * parts.teacher_entropy(), term.direction, term.scale)
+
+
+def _pair(batch: Rows, temperature: float) -> tuple[RowTerm, RowTerm]:
+    """Return the two terms of each row, for the alignment term.
+
+    The Hessian of the target term is that of the cross-entropy times q_t, the other that of NCKD.
+    """
+    log_p, index = F.log_softmax(batch.student32, dim=1), batch.label.unsqueeze(1)
+    p, q_t = log_p.exp(), F.softmax(batch.teacher32, dim=1).gather(1, index)
+
+    def curvature(directions: Tensor) -> Tensor:
+        inside = p * directions
+        return q_t * (inside - p * inside.sum(1, keepdim=True))
+
+    target = RowTerm(-(q_t * log_p.gather(1, index)).squeeze(1), (q_t * p).scatter_add(1, index, -q_t), curvature)
+    return target, Partition(batch, temperature, target_groups(batch)).within(1)

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.catalog.methods import RLDParams
+from core.distill.logits.alignment import RowTerm, Weighted, with_alignment
+from core.distill.logits.partition import Partition, target_groups, top_groups
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, Term, compose, label_term
+from core.distill.terms import LossTerms, Term, label_term
 
 
 def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
@@ -32,12 +34,13 @@ def rld_loss(batch: Rows, params: RLDParams, epoch: int | None) -> LossTerms:
     correlation = masked_correlation(inputs, params.temperature)
     if standardised:
         confidence, correlation = standardised.pull_back(confidence), standardised.pull_back(correlation)
-    weighted = {
+    weighted: Weighted = {
         "ce": (params.ce_weight, label_term(batch)),
         "scd": (r * params.alpha, confidence),
         "mcd": (r * params.beta, correlation),
     }
-    return compose(batch, {}, weighted)
+    pull_back = standardised.pull_back if standardised else None
+    return with_alignment(batch, weighted, params, epoch, lambda: _pair(inputs, params), r, pull_back)
 
 
 def sample_confidence(batch: Rows, temperature: float) -> Term:
@@ -82,3 +85,23 @@ def _one_against_rest(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     index = classes.unsqueeze(1)
     others = logits.scatter(1, index, -torch.inf)
     return logits.gather(1, index).squeeze(1) - others.logsumexp(1), F.softmax(others, dim=1)
+
+
+def _pair(batch: Rows, params: RLDParams) -> tuple[RowTerm, RowTerm]:
+    """Return SCD and MCD of each row, for the alignment term.
+
+    SCD is the divergence between the target and the rest, with the teacher's largest probability in place of that of
+    the target; MCD is that within the classes below.
+    """
+    best = Partition(batch, params.confidence_temperature, top_groups(batch.teacher32, (1,)))
+    confidence = Partition(batch, params.confidence_temperature, target_groups(batch)).between(best.log_q)
+    below = batch.teacher32 < batch.teacher32.gather(1, batch.label.unsqueeze(1))
+    has_below = below.any(1, keepdim=True)
+    members = below | ~has_below  # all classes of a row that has none below, which is then left out
+    inside = Partition(batch, params.temperature, (members, ~members)).within(0)
+    correlation = RowTerm(
+        torch.where(has_below.squeeze(1), inside.values, 0.0),
+        torch.where(has_below, inside.gradients, 0.0),
+        lambda directions: torch.where(has_below, inside.curvature(directions), 0.0),
+    )
+    return confidence, correlation

@@ -21,9 +21,9 @@ def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
     Raises:
         TrainingError: The data set does not fit.
     """
-    min_classes, min_size = METHODS[spec.method.name].min_classes, MODELS[spec.model.name].min_image_size
-    if dataset.num_classes < min_classes:
-        text = f"{spec.method.name} needs at least {min_classes} classes; {spec.dataset.name} has {dataset.num_classes}"
+    method, min_size = spec.method, MODELS[spec.model.name].min_image_size
+    needed = METHODS[method.name].classes_needed_by(method.parsed_params)
+    if text := needed.problem(method.name, spec.dataset.name, dataset.num_classes):
         raise TrainingError("spec", text)
     if dataset.image_size < min_size:
         text = f"{spec.model.name} needs images of at least {min_size} px; {spec.dataset.name} has {dataset.image_size}"
