@@ -30,6 +30,8 @@ class Stage(StrEnum):
 
 STANDARD = "standard"
 """The view of a spec that names none."""
+STRONG = (STANDARD, "fixmatch")
+"""The strong view of a spec that names none, for methods that read a second view of each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,15 @@ class RandAugmentParams(Params):
 
     num_ops: int = Field(2, ge=1, le=10, description="N, the number of operations on an image, one after the other.")
     magnitude: int = Field(9, ge=0, le=30, description="M, their strength, from 0 to 30.")
+
+
+class FixMatchParams(Params):
+    """Parameters of FixMatch's strong augmentation."""
+
+    num_ops: int = Field(2, ge=1, le=10, description="The number of operations on an image, one after the other.")
+    cutout: float = Field(
+        0.5, ge=0, le=1, description="Greatest side of the square that is painted over, as a share of the image's."
+    )
 
 
 class RandomErasingParams(Params):
@@ -134,6 +145,17 @@ AUGMENTATIONS.add(
         target=f"{_ROOM}.policies:TrivialAugment",
         source="Müller and Hutter 2021, arXiv 2103.10158",
         aliases=("trivial_augment_wide", "ta_wide"),
+        stage=Stage.IMAGE,
+    )
+)
+AUGMENTATIONS.add(
+    AugmentationEntry(
+        name="fixmatch",
+        title="FixMatch's strong augmentation",
+        summary="A few random operations, each of random strength, then a grey square of random size and place.",
+        target=f"{_ROOM}.policies:FixMatch",
+        params=FixMatchParams,
+        source="Sohn et al. 2020, arXiv 2001.07685, as in the code of MLKD",
         stage=Stage.IMAGE,
     )
 )

@@ -16,6 +16,8 @@ LAST_STAGE = "last_stage"
 """The deepest stage of a network."""
 PREACTIVATION = ":preact"
 """Suffix of a stage: its map before the activation that ends it; its output if no activation ends it."""
+STRONG_LOGITS = "strong_logits"
+"""The logits of a second, strongly augmented view of the same samples. It is made for methods that read them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Taps:
     A name without a dot is a stage of the catalog's network (``stem``, ``stage1`` …, ``features``); a name with a dot
     is the path of any module in the network, such as ``layers.stage2.0.conv1``. ``stages`` and ``last_stage`` name the
     stages of whatever network it is; ``expand`` resolves them when it is known. The suffix ``:preact`` of a stage means
-    its map before the activation that ends it.
+    its map before the activation that ends it. ``strong_logits`` is no layer, but the logits of another view of the
+    samples.
 
     Attributes:
         student: Names of the student's taps.
@@ -37,6 +40,11 @@ class Taps:
 
     def __bool__(self) -> bool:
         return bool(self.student or self.teacher)
+
+    @property
+    def strong_view(self) -> bool:
+        """Whether the method reads a second view of the samples."""
+        return STRONG_LOGITS in (*self.student, *self.teacher)
 
 
 def expand(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -69,8 +77,8 @@ def unknown_tap(name: str, known: Collection[str]) -> str | None:
         known: The taps of the network; empty if the catalog does not know them.
     """
     stage, suffix = split_suffix(name)
-    if suffix and ("." in stage or stage == FEATURES):
+    if suffix and ("." in stage or stage in (FEATURES, STRONG_LOGITS)):
         return f"{PREACTIVATION!r} follows the name of a stage, and {stage!r} is none"
-    if not known or "." in stage or stage in (*known, STAGES, LAST_STAGE):
+    if not known or "." in stage or stage in (*known, STAGES, LAST_STAGE, STRONG_LOGITS):
         return None
     return f"there is no tap {stage!r}; {suggest_name(stage, dict.fromkeys(known, ()))}"

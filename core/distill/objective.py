@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog import METHODS
-from core.catalog.taps import Taps
+from core.catalog.taps import STRONG_LOGITS, Taps
 from core.distill.loss import Loss, build_loss
 from core.distill.rows import Rows
 from core.distill.shares import norm_at, share_factors
@@ -140,7 +140,8 @@ class LogitObjective(Objective):
 class ShareWeighted(Objective):
     """A method with taps, some of whose terms are weighted by share.
 
-    Each term costs a backward pass from its value to the student's first tap.
+    Each term costs a backward pass from its value to the student's first tap; to the logits if it reads no layer. The
+    gradient of a second view's logits counts with it.
 
     Args:
         objective: The method, which returns ``LossTerms.parts``.
@@ -167,7 +168,9 @@ class ShareWeighted(Objective):
         terms: LossTerms = self.objective(step)
         if not terms.parts:
             raise ValueError("this method returns its loss as one sum, so that no term of it can be weighted by share")
-        shared = next(iter(step.student.taps.values()), step.rows.student)
+        taps = dict(step.student.taps)
+        strong = [taps.pop(STRONG_LOGITS)] if STRONG_LOGITS in taps else []
+        shared = [next(iter(taps.values()), step.rows.student), *strong]
         norms = {name: norm_at(shared, part) for name, part in terms.parts.items()}
         factors = share_factors(norms, self._shares)
         parts = {name: part * factors[name] if name in factors else part for name, part in terms.parts.items()}

@@ -9,7 +9,7 @@ weight. The weight is a constant of the step: no gradient passes through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -58,10 +58,14 @@ def share_factors(norms: Mapping[str, Tensor], shares: Mapping[str, float]) -> d
     }
 
 
-def norm_at(shared: Tensor, part: Tensor) -> Tensor:
-    """Return the norm of the gradient of a term at a tensor; 0 if it does not depend on it."""
-    if not part.requires_grad or not shared.requires_grad:
+def norm_at(shared: Sequence[Tensor], part: Tensor) -> Tensor:
+    """Return the norm of the gradient of a term at some tensors together; 0 if it does not depend on them."""
+    reached = [tensor for tensor in shared if tensor.requires_grad]
+    if not part.requires_grad or not reached:
         return torch.zeros_like(part)
-    (gradient,) = torch.autograd.grad(part, shared, retain_graph=True, allow_unused=True)
-    norm: Tensor = torch.zeros_like(part) if gradient is None else gradient.detach().norm().to(part.dtype)
-    return norm
+    found = torch.autograd.grad(part, reached, retain_graph=True, allow_unused=True)
+    gradients = [gradient.detach().norm() for gradient in found if gradient is not None]
+    if not gradients:
+        return torch.zeros_like(part)
+    norm: Tensor = gradients[0] if len(gradients) == 1 else torch.stack(gradients).norm()
+    return norm.to(part.dtype)

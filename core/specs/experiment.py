@@ -24,7 +24,7 @@ from core.specs.components import (
     limit_length,
 )
 from core.specs.components import NAME_LENGTH as NAME_LENGTH
-from core.specs.method_taps import tap_problems
+from core.specs.method_taps import reads_strong_view, strong_view_problems, tap_problems
 from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
@@ -214,6 +214,7 @@ class ExperimentSpec(SpecModel):
                 for found in entry.problems(method.parsed_params, context):
                     field = found.field.split(".") if found.field else ()
                     problems.append((("methods", index, *field), found.message, method.name))
+            problems += strong_view_problems(index, method, self.training)
             if entry.taps_of(method.parsed_params):
                 divided = divided_batch_problems(
                     method.shares, accumulate=self.training.accumulate, gpus=self.resources.gpus
@@ -277,7 +278,7 @@ class ExperimentSpec(SpecModel):
                     dataset=self.dataset,
                     model=self.student.model,
                     method=method,
-                    training=self.training,
+                    training=self.training if reads_strong_view(method) else self.training.without_strong_view(),
                     seed=seed,
                     data_seed=seed,
                     teacher=fingerprint if METHODS[method.name].needs_teacher else None,

@@ -9,6 +9,7 @@ from core.catalog import METHODS, MODELS
 from core.catalog.taps import unknown_tap
 from core.specs.components import MethodRef, ModelRef
 from core.specs.problems import ProblemParts
+from core.specs.training import Training
 
 
 def tap_problems(index: int, method: MethodRef, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
@@ -30,6 +31,24 @@ def tap_problems(index: int, method: MethodRef, student: ModelRef, teacher: Mode
             if model and (problem := unknown_tap(name, known)):
                 field = _field_of(name, role, method.params)
                 yield ("methods", index, "params", *field), f"the {role} {model.name}: {problem}", name
+
+
+def reads_strong_view(method: MethodRef) -> bool:
+    """Return whether a method reads a second view of each image."""
+    return METHODS[method.name].taps_of(method.parsed_params).strong_view
+
+
+def strong_view_problems(index: int, method: MethodRef, training: Training) -> Iterator[ProblemParts]:
+    """Yield why a method cannot read a second view of each image in a training.
+
+    Args:
+        index: Number of the method in the spec, from 0.
+        method: The method.
+        training: The training.
+    """
+    if training.mixture and reads_strong_view(method):
+        text = f"{method.name} reads a second view of each image, and {training.mixture} in training.augment mixes two"
+        yield ("methods", index), text, method.name
 
 
 def _field_of(name: str, role: str, params: dict[str, Any]) -> tuple[str, ...]:

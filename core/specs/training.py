@@ -16,7 +16,7 @@ from pydantic import (
 
 from common.input_bounds import max_if_submitted
 from core.catalog import OPTIMIZERS, OptimizerEntry, Registry
-from core.catalog.augmentations import STANDARD
+from core.catalog.augmentations import STANDARD, STRONG, Stage
 from core.catalog.optimizers import LR, WEIGHT_DECAY
 from core.catalog.path_rules import relative_data_path
 from core.specs.augment import Augment, AugmentationRef, augmentations_of
@@ -176,7 +176,7 @@ class Speed(SpecModel):
         return field is not None and "on" in get_args(field.annotation)
 
 
-_ADDED = ("label_smoothing", "clip_grad_norm", "accumulate", "ema", "evaluate_every")
+_ADDED = ("label_smoothing", "clip_grad_norm", "accumulate", "ema", "evaluate_every", "strong_augment")
 """Fields that were added later. They are written out only if they are set, so that fingerprints stay the same."""
 _LEFT_OUT: dict[str, Any] = {"x-left-out": True}
 """Tells a form to leave the default out too."""
@@ -252,6 +252,12 @@ class Training(SpecModel):
         description="Epochs between two tests. The last epoch is always tested.",
         json_schema_extra=_LEFT_OUT,
     )
+    strong_augment: Augment = Field(
+        STRONG,
+        description="The augmentations of a second view of each image, for the methods that read one. They are given "
+        "as in augment; a mixture of two images is not possible.",
+        json_schema_extra=_LEFT_OUT,
+    )
 
     speed: Speed = Field(default_factory=Speed)
 
@@ -262,11 +268,19 @@ class Training(SpecModel):
             raise validation_error("Training", (("accumulate",), text, self.accumulate))
         return self
 
+    @field_validator("strong_augment")
+    @classmethod
+    def _no_mixture(cls, augment: Augment) -> Augment:
+        if mixtures := [ref.name for ref in augmentations_of(augment) if ref.entry.stage is Stage.MIX]:
+            raise ValueError(f"{mixtures[0]} mixes two images, and a second view is of one image")
+        return augment
+
     @model_serializer(mode="wrap")
     def _without_defaults_added_later(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
-        fields = type(self).model_fields
-        return {name: value for name, value in values.items() if name not in _ADDED or value != fields[name].default}
+        # The fields themselves, because in JSON a tuple is a list.
+        changed = {name for name in _ADDED if getattr(self, name) != type(self).model_fields[name].default}
+        return {name: value for name, value in values.items() if name not in _ADDED or name in changed}
 
     @field_validator("stylised")
     @classmethod
@@ -292,9 +306,18 @@ class Training(SpecModel):
         """The augmentations in the order of the pipeline, the view first."""
         return augmentations_of(self.augment)
 
+    @property
+    def mixture(self) -> str:
+        """The name of an augmentation that mixes images; "" if none does."""
+        return next((ref.name for ref in self.augmentations if ref.entry.stage is Stage.MIX), "")
+
+    def without_strong_view(self) -> Training:
+        """Return the training of a method that reads no second view, which must not make it another run."""
+        return self if self.strong_augment == STRONG else self.model_copy(update={"strong_augment": STRONG})
+
     def for_teacher(self) -> Training:
         """Return the training that a teacher inherits, without ``freeze_batch_norm_after`` and extra measurements."""
         reset = {"freeze_batch_norm_after": None, "collapse_every": 0, "robustness": False, "stylised": ""}
-        reset |= {"ema": None, "evaluate_every": 1}
+        reset |= {"ema": None, "evaluate_every": 1, "strong_augment": STRONG}
         # A teacher reads no teacher's logits, so the switch must not make it another run.
         return self.model_copy(update=reset | {"speed": self.speed.model_copy(update={"reuse_teacher": True})})

@@ -10,6 +10,7 @@ from core.catalog.optimizers import LR
 from core.specs.components import MethodRef, ModelRef
 from core.specs.experiment import ExperimentSpec, method_context
 from core.specs.labels import misleading_label
+from core.specs.method_taps import reads_strong_view
 from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
 from core.specs.training import Optimizer, Training
@@ -33,6 +34,10 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         text = f"the training ends after {epochs} epochs, before {_of_all(late, schedule.milestones)} milestones"
         found.append(Problem("training.schedule.milestones", text))
     found.extend(_training(spec.training, facts))
+    if spec.training.without_strong_view() != spec.training and not any(map(reads_strong_view, spec.methods)):
+        found.append(
+            Problem("training.strong_augment", "no method of this experiment reads a second view of the images")
+        )
     if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))

@@ -181,9 +181,19 @@ class Task(ABC):
 
     @abstractmethod
     def batches(
-        self, training: Training, data_seed: int, epoch: int, start: int, share: Callable[[int], slice]
+        self,
+        training: Training,
+        data_seed: int,
+        epoch: int,
+        start: int,
+        share: Callable[[int], slice],
+        *,
+        strong_view: bool = False,
     ) -> Generator[Batch]:
-        """Yield the training batches of one epoch from number ``start``; ``share`` selects this rank's samples."""
+        """Yield the training batches of one epoch from number ``start``; ``share`` selects this rank's samples.
+
+        With ``strong_view``, they contain a second view of the samples, for the tap ``strong_logits``.
+        """
 
     @abstractmethod
     def forward(self, network: NetworkFn, batch: Any, taps: Sequence[str] = ()) -> Outputs:

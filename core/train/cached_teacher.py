@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from core.catalog.taps import STRONG_LOGITS
 from core.distill.objective import NetworkShape, Outputs
 from core.settings import TrainingSettings
 from core.specs import RunSpec
@@ -99,6 +100,8 @@ def cache_key(
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()}",
     }
+    if STRONG_LOGITS in taps:
+        key["strong_augment"] = spec.training.strong_augment
     return key | {"taps": sorted(taps)} if taps else key
 
 

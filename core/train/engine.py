@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from core.catalog.metrics import METRICS
+from core.catalog.taps import STRONG_LOGITS
 from core.errors import TrainingError
 from core.events import Checkpointed, Metrics, read_journal
 from core.tasks.task import Batch, LoadedTeacher, Task
@@ -118,7 +119,8 @@ class Engine:
         network = self.task.tapped(self.model, taps) if taps else self.model
         if not plan.compile:
             return self.job.ranks.parallelize(network, self.task.device), plan
-        example = self.task.example(min(self.job.spec.training.micro_batch_size, self.task.train_size))
+        samples = min(self.job.spec.training.micro_batch_size, self.task.train_size)
+        example = self.task.example(2 * samples if STRONG_LOGITS in taps else samples)
         self.model.train()
         began = time.monotonic()
         try:
@@ -184,7 +186,12 @@ class Engine:
         training, progress = self.job.spec.training, self.progress
         self._set_train_mode()
         batches = self.task.batches(
-            training, self.job.spec.data_seed, progress.epoch, start=progress.batch, share=self.job.ranks.share
+            training,
+            self.job.spec.data_seed,
+            progress.epoch,
+            start=progress.batch,
+            share=self.job.ranks.share,
+            strong_view=self.objective.taps.strong_view,
         )
         self._throughput = ThroughputMeter()
         # Closed at once if the loop ends early: its thread must not read on while a checkpoint is written.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from core.tasks.classification.data import Augmentation
-from core.tasks.classification.data.dataset import Batch, Split, augmentation_table, shift_and_flip
+from core.tasks.classification.data.dataset import Batch, Split
 from core.tasks.classification.data.prefetch import prefetch
+from core.tasks.classification.data.views import augmentation_table, shift_and_flip
 from core.train import run_training
 from core.train.stepper import Stepper
 from tests.core.speed_runs import DEVICES, run_spec, synthetic

@@ -110,6 +110,7 @@ class MethodEntry(Entry):
         metrics: What a training with this method reports besides the metrics of its task: ``train/NAME`` for each
             value of ``LossTerms.values``, and what ``LossTerms.diagnostics`` returns. Charts, comparisons and exports
             show them by these descriptions.
+        measured: Names of the values of ``LossTerms.values`` that are drawn and no terms, such as a temperature.
         weight_params: By the name of a term, the parameter that is its weight.
         switches: By the name of a term, the parameter that is ``off`` or left out if the loss does not have the term.
         share_params: By the name of a term, the parameter that gives the term a share of the gradient.
@@ -129,6 +130,7 @@ class MethodEntry(Entry):
     classes_needed: Callable[[Any], ClassesNeeded] | None = None
     taps: Callable[[Any], Taps] | None = None
     metrics: tuple[Metric, ...] = ()
+    measured: tuple[str, ...] = ()
     weight_params: Mapping[str, str] = field(default_factory=dict)
     share_params: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)
@@ -142,9 +144,10 @@ class MethodEntry(Entry):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of the terms of the loss: the drawn metrics ``train/NAME``."""
+        """Names of the terms of the loss: the drawn metrics ``train/NAME``, except what is only measured."""
         drawn = (metric.name for metric in self.metrics if metric.drawn)
-        return tuple(name.removeprefix("train/") for name in drawn if name.startswith("train/"))
+        names = (name.removeprefix("train/") for name in drawn if name.startswith("train/"))
+        return tuple(name for name in names if name not in self.measured)
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.catalog.taps import STRONG_LOGITS
 from core.distill.objective import NetworkShape
 from core.errors import TrainingError
 from core.specs import ModelRef
@@ -60,8 +61,9 @@ def network_shape(network: nn.Module, names: Sequence[str], dataset: Dataset) ->
     shapes: dict[str, torch.Size] = {}
     if names:
         parameter = next(network.parameters())
+        views = 2 if STRONG_LOGITS in names else 1
         image = torch.zeros(
-            (1, dataset.channels, dataset.image_size, dataset.image_size),
+            (views, dataset.channels, dataset.image_size, dataset.image_size),
             dtype=parameter.dtype,
             device=parameter.device,
         )

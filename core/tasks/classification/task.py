@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.catalog.taps import STRONG_LOGITS
 from core.catalog.tasks import CLASSIFICATION
 from core.distill.mixed_labels import with_both_labels
 from core.distill.objective import NetworkShape, Outputs, Step
@@ -170,17 +171,29 @@ class ClassificationTask(Task):
         return torch.zeros(count, dataset.channels, dataset.image_size, dataset.image_size, device=self.device)
 
     def batches(
-        self, training: Training, data_seed: int, epoch: int, start: int, share: Callable[[int], slice]
+        self,
+        training: Training,
+        data_seed: int,
+        epoch: int,
+        start: int,
+        share: Callable[[int], slice],
+        *,
+        strong_view: bool = False,
     ) -> Generator[Batch]:
         """Yield the training batches of one epoch."""
         self._test_logits.clear()
-        return self.dataset.batches(training.batch_size, data_seed, epoch, training.augment, start=start, share=share)
+        strong, size = training.strong_augment if strong_view else None, training.batch_size
+        return self.dataset.batches(size, data_seed, epoch, training.augment, start=start, share=share, strong=strong)
 
     def forward(self, network: NetworkFn, batch: Batch, taps: Sequence[str] = ()) -> Outputs:
         """Return the logits (B, C) and the taps by name."""
         if not taps:
             return Outputs(network(batch.images))
-        logits, *values = network(batch.images)
+        if STRONG_LOGITS in taps:
+            assert batch.strong is not None
+            logits, *values = network(torch.cat((batch.images, batch.strong)))
+        else:
+            logits, *values = network(batch.images)
         # A method's own layers are in float32, also if the network computes in 16 bits.
         return Outputs(logits, {name: value.float() for name, value in zip(taps, values, strict=True)})
 

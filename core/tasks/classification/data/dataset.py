@@ -15,17 +15,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from core.catalog.augmentations import STANDARD
 from core.distill.mixed_labels import MixedLabels
-from core.specs.augment import Augment, augmentations_of
-from core.tasks.classification.data import augmentations
+from core.specs.augment import Augment
 from core.tasks.classification.data.augmentations.views import Augmentation
-from core.tasks.classification.data.hashing import hashed_randint, permutation
+from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.data.prefetch import prefetch
-from core.tasks.classification.data.random_resized_crop import center_crop, crop_and_resize, crop_table
+from core.tasks.classification.data.random_resized_crop import center_crop
+from core.tasks.classification.data.views import SECOND_VIEW, View
 
 AUGMENTATION_VERSION = 1
 """Incremented when the same seeds begin to give other augmented images, another order or other normalised pixels.
@@ -187,6 +186,7 @@ class Dataset:
         augment: Augment = STANDARD,
         start: int = 0,
         share: Callable[[int], slice] = slice,
+        strong: Augment | None = None,
     ) -> Generator[Batch]:
         """Yield the training batches of one epoch; the last one may be smaller.
 
@@ -199,28 +199,26 @@ class Dataset:
             augment: the augmentations that are applied, as a validated spec has them.
             start: number of the first batch to yield.
             share: maps the size of a batch to the slice of it that this rank trains on; by default the whole batch.
+            strong: the augmentations of a second view of the same images; None for no second view.
+
+        Raises:
+            ValueError: there is a second view, and the images of one of them are mixtures.
         """
         order = torch.from_numpy(permutation(len(self.train), data_seed, epoch))
-        pipeline = augmentations.build(augmentations_of(augment), self.augmentation)
-        view, side = pipeline.view, self.train.shown_size
-        if view.resized_crop:
-            table = crop_table(len(order), self.train.images.shape[-1], view.flip, data_seed, epoch)
-        else:
-            table = augmentation_table(len(order), view, data_seed, epoch)
-        drawn = pipeline.draw(len(order), (side, self.image_size), data_seed, epoch)
-        device_table, device_order = torch.from_numpy(table).to(self.device), order.to(self.device)
+        weak = View(self, augment, data_seed, epoch)
+        second = None if strong is None else View(self, strong, data_seed | SECOND_VIEW, epoch)
+        drawn, device_order = weak.drawn, order.to(self.device)
+        if second and (drawn.mix or second.drawn.mix):
+            raise ValueError("a mixture of two images has no second view")
         totals = [min(batch_size, len(order) - first) for first in range(0, len(order), batch_size)]
         parts = [_Part.of(n * batch_size, total, share(total)) for n, total in enumerate(totals)]
         parts = [part if drawn.mix else replace(part, partner=None) for part in parts[start:]]
         with contextlib.closing(self._uncropped_images(order, parts)) as stored_images:
             for part, uncropped in zip(parts, stored_images, strict=True):
                 index, samples = part.take(device_order), part.take(order)
-                if view.resized_crop:
-                    images = crop_and_resize(uncropped, device_table[index], side)
-                else:
-                    images = shift_and_flip(center_crop(uncropped, side), device_table[index], view)
-                images = self.normalise(drawn.change_images(images, samples))
-                images, labels = drawn.change_normalised(images, samples), self.train.labels[index]
+                # An augmentation may overwrite what it is given, and the second view begins with the same images.
+                again = second.show(uncropped.clone(), index, samples) if second else None
+                images, labels = weak.show(uncropped, index, samples), self.train.labels[index]
                 if drawn.mix:
                     partners = part.partners(images), part.partners(labels)
                     count = len(partners[0])
@@ -228,7 +226,7 @@ class Dataset:
                     images, mixed = drawn.mix_batch(images, partners[0], samples, (labels, partners[1]))
                     yield Batch(images, labels, samples, part.total, mixed)
                 else:
-                    yield Batch(images, labels, samples, part.total)
+                    yield Batch(images, labels, samples, part.total, strong=again)
 
     def _uncropped_images(self, order: Tensor, parts: Sequence[_Part]) -> Generator[Tensor]:
         """Yield the uncropped training images of each part of an order (N,), on the device."""
@@ -293,6 +291,7 @@ class Batch:
             synchronisation.
         total: number of images of the step on all ranks; B if there is one rank.
         mixed: both labels of each image, if the images are mixtures; ``labels`` are then those of the first.
+        strong: a second view of the same images, in the shape of ``images``; None if there is none.
     """
 
     images: Tensor
@@ -300,6 +299,7 @@ class Batch:
     index: Tensor
     total: int
     mixed: MixedLabels | None = None
+    strong: Tensor | None = None
 
     @property
     def copies(self) -> int:
@@ -314,48 +314,22 @@ class Batch:
             labels=self.labels[samples],
             index=self.index[samples],
             mixed=self.mixed.part(samples) if self.mixed else None,
+            strong=None if self.strong is None else self.strong[samples],
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return images and labels, then the partners' labels and λ if the images are mixtures."""
-        return (self.images, self.labels, *((self.mixed.partner_target, self.mixed.lam) if self.mixed else ()))
+        """Return images and labels, then the partners' labels and λ if the images are mixtures, then a second view."""
+        mixture = (self.mixed.partner_target, self.mixed.lam) if self.mixed else ()
+        return (self.images, self.labels, *mixture, *(() if self.strong is None else (self.strong,)))
 
     def with_tensors(self, *tensors: Tensor) -> Batch:
         """Return the same batch with other images and labels."""
-        images, labels, *mixture = tensors
-        mixed = MixedLabels(labels, *mixture) if mixture else None
-        return replace(self, images=images, labels=labels, mixed=mixed)
+        images, labels, *others = tensors
+        strong = None if self.strong is None else others.pop()
+        mixed = MixedLabels(labels, *others) if others else None
+        return replace(self, images=images, labels=labels, mixed=mixed, strong=strong)
 
     def to_memory_format(self, memory_format: torch.memory_format) -> Batch:
         """Return the batch with its images stored in a memory format."""
-        return replace(self, images=self.images.contiguous(memory_format=memory_format))
-
-
-def augmentation_table(size: int, augmentation: Augmentation, data_seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return (size, 3): for each sample its top and left offset in the padded image, and 1 if it is flipped, else 0."""
-    table = np.empty((size, 3), dtype=np.int64)
-    table[:, 0] = hashed_randint(2 * augmentation.pad + 1, size, data_seed, epoch, "top")
-    table[:, 1] = hashed_randint(2 * augmentation.pad + 1, size, data_seed, epoch, "left")
-    table[:, 2] = hashed_randint(2, size, data_seed, epoch, "flip") if augmentation.flip else 0
-    return table
-
-
-def shift_and_flip(images: Tensor, rows: Tensor, augmentation: Augmentation) -> Tensor:
-    """Crop each image from its padded form at its own offset and flip it if required: one gather for the batch.
-
-    Args:
-        images: (B, channels, H, W) uint8.
-        rows: (B, 3), the images' rows of ``augmentation_table``. Offsets count from the padded corner, so the offset
-            ``pad`` means no shift.
-        augmentation: the augmentation that the table was made for.
-    """
-    if augmentation == Augmentation():
-        return images
-    pad = augmentation.pad
-    height, width = images.shape[-2:]
-    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    # (B, 2, channels, tops, lefts, H, W): every window of an image and of its mirror image, without a copy.
-    windows = torch.stack((padded, padded.flip(3)), 1).unfold(3, height, 1).unfold(4, width, 1)
-    top, left, flipped = rows.unbind(1)
-    left = torch.where(flipped == 1, 2 * pad - left, left)
-    return windows[torch.arange(len(images), device=images.device), flipped, :, top, left]
+        strong = None if self.strong is None else self.strong.contiguous(memory_format=memory_format)
+        return replace(self, images=self.images.contiguous(memory_format=memory_format), strong=strong)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from core.catalog.suggestions import suggest_name
-from core.catalog.taps import expand, split_suffix, unknown_tap
+from core.catalog.taps import STRONG_LOGITS, expand, split_suffix, unknown_tap
 from core.errors import TrainingError
 from core.tasks.classification.models.network import Network, TapPoint
 from core.tasks.classification.teacher_input import InputAdapter
@@ -19,6 +19,10 @@ from core.tasks.classification.teacher_input import InputAdapter
 
 class Tapped(nn.Module):
     """A network with hooks on the tapped layers.
+
+    With the tap ``strong_logits`` it takes two views of the samples, (2·B, channels, H, W), the strong ones last. The
+    network computes them one after the other, as the public code of MLKD does, so that batch norm normalises each view
+    by its own statistics and counts both in its running ones. The other taps are of the first view.
 
     Args:
         network: A network of the catalog, behind an ``InputAdapter`` or not.
@@ -43,7 +47,8 @@ class Tapped(nn.Module):
         inner = network.network if isinstance(network, InputAdapter) else network
         known = inner.tap_points() if isinstance(inner, Network) else {}
         self.names = expand(names, tuple(known))
-        for name in self.names:
+        self._layers = tuple(name for name in self.names if name != STRONG_LOGITS)
+        for name in self._layers:
             point = self._points[name] = _point_at(inner, name, known)
             if point.takes_input:
                 self._hooks.append(point.module.register_forward_pre_hook(partial(self._capture_input, name)))
@@ -69,14 +74,19 @@ class Tapped(nn.Module):
         Raises:
             TrainingError: A layer did not run.
         """
+        strong = None
+        if len(self._layers) < len(self.names):
+            images, strong = images.chunk(2)
         self._active = True
         try:
             logits: Tensor = self.network(images)
         finally:
             self._active = False
-        missing = [name for name in self.names if name not in self._captured]
+        missing = [name for name in self._layers if name not in self._captured]
         if missing:
             raise TrainingError("spec", f"the layer {missing[0]!r} does not run in a forward pass, so it has no output")
+        if strong is not None:
+            self._captured[STRONG_LOGITS] = self.network(strong)
         taps = tuple(self._captured[name] for name in self.names)
         self._captured.clear()
         return (logits, *taps)
@@ -93,7 +103,7 @@ def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
     Args:
         network: In eval mode.
         names: The taps.
-        images: (B, channels, H, W).
+        images: (B, channels, H, W), or two views of the samples for the logits of the second one.
 
     Raises:
         TrainingError: The network has no such layer, or a later layer changes its output in place.
@@ -105,7 +115,7 @@ def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
         tapped.remove_hooks()
     result = dict(zip(tapped.names, taps, strict=True))
     for name, tensor in result.items():
-        if tensor._version != tapped.versions[name]:
+        if tensor._version != tapped.versions.get(name, tensor._version):
             text = f"a later layer changes the output of {name!r} in place; tap that later layer instead"
             raise TrainingError("spec", text)
     return result

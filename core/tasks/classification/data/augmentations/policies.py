@@ -1,4 +1,6 @@
-"""RandAugment and TrivialAugment: random operations on uint8 images, with torchvision's ranges.
+"""RandAugment, TrivialAugment and FixMatch's augmentation: random operations on uint8 images.
+
+The ranges of the first two are torchvision's, those of the third are of the code that MLKD uses.
 
 Images that get the same operation with the same strength are changed together.
 """
@@ -7,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from core.catalog.augmentations import RandAugmentParams
+from core.catalog.augmentations import FixMatchParams, RandAugmentParams
 from core.catalog.registry import NoParams
+from core.tasks.classification.data.augmentations.erasing import inside_boxes
 from core.tasks.classification.data.augmentations.pipeline import Table
 from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.classification.data.transfer import upload
@@ -168,3 +171,43 @@ class TrivialAugment(_Policy):
             shear=0.99, shift=lambda side: min(32, side), angle=135.0, colour=0.99, bits=6, solarize=0.0
         )
         super().__init__(choices, 1, None, "trivialaugment")
+
+
+_GREY = (125, 123, 114)
+"""The colour of the square, by channel."""
+
+
+class FixMatch(_Policy):
+    """The strong view of FixMatch (Sohn et al. 2020): operations of random strength, then cutout.
+
+    Brightness, colour, contrast and sharpness are only lowered, to 5–95 %. The square of cutout has its centre anywhere
+    and a side of up to half of the image; what is beyond the lower and the right border is cut off.
+    """
+
+    def __init__(self, params: FixMatchParams) -> None:
+        choices = dict(
+            operations(shear=0.3, shift=lambda side: 0.3 * side, angle=30.0, colour=0.0, bits=4, solarize=0.0)
+        )
+        for name in ("brightness", "color", "contrast", "sharpness"):
+            choices[name] = replace(choices[name], strength=lambda step, side: -0.05 - 0.9 * step, signed=False)
+        choices["posterize"] = replace(choices["posterize"], strength=lambda step, side: 4 + int(4 * step))
+        super().__init__(choices, params.num_ops, None, "fixmatch")
+        self._cutout = params.cutout
+
+    def table(self, size: int, side: int, data_seed: int, epoch: int) -> Table:
+        """Return (size, 3·operations + 4): the operations, then top, left, height and width of the square."""
+        length = hashed_randint(math.floor(self._cutout * side) + 1, size, data_seed, epoch, "fixmatch cutout")
+        firsts = [
+            np.maximum(hashed_randint(side, size, data_seed, epoch, f"fixmatch cutout {place}") - length // 2, 0)
+            for place in ("top", "left")
+        ]
+        extents = [np.minimum(first + length, side) - first for first in firsts]
+        return np.column_stack((super().table(size, side, data_seed, epoch), *firsts, *extents))
+
+    def apply(self, images: Tensor, rows: Table) -> Tensor:
+        """Return the changed images (B, channels, side, side) uint8."""
+        images = super().apply(images, rows[:, :-4])
+        channels = images.shape[1]
+        colour = _GREY if channels == len(_GREY) else (round(sum(_GREY) / len(_GREY)),) * channels
+        grey = torch.tensor(colour, dtype=torch.uint8).to(images.device, non_blocking=True).view(1, -1, 1, 1)
+        return torch.where(inside_boxes(rows[:, -4:], images.shape[-1], images.device), grey, images)
