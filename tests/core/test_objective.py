@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +224,65 @@ def test_numbers_of_the_samples_are_given_to_methods_that_read_them(
     monkeypatch.setattr(Hint, "forward", record)
     monkeypatch.setattr(Hint, "reads_index", reads_index)
     assert train("test_hint", tmp_path, teacher) == "finished"
-    numbers = [step.index.tolist() if step.index is not None else None for step in steps[:3]]
+    numbers = [step.index.tolist() if step.index is not None else None for step in steps[2:5]]  # after the trial of two
     if reads_index:
         assert sorted(number for part in numbers if part for number in part) == list(range(96))
     else:
         assert numbers == [None] * 3
+
+
+class TestTrialBeforeTheFirstStep:
+    def test_method_that_fails_on_the_shapes_ends_the_run_before_the_first_step(
+        self, tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forward = Hint.forward
+
+        def multiply_unequal_shapes(self: Hint, step: Step) -> LossTerms:
+            terms = forward(self, step)
+            return replace(terms, total=terms.total + (step.rows.student @ torch.ones(6, 1)).sum())
+
+        monkeypatch.setattr(Hint, "forward", multiply_unequal_shapes)
+        assert train("test_hint", tmp_path, teacher) == "failed"
+        *before, last = events(tmp_path)
+        assert isinstance(last, Failed)
+        assert last.kind == "spec"
+        assert "test_hint cannot compute its loss of these networks: mat1 and mat2 shapes" in last.reason
+        assert not any(isinstance(event, Started | Metrics) for event in before)
+
+    def test_method_with_one_sum_cannot_be_weighted_by_share(
+        self, tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forward = Hint.forward
+        monkeypatch.setattr(Hint, "forward", lambda self, step: replace(forward(self, step), parts={}))
+        assert train({"name": "test_hint", "shares": {"hint": 0.3}}, tmp_path, teacher) == "failed"
+        last = events(tmp_path)[-1]
+        assert isinstance(last, Failed)
+        assert last.kind == "spec"
+        assert "returns its loss as one sum" in last.reason
+
+    def test_trial_changes_neither_buffers_nor_the_random_state(
+        self, tmp_path: Path, teacher: TeacherSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forward = Hint.forward
+        calls: list[int] = []
+
+        def count_and_draw(self: Hint, step: Step) -> LossTerms:
+            calls.append(len(step.rows.target))
+            self.get_buffer("steps").add_(1)
+            torch.rand(3)
+            return forward(self, step)
+
+        monkeypatch.setattr(Hint, "forward", count_and_draw)
+        states, counts = [], []
+        for name in ("tried", "untried"):
+            if name == "untried":
+                monkeypatch.setattr("core.train.method.try_out", lambda *_: None)
+            options = TrainOptions(stop_requested=lambda: True)
+            assert train("test_hint", tmp_path / name, teacher, options) == "stopped"
+            spec = experiment("test_hint").plan()[-1].spec
+            checkpoint = load_checkpoint(tmp_path / name / CHECKPOINT_NAME, spec.fingerprint())
+            states.append(checkpoint.random[0].cpu)
+            counts.append(float(checkpoint.objective["steps"]))
+        assert calls == [2, 2], "two rows, in the first epoch and at full strength"
+        assert counts == [0, 0]
+        assert torch.equal(*states)
