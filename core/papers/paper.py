@@ -92,8 +92,8 @@ class RunClaim:
         text: the claim, in a sentence.
         kind: ``lower``: the method's ``metric`` is lower than the baseline's; ``earlier``: the method reaches the
             target value of ``metric`` in fewer epochs; ``no_gain``: the method's ``metric`` is not higher.
-        metric: name of the metric, of its last epoch.
         title: short name of the metric within a sentence.
+        metric: name of the metric, of its last epoch; empty for the headline metric of the experiment's task.
         students: parts of the names of the students that the claim is about; empty for all.
         students_title: these students in words.
     """
@@ -101,8 +101,8 @@ class RunClaim:
     number: int
     text: str
     kind: Literal["lower", "earlier", "no_gain"]
-    metric: str
     title: str
+    metric: str = ""
     students: tuple[str, ...] = ()
     students_title: str = ""
 

@@ -69,7 +69,7 @@ class RunConvergence(Message):
         None, description="Seconds without the teacher's part; null if whole times are compared. See Comparison.timing."
     )
     student_gpu_seconds: float | None = None
-    area: float | None = Field(None, description="Mean test accuracy over the epochs, %, if the run succeeded.")
+    area: float | None = Field(None, description="Mean of the headline metric over the epochs, if the run succeeded.")
 
 
 class UncountedRun(Message):
@@ -98,7 +98,7 @@ class Convergence(Message):
     max_epochs: int
     median_seconds: float | None = Field(None, description="Median of the times that Comparison.timing names.")
     median_gpu_seconds: float | None = None
-    area: float | None = Field(None, description="Mean over the runs of the mean test accuracy over the epochs, %.")
+    area: float | None = Field(None, description="Mean over the runs of their ``area``.")
     area_sd: float | None = None
     runs: list[RunConvergence] = Field(default_factory=list)
     not_succeeded: list[UncountedRun] = Field(default_factory=list, description="Every run that has not succeeded.")
@@ -248,7 +248,7 @@ class TeacherUsed(Message):
     fingerprint: str
     seed: int
     state: RunState
-    top1: float | None = Field(None, description="Test accuracy after its last epoch, %.")
+    top1: float | None = Field(None, description="Headline metric after its last epoch, as the test accuracy in %.")
 
 
 class Comparison(Message):
@@ -265,7 +265,7 @@ class Comparison(Message):
     test_size: int = Field(description="Images in the test set; 0 until a run has started.")
     resolution: float | None = Field(None, description="Share of one image in the test set, %.")
     teacher_top1: float | None = Field(
-        None, description="Test accuracy of the teacher, %; if teachers vary, their mean."
+        None, description="Headline metric of the teacher, as the test accuracy in %; if teachers vary, their mean."
     )
     teachers: list[TeacherUsed] = Field(default_factory=list)
     target_share: float = Field(description="Share of the teacher's accuracy that is the target of convergence.")
