@@ -457,3 +457,62 @@ class PublishedTable(Message):
     """What others have published of such settings, as printed."""
 
     rows: list[PublishedRow]
+
+
+class MeasuredValue(Message):
+    """Mean over the runs of a method that succeeded; if teachers vary, of the means per teacher."""
+
+    mean: float
+    sd: float | None = Field(None, description="Sample standard deviation; null below n = 2.")
+    n: int
+
+
+class MeasuredResult(Message):
+    """What was measured here for a published number: the same data set, networks and method, with any training."""
+
+    label: str
+    experiments: list[str]
+    epochs: int = Field(description="Epochs of the training.")
+    last: MeasuredValue | None = Field(None, description="After the last epoch.")
+    oracle: MeasuredValue | None = Field(
+        None, description="At the epoch with the best test accuracy, to be compared with published values of this kind."
+    )
+    run_ids: list[str]
+
+
+class PublishedNumber(Message):
+    """A published number with the results measured here."""
+
+    source: str
+    reprinted: list[str] = Field(default_factory=list, description="Later sources that print the same number.")
+    dataset: str
+    teacher: str
+    student: str
+    printed: str = Field(description="The method as it was printed.")
+    method: str = Field(
+        "",
+        description='Name of the method in the catalog; "teacher" for the teacher\'s own value; empty if it has none.',
+    )
+    value: float
+    repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
+    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    measured: list[MeasuredResult] = Field(default_factory=list)
+
+
+class PublishedSetting(Message):
+    """A data set, a teacher and a student with published numbers."""
+
+    dataset: str
+    teacher: str
+    student: str
+    experiments: int = Field(description="Number of experiments here with these networks.")
+
+
+class BesidePublished(Message):
+    """Published numbers beside the results measured here."""
+
+    items: list[PublishedNumber]
+    settings: list[PublishedSetting]
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="What the authors of a source say about the epoch and the runs, and where."
+    )
