@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -68,8 +70,8 @@ def number(printed: str) -> PublishedNumber:
     return next(item for item in TABLES if item.printed == printed)
 
 
-def choice(name: str, params: dict[str, object] | None = None, **more: object) -> dict[str, object]:
-    return {"name": name, "params": params or {}} | more
+def choice(name: str, params: Mapping[str, Any] | None = None, *, beside: Sequence[Any] = ()) -> dict[str, Any]:
+    return {"name": name, "params": params or {}} | ({"with": beside} if beside else {})
 
 
 def test_a_number_belongs_to_a_method_with_its_parameters_and_combination() -> None:
@@ -77,9 +79,9 @@ def test_a_number_belongs_to_a_method_with_its_parameters_and_combination() -> N
     assert not number("KD").is_of(choice("kd", {"standardise": True}))
     assert number("KD+LS").is_of(choice("kd", {"standardise": True}))
     assert number("CTKD").is_of(choice("ctkd")), "a method without the parameter"
-    assert not number("NORM").is_of(choice("norm", **{"with": ["kd"]}))
-    assert number("NORM+KD").is_of(choice("norm", **{"with": [{"name": "kd", "params": {}}]}))
-    assert not number("NORM+KD").is_of(choice("norm", **{"with": ["crd"]}))
+    assert not number("NORM").is_of(choice("norm", beside=["kd"]))
+    assert number("NORM+KD").is_of(choice("norm", beside=[{"name": "kd", "params": {}}]))
+    assert not number("NORM+KD").is_of(choice("norm", beside=["crd"]))
     assert not number("DistPro").is_of(choice("")), "it is in no catalog"
 
 
