@@ -161,6 +161,7 @@ class Client:
         self.claims = self.comparisons.claims
         self.table = self.comparisons.table
         self.published = self.comparisons.published
+        self.beside_published = self.comparisons.beside_published
         self.comparison_text = self.comparisons.text
         self.drain_worker = self.workers.drain
         self.upload_teacher = self.teachers.upload

@@ -77,6 +77,11 @@ def headline(dataset: str) -> dict[str, Any]:
     return next((item for item in known.metrics if item["name"] == name), known.metrics[0])
 
 
+def headline_titles(datasets: Iterable[str]) -> dict[str, str]:
+    """Return the title of the headline metric of each data set, with its unit, for headings of columns."""
+    return {dataset: headline(dataset)["label"] for dataset in dict.fromkeys(datasets)}
+
+
 def companion(methods: Iterable[str]) -> dict[str, Any] | None:
     """Return the metric of these methods that can be drawn beside the headline metric; None if there is none.
 

@@ -3,11 +3,14 @@
 from backend.comparisons.claims import judge
 from backend.comparisons.comparison import compare, sample_of
 from backend.comparisons.overview import overview
-from backend.comparisons.table import Filter, Layout, find, published, table
+from backend.comparisons.published import beside_published, published
+from backend.comparisons.selection import Filter, find
+from backend.comparisons.table import Layout, table
 
 __all__ = [
     "Filter",
     "Layout",
+    "beside_published",
     "compare",
     "find",
     "judge",

@@ -135,19 +135,25 @@ def _judge_by_runs(
             series if metric == sample.headline else {},
             convergence_target(options),
         )
-        for metric in dict.fromkeys(claim.metric for claim in paper.run_claims)
+        for metric in dict.fromkeys(_metric(claim, sample) for claim in paper.run_claims)
     }
     return [
-        _JUDGES[claim.kind](claim, methods[claim.metric][label], methods[claim.metric][baseline], sample, options)
+        _JUDGES[claim.kind](claim, of_metric[label], of_metric[baseline], sample, options)
         for label in labels
         for claim in paper.run_claims
+        for of_metric in (methods[_metric(claim, sample)],)
     ]
+
+
+def _metric(claim: RunClaim, sample: Sample) -> str:
+    """Return the name of the metric that decides a claim."""
+    return claim.metric or sample.headline
 
 
 def _judge_lower(
     claim: RunClaim, method: Method, base: Method, sample: Sample, options: ComparisonOptions
 ) -> _JudgedClaim:
-    pair = paired(method, base, sample, ComparisonSpec(claim.metric))
+    pair = paired(method, base, sample, ComparisonSpec(_metric(claim, sample)))
     result = _claim(claim, method.label, base.label, n=pair.n)
     if pair.mean_difference is None:
         return _JudgedClaim(result.model_copy(update={"reason": f"no pair has measured {claim.title} yet"}))
@@ -165,8 +171,11 @@ def _judge_earlier(
     pairs = convergence.compare(method.reached, base.reached)
     if pairs is None:
         return _JudgedClaim(result.model_copy(update={"reason": "no pair has both a target and an end yet"}))
+    unit = ComparisonSpec(_metric(claim, sample)).unit
     target = (
-        f"{options.target:g} %" if options.target is not None else f"{100 * options.target_share:g} % of the teacher's"
+        f"{options.target:g} {unit}".rstrip()
+        if options.target is not None
+        else f"{100 * options.target_share:g} % of the teacher's"
     )
     numbers: dict[str, float] = {"earlier": pairs.earlier, "later": pairs.later, "equal": pairs.equal}
     if pairs.speed_up is not None:
@@ -195,12 +204,13 @@ def _judge_no_gain(
     result = _claim(claim, method.label, base.label)
     if claim.students and not any(name in student for name in claim.students):
         return _JudgedClaim(result.model_copy(update={"reason": f"{student} is not a {claim.students_title}"}))
-    pair = paired(method, base, sample, ComparisonSpec(claim.metric))
+    spec = ComparisonSpec(_metric(claim, sample))
+    pair = paired(method, base, sample, spec)
     if pair.mean_difference is None:
         return _JudgedClaim(result.model_copy(update={"reason": "no pair has ended yet", "n": pair.n}))
     numbers = {"mean_difference": pair.mean_difference} | _bounds(pair.interval)
-    unit = ComparisonSpec(claim.metric).difference_unit
-    text = f"the gain is {point_text(pair.mean_difference, pair.interval)} {unit}".rstrip() + _interval_text(pair)
+    text = f"the gain is {point_text(pair.mean_difference, pair.interval)} {spec.difference_unit}".rstrip()
+    text += _interval_text(pair)
     result = result.model_copy(update={"n": pair.n, "numbers": numbers})
     margin = options.difference
     if margin is not None and pair.units >= 4 and pair.interval and pair.interval.high < margin:

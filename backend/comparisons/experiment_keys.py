@@ -44,8 +44,8 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def methods(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return name and parameters of each method by its label."""
-    return {item["label"]: {"name": item["name"], "params": item["params"]} for item in spec["methods"]}
+    """Return each method by its label: its name, its parameters, and everything else that determines it."""
+    return {item["label"]: {key: value for key, value in item.items() if key != "label"} for item in spec["methods"]}
 
 
 def difference(first: dict[str, Any], second: dict[str, Any]) -> str | None:

@@ -107,7 +107,7 @@ def _at_best(series: Mapping[str, MetricCurve], metric: str, selection_metric: s
     selection_curve = series.get(selection_metric)
     index = selection_curve.best() if selection_curve else None
     if selection_curve is None or index is None:
-        missing = "no validation split" if selection_metric.startswith("val/") else "no test accuracy"
+        missing = "no validation split" if selection_metric.startswith("val/") else "no result"
         return SelectedValue(reason=f"{missing}: {selection_metric} was never measured")
     epoch = selection_curve.epoch[index]
     value = series[metric].at_step(selection_curve.step[index]) if metric in series else None

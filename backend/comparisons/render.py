@@ -226,7 +226,8 @@ def _table_cell(cell: TableCell | None) -> Text:
 
 
 def _brackets(published: Sequence[PublishedValue]) -> str:
-    return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
+    values = dict.fromkeys(value_text(item.value, decimals=2) for item in published)
+    return f" [{', '.join(values)}]" if values else ""
 
 
 def _difference(cell: OverviewCell) -> Text:

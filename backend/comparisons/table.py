@@ -8,26 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
 from backend.comparisons.comparison import refuse_unknown, teacher_summary
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, methods_of, summarize_method
+from backend.comparisons.published import values_of
 from backend.comparisons.run_data import ImageData, Key, Sample, load, merge
+from backend.comparisons.selection import names_of
 from backend.comparisons.setting_differences import pooled
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
 from core.catalog.datasets import headline_of
-from core.papers import PAPERS, PublishedRow, published_for
-from core.protocol import comparisons as protocol
+from core.papers import TEACHER, PublishedNumber, published_for
 from core.protocol.comparisons import (
     EPOCH_CHOICES,
     EpochChoice,
-    PublishedTable,
-    PublishedValue,
     ResultTable,
     TableCell,
     TableRow,
@@ -35,24 +33,6 @@ from core.protocol.comparisons import (
 from core.protocol.public import ProblemField
 
 Test = Literal["sign_flip", "t"]
-MAX_EXPERIMENTS = 500
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Selects the experiments of the table; a filter that is None or empty selects all.
-
-    Attributes:
-        tags: Present tags; an experiment needs every one of them.
-        dataset: Name of the data set in the catalog.
-        student: Name of the student's model in the catalog.
-        teacher: Name of the teacher's model in the catalog.
-    """
-
-    tags: Sequence[str] = ()
-    dataset: str | None = None
-    student: str | None = None
-    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,36 +56,6 @@ class Layout:
     @property
     def spec(self) -> ComparisonSpec:
         return ComparisonSpec(self.metric, self.which)
-
-
-def find(
-    session: Session, selection: Filter, candidates: Sequence[models.Experiment] | None = None
-) -> list[models.Experiment]:
-    """Return the experiments that the filter selects.
-
-    Args:
-        session: Session for reading.
-        selection: The filter.
-        candidates: Experiments to select from, whose order is kept. None selects from all experiments that are not
-            archived, oldest first.
-
-    Raises:
-        ApiError: 422 if there are too many for one table.
-    """
-    query = select(models.Experiment).order_by(models.Experiment.id)
-    if candidates is None:
-        query = query.where(models.Experiment.archived_at.is_(None))
-    for tag in selection.tags:  # present tags; the spec has those that it was submitted with
-        tagged = select(models.ExperimentTag.experiment_id).where(models.ExperimentTag.tag == tag)
-        query = query.where(models.Experiment.id.in_(tagged))
-    experiments = [item for item in session.scalars(query) if _matches(item.spec, selection)]
-    if candidates is not None:
-        ids = {item.id for item in experiments}
-        experiments = [item for item in candidates if item.id in ids]
-    if len(experiments) > MAX_EXPERIMENTS:
-        text = f"a table has at most {MAX_EXPERIMENTS} experiments, and {len(experiments)} match; select by tag or name"
-        raise invalid(text, ProblemField(path="tag", message=text))
-    return experiments
 
 
 def table(session: Session, experiments: Sequence[models.Experiment], layout: Layout) -> ResultTable:
@@ -153,31 +103,27 @@ class _Row:
     sample: Sample
     methods: Mapping[str, Method]
     keys: Sequence[Key]
-    published: Sequence[PublishedRow]
+    published: Sequence[PublishedNumber]
 
     @classmethod
     def of(cls, sample: Sample, selected: Mapping[str, metric_selection.SelectedValue], layout: Layout) -> _Row:
         spec = sample.spec
         blocks = dict.fromkeys(key[0] for key in sample.keys)
         requested = [(block, seed) for block in blocks for seed in layout.seeds]
-        teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else ""
-        student = spec["student"]["model"]["name"]
-        dataset = spec["dataset"]
+        dataset, teacher, student = names_of(spec)
         return cls(
             sample,
             methods_of(sample, selected, {}, ConvergenceTarget(1.0)),
             list(dict.fromkeys([*sample.keys, *requested])),
-            published_for(dataset["name"], dataset["params"], teacher, student)
+            published_for(dataset, spec["dataset"]["params"], teacher, student)
             if layout.metric == sample.headline
             else (),
         )
 
     @property
     def title(self) -> str:
-        spec = self.sample.spec
-        student = spec["student"]["model"]["name"]
-        teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
-        return f"{spec['dataset']['name']} {f'{teacher}→' if teacher else ''}{student}"
+        dataset, teacher, student = names_of(self.sample.spec)
+        return f"{dataset} {f'{teacher}→' if teacher else ''}{student}"
 
     def unique_title(self, titles: Sequence[str]) -> str:
         """Return the title, with a distinguishing mark if other rows have the same title.
@@ -206,7 +152,7 @@ class _Row:
             interval=summary.interval,
             run_ids=[method.runs[key].run_id for key in self.keys if key in method_values],
             missing=gaps.gaps(method, self.sample, missing),
-            published=_published(self.published, method.name),
+            published=values_of(number for number in self.published if number.is_of(self._choice(label))),
         )
         base = self.methods.get(baseline)
         if base is None or label == baseline:
@@ -225,17 +171,22 @@ class _Row:
             changes |= {"difference_interval": summary_of_differences.interval, "p": test(differences)}
         return cell.model_copy(update=changes)
 
+    def _choice(self, label: str) -> Mapping[str, Any]:
+        """Return the method with this label as the spec has it."""
+        choices = (choice for item in self.sample.experiments for choice in item.spec["methods"])
+        return next(choice for choice in choices if choice["label"] == label)
+
     def to_protocol(self, cells: list[TableCell], titles: Sequence[str]) -> TableRow:
-        spec = self.sample.spec
+        dataset, teacher, student = names_of(self.sample.spec)
         accuracies = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         return TableRow(
             title=self.unique_title(titles),
             images=same_data.describe(self.sample.data) if self.sample.data != ImageData() else "",
-            dataset=spec["dataset"]["name"],
-            teacher=spec["teacher"]["model"]["name"] if spec.get("teacher") else "",
-            student=spec["student"]["model"]["name"],
+            dataset=dataset,
+            teacher=teacher,
+            student=student,
             teacher_top1=math.fsum(accuracies) / len(accuracies) if accuracies else None,
-            published=_published(self.published, "teacher"),
+            published=values_of(number for number in self.published if number.method == TEACHER),
             condition=teacher_summary(self.sample),
             experiments=[item.name for item in self.sample.experiments],
             seeds=sorted({seed for _, seed in self.keys}),
@@ -275,48 +226,6 @@ def _baseline(samples: Sequence[Sample], labels: Sequence[str], label: str | Non
     return max(labels, key=lambda label: rows_with[label])  # if several have equally many rows, the first column
 
 
-def published() -> PublishedTable:
-    """Return the rows of published tables, as printed."""
-    rows = [
-        protocol.PublishedRow(
-            source=row.source,
-            dataset=row.dataset,
-            teacher=row.teacher,
-            student=row.student,
-            values=[value for method in row.values for value in _published([row], method)],
-            method=paper.method,
-            baseline=paper.baseline,
-        )
-        for paper in PAPERS.values()
-        for row in paper.published
-    ]
-    return PublishedTable(rows=rows)
-
-
-def _published(rows: Sequence[PublishedRow], method: str) -> list[PublishedValue]:
-    return [
-        PublishedValue(
-            source=row.source,
-            method=method,
-            value=row.values[method],
-            repeats=row.repeats.get(method),
-            epoch=row.epoch.get(method),
-        )
-        for row in rows
-        if method in row.values
-    ]
-
-
-def _matches(spec: Mapping[str, Any], selection: Filter) -> bool:
-    teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else None
-    conditions = (
-        (selection.dataset, spec["dataset"]["name"]),
-        (selection.student, spec["student"]["model"]["name"]),
-        (selection.teacher, teacher),
-    )
-    return all(name is None or name == value for name, value in conditions)
-
-
 def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layout: Layout, baseline: str) -> list[str]:
     notes = [f"Mean ± sample standard deviation (n), {EPOCH_CHOICES[layout.which]}."]
     notes += dict.fromkeys(text for sample in samples for text in sample.misnamed)
@@ -348,8 +257,8 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
         notes.append("Not every run has ended: these numbers will change.")
     if any(cell.published for row in cells for cell in row):
         notes.append(
-            "Published numbers are as printed; those of DKD are means of 5 best test epochs, which lie above those of "
-            "last epochs."
+            "Published numbers are as printed. Some are values of the best test epoch, which lie above those of the "
+            "last epoch."
         )
     return notes
 

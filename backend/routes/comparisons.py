@@ -19,9 +19,10 @@ from core.protocol.comparison_queries import (
     ComparisonQuery,
     Format,
     OverviewQuery,
+    PublishedQuery,
     TableQuery,
 )
-from core.protocol.comparisons import Comparison, Overview, PaperClaims, PublishedTable, ResultTable
+from core.protocol.comparisons import BesidePublished, Comparison, Overview, PaperClaims, PublishedTable, ResultTable
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
 
@@ -82,6 +83,13 @@ def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> Re
 def read_published() -> PublishedTable:
     """Return the rows of published tables, as printed."""
     return comparisons.published()
+
+
+@router.get("/published/measured")
+def read_beside_published(session: SessionDep, query: Annotated[PublishedQuery, Query()]) -> BesidePublished:
+    """Return published numbers, each with the results measured here for the same networks and the same method."""
+    selection = Filter(tags=query.tag or (), dataset=query.dataset, teacher=query.teacher, student=query.student)
+    return comparisons.beside_published(session, selection)
 
 
 def _experiments(session: Session, keys: list[str]) -> list[models.Experiment]:

@@ -7,7 +7,15 @@ from typing import Literal
 
 from client.connection import API, Query
 from client.resources.base import Resource
-from core.protocol.comparisons import Comparison, EpochChoice, Overview, PaperClaims, PublishedTable, ResultTable
+from core.protocol.comparisons import (
+    BesidePublished,
+    Comparison,
+    EpochChoice,
+    Overview,
+    PaperClaims,
+    PublishedTable,
+    ResultTable,
+)
 
 TextFormat = Literal["csv", "markdown", "latex"]
 Report = Literal["comparison", "overview", "claims", "table"]
@@ -151,6 +159,26 @@ class Comparisons(Resource):
     def published(self) -> PublishedTable:
         """Return the result tables of published papers, as printed, for comparison with own results."""
         return self._connection.send("GET", f"{_PATH}/published", PublishedTable, idempotent=True)
+
+    def beside_published(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        dataset: str | None = None,
+        teacher: str | None = None,
+        student: str | None = None,
+    ) -> BesidePublished:
+        """Return published numbers, each with the results measured here for the same networks and the same method.
+
+        Args:
+            tags: Tags that an experiment must all have.
+            dataset: Name of the data set.
+            teacher: Model of the teacher.
+            student: Model of the student.
+        """
+        query = {"tag": tags, "dataset": dataset, "teacher": teacher, "student": student}
+        path = f"{_PATH}/published/measured"
+        return self._connection.send("GET", path, BesidePublished, query=query, idempotent=True)
 
     def text(self, report: Report, format: TextFormat, query: Query) -> str:
         """Return a report as CSV, Markdown or LaTeX.

@@ -5,29 +5,99 @@ Everything that belongs to one work is in one module or folder here; the platfor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from core.papers import cifar100_tables
 from core.papers.decoupled_gradient_kd import PAPER as DECOUPLED_GRADIENT_KD
 from core.papers.decoupled_kd import PAPER as DECOUPLED_KD
-from core.papers.paper import LossFinding, LossSetting, Paper, Preset, PublishedRow, RunClaim
+from core.papers.paper import (
+    TEACHER,
+    LossFinding,
+    LossSetting,
+    Paper,
+    Preset,
+    PublishedEpoch,
+    PublishedNumber,
+    PublishedRow,
+    RunClaim,
+)
 
 __all__ = [
     "PAPERS",
     "PUBLISHED",
+    "PUBLISHED_NUMBERS",
+    "TEACHER",
     "LossFinding",
     "LossSetting",
     "Paper",
     "Preset",
+    "PublishedEpoch",
+    "PublishedNumber",
     "PublishedRow",
     "RunClaim",
     "published_for",
+    "source_notes",
     "with_claims",
 ]
 
 PAPERS: Mapping[str, Paper] = {paper.name: paper for paper in (DECOUPLED_KD, DECOUPLED_GRADIENT_KD)}
 
 PUBLISHED: tuple[PublishedRow, ...] = tuple(row for paper in PAPERS.values() for row in paper.published)
+"""The rows of the papers' own tables."""
+
+_STANDARDISED = "standardise"  # the papers' own tables are without it
+
+
+def _of_papers() -> Iterator[PublishedNumber]:
+    for row in PUBLISHED:
+        for method, value in row.values.items():
+            yield PublishedNumber(
+                source=row.source,
+                dataset=row.dataset,
+                teacher=row.teacher,
+                student=row.student,
+                printed=method,
+                value=value,
+                method=method,
+                params={} if method in (TEACHER, "ce") else {_STANDARDISED: False},
+                dataset_params=row.params,
+                epoch=row.epoch.get(method),
+                runs=row.repeats.get(method),
+            )
+
+
+def _without_reprints(numbers: Iterator[PublishedNumber]) -> tuple[PublishedNumber, ...]:
+    """Return the numbers, each once: tables reprint those of earlier tables, in the order in which they are given."""
+    first: dict[object, PublishedNumber] = {}
+    for number in numbers:
+        method = (number.method, number.combined, bool(number.params.get(_STANDARDISED)))
+        setting = (number.dataset, number.teacher, number.student)
+        key = (*setting, method if number.method else number.printed, number.value)
+        known = first.get(key)
+        if known is None:
+            first[key] = number
+        elif number.source not in (known.source, *known.reprinted):
+            first[key] = replace(known, reprinted=(*known.reprinted, number.source))
+    return tuple(first.values())
+
+
+def _in_order_of_printing() -> Iterator[PublishedNumber]:
+    tables = list(cifar100_tables.numbers())
+    oldest = tables[0].source
+    yield from (number for number in tables if number.source == oldest)
+    yield from _of_papers()
+    yield from (number for number in tables if number.source != oldest)
+
+
+PUBLISHED_NUMBERS: tuple[PublishedNumber, ...] = _without_reprints(_in_order_of_printing())
+"""Every published number once, with the later sources that reprint it."""
+
+
+def source_notes() -> dict[str, str]:
+    """Return what the authors of a source say about the epoch and the runs of its numbers, by source."""
+    return {name: source.note for name, source in cifar100_tables.SOURCES.items()}
 
 
 def with_claims() -> list[Paper]:
@@ -35,8 +105,8 @@ def with_claims() -> list[Paper]:
     return [paper for paper in PAPERS.values() if paper.run_claims]
 
 
-def published_for(dataset: str, params: Mapping[str, Any], teacher: str, student: str) -> list[PublishedRow]:
-    """Return the published rows of one setting.
+def published_for(dataset: str, params: Mapping[str, Any], teacher: str, student: str) -> list[PublishedNumber]:
+    """Return the published numbers of one setting.
 
     Args:
         dataset: name in the catalog.
@@ -45,8 +115,8 @@ def published_for(dataset: str, params: Mapping[str, Any], teacher: str, student
         student: name in the catalog.
     """
     return [
-        row
-        for row in PUBLISHED
-        if (row.dataset, row.teacher, row.student) == (dataset, teacher, student)
-        and all(params.get(name, value) == value for name, value in row.params.items())
+        number
+        for number in PUBLISHED_NUMBERS
+        if (number.dataset, number.teacher, number.student) == (dataset, teacher, student)
+        and all(params.get(name, value) == value for name, value in number.dataset_params.items())
     ]

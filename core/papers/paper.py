@@ -6,6 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+TEACHER = "teacher"
+"""The name that the teacher's own value has among the values of methods."""
+PublishedEpoch = Literal["last", "oracle"]
+"""Epoch of a published value: the last one, or the one with the best test accuracy."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -46,7 +51,52 @@ class PublishedRow:
     values: Mapping[str, float]
     params: Mapping[str, Any] = field(default_factory=dict)
     repeats: Mapping[str, int] = field(default_factory=dict)
-    epoch: Mapping[str, Literal["last", "oracle"]] = field(default_factory=dict)
+    epoch: Mapping[str, PublishedEpoch] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """One published value of one method and one pair of networks.
+
+    Attributes:
+        source: The table, as people read it.
+        dataset: Name in the catalog.
+        teacher: Name in the catalog.
+        student: Name in the catalog.
+        printed: The method's name as it was printed.
+        value: Test accuracy in %.
+        method: The method's name in the catalog; "teacher" for the teacher's own value; empty if it has none.
+        params: Parameters of the method that the number holds for.
+        combined: Names of the methods that it was combined with.
+        dataset_params: Parameters of the data set that the number holds for.
+        epoch: Epoch of the value, if the authors say it.
+        runs: Number of runs that it is the mean of, if the authors say it.
+        reprinted: Later sources that print the same value for the same method and networks.
+    """
+
+    source: str
+    dataset: str
+    teacher: str
+    student: str
+    printed: str
+    value: float
+    method: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    combined: tuple[str, ...] = ()
+    dataset_params: Mapping[str, Any] = field(default_factory=dict)
+    epoch: PublishedEpoch | None = None
+    runs: int | None = None
+    reprinted: tuple[str, ...] = ()
+
+    def is_of(self, choice: Mapping[str, Any]) -> bool:
+        """Return whether it is a number of a method of a stored spec. A parameter that the method lacks is off."""
+        with_others = sorted(item if isinstance(item, str) else item["name"] for item in choice.get("with") or ())
+        return (
+            bool(self.method)
+            and choice["name"] == self.method
+            and sorted(self.combined) == with_others
+            and all(choice["params"].get(name, False) == value for name, value in self.params.items())
+        )
 
 
 @dataclass(frozen=True)
@@ -92,8 +142,8 @@ class RunClaim:
         text: the claim, in a sentence.
         kind: ``lower``: the method's ``metric`` is lower than the baseline's; ``earlier``: the method reaches the
             target value of ``metric`` in fewer epochs; ``no_gain``: the method's ``metric`` is not higher.
-        metric: name of the metric, of its last epoch.
         title: short name of the metric within a sentence.
+        metric: name of the metric, of its last epoch; empty for the headline metric of the experiment's task.
         students: parts of the names of the students that the claim is about; empty for all.
         students_title: these students in words.
     """
@@ -101,8 +151,8 @@ class RunClaim:
     number: int
     text: str
     kind: Literal["lower", "earlier", "no_gain"]
-    metric: str
     title: str
+    metric: str = ""
     students: tuple[str, ...] = ()
     students_title: str = ""
 

@@ -87,6 +87,15 @@ class ClaimsQuery(ComparisonQuery):
     )
 
 
+class PublishedQuery(_Query):
+    """Query of ``GET /comparisons/published/measured``."""
+
+    tag: list[str] | None = Field(None, max_length=50, description="Tags; an experiment needs every one of them.")
+    dataset: str | None = Field(None, max_length=100, description="Only numbers of this data set.")
+    teacher: str | None = Field(None, max_length=100, description="Only numbers with this model as teacher.")
+    student: str | None = Field(None, max_length=100, description="Only numbers with this model as student.")
+
+
 class TableQuery(_Query):
     """Query of ``GET /comparisons/table``."""
 

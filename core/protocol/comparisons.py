@@ -69,7 +69,7 @@ class RunConvergence(Message):
         None, description="Seconds without the teacher's part; null if whole times are compared. See Comparison.timing."
     )
     student_gpu_seconds: float | None = None
-    area: float | None = Field(None, description="Mean test accuracy over the epochs, %, if the run succeeded.")
+    area: float | None = Field(None, description="Mean of the headline metric over the epochs, if the run succeeded.")
 
 
 class UncountedRun(Message):
@@ -98,7 +98,7 @@ class Convergence(Message):
     max_epochs: int
     median_seconds: float | None = Field(None, description="Median of the times that Comparison.timing names.")
     median_gpu_seconds: float | None = None
-    area: float | None = Field(None, description="Mean over the runs of the mean test accuracy over the epochs, %.")
+    area: float | None = Field(None, description="Mean over the runs of their ``area``.")
     area_sd: float | None = None
     runs: list[RunConvergence] = Field(default_factory=list)
     not_succeeded: list[UncountedRun] = Field(default_factory=list, description="Every run that has not succeeded.")
@@ -248,7 +248,7 @@ class TeacherUsed(Message):
     fingerprint: str
     seed: int
     state: RunState
-    top1: float | None = Field(None, description="Test accuracy after its last epoch, %.")
+    top1: float | None = Field(None, description="Headline metric after its last epoch, as the test accuracy in %.")
 
 
 class Comparison(Message):
@@ -265,7 +265,7 @@ class Comparison(Message):
     test_size: int = Field(description="Images in the test set; 0 until a run has started.")
     resolution: float | None = Field(None, description="Share of one image in the test set, %.")
     teacher_top1: float | None = Field(
-        None, description="Test accuracy of the teacher, %; if teachers vary, their mean."
+        None, description="Headline metric of the teacher, as the test accuracy in %; if teachers vary, their mean."
     )
     teachers: list[TeacherUsed] = Field(default_factory=list)
     target_share: float = Field(description="Share of the teacher's accuracy that is the target of convergence.")
@@ -457,3 +457,62 @@ class PublishedTable(Message):
     """What others have published of such settings, as printed."""
 
     rows: list[PublishedRow]
+
+
+class MeasuredValue(Message):
+    """Mean over the runs of a method that succeeded; if teachers vary, of the means per teacher."""
+
+    mean: float
+    sd: float | None = Field(None, description="Sample standard deviation; null below n = 2.")
+    n: int
+
+
+class MeasuredResult(Message):
+    """What was measured here for a published number: the same data set, networks and method, with any training."""
+
+    label: str
+    experiments: list[str]
+    epochs: int = Field(description="Epochs of the training.")
+    last: MeasuredValue | None = Field(None, description="After the last epoch.")
+    oracle: MeasuredValue | None = Field(
+        None, description="At the epoch with the best test accuracy, to be compared with published values of this kind."
+    )
+    run_ids: list[str]
+
+
+class PublishedNumber(Message):
+    """A published number with the results measured here."""
+
+    source: str
+    reprinted: list[str] = Field(default_factory=list, description="Later sources that print the same number.")
+    dataset: str
+    teacher: str
+    student: str
+    printed: str = Field(description="The method as it was printed.")
+    method: str = Field(
+        "",
+        description='Name of the method in the catalog; "teacher" for the teacher\'s own value; empty if it has none.',
+    )
+    value: float
+    repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
+    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    measured: list[MeasuredResult] = Field(default_factory=list)
+
+
+class PublishedSetting(Message):
+    """A data set, a teacher and a student with published numbers."""
+
+    dataset: str
+    teacher: str
+    student: str
+    experiments: int = Field(description="Number of experiments here with these networks.")
+
+
+class BesidePublished(Message):
+    """Published numbers beside the results measured here."""
+
+    items: list[PublishedNumber]
+    settings: list[PublishedSetting]
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="What the authors of a source say about the epoch and the runs, and where."
+    )

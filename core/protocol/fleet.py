@@ -98,7 +98,7 @@ class TeacherInfo(Message):
     dataset: str
     seed: int
     state: RunState
-    top1: AnyFloat | None = Field(None, description="Test accuracy after its last epoch, %.")
+    top1: AnyFloat | None = Field(None, description="Headline metric after its last epoch, as the test accuracy in %.")
     students: int = Field(description="Number of runs that use it.")
 
 

@@ -56,7 +56,7 @@ class PlannedTeacher(Message):
     epochs: int = Field(description="0 if its weights are used without training.")
     run_id: str | None = Field(None, description="Id of the existing run that is used; null if a new one is created.")
     state: RunState | None = Field(None, description="State of that run.")
-    top1: AnyFloat | None = Field(None, description="Test accuracy of that run, %.")
+    top1: AnyFloat | None = Field(None, description="Headline metric of that run, as the test accuracy in %.")
     nearest: str | None = Field(
         None,
         description="For a new teacher: id of the existing teacher on the same data set that differs in the fewest "

@@ -42,7 +42,8 @@ def cell_text(cell: TableCell) -> str:
 
 
 def brackets(published: Sequence[PublishedValue]) -> str:
-    return f" \\[{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}\\]" if published else ""
+    values = dict.fromkeys(value_text(item.value, decimals=2) for item in published)
+    return f" \\[{', '.join(values)}\\]" if values else ""
 
 
 def missing_lines(row: TableRow) -> list[str]:

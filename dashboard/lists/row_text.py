@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,8 +66,25 @@ def latest_headline(run: RunSummary) -> float | None:
     return newest.value if newest else None
 
 
-def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
-    """Return the table of the Runs page, one row per run, in the order given."""
+def headline_columns(values: Sequence[tuple[str, float | None]]) -> list[dict[str, float | None]]:
+    """Return the cells of one column per headline metric, one row of cells for each value.
+
+    Args:
+        values: Title and value of each row's headline metric. Rows of several tasks have different titles.
+    """
+    titles = dict.fromkeys(title for title, _ in values)
+    return [{title: value if title == own else None for title in titles} for own, value in values]
+
+
+def run_rows(runs: Sequence[RunSummary], now: datetime, headlines: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the table of the Runs page, one row per run, in the order given.
+
+    Args:
+        runs: The runs.
+        now: The time.
+        headlines: Title of the metric by which results are judged, with its unit, by data set.
+    """
+    judged = headline_columns([(headlines[run.dataset], latest_headline(run)) for run in runs])
     return [
         {
             "State": state_text(run.state),
@@ -75,7 +92,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Seed": run.seed,
             "Experiment": run.experiment,
             "Progress": round(progress(run) * 100),
-            "Test accuracy (%)": latest_headline(run),
+            **cells,
             "Priority": run.priority,
             "Started": run.started_at,
             # Seconds would redraw the table at every refresh, so a running run shows whole minutes.
@@ -84,7 +101,7 @@ def run_rows(runs: Iterable[RunSummary], now: datetime) -> list[dict[str, Any]]:
             "Data set": run.dataset,
             "Reason": run.reason,
         }
-        for run in runs
+        for run, cells in zip(runs, judged, strict=True)
     ]
 
 
@@ -264,27 +281,31 @@ def device_rows(worker: Worker) -> list[dict[str, str]]:
     ]
 
 
-def teacher_rows(teachers: Iterable[TeacherInfo], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+def teacher_rows(
+    teachers: Sequence[TeacherInfo], sources: Mapping[str, str], headlines: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return the table of teachers, one row each.
 
     Args:
         teachers: The teachers.
         sources: Origin of each teacher's weights, by run id.
+        headlines: Title of the metric by which results are judged, with its unit, by data set.
     """
+    judged = headline_columns([(headlines[item.dataset], item.top1) for item in teachers])
     return [
         {
             "State": state_text(item.state),
             "Model": item.model,
             "Data set": item.dataset,
             "Seed": item.seed,
-            "Test accuracy (%)": item.top1,
+            **cells,
             "Students (runs)": item.students,
             "Experiments": item.experiments,
             "Weights": sources[item.run_id],
             "Created": item.created_at,
             "Reason": item.reason,
         }
-        for item in teachers
+        for item, cells in zip(teachers, judged, strict=True)
     ]
 
 

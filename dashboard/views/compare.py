@@ -12,7 +12,7 @@ from functools import partial
 
 import streamlit as st
 
-from common.formatting import percent_text
+from common.formatting import value_text
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
 from dashboard import addresses, session, theme, wording
@@ -69,7 +69,12 @@ def show() -> None:
     with row:
         has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
         methods = _common_methods(selected.experiments)
-        options = comparison_results.option_controls(methods, teacher=has_teacher) if experiment_ids else None
+        headline = session.headline(selected.runs[0].dataset if selected.runs else "")["label"]
+        options = (
+            comparison_results.option_controls(methods, headline=headline, teacher=has_teacher)
+            if experiment_ids
+            else None
+        )
     _live(experiment_ids, run_ids, chart, options, selected)
 
 
@@ -210,8 +215,8 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
-        accuracy = f" ({percent_text(top1)})" if top1 is not None else ""
-        parts.append(f"teacher {escape(experiment.teacher_model)}{accuracy}")
+        result = f" ({value_text(top1, session.headline(experiment.dataset)['unit'], 2)})" if top1 is not None else ""
+        parts.append(f"teacher {escape(experiment.teacher_model)}{escape(result)}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
@@ -237,7 +242,7 @@ def _states(selected: _Selected) -> None:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")
-                + f" · {percent_text(row_text.latest_headline(run))}",
+                + f" · {value_text(row_text.latest_headline(run), session.headline(run.dataset)['unit'], 2)}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

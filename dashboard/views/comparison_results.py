@@ -19,8 +19,8 @@ from common.formatting import (
     mean_text,
     median_epochs_text,
     p_text,
-    percent_text,
     spread_text,
+    value_text,
 )
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell
@@ -42,18 +42,19 @@ _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
 """Title, file extension and media type of each format."""
 EPOCHS: dict[EpochChoice, str] = {"last": "last", "best_val": "best validation", "oracle": "best test (oracle)"}
 DownloadKind = Literal["comparison", "overview", "claims", "table"]
-_RELATIVE, _ABSOLUTE = "relative to teacher", "accuracy"
-_FORMER_TARGETS = {"share of the teacher's": _RELATIVE}
+_RELATIVE, _ABSOLUTE = "relative to teacher", "absolute"
+_FORMER_TARGETS = {"share of the teacher's": _RELATIVE, "accuracy": _ABSOLUTE}
 
 
-def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptions:
+def option_controls(methods: Sequence[str], *, headline: str, teacher: bool) -> ComparisonOptions:
     """Draw the controls of a comparison, whose values are kept in the address.
 
     The target is always visible; the other controls are in a popover.
 
     Args:
         methods: Labels of the methods that can be the baseline.
-        teacher: Whether there is a teacher, so that the target can be relative to its accuracy.
+        headline: Title of the metric by which results are judged, with its unit.
+        teacher: Whether there is a teacher, so that the target can be relative to the teacher's result.
     """
     addresses.accept_former_labels("goal", _FORMER_TARGETS)
     target_slot = st.container(width=230)
@@ -77,7 +78,7 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
             key="goal",
             bind="query-params",
             disabled=not teacher,
-            help=None if teacher else "Without a teacher, the target is an accuracy.",
+            help=None if teacher else "Without a teacher, the target is a value of the metric itself.",
         )
         difference = st.number_input(
             "Difference to detect (percentage points)",
@@ -95,7 +96,8 @@ def option_controls(methods: Sequence[str], *, teacher: bool) -> ComparisonOptio
     with target_slot:
         hint = "A run reaches the target at the first of two consecutive epochs at or above it."
         if absolute:
-            target = st.slider("Target accuracy (%)", 1, 100, 70, key="accuracy", bind="query-params", help=hint)
+            label = escape(f"Target: {headline}")
+            target = st.slider(label, 1, 100, 70, key="accuracy", bind="query-params", help=hint)
         else:
             target = st.slider("Target (% of teacher's)", 50, 105, 95, key="target", bind="query-params", help=hint)
     target_options: dict[str, Any] = {"target": float(target)} if absolute else {"target_share": target / 100}
@@ -210,6 +212,7 @@ def _convergence(result: Comparison) -> None:
     st.subheader(f"Epochs to {escape(result.target_words)}")
     paired = {pair.label: pair.convergence for pair in result.paired}
     rows, timing = [], TIMING_TEXT[result.timing]
+    unit = f" ({result.unit})" if result.unit else ""
     for group in result.groups:
         convergence, pair = group.convergence, paired.get(group.label)
         rows.append(
@@ -219,7 +222,7 @@ def _convergence(result: Comparison) -> None:
                 "Median epochs": median_epochs_text(convergence),
                 f"Median time{timing}": duration_text(convergence.median_seconds) if convergence else NOTHING,
                 f"Median GPU time{timing}": duration_text(convergence.median_gpu_seconds) if convergence else NOTHING,
-                "Mean over the epochs (%)": mean_text(convergence.area, convergence.area_sd)
+                f"Mean over the epochs{unit}": mean_text(convergence.area, convergence.area_sd)
                 if convergence
                 else NOTHING,
                 f"Against {result.baseline}": (
@@ -295,7 +298,7 @@ def caption(result: Comparison) -> str:
     if result.teacher_top1 is not None:
         target = f"; target {result.target_words}" if result.target_words else ""
         subject = "Mean of the teachers" if len(result.teachers) > 1 else "Teacher"
-        parts.append(f"{subject}: {percent_text(result.teacher_top1)}{target}.")
+        parts.append(f"{subject}: {value_text(result.teacher_top1, result.unit, 2)}{target}.")
     parts.append(f"{result.title} {EPOCH_CHOICES[result.epoch]}; sd is the sample standard deviation over n seeds.")
     if result.condition:
         parts.append(f"Valid for {result.condition}.")

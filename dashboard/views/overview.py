@@ -262,7 +262,7 @@ def _comparison(experiment: ExperimentSummary) -> None:
             [
                 {
                     "Method": group.label,
-                    f"Test accuracy ({comparison.unit})": row_text.mean_sd(group),
+                    f"{comparison.title} ({comparison.unit})": row_text.mean_sd(group),
                     "n": str(group.n),
                 }
                 for group in comparison.groups

@@ -249,8 +249,9 @@ def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
 
 def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
+    headlines = session.headline_titles(run.dataset for run in runs)
     selection.table(
-        row_text.run_rows(runs, datetime.now(UTC)),
+        row_text.run_rows(runs, datetime.now(UTC), headlines),
         placeholder=NOTHING,
         height=min(36 * len(runs) + 40, 680),
         column_config={
@@ -258,7 +259,7 @@ def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
             "Method": column.TextColumn(width=160),
             "Seed": column.NumberColumn(format="%d", width=60),
             "Progress": column.ProgressColumn(min_value=0, max_value=100, format="%d %%", width=120),
-            "Test accuracy (%)": column.NumberColumn(format="%.2f", width=130),
+            **{title: column.NumberColumn(format="%.2f", width=130) for title in headlines.values()},
             "Priority": column.NumberColumn(format="%d", width=70),
             "Experiment": column.TextColumn(width=210),
             "Model": column.TextColumn(width=100),

@@ -85,8 +85,9 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
     shown = matching[:_ROWS]
     _actions(_selected_teacher(shown), names)
     column = st.column_config
+    headlines = session.headline_titles(item.dataset for item in shown)
     st.dataframe(
-        row_text.teacher_rows(shown, {item.run_id: source(item, names) for item in shown}),
+        row_text.teacher_rows(shown, {item.run_id: source(item, names) for item in shown}, headlines),
         key=_table_key(shown),
         on_select="rerun",
         selection_mode="single-row",
@@ -99,7 +100,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
             "Model": column.TextColumn(width=140),
             "Data set": column.TextColumn(width=110),
             "Seed": column.NumberColumn(format="%d", width=60),
-            "Test accuracy (%)": column.NumberColumn(format="%.2f", width=130),
+            **{title: column.NumberColumn(format="%.2f", width=130) for title in headlines.values()},
             "Students (runs)": column.NumberColumn(format="%d", width=110),
             "Experiments": column.NumberColumn(format="%d", width=100),
             "Weights": column.TextColumn(width=240),

@@ -89,6 +89,8 @@ DATASETS.add(
 )
 """
 
+ALIGN = {"name": "dkd_align", "params": {"reduction": "log", "epsilon": 6.0}}
+
 
 @pytest.fixture(autouse=True)
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -197,6 +199,12 @@ def test_results_of_a_task_are_judged_by_its_headline_metric(api: TestClient, da
     assert by_value == [("order", "near"), ("classes", "kd"), ("order", "kd")]
     teachers = api.get("/api/v1/teachers").json()["items"]
     assert {item["dataset"]: item["top1"] for item in teachers} == {"shelves": 0.9, "digits": 0.6}
+
+    claims = rows.experiment(database, name="claims", dataset="shelves", methods=["dkd", ALIGN], seeds=[0])
+    for (label, _), run_id in rows.run_ids(database, claims).items():
+        finish(database, run_id, {"test/tau": 0.9 if label in ("teacher", "dkd") else 0.5, "test/top1": 1.0})
+    judged = api.get("/api/v1/comparisons/claims", params={"experiment": "claims", "target": 0.8}).json()["claims"]
+    assert next(claim for claim in judged if claim["number"] == 4)["numbers"]["later"] == 1
 
     table = ResultTable.model_validate(
         api.get("/api/v1/comparisons/table", params={"experiment": ["order", "classes"]}).json()

@@ -15,7 +15,7 @@ from client.cli.options import set_field
 from core.catalog import MODELS
 from core.papers import PUBLISHED
 from core.papers.decoupled_gradient_kd import results
-from core.protocol.comparisons import PublishedTable, ResultTable, TableCell
+from core.protocol.comparisons import BesidePublished, PublishedTable, ResultTable, TableCell
 from core.specs import load_text, parse_experiment
 from tests.backend import rows
 
@@ -213,6 +213,46 @@ def test_published_numbers_are_shown_beside_measured_ones(database: Database, ap
     marked = api.get("/api/v1/comparisons/table", params={"format": "markdown"}).text
     assert re.search(r"80\.50 ± 0\.71 \(2\) \\\[71\.97\\\]", marked)
     assert _table(api, metric="test/loss").rows[0].published == []
+
+
+def test_published_numbers_are_beside_results_of_the_same_networks_and_method(
+    database: Database, api: TestClient
+) -> None:
+    pair = {"dataset": "cifar100", "teacher": {"model": "resnet56"}, "student": {"model": "resnet20"}}
+    standardised = {"name": "kd", "label": "kd, standardised", "params": {"standardise": True}}
+    experiment = rows.experiment(database, methods=["kd", standardised, "nkd"], seeds=[0, 1], **pair)
+    for (label, seed), run_id in rows.run_ids(database, experiment).items():
+        last = {"kd": 70.0, "kd, standardised": 71.0}.get(label, 60.0) + seed
+        rows.succeed(database, run_id, [50.0, last + 0.5, last])
+    answer = api.get("/api/v1/comparisons/published/measured", params={"teacher": "resnet56"}).json()
+    reply = BesidePublished.model_validate(answer)
+    assert {(item.teacher, item.student) for item in reply.items} == {("resnet56", "resnet20")}
+    by_method = {item.printed: item for item in reply.items}
+    kd = by_method["KD"]
+    assert (kd.value, kd.source, kd.epoch, kd.repeats) == (70.66, "RepDistiller README", "last", None)
+    assert "NORM README" in kd.reprinted
+    [here] = kd.measured
+    assert here.last
+    assert here.oracle
+    assert (here.label, here.last.mean, here.last.n, here.oracle.mean) == ("kd", 70.5, 2, 71.0)
+    assert (here.epochs, here.experiments) == (4, ["rows"])
+    assert [item.label for item in by_method["KD+LS"].measured] == ["kd, standardised"]
+    assert by_method["KD+LS"].epoch == "oracle"
+    assert by_method["FitNet"].measured == []
+    counts = {(item.teacher, item.student): item.experiments for item in reply.settings}
+    assert (counts["resnet56", "resnet20"], counts["resnet110", "resnet32"]) == (1, 0)
+    assert reply.sources["RepDistiller README"].startswith("Last epoch")
+    tagged = api.get("/api/v1/comparisons/published/measured", params={"tag": "paper", "student": "resnet20"}).json()
+    assert not any(item["measured"] for item in tagged["items"])
+    assert {item["teacher"] for item in tagged["items"]} == {"resnet56", "resnet110"}
+
+
+def test_results_of_other_shares_are_in_rows_of_their_own(database: Database, api: TestClient) -> None:
+    for name, shares in (("first", {"nckd": 0.3}), ("second", {"nckd": 0.4})):
+        experiment = rows.experiment(database, name=name, methods=[{"name": "dkd", "shares": shares}], seeds=[0])
+        for run_id in rows.run_ids(database, experiment).values():
+            rows.succeed(database, run_id, [50.0, 60.0])
+    assert [row.experiments for row in _table(api).rows] == [["first"], ["second"]]
 
 
 def test_every_published_row_names_networks_of_the_catalog() -> None:

@@ -32,6 +32,7 @@ def test_no_two_pages_bind_a_widget_of_the_same_name() -> None:
         ("compare", {"figure": "metric"}, "figure", "single metric"),
         ("compare", {"band": "least to greatest"}, "band", "range"),
         ("compare", {"goal": "share of the teacher's"}, "goal", "relative to teacher"),
+        ("compare", {"goal": "accuracy"}, "goal", "absolute"),
         ("runs", {"archived": "only those"}, "archived", "only archived"),
         ("runs", {"archived": "shown too"}, "archived", "show"),
         ("runs", {"sort": "started last"}, "sort", "last started"),

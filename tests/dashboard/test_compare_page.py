@@ -96,7 +96,7 @@ def test_without_a_teacher_the_target_is_an_accuracy(backend: FakeBackend) -> No
     backend.submit(digits_spec(teacher=None, methods=["ce"]))
     app = visit("compare", experiment="exp-0001")
     assert not app.exception
-    assert [item.label for item in app.slider if item.key in ("target", "accuracy")] == ["Target accuracy (%)"]
+    assert [item.label for item in app.slider if item.key in ("target", "accuracy")] == ["Target: Test accuracy (%)"]
 
 
 def test_another_baseline_and_epoch_are_requested_from_the_backend(done: FakeBackend) -> None:

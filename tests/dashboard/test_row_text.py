@@ -9,12 +9,13 @@ import pytest
 
 from common.durations import age_text, duration_text
 from common.formatting import convergence_text, percent_text, size_text
-from core.protocol.public import Convergence, GpuUse, MethodResult, PairedDifference
+from core.protocol.public import Convergence, GpuUse, MethodResult, MetricValue, PairedDifference, TeacherInfo
 from dashboard import wording
 from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
 GLUE = "\u00a0"
+TOP1 = {"digits": "Test accuracy (%)"}
 
 
 @pytest.fixture
@@ -60,19 +61,45 @@ def test_running_run_shows_whole_minutes(backend: FakeBackend) -> None:
     run = backend.summary(backend.runs["run-0001-000"])
     started = datetime(2026, 1, 1, tzinfo=UTC)
     going = run.model_copy(update={"state": "running", "started_at": started})
-    shown = {row_text.run_rows([going], started + timedelta(seconds=at))[0]["Duration"] for at in range(120, 179)}
+    shown = {row_text.run_rows([going], started + timedelta(seconds=at), TOP1)[0]["Duration"] for at in range(120, 179)}
     assert shown == {"2 min 00 s"}
 
 
 def test_run_rows_say_state_progress_and_reason(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 15)
     backend.end("run-0001-000", "failed", "out of memory")
-    row = row_text.run_rows([backend.summary(backend.runs["run-0001-000"])], datetime.now(UTC))[0]
+    row = row_text.run_rows([backend.summary(backend.runs["run-0001-000"])], datetime.now(UTC), TOP1)[0]
     assert row["State"].endswith("failed")
     assert row["Progress"] == 50
     assert row["Reason"] == "out of memory"
-    waiting = row_text.run_rows([backend.summary(backend.runs["run-0001-001"])], datetime.now(UTC))[0]
+    waiting = row_text.run_rows([backend.summary(backend.runs["run-0001-001"])], datetime.now(UTC), TOP1)[0]
     assert (waiting["Test accuracy (%)"], waiting["Started"], waiting["Progress"]) == (None, None, 0)
+
+
+def test_each_task_has_a_column_of_its_headline_metric(backend: FakeBackend) -> None:
+    backend.advance("run-0001-000", 30)
+    classes = backend.summary(backend.runs["run-0001-000"])
+    order = classes.model_copy(
+        update={
+            "dataset": "shelves",
+            "headline": "test/tau",
+            "latest": {"test/tau": MetricValue(value=0.5, step=1, epoch=1)},
+        }
+    )
+    first, second = row_text.run_rows([classes, order], datetime.now(UTC), TOP1 | {"shelves": "Kendall's τ"})
+    assert list(first) == list(second)
+    assert (first["Test accuracy (%)"], first["Kendall's τ"]) == (classes.latest["test/top1"].value, None)
+    assert (second["Test accuracy (%)"], second["Kendall's τ"]) == (None, 0.5)
+
+
+def test_results_of_teachers_are_headed_by_the_metric_of_their_task() -> None:
+    teacher = TeacherInfo(
+        run_id="t", fingerprint="f", model="resnet8", dataset="shelves", seed=0, state="succeeded", top1=0.9,
+        students=1, experiments=1, created_at=datetime.now(UTC),
+    )  # fmt: skip
+    [row] = row_text.teacher_rows([teacher], {"t": "trained here"}, {"shelves": "Kendall's τ"})
+    assert row["Kendall's τ"] == 0.9
+    assert "Test accuracy (%)" not in row
 
 
 def finished(backend: FakeBackend) -> None:

@@ -1,0 +1,91 @@
+"""Published numbers: the tables of public repositories, their sources, and the methods that they are numbers of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from core.catalog import DATASETS, METHODS, MODELS
+from core.papers import PUBLISHED_NUMBERS, TEACHER, PublishedNumber, cifar100_tables, published_for, source_notes
+
+TABLES = list(cifar100_tables.numbers())
+
+
+def test_the_tables_have_632_numbers_of_known_networks_and_sources() -> None:
+    assert len(TABLES) == 632
+    assert {number.source for number in TABLES} == set(cifar100_tables.SOURCES) == set(source_notes())
+    assert {number.teacher for number in TABLES} | {number.student for number in TABLES} <= {
+        entry.name for entry in MODELS
+    }
+    assert all(number.dataset in DATASETS for number in TABLES)
+    assert all(50 < number.value < 80 for number in TABLES)
+    printed = Counter((number.source, number.printed, number.teacher, number.student) for number in TABLES)
+    assert max(printed.values()) == 1, "one number per source, method and pair"
+
+
+@pytest.mark.parametrize(
+    ("source", "printed", "teacher", "student", "value", "epoch", "runs"),
+    [
+        ("RepDistiller README", "CRD", "resnet32x4", "resnet8x4", 75.51, "last", None),
+        ("mdistiller README", "DKD", "wrn_40_2", "wrn_16_2", 76.23, "oracle", 5),
+        ("mdistiller README", "KD+DOT", "vgg13", "vgg8", 73.77, None, None),
+        ("logit-standardization-KD README", "MLKD+LS", "resnet50_cifar", "mobilenet_v2_half", 71.19, "oracle", None),
+        ("logit-standardization-KD README", "MLKD", "resnet56", "resnet20", 72.19, None, None),
+        ("NORM README", "NORM+KD", "resnet32x4", "shufflenet_v2", 78.32, None, None),
+        ("DIST_KD README", "DIST", "resnet50_cifar", "mobilenet_v2_half", 68.66, None, None),
+        ("WKD repository", "WKD-L", "wrn_40_2", "shufflenet_v1", 76.72, None, None),
+    ],
+)
+def test_numbers_are_as_printed(
+    source: str, printed: str, teacher: str, student: str, value: float, epoch: str | None, runs: int | None
+) -> None:
+    [found] = [
+        number
+        for number in TABLES
+        if (number.source, number.printed, number.teacher, number.student) == (source, printed, teacher, student)
+    ]
+    assert (found.value, found.epoch, found.runs) == (value, epoch, runs)
+
+
+def test_a_reprinted_number_is_one_number_of_its_first_source() -> None:
+    [kd] = [number for number in published_for("cifar100", {}, "resnet56", "resnet20") if number.printed == "KD"]
+    assert kd.source == "RepDistiller README"
+    assert set(kd.reprinted) == {
+        "Zhao et al., CVPR 2022 (arXiv 2203.08679)",
+        "logit-standardization-KD README",
+        "NORM README",
+    }
+    [crd] = [number for number in published_for("cifar100", {}, "vgg13", "vgg8") if number.printed == "CRD"]
+    assert (crd.value, crd.reprinted) == (73.94, ("NORM README",))
+
+
+def test_numbers_of_other_image_sizes_are_left_out() -> None:
+    assert published_for("cifar100", {"image_size": 224}, "resnet56", "resnet20") == []
+
+
+def number(printed: str) -> PublishedNumber:
+    return next(item for item in TABLES if item.printed == printed)
+
+
+def choice(name: str, params: Mapping[str, Any] | None = None, *, beside: Sequence[Any] = ()) -> dict[str, Any]:
+    return {"name": name, "params": params or {}} | ({"with": beside} if beside else {})
+
+
+def test_a_number_belongs_to_a_method_with_its_parameters_and_combination() -> None:
+    assert number("KD").is_of(choice("kd", {"standardise": False, "temperature": 2.0}))
+    assert not number("KD").is_of(choice("kd", {"standardise": True}))
+    assert number("KD+LS").is_of(choice("kd", {"standardise": True}))
+    assert number("CTKD").is_of(choice("ctkd")), "a method without the parameter"
+    assert not number("NORM").is_of(choice("norm", beside=["kd"]))
+    assert number("NORM+KD").is_of(choice("norm", beside=[{"name": "kd", "params": {}}]))
+    assert not number("NORM+KD").is_of(choice("norm", beside=["crd"]))
+    assert not number("DistPro").is_of(choice("")), "it is in no catalog"
+
+
+def test_numbers_of_the_catalogs_methods_name_them() -> None:
+    named = {number.method for number in PUBLISHED_NUMBERS} - {"", TEACHER}
+    known = {entry.name for entry in METHODS}
+    assert {"ce", "kd", "dkd", "dist"} <= named & known
