@@ -317,7 +317,12 @@ class Training(SpecModel):
 
     def for_teacher(self) -> Training:
         """Return the training that a teacher inherits, without ``freeze_batch_norm_after`` and extra measurements."""
-        reset = {"freeze_batch_norm_after": None, "collapse_every": 0, "robustness": False, "stylised": ""}
+        reset: dict[str, Any] = {
+            "freeze_batch_norm_after": None,
+            "collapse_every": 0,
+            "robustness": False,
+            "stylised": "",
+        }
         reset |= {"ema": None, "evaluate_every": 1, "strong_augment": STRONG}
         # A teacher reads no teacher's logits, so the switch must not make it another run.
         return self.model_copy(update=reset | {"speed": self.speed.model_copy(update={"reuse_teacher": True})})

@@ -245,7 +245,7 @@ def test_autocast_does_not_change_the_loss(setting: str, dtype: torch.dtype) -> 
     assert all(torch.equal(inside.gradients[name], gradient) for name, gradient in outside.gradients.items())
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in HERE if entry.min_classes > 2])
+@pytest.mark.parametrize("name", [entry.name for entry in IN_THE_TREE if entry.min_classes > 2])
 def test_too_few_classes_are_refused(name: str) -> None:
     setting = next(key for key in SETTINGS if key.split()[0] == name)
     with pytest.raises(ValueError, match="at least 3 classes"):
@@ -304,7 +304,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def test_every_parameter_is_tested() -> None:
     shared = set(AlignmentParams.model_fields)  # see tests/core/methods/test_alignment.py
-    for entry in HERE:
+    for entry in IN_THE_TREE:
         tried = {name for setting, changed in CHANGES.items() if setting.split()[0] == entry.name for name in changed}
         assert tried == set(entry.params.model_fields) - shared, entry.name
 
