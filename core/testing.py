@@ -54,6 +54,7 @@ class Inputs:
         target: (R,) class indices.
         samples: (R,) the numbers of the rows' samples in the training split.
         weight: (R,) weights of the rows; None for ones.
+        epoch: Counted from 0; None for full strength of every schedule.
     """
 
     student: Outputs
@@ -61,6 +62,7 @@ class Inputs:
     target: Tensor
     samples: Tensor
     weight: Tensor | None = None
+    epoch: int | None = None
 
     def select(self, index: Tensor) -> Inputs:
         """Return the rows of an index (R',), as new tensors that receive gradients."""
@@ -77,6 +79,7 @@ class Inputs:
             self.target[index],
             self.samples[index],
             self.weight[index] if self.weight is not None else None,
+            self.epoch,
         )
 
     def moved(self, directions: Sequence[Tensor], distance: float) -> Inputs:
@@ -92,9 +95,9 @@ class Inputs:
         return [self.student.logits, *self.student.taps.values()]
 
     def step(self) -> Step:
-        """Return the step in which every schedule has its full strength."""
+        """Return what the method reads."""
         rows = Rows(self.student.logits, self.teacher.logits if self.teacher else None, self.target, self.weight)
-        return Step(rows, self.student, self.teacher, self.samples)
+        return Step(rows, self.student, self.teacher, self.samples, self.epoch)
 
 
 def _spec(method: Any, networks: tuple[str, Any]) -> dict[str, Any]:
@@ -113,11 +116,12 @@ def _spec(method: Any, networks: tuple[str, Any]) -> dict[str, Any]:
     }
 
 
-def build_problem(spec: dict[str, Any]) -> tuple[Objective, Inputs]:
+def build_problem(spec: dict[str, Any], epoch: int | None = None) -> tuple[Objective, Inputs]:
     """Return a method in float64 for the networks of a spec, and random outputs of them.
 
     Args:
         spec: An experiment with one method.
+        epoch: Counted from 0; None for full strength of every schedule.
     """
     run = parse_experiment(spec).plan()[-1].spec
     settings = TrainingSettings()
@@ -135,7 +139,8 @@ def build_problem(spec: dict[str, Any]) -> tuple[Objective, Inputs]:
 
     target = torch.randint(setting.student.num_classes, (_ROWS,), generator=generator)
     teacher_outputs = outputs(dict(setting.teacher.taps), 2.0) if setting.teacher else None
-    inputs = Inputs(outputs(dict(setting.student.taps), 1.0), teacher_outputs, target, torch.arange(_ROWS))
+    student_outputs = outputs(dict(setting.student.taps), 1.0)
+    inputs = Inputs(student_outputs, teacher_outputs, target, torch.arange(_ROWS), epoch=epoch)
     objective.double().train()
     objective(inputs.step())  # what a method keeps from its first step is then there
     return objective, inputs.select(torch.arange(_ROWS))
@@ -175,15 +180,13 @@ def _named_tensors(objective: Objective, inputs: Inputs) -> dict[str, Tensor]:
     return {"logits": inputs.student.logits} | taps | own
 
 
-def _rank_of_two(rank: int, spec: dict[str, Any], plugins: tuple[str, ...], folder: str) -> None:
+def _rank_of_two(rank: int, spec: dict[str, Any], epoch: int | None, plugins: tuple[str, ...], folder: str) -> None:
     """Compute the gradients of one rank's rows, averaged over two ranks as a training does."""
     torch.set_num_threads(1)
     load_plugins(plugins)
-    objective, inputs = build_problem(spec)
+    objective, inputs = build_problem(spec, epoch)
     with process_group(RankInfo(rank, 2, Path(folder))) as ranks:
-        share = ranks.share(_ROWS)
-        index = torch.arange(_ROWS)[share]
-        part = inputs.select(index)
+        part = inputs.select(torch.arange(_ROWS)[ranks.share(_ROWS)])
         loss = step_loss(objective, part.step(), _ROWS, ranks)
         loss.local.backward()  # type: ignore[no-untyped-call]
         if objective.scope == "row":
@@ -204,6 +207,8 @@ class MethodContract:
     """Modules that add the method to the catalog."""
     networks: ClassVar[tuple[Any, Any]] = ("resnet8", {"name": "small_cnn", "params": {"width": 4}})
     """Teacher and student, as a spec names them."""
+    epoch: ClassVar[int | None] = None
+    """The epoch of single steps, counted from 0; None for full strength of every schedule."""
     has_exact_gradient: ClassVar[bool] = True
     """False for a loss whose weights depend on its own gradients: its gradient is then not that of its value."""
 
@@ -218,7 +223,7 @@ class MethodContract:
     @classmethod
     def problem(cls, spec: dict[str, Any]) -> tuple[Objective, Inputs]:
         """The method in float64, and random outputs."""
-        return build_problem(spec)
+        return build_problem(spec, cls.epoch)
 
     def test_terms_are_finite_scalars(self, problem: tuple[Objective, Inputs]) -> None:
         objective, inputs = problem
@@ -272,8 +277,8 @@ class MethodContract:
             torch.testing.assert_close(gradient if own else gradient[kept], present[name], rtol=1e-7, atol=1e-10)
 
     def test_two_ranks_equal_one(self, spec: dict[str, Any], tmp_path: Path) -> None:
-        mp.spawn(_rank_of_two, args=(spec, self.plugins, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
-        objective, inputs = build_problem(spec)
+        mp.spawn(_rank_of_two, args=(spec, self.epoch, self.plugins, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+        objective, inputs = build_problem(spec, self.epoch)
         value, gradients = value_and_gradients(objective, inputs)
         parts = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
         for total, _ in parts:

@@ -21,6 +21,9 @@ from core.specs import MethodRef
 Scope = Literal["row", "batch"]
 """``row``: the loss is a mean over rows, so that it can be computed part by part. ``batch``: it is not."""
 
+Trained = Literal["all", "some", "none"]
+"""Of which of the student's parameters a loss depends."""
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -64,11 +67,14 @@ class NetworkShape:
         num_classes: C, the width of the logits.
         taps: The shapes of the tapped outputs by name, without the dimension of the batch.
         linear: The last linear layer, for methods that use the teacher's; None if the network has none.
+        norm: By the name of a tap before an activation, the weight (C,) and the bias (C,) of the last batch norm before
+            it, as constants; without the taps for which none is known.
     """
 
     num_classes: int
     taps: Mapping[str, torch.Size] = field(default_factory=dict)
     linear: nn.Linear | None = None
+    norm: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,14 @@ class Setting:
         teacher: The teacher; None for a method without one.
         samples: The number of training samples, for memory banks.
         labels: (N,) int64, the class of each training sample; None where a sample has no single class.
+        batch_size: B, the samples of a step; the last one of an epoch may have fewer. 0 if it is not known.
     """
 
     student: NetworkShape
     teacher: NetworkShape | None
     samples: int
     labels: Tensor | None = None
+    batch_size: int = 0
 
 
 class ObjectiveError(ValueError):
@@ -117,6 +125,42 @@ class Objective(nn.Module):
     def exported(self, student: nn.Module) -> nn.Module:
         """Return the network that is evaluated and saved; the student itself, unless the method adds to it."""
         return student
+
+    def trains(self, epoch: int) -> Trained:
+        """Return of which of the student's parameters the loss of an epoch depends.
+
+        ``some`` for a loss without the logits, which leaves the layers behind its last tap as they are. ``none`` for
+        one that trains the objective's own parameters alone: the student is then in eval mode, so that it does not
+        change at all. A parameter without a gradient is not updated: neither momentum nor weight decay moves it.
+
+        Args:
+            epoch: Counted from 0.
+        """
+        return "all"
+
+
+class TwoStageObjective(Objective):
+    """A method whose first epochs have a loss of their own, which prepares networks for the other epochs.
+
+    Both stages are parts of one training: its epochs are counted through, and its learning rate follows the one
+    schedule of the training.
+
+    Args:
+        first_epochs: The number of epochs of the first stage.
+        first_trains: What of the student the first stage trains.
+    """
+
+    def __init__(self, first_epochs: int, first_trains: Trained) -> None:
+        super().__init__()
+        self._first_epochs, self._first_trains = first_epochs, first_trains
+
+    def in_first_stage(self, epoch: int | None) -> bool:
+        """Whether an epoch, counted from 0, is of the first stage; None is after every schedule."""
+        return epoch is not None and epoch < self._first_epochs
+
+    def trains(self, epoch: int) -> Trained:
+        """Return of which of the student's parameters the loss of an epoch depends."""
+        return self._first_trains if self.in_first_stage(epoch) else "all"
 
 
 class LogitObjective(Objective):
@@ -159,6 +203,10 @@ class ShareWeighted(Objective):
         """Return the network that the method exports."""
         return self.objective.exported(student)
 
+    def trains(self, epoch: int) -> Trained:
+        """Return of which of the student's parameters the loss of an epoch depends."""
+        return self.objective.trains(epoch)
+
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step.
 
@@ -168,6 +216,8 @@ class ShareWeighted(Objective):
         terms: LossTerms = self.objective(step)
         if not terms.parts:
             raise ValueError("this method returns its loss as one sum, so that no term of it can be weighted by share")
+        if not terms.parts.keys() & self._shares.keys():
+            return terms  # the first stage of a method with two
         taps = dict(step.student.taps)
         strong = [taps.pop(STRONG_LOGITS)] if STRONG_LOGITS in taps else []
         shared = [next(iter(taps.values()), step.rows.student), *strong]

@@ -29,6 +29,7 @@ from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
 from core.specs.shares import divided_batch_problems
+from core.specs.stages import stage_problems
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
 from core.specs.weights import Weights, size_problem, weights_problems
@@ -220,6 +221,7 @@ class ExperimentSpec(SpecModel):
                     method.shares, accumulate=self.training.accumulate, gpus=self.resources.gpus
                 )
                 problems += [(("methods", index, *path), text, value) for path, text, value in divided]
+            problems += stage_problems(index, method, self.training.epochs)
             task = DATASETS[self.dataset.name].task
             if entry.tasks and task not in entry.tasks:
                 text = f"{method.name} is for {' and '.join(entry.tasks)}; {self.dataset.name} is a data set of {task}"

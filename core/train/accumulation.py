@@ -70,6 +70,8 @@ class MicroBatches:
         step = self.task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
         loss = step_loss(self.objective, step, batch.total, self.ranks, copies=batch.copies)
         self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
+        if all(tensor.grad is None for tensor in _tensors(student)):
+            return loss
         after = RandomState.now(device)
         random.restore(device)  # the same dropout as in the first pass
         for part, is_last in _marking_last(parts):

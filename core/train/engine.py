@@ -229,8 +229,8 @@ class Engine:
         return StepAction(self.job.ranks.broadcast_int(action))
 
     def _set_train_mode(self) -> None:
-        """Set training mode, except for batch norm from the epoch on at which the spec freezes it."""
-        self.model.train()
+        """Set training mode, except for a network that the epoch does not train, and for frozen batch norm."""
+        self.model.train(self.objective.trains(self.progress.epoch) != "none")
         self.objective.train()
         frozen_after = self.job.spec.training.freeze_batch_norm_after
         if frozen_after is not None and self.progress.epoch >= frozen_after:

@@ -75,6 +75,7 @@ def objective_for(
         task.network_shape(teacher, taps.teacher) if teacher else None,
         task.train_size,
         task.training_labels(),
+        spec.training.batch_size,
     )
     torch.manual_seed(_own_seed(spec.seed))
     try:

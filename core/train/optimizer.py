@@ -45,6 +45,24 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
                 tensors[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give the parameters that have a gradient for the first time a momentum of zero, where others have theirs already.
+
+    Torch's fused SGD starts the momentum of all parameters of a group in one step, or fails. From zero it computes the
+    same first step.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("fused") or not group.get("momentum"):
+            continue
+        trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+        buffers = [optimizer.state.get(parameter, {}).get("momentum_buffer") for parameter in trained]
+        if all(buffer is None for buffer in buffers):
+            continue
+        for parameter, buffer in zip(trained, buffers, strict=True):
+            if buffer is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def lr_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
     """Return the factor of the peak learning rate.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.distill.objective import Objective, Outputs, Step
 from core.distill.rows import Rows
@@ -51,11 +51,11 @@ def step_loss(objective: Objective, part: Step, total: int, ranks: Ranks, *, cop
     return _over_batch(objective, part, rows, counts, ranks)
 
 
-def average_gradients(objective: Objective, ranks: Ranks) -> None:
-    """Average the gradients of the objective's own parameters over the ranks; DDP averages those of the student."""
+def average_gradients(module: nn.Module, ranks: Ranks) -> None:
+    """Average the gradients of a module's parameters over the ranks, for those that DDP does not average."""
     if ranks.size == 1:
         return
-    for parameter in objective.parameters():
+    for parameter in module.parameters():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             parameter.grad /= ranks.size
@@ -63,16 +63,50 @@ def average_gradients(objective: Objective, ranks: Ranks) -> None:
 
 def _mean_over_rows(objective: Objective, part: Step, rows: Rows, ranks: Ranks) -> StepLoss:
     """Return the loss as a weighted mean of the losses that the ranks compute of their own rows."""
+    if not len(part.rows.target):
+        part = _weightless_row(part)
     local, whole = part.rows.total_weight(), rows.total_weight()
     terms: LossTerms = objective(part)
     share = torch.where(whole > 0, local / whole, torch.zeros_like(whole))
-    # A rank without rows has a mean of nothing, NaN, which a product with 0 would keep.
+    # A value that a method defines as something else than 0 for no rows is not added.
     sums = torch.stack([terms.total.detach(), *terms.values.values()])
     sums = torch.where(share > 0, sums * share, torch.zeros_like(sums))
     dist.all_reduce(sums)
     total, *values = sums.unbind()
-    local_loss = terms.total * share * ranks.size if len(part.rows.target) else part.student.logits.sum() * 0.0
+    local_loss = terms.total * share * ranks.size
     return StepLoss(LossTerms(total, dict(zip(terms.values, values, strict=True))), rows, local_loss)
+
+
+def _weightless_row(part: Step) -> Step:
+    """Return a part without rows with one row of weight 0.
+
+    Its loss is 0 and not the mean of nothing, and its gradient is 0 for every parameter for which that of the other
+    ranks' rows is not None, so that all ranks exchange the same gradients.
+    """
+
+    def row(values: Tensor) -> Tensor:
+        zeros = values.new_zeros((1, *values.shape[1:]))
+        return zeros + values.sum() if values.is_floating_point() else zeros
+
+    def outputs(given: Outputs) -> Outputs:
+        return Outputs(row(given.logits), {name: row(tap) for name, tap in given.taps.items()})
+
+    student = outputs(part.student)
+    teacher = outputs(part.teacher) if part.teacher else None
+    rows = replace(
+        part.rows,
+        student=student.logits,
+        teacher=teacher.logits if teacher else None,
+        target=row(part.rows.target),
+        weight=student.logits.new_zeros(1),
+    )
+    return replace(
+        part,
+        rows=rows,
+        student=student,
+        teacher=teacher,
+        index=None if part.index is None else row(part.index),
+    )
 
 
 def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[int], ranks: Ranks) -> StepLoss:
@@ -91,13 +125,12 @@ def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[i
     first, zero = sum(counts[: ranks.rank]), torch.zeros_like(terms.total)
     own = [part.rows.student, *part.student.taps.values()]
     values = [terms.total.detach(), *[zero] * (len(own) - 1)]
-    local = torch.stack(
-        [
-            local_part(value, gradient, rows_of_rank, first, ranks.size)
-            for value, gradient, rows_of_rank in zip(values, gradients, own, strict=False)
-            if gradient is not None
-        ]
-    ).sum()
+    parts = [
+        local_part(value, gradient, rows_of_rank, first, ranks.size)
+        for value, gradient, rows_of_rank in zip(values, gradients, own, strict=False)
+        if gradient is not None
+    ]
+    local = torch.stack(parts).sum() if parts else zero
     for parameter, gradient in zip(parameters, gradients[len(own) :], strict=True):
         if gradient is not None:
             local = local + with_gradient(parameter, zero, gradient)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from core.distill.gradients import measure_gradients
-from core.distill.objective import Objective, Outputs
+from core.distill.objective import Objective, Outputs, Trained
 from core.specs import Training
 from core.tasks.task import Batch, Task
 from core.train.accumulation import MicroBatches
 from core.train.compiling import ForwardFn, GraphedCallable
 from core.train.metric_means import RunningMeans
-from core.train.optimizer import capturable, set_lr
+from core.train.optimizer import capturable, set_lr, start_momentum
 from core.train.performance import ExecutionPlan
 from core.train.rank_loss import average_gradients, step_loss
 from core.train.ranks import SINGLE_PROCESS, Ranks
@@ -85,6 +86,7 @@ class Stepper:
         self._task, self._plan, self._ranks, self._warn = task, plan, ranks, warn
         self._network: ForwardFn = forward or model
         self._update = update
+        self._trained: Trained | None = None  # in the last step
         self._micro_batches = MicroBatches(task, model, objective, ranks, self._forward, self._network, self.scaler)
         replayable = objective.capturable and not objective.reads_index
         self._capture = _StepCapture() if plan.cuda_graphs and replayable else None
@@ -107,17 +109,39 @@ class Stepper:
         with self._plan.autocast(batch.tensors()[0].device):
             return self._task.forward(self._network, batch, self.objective.taps.student)
 
+    @contextmanager
+    def _training(self, trained: Trained) -> Iterator[None]:
+        """A block whose backward pass gives gradients to all, some or none of the student's parameters.
+
+        DistributedDataParallel waits for a gradient of every parameter. If some get none, the average over the ranks
+        is computed here.
+        """
+        network = self._network
+        if trained == "all" or not isinstance(network, nn.parallel.DistributedDataParallel):
+            yield
+            return
+        with network.no_sync():
+            yield
+        if trained == "some":
+            average_gradients(self.model, self._ranks)
+
     def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        count = self._update.micro_batches(batch.total)
-        if count > 1:
-            loss = self._micro_batches.backward(batch, count, teacher, epoch)
-        else:
-            part = self._task.step(self._forward(batch), teacher, batch, epoch, with_index=self.objective.reads_index)
-            loss = step_loss(self.objective, part, batch.total, self._ranks, copies=batch.copies)
-            self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
+        count, trained = self._update.micro_batches(batch.total), self.objective.trains(epoch)
+        with self._training(trained):
+            if count > 1:
+                loss = self._micro_batches.backward(batch, count, teacher, epoch)
+            else:
+                with torch.set_grad_enabled(trained != "none"):
+                    student = self._forward(batch)
+                part = self._task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
+                loss = step_loss(self.objective, part, batch.total, self._ranks, copies=batch.copies)
+                self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
         if self.objective.scope == "row":
             average_gradients(self.objective, self._ranks)
+        if trained != self._trained:
+            start_momentum(self.optimizer)
+            self._trained = trained
         norms = self._clip_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()

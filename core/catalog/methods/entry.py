@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from core.catalog.metric import Metric
@@ -92,6 +92,19 @@ class MethodContext:
     mixes: str = ""
 
 
+@dataclass(frozen=True)
+class FirstStage:
+    """The first stage of a method with two, which prepares networks for the second.
+
+    Attributes:
+        epochs: The parameter that gives its number of epochs.
+        term: The term that is the whole loss in it.
+    """
+
+    epochs: str
+    term: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry(Entry):
     """A method.
@@ -115,6 +128,7 @@ class MethodEntry(Entry):
         switches: By the name of a term, the parameter that is ``off`` or left out if the loss does not have the term.
         share_params: By the name of a term, the parameter that gives the term a share of the gradient.
         companion: Name of the metric that Compare can draw on a second axis beside the headline metric; "" for none.
+        first_stage: The stage before the training proper; None for a method of one stage.
         warnings: Returns warnings about parameters within a spec; None if there are none.
         problems: Returns what makes parameters impossible within a spec, which is then refused; None if nothing does.
         color: Colour of its curves as ``#RRGGBB``; empty for one that the dashboard chooses.
@@ -135,6 +149,7 @@ class MethodEntry(Entry):
     share_params: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)
     companion: str = ""
+    first_stage: FirstStage | None = None
     warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     problems: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     color: str = ""
@@ -183,6 +198,7 @@ class MethodEntry(Entry):
             "terms": list(self.terms),
             "metrics": [metric.describe() for metric in self.metrics],
             "companion": self.companion,
+            "first_stage": asdict(self.first_stage) if self.first_stage else None,
             "color": self.color,
             "label_colors": dict(self.label_colors),
             "published": dict(self.published),

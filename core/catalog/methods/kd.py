@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodEntry
-from core.catalog.methods.shared import CE_TERM, STANDARDISE
-from core.catalog.metric import LOSS_PANEL, Metric
+from core.catalog.methods.shared import CE_TERM, KD_TERM, STANDARDISE
 from core.catalog.registry import Params
 
 
@@ -29,7 +28,7 @@ METHODS.add(
         params=KDParams,
         source="Hinton et al. 2015, arXiv 1503.02531",
         weight_params={"ce": "ce_weight", "kd": "kd_weight"},
-        metrics=(CE_TERM, Metric("train/kd", "KD term, unweighted", "nats", panel=LOSS_PANEL)),
+        metrics=(CE_TERM, KD_TERM),
         color="#CC79A7",
         cost="The teacher's logits, and two softmax over the batch's logits.",
     )

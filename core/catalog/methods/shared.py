@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from core.catalog.registry import Params
 STANDARDISE = "Standardise each row of logits before distillation to mean 0, standard deviation 1 (arXiv 2403.01427)."
 
 CE_TERM = Metric("train/ce", "Cross-entropy term, unweighted", "nats", "lower", panel=LOSS_PANEL)
+KD_TERM = Metric("train/kd", "KD term, unweighted", "nats", panel=LOSS_PANEL)
 
 
 class DecoupledParams(Params):
@@ -58,6 +59,20 @@ def unfinished_ramp(ramp_epochs: int, start: int, context: MethodContext) -> Ite
     if (top := ramp(context.epochs - 1, ramp_epochs, start)) < 1:
         text = f"the ramp does not end within the training: distillation reaches {100 * top:.3g} % of its weight"
         yield SpecWarning("params.ramp_epochs", text)
+
+
+def init_epochs_field(what: str) -> Any:
+    """Return the parameter with the number of epochs of a first stage.
+
+    Args:
+        what: What the stage does.
+    """
+    return Field(
+        30,
+        ge=1,
+        description=f"Epochs of the first stage, {what}. They are the first epochs of the training, and share its "
+        "learning rate schedule.",
+    )
 
 
 def decoupled_warnings(params: DecoupledParams, context: MethodContext) -> Iterator[SpecWarning]:

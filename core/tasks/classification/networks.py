@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.catalog.taps import STRONG_LOGITS
+from core.catalog.taps import STRONG_LOGITS, split_suffix
 from core.distill.objective import NetworkShape
 from core.errors import TrainingError
 from core.specs import ModelRef
@@ -59,6 +59,7 @@ def network_shape(network: nn.Module, names: Sequence[str], dataset: Dataset) ->
     inner = network.network if isinstance(network, InputAdapter) else network
     linear = inner.linear if isinstance(inner, models.Network) else None
     shapes: dict[str, torch.Size] = {}
+    norms: dict[str, tuple[Tensor, Tensor]] = {}
     if names:
         parameter = next(network.parameters())
         views = 2 if STRONG_LOGITS in names else 1
@@ -70,7 +71,18 @@ def network_shape(network: nn.Module, names: Sequence[str], dataset: Dataset) ->
         with eval_mode(network):
             for name, tap in tap_once(network, names, image).items():
                 shapes[name] = tap.shape[1:]
-    return NetworkShape(dataset.num_classes, shapes, linear)
+                if isinstance(inner, models.Network) and (norm := _norm_before(inner, name, tap.shape[1])):
+                    norms[name] = norm
+    return NetworkShape(dataset.num_classes, shapes, linear, norms)
+
+
+def _norm_before(network: models.Network, name: str, channels: int) -> tuple[Tensor, Tensor] | None:
+    """Return weight and bias of the batch norm before the activation that a tap is before; None if none is known."""
+    stage, suffix = split_suffix(name)
+    norm = network.preactivation_norm(stage) if suffix else None
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or not norm.affine or norm.num_features != channels:
+        return None
+    return norm.weight.detach().clone(), norm.bias.detach().clone()
 
 
 def forward_multiplications(model: nn.Module, dataset: Dataset) -> float:

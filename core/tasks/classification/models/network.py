@@ -76,6 +76,16 @@ class Network(nn.Module, ABC):
         convert = torch.clone if getattr(activation, "inplace", False) else _unchanged
         return replace(point, module=activation, takes_input=True, convert=lambda value: point.convert(convert(value)))
 
+    def preactivation_norm(self, stage: str) -> nn.Module | None:
+        """Return the last batch norm before the activation that ends a stage; None if it cannot be seen.
+
+        In a residual block it is that of the branch, whose output is then added to the shortcut.
+
+        Args:
+            stage: A name in ``tap_points``, except that of the features.
+        """
+        return _last_norm(self.tap_points()[stage].module)
+
     def map_published_key(self, key: str) -> str:
         """Return the network's key for a key of published checkpoints of it."""
         return key
@@ -109,6 +119,21 @@ def _last_activation(module: nn.Module) -> nn.Module | None:
         return _last_activation(children) if isinstance(children, nn.Sequential | nn.ModuleList) else None
     named = (getattr(module, name, None) for name in _LAST_IN_BLOCK)
     return next((child for child in named if isinstance(child, _ACTIVATIONS)), None)
+
+
+_BRANCHES = ("bn3", "bn2", "conv", "expand")
+"""Names of the batch norm, or of the layers that end in it, of a residual branch in torchvision, timm and here."""
+
+
+def _last_norm(module: nn.Module) -> nn.Module | None:
+    """Return the batch norm that ends a module, before an activation if there is one; None if it cannot be seen."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        layers = [layer for layer in module if not isinstance(layer, _ACTIVATIONS)]
+        return _last_norm(layers[-1]) if layers else None
+    branches = [child for name in _BRANCHES if isinstance(child := getattr(module, name, None), nn.Module)]
+    return _last_norm(branches[0]) if branches else None
 
 
 class StagedNetwork(Network):

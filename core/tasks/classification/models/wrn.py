@@ -54,9 +54,13 @@ class WideResNet(StagedNetwork):
 
     def preactivation_point(self, stage: str) -> TapPoint:
         """Return the batch norm that reads a stage's output, because the activation belongs to the next block."""
+        return TapPoint(self.preactivation_norm(stage))
+
+    def preactivation_norm(self, stage: str) -> nn.Module:
+        """Return the batch norm that reads a stage's output."""
         following = dict(zip(("stem", *self.layers), (*self.layers.values(), self.head), strict=True))[stage]
-        first = following[0]
-        return TapPoint(first.bn1 if isinstance(first, PreactivationBlock) else first)
+        first: nn.Module = following[0]
+        return first.bn1 if isinstance(first, PreactivationBlock) else first
 
 
 _KEYS = key_renamer(

@@ -1,0 +1,59 @@
+"""AB: the student's neurons are on the same side of their activation boundary as the teacher's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
+from core.catalog.methods.shared import CE_TERM, KD_TERM, init_epochs_field
+from core.catalog.metric import Metric
+from core.catalog.registry import Params
+from core.catalog.taps import PREACTIVATION, STAGES, Taps
+
+
+class ABParams(Params):
+    """Parameters of AB."""
+
+    init_epochs: int = init_epochs_field("which trains the student's stages by their activation boundaries alone")
+    weight: float = Field(1.0, gt=0, description="Weight of the first stage's loss.")
+    margin: float = Field(1.0, gt=0, description="μ, the distance from the boundary at which a neuron costs nothing.")
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels, in the second stage.")
+    kd_weight: float = Field(0.0, ge=0, description="Weight of KD in the second stage.")
+    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD; the authors' is 3.")
+    student_taps: tuple[str, ...] = Field(
+        (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
+    )
+    teacher_taps: tuple[str, ...] = Field(
+        (STAGES + PREACTIVATION,), min_length=1, description="Layers of the teacher, before their activation."
+    )
+
+
+def _taps(params: Any) -> Taps:
+    return Taps(params.student_taps, params.teacher_taps)
+
+
+METHODS.add(
+    MethodEntry(
+        name="ab",
+        title="AB",
+        aliases=("activation_boundaries",),
+        summary="First the student's neurons come to the same side of their activation boundary as the teacher's, then "
+        "the student is trained on the labels.",
+        target="core.distill.features.ab:AB",
+        params=ABParams,
+        source="Heo et al. 2019, arXiv 1811.03233",
+        family="two_stage",
+        taps=_taps,
+        weight_params={"ab": "weight", "ce": "ce_weight", "kd": "kd_weight"},
+        first_stage=FirstStage("init_epochs", "ab"),
+        metrics=(
+            CE_TERM,
+            KD_TERM,
+            Metric("train/ab", "AB term (activation boundaries), unweighted", panel="Term of AB"),
+        ),
+        cost="The teacher's forward pass in every step; in the first stage also a convolution for each stage whose "
+        "shape differs.",
+    )
+)

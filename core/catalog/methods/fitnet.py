@@ -1,0 +1,58 @@
+"""FitNet: the student's map at one layer, through a regressor, is the teacher's."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
+from core.catalog.methods.shared import CE_TERM, KD_TERM
+from core.catalog.metric import Metric
+from core.catalog.registry import Params
+from core.catalog.taps import Taps
+
+
+class FitNetParams(Params):
+    """Parameters of FitNet."""
+
+    weight: float = Field(100.0, ge=0, description="Weight of the hint, the mean squared distance of the two maps.")
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    student_tap: str = Field("stage2", description="Layer of the student that is guided.")
+    teacher_tap: str = Field("stage2", description="Layer of the teacher that gives the hint.")
+    variant: Literal["paper", "public_code"] = Field(
+        "paper",
+        description="paper: the regressor is a convolution without padding and ReLU. public_code, as in the common "
+        "benchmarks: batch norm between the two, and a stride where one map is twice the other.",
+    )
+    hint_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs of a first stage with the hint alone, as in the paper, after which the loss has no hint. "
+        "0: hint and cross-entropy together in every epoch, as in all published tables.",
+    )
+    kd_weight: float = Field(0.0, ge=0, description="Weight of KD, which is the paper's second stage.")
+    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD.")
+
+
+def _taps(params: Any) -> Taps:
+    return Taps((params.student_tap,), (params.teacher_tap,))
+
+
+METHODS.add(
+    MethodEntry(
+        name="fitnet",
+        title="FitNet",
+        aliases=("hint", "fitnets"),
+        summary="The student's map at one layer, through a convolutional regressor, is near the teacher's.",
+        target="core.distill.features.fitnet:FitNet",
+        params=FitNetParams,
+        source="Romero et al. 2015, arXiv 1412.6550",
+        family="features",
+        taps=_taps,
+        weight_params={"ce": "ce_weight", "hint": "weight", "kd": "kd_weight"},
+        first_stage=FirstStage("hint_epochs", "hint"),
+        metrics=(CE_TERM, KD_TERM, Metric("train/hint", "Hint (mean squared distance), unweighted", panel="Hint")),
+        cost="The teacher's forward pass in every step, and one convolution on the student's map.",
+    )
+)

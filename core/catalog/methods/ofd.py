@@ -1,0 +1,54 @@
+"""OFD: the student's stages before their ReLU are near the teacher's, where the teacher's are informative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.shared import CE_TERM
+from core.catalog.metric import Metric
+from core.catalog.registry import Params
+from core.catalog.taps import PREACTIVATION, STAGES, Taps
+
+
+class OFDParams(Params):
+    """Parameters of OFD."""
+
+    weight: float = Field(1e-3, ge=0, description="Weight of the partial squared distance. ImageNet: 1e-4.")
+    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
+    student_taps: tuple[str, ...] = Field(
+        (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
+    )
+    teacher_taps: tuple[str, ...] = Field(
+        (STAGES + PREACTIVATION,),
+        min_length=1,
+        description="Layers of the teacher, before their activation. The batch norm before each decides its margin.",
+    )
+
+
+def _taps(params: Any) -> Taps:
+    return Taps(params.student_taps, params.teacher_taps)
+
+
+METHODS.add(
+    MethodEntry(
+        name="ofd",
+        title="OFD",
+        aliases=("overhaul",),
+        summary="The student's stages before the ReLU are near the teacher's where these are positive, and below a "
+        "margin where they are not.",
+        target="core.distill.features.ofd:OFD",
+        params=OFDParams,
+        source="Heo et al. 2019, arXiv 1904.01866",
+        family="features",
+        taps=_taps,
+        weight_params={"ce": "ce_weight", "ofd": "weight"},
+        metrics=(
+            CE_TERM,
+            Metric("train/ofd", "OFD term (partial squared distance of an image), unweighted", panel="Term of OFD"),
+        ),
+        cost="The teacher's forward pass in every step, and a 1×1 convolution with batch norm for each stage.",
+    )
+)

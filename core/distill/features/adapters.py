@@ -1,0 +1,122 @@
+"""The layers of a method's own that join the maps of two networks: connectors, regressors and embeddings.
+
+They are parameters of the objective: trained with the student, in its checkpoints, and not in the exported network.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.distill.objective import ObjectiveError
+
+
+class BatchNorm(nn.Module):
+    """Batch norm (Ioffe and Szegedy 2015) of maps (B, C, H, W) by the statistics of the rows that count.
+
+    Rows have the weights that they have in the loss, so that a row of weight 0 is absent. There are no running
+    statistics, because an adapter is used in training steps alone. A single number a channel, which has no variance,
+    becomes the bias.
+
+    Args:
+        channels: C.
+        eps: What is added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self._eps = eps
+
+    def forward(self, maps: Tensor, share: Tensor | None = None) -> Tensor:
+        """Return the normalised maps.
+
+        Args:
+            maps: (B, C, H, W).
+            share: (B,), the part of a mean that belongs to each row, see ``Rows.share``; None if all are equal.
+        """
+        if share is None and maps.numel() > maps.shape[1]:
+            return F.batch_norm(maps, None, None, self.weight, self.bias, training=True, eps=self._eps)
+        if share is None:
+            share = maps.new_full((len(maps),), 1 / len(maps))
+        mean = (share.unsqueeze(1) * maps.mean((2, 3))).sum(0)
+        centred = maps - _by_channel(mean)
+        variance = (share.unsqueeze(1) * centred.square().mean((2, 3))).sum(0)
+        scale = self.weight * (variance + self._eps).rsqrt()
+        return centred * _by_channel(scale) + _by_channel(self.bias)
+
+
+class Layers(nn.Sequential):
+    """A sequence of layers that tells those with batch norm how much of a mean belongs to each row."""
+
+    def forward(self, maps: Tensor, share: Tensor | None = None) -> Tensor:
+        """Return the output for maps (B, C, H, W); ``share`` is that of ``BatchNorm.forward``."""
+        for layer in self:
+            maps = layer(maps, share) if isinstance(layer, BatchNorm | Layers) else layer(maps)
+        return maps
+
+
+class LinearEmbedding(nn.Sequential):
+    """A linear layer on the flattened output of a layer, (B, …) to (B, width).
+
+    Args:
+        shape: The shape of the output, without the dimension of the batch.
+        width: The width of the embedding.
+    """
+
+    def __init__(self, shape: torch.Size, width: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(shape.numel(), width))
+
+
+def conv_bn(in_channels: int, channels: int) -> Layers:
+    """Return a 1×1 convolution without bias, with He's initialisation by fan-out, and batch norm."""
+    conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+    nn.init.normal_(conv.weight, std=math.sqrt(2 / channels))
+    return Layers(conv, BatchNorm(channels))
+
+
+def conv_bn_relu(in_channels: int, channels: int, kernel: int) -> Layers:
+    """Return a convolution without bias that keeps the size of the maps, batch norm and ReLU."""
+    conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False)
+    return Layers(conv, BatchNorm(channels), nn.ReLU())
+
+
+def valid_convolution(student: torch.Size, teacher: torch.Size) -> nn.Conv2d:
+    """Return the convolution without padding that maps the student's maps to the size of the teacher's.
+
+    Its kernel is 1 + the difference of the sizes (Romero et al. 2015, section 2.2).
+
+    Raises:
+        ObjectiveError: The student's maps are smaller.
+    """
+    kernel = (1 + student[1] - teacher[1], 1 + student[2] - teacher[2])
+    if min(kernel) < 1:
+        raise ObjectiveError(f"the student's {_size(student)} are smaller than the teacher's {_size(teacher)}")
+    return nn.Conv2d(student[0], teacher[0], kernel)
+
+
+def resizing_convolution(student: torch.Size, teacher: torch.Size) -> nn.Module:
+    """Return a convolution that maps the student's maps to the size of the teacher's, as CRD's benchmark does it.
+
+    Maps of twice the size pass a 3×3 convolution of stride 2, maps of half the size a transposed 4×4 convolution of
+    stride 2, and others one without padding (Tian et al. 2020).
+
+    Raises:
+        ObjectiveError: The student's maps are smaller in another ratio than 2.
+    """
+    if student[1] == 2 * teacher[1] and student[2] == 2 * teacher[2]:
+        return nn.Conv2d(student[0], teacher[0], 3, stride=2, padding=1)
+    if 2 * student[1] == teacher[1] and 2 * student[2] == teacher[2]:
+        return nn.ConvTranspose2d(student[0], teacher[0], 4, stride=2, padding=1)
+    return valid_convolution(student, teacher)
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def _size(shape: torch.Size) -> str:
+    return f"maps of {shape[1]}×{shape[2]}"

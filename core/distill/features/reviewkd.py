@@ -1,0 +1,125 @@
+"""ReviewKD (Chen et al. 2021): distilling knowledge via knowledge review."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.catalog.methods.reviewkd import ReviewKDParams
+from core.catalog.methods.shared import ramp
+from core.distill.features.adapters import BatchNorm, Layers
+from core.distill.features.pairing import pair_stages
+from core.distill.features.steps import student_taps, teacher_shape, teacher_taps, with_cross_entropy
+from core.distill.objective import Objective, ObjectiveError, Setting, Step
+from core.distill.rows import Rows
+from core.distill.terms import LossTerms, autocast_disabled
+
+_LEVELS = (4, 2, 1)
+
+
+class ReviewKD(Objective):
+    """CE + ramp·weight·Σ over the levels of HCL(fused student, teacher).
+
+    The levels are the pooled features, as maps of 1×1, and the stages, from deep to shallow. At each level, attention
+    based fusion maps the student to ``mid_channels``, adds the fused maps of the deeper level, scaled up to its size,
+    with two learned attention maps as weights, and then, at the teacher's size, maps the sum to the teacher's channels
+    (figures 3 and 4).
+
+    HCL, the hierarchical context loss, is the mean squared distance of the maps, and half, a quarter and an eighth of
+    that of the maps averaged to 4×4, 2×2 and 1×1, divided by the sum of these weights; levels that are not smaller than
+    the map are left out.
+    """
+
+    scope = "batch"  # for the batch norm
+
+    def __init__(self, params: ReviewKDParams, setting: Setting) -> None:
+        super().__init__()
+        student, teacher = setting.student.taps, teacher_shape(setting).taps
+        self._levels = pair_stages(student, teacher)[::-1]
+        for parameter, taps in (("student_taps", student), ("teacher_taps", teacher)):
+            for name, shape in taps.items():
+                if len(shape) not in (1, 3):
+                    raise ObjectiveError(f"{parameter}: {name} gives {tuple(shape)}, and not maps or features")
+        mid = min(params.mid_channels, student[self._levels[0][0]][0])
+        self.fusions = nn.ModuleList(
+            Fusion(student[name][0], mid, teacher[target][0], is_deepest=not number)
+            for number, (name, target) in enumerate(self._levels)
+        )
+        self._params = params
+
+    def forward(self, step: Step) -> LossTerms:
+        """Return the loss of a step."""
+        rows, params, students, teachers = step.rows, self._params, student_taps(step), teacher_taps(step)
+        with autocast_disabled(rows):
+            fused: Tensor | None = None
+            distances = []
+            for fusion, (name, target) in zip(self.fusions, self._levels, strict=True):
+                maps = _as_map(teachers[target])
+                mapped, fused = fusion(_as_map(students[name]), fused, maps.shape[2:], rows.share)
+                distances.append(hierarchical_distance(rows, mapped, maps))
+            reviewkd = torch.stack(distances).sum()
+        factor = 1.0 if step.epoch is None else ramp(step.epoch, params.ramp_epochs, 0)
+        return with_cross_entropy(rows, params.ce_weight, {"reviewkd": (factor * params.weight, reviewkd)})
+
+
+class Fusion(nn.Module):
+    """Attention based fusion (ABF) of a stage of the student with the deeper ones.
+
+    Args:
+        width: Channels of the stage.
+        mid: Channels of the fused maps.
+        channels: Channels of the teacher's map.
+        is_deepest: Whether there is no deeper stage.
+    """
+
+    def __init__(self, width: int, mid: int, channels: int, *, is_deepest: bool) -> None:
+        super().__init__()
+        reduce, expand = nn.Conv2d(width, mid, 1, bias=False), nn.Conv2d(mid, channels, 3, padding=1, bias=False)
+        for convolution in (reduce, expand):
+            nn.init.kaiming_uniform_(convolution.weight, a=1)
+        self.reduce, self.expand = Layers(reduce, BatchNorm(mid)), Layers(expand, BatchNorm(channels))
+        self.attention = None if is_deepest else nn.Conv2d(2 * mid, 2, 1)
+
+    def forward(
+        self, maps: Tensor, deeper: Tensor | None, size: tuple[int, ...], share: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the maps with the teacher's channels and size, and the fused maps for the next level.
+
+        Args:
+            maps: (B, width, H, W), of the stage.
+            deeper: (B, mid, h, w), the fused maps of the deeper stages.
+            size: The teacher's.
+            share: See ``BatchNorm.forward``.
+        """
+        fused = self.reduce(maps, share)
+        if self.attention is not None and deeper is not None:
+            deeper = _resized(deeper, fused.shape[2:])
+            own, others = self.attention(torch.cat((fused, deeper), 1)).sigmoid().split(1, dim=1)
+            fused = fused * own + deeper * others
+        fused = _resized(fused, size)
+        return self.expand(fused, share), fused
+
+
+def _as_map(tap: Tensor) -> Tensor:
+    return tap.view(*tap.shape, 1, 1) if tap.ndim == 2 else tap
+
+
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="nearest")
+
+
+def hierarchical_distance(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
+    """Return HCL of maps (B, C, H, W), a scalar."""
+    total, weight, weights = _distances(student, teacher), 1.0, 1.0
+    for level in _LEVELS:
+        if level < min(student.shape[2:]):
+            weight /= 2
+            pooled = (F.adaptive_avg_pool2d(maps, level) for maps in (student, teacher))
+            total = total + weight * _distances(*pooled)
+            weights += weight
+    return rows.weigh(total / weights).mean()
+
+
+def _distances(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student - teacher).square().flatten(1).mean(1)
