@@ -105,7 +105,7 @@ class Stepper:
 
     def _forward(self, batch: Batch) -> Outputs:
         with self._plan.autocast(batch.tensors()[0].device):
-            return self._task.forward(self._network, batch, self.objective.taps.student)
+            return self._task.forward(self._network, batch, self.objective.student_outputs)
 
     def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
