@@ -22,7 +22,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from core.catalog import load_plugins
-from core.distill.objective import Objective, Outputs, Step
+from core.distill.objective import Objective, Outputs, Step, student_shapes
 from core.distill.rows import Rows
 from core.events import JOURNAL_NAME, Metrics, read_journal
 from core.launch import RankInfo
@@ -139,7 +139,7 @@ def build_problem(spec: dict[str, Any], epoch: int | None = None) -> tuple[Objec
 
     target = torch.randint(setting.student.num_classes, (_ROWS,), generator=generator)
     teacher_outputs = outputs(dict(setting.teacher.taps), 2.0) if setting.teacher else None
-    student_outputs = outputs(dict(setting.student.taps), 1.0)
+    student_outputs = outputs(student_shapes(objective, setting), 1.0)
     inputs = Inputs(student_outputs, teacher_outputs, target, torch.arange(_ROWS), epoch=epoch)
     objective.double().train()
     objective(inputs.step())  # what a method keeps from its first step is then there
@@ -210,7 +210,8 @@ class MethodContract:
     epoch: ClassVar[int | None] = None
     """The epoch of single steps, counted from 0; None for full strength of every schedule."""
     has_exact_gradient: ClassVar[bool] = True
-    """False for a loss whose weights depend on its own gradients: its gradient is then not that of its value."""
+    """False for a loss whose gradient is not that of its value: its weights depend on its own gradients, or one network
+    is a constant in the loss of another."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -22,7 +22,8 @@ class Metric:
         panel: Title of the chart among a run's curves that shows the metric. Metrics with the same panel share a
             chart. Empty: the metric is among the further measurements, grouped by the first part of its name.
         from_zero: Whether the chart's axis begins at 0, so that noise around a constant does not fill it.
-        drawn: Whether charts show the metric. False for a number that the spec determines.
+        drawn: Whether charts show the metric. False for a number that the spec determines, or that is not the
+            student's.
         aliases: Other names in use. They are not accepted; the error about them suggests ``name``.
     """
 

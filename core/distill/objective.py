@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,13 +16,17 @@ from core.distill.loss import Loss, build_loss
 from core.distill.rows import Rows
 from core.distill.shares import norm_at, share_factors
 from core.distill.terms import LossTerms
-from core.specs import MethodRef
+from core.specs import MethodRef, ModelRef
 
 Scope = Literal["row", "batch"]
 """``row``: the loss is a mean over rows, so that it can be computed part by part. ``batch``: it is not."""
 
 Trained = Literal["all", "some", "none"]
 """Of which of the student's parameters a loss depends."""
+
+
+PEER = "peer"
+"""The student's tap with the logits of the method's own network, see ``Objective.peer``."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Setting:
         samples: The number of training samples, for memory banks.
         labels: (N,) int64, the class of each training sample; None where a sample has no single class.
         batch_size: B, the samples of a step; the last one of an epoch may have fewer. 0 if it is not known.
+        build_network: Builds another network for the same inputs and classes, with weights from torch's random state;
+            given None, the student's.
     """
 
     student: NetworkShape
@@ -94,6 +100,7 @@ class Setting:
     samples: int
     labels: Tensor | None = None
     batch_size: int = 0
+    build_network: Callable[[ModelRef | None], nn.Module] | None = None
 
 
 class ObjectiveError(ValueError):
@@ -137,6 +144,19 @@ class Objective(nn.Module):
             epoch: Counted from 0.
         """
         return "all"
+
+    def peer(self) -> nn.Module | None:
+        """Return a network of the method that sees the same batches as the student; None for none.
+
+        It is a submodule. The training runs it together with the student, and ``step.student.taps[PEER]`` are its
+        logits (R, C), with a graph.
+        """
+        return None
+
+    @property
+    def student_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that the student's pass returns beside its logits, in their order."""
+        return (*self.taps.student, PEER) if self.peer() else self.taps.student
 
 
 class TwoStageObjective(Objective):
@@ -207,6 +227,10 @@ class ShareWeighted(Objective):
         """Return of which of the student's parameters the loss of an epoch depends."""
         return self.objective.trains(epoch)
 
+    def peer(self) -> nn.Module | None:
+        """Return the network of the method."""
+        return self.objective.peer()
+
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step.
 
@@ -218,7 +242,7 @@ class ShareWeighted(Objective):
             raise ValueError("this method returns its loss as one sum, so that no term of it can be weighted by share")
         if not terms.parts.keys() & self._shares.keys():
             return terms  # the first stage of a method with two
-        taps = dict(step.student.taps)
+        taps = {name: tap for name, tap in step.student.taps.items() if name != PEER}
         strong = [taps.pop(STRONG_LOGITS)] if STRONG_LOGITS in taps else []
         shared = [next(iter(taps.values()), step.rows.student), *strong]
         norms = {name: norm_at(shared, part) for name, part in terms.parts.items()}
@@ -228,6 +252,17 @@ class ShareWeighted(Objective):
         return replace(
             terms, total=torch.stack(list(parts.values())).sum(), values=terms.values | reported, parts=parts
         )
+
+
+def student_shapes(objective: Objective, setting: Setting) -> dict[str, torch.Size]:
+    """Return the shapes of what the student's pass returns beside its logits, by name, without the batch's dimension.
+
+    Args:
+        objective: The method.
+        setting: What it was built for.
+    """
+    peer = {PEER: torch.Size([setting.student.num_classes])} if objective.peer() else {}
+    return dict(setting.student.taps) | peer
 
 
 def build_objective(method: MethodRef, setting: Setting) -> Objective:

@@ -87,7 +87,7 @@ def method_context(training: Training, facts: DatasetFacts | None) -> MethodCont
         training.epochs,
         training.batch_size,
         facts.num_classes if facts else None,
-        facts.train_size if facts else None,
+        facts,
         mixes,
     )
 

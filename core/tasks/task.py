@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows
 from core.settings import TrainingSettings
-from core.specs import RunSpec, Training
+from core.specs import ModelRef, RunSpec, Training
 from core.tasks.workload import Workload
 from core.weights.metadata import Metadata
 
@@ -138,6 +138,10 @@ class Task(ABC):
     @abstractmethod
     def build_network(self, weights: Any = None) -> nn.Module:
         """Build the network for the inputs that ``weights`` expect, with new weights from torch's random state."""
+
+    @abstractmethod
+    def build_another(self, model: ModelRef) -> nn.Module:
+        """Build a network of the catalog for the inputs of the run's, with new weights from torch's random state."""
 
     @abstractmethod
     def load_supplied_weights(self, network: nn.Module, weights: Any) -> None:

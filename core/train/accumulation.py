@@ -89,7 +89,8 @@ class MicroBatches:
     @torch.no_grad()
     def _rehearse(self, batch: Batch, parts: Sequence[slice]) -> Outputs:
         """Return the student's outputs for the whole batch as leaves. The network's buffers stay as they are."""
-        buffers = list(self.model.buffers())
+        networks = [network for network in (self.model, self.objective.peer()) if network]
+        buffers = [buffer for network in networks for buffer in network.buffers()]
         before = [buffer.clone() for buffer in buffers]
         results = [self.forward(batch.part(part)) for part in parts]
         for buffer, value in zip(buffers, before, strict=True):

@@ -26,6 +26,7 @@ from core.train.job import Job
 from core.train.method import prepare_objective
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import build_optimizer, lr_factor, restore_optimizer
+from core.train.peer import WithPeer
 from core.train.performance import ExecutionPlan
 from core.train.stepper import Stepper, Update
 from core.train.teacher import LiveTeacher, Teacher
@@ -74,7 +75,12 @@ class Engine:
         spec = job.spec
         self.objective = prepare_objective(job, task, model, self.teacher)
         self.network = self.objective.exported(model)
-        model.to(memory_format=plan.memory_format)
+        self._peer = self.objective.peer()
+        if self._peer:
+            task.check_network(self._peer)
+        self._trained = [network for network in (model, self._peer) if network]
+        for network in self._trained:
+            network.to(memory_format=plan.memory_format)
         training = spec.training
         self.clock = Clock(
             Calendar(task.train_size, training.batch_size, training.epochs, training.evaluate_every),
@@ -115,13 +121,16 @@ class Engine:
     def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
         """Return the model as a step calls it, and the plan with what turned out to work."""
         taps = self.objective.taps.student
-        self.job.ranks.synchronize(self.model, self.task.device)
+        for network in self._trained:
+            self.job.ranks.synchronize(network, self.task.device)
         network = self.task.tapped(self.model, taps) if taps else self.model
+        if self._peer:
+            network = WithPeer(network, self._peer)
         if not plan.compile:
             return self.job.ranks.parallelize(network, self.task.device), plan
         samples = min(self.job.spec.training.micro_batch_size, self.task.train_size)
         example = self.task.example(2 * samples if STRONG_LOGITS in taps else samples)
-        self.model.train()
+        network.train()
         began = time.monotonic()
         try:
             forward = compile_network(network, example.contiguous(memory_format=plan.memory_format), plan)
@@ -234,7 +243,7 @@ class Engine:
         self.objective.train()
         frozen_after = self.job.spec.training.freeze_batch_norm_after
         if frozen_after is not None and self.progress.epoch >= frozen_after:
-            for module in self.model.modules():
+            for module in (module for network in self._trained for module in network.modules()):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
@@ -284,6 +293,8 @@ class Engine:
         epoch = self.progress.epoch + 1
         if epoch == training.epochs:
             values |= self.task.extra_report(self.network, self.teacher, last=True)
+            if self._peer:
+                values[f"test/peer_{self._score}"] = self.task.epoch_report(self._peer)[self.task.headline]
         elif training.collapse_every and epoch % training.collapse_every == 0:
             values |= self.task.extra_report(self.network, self.teacher, last=False)
         return values
@@ -291,7 +302,11 @@ class Engine:
     @property
     def _oracle(self) -> str:
         """Name of the metric with the best value of the headline metric so far."""
-        return f"oracle/{self.task.headline.rpartition('/')[2]}"
+        return f"oracle/{self._score}"
+
+    @property
+    def _score(self) -> str:
+        return self.task.headline.rpartition("/")[2]
 
     def _finish_epoch(self, values: dict[str, float]) -> None:
         """Write the metrics of an epoch down, and move on to the next one."""

@@ -18,6 +18,7 @@ from core.distill.objective import (
     Setting,
     Step,
     build_objective,
+    student_shapes,
 )
 from core.distill.rows import Rows
 from core.errors import TrainingError
@@ -76,6 +77,7 @@ def objective_for(
         task.train_size,
         task.training_labels(),
         spec.training.batch_size,
+        lambda model: task.build_another(model or spec.model),
     )
     torch.manual_seed(_own_seed(spec.seed))
     try:
@@ -98,14 +100,14 @@ def try_out(objective: Objective, setting: Setting, device: torch.device) -> Non
     Raises:
         Exception: What the method raises.
     """
-    trial, step = copy.deepcopy(objective).train(), _random_step(setting, device)
+    trial, step = copy.deepcopy(objective).train(), _random_step(objective, setting, device)
     if not objective.reads_index:
         step = replace(step, index=None)
     for epoch in (0, None):
         trial(replace(step, epoch=epoch))
 
 
-def _random_step(setting: Setting, device: torch.device) -> Step:
+def _random_step(objective: Objective, setting: Setting, device: torch.device) -> Step:
     generator, count = torch.Generator().manual_seed(0), 2
 
     def outputs(shape: NetworkShape, *, trained: bool) -> Outputs:
@@ -114,7 +116,7 @@ def _random_step(setting: Setting, device: torch.device) -> Step:
 
         return Outputs(sample(shape.num_classes), {name: sample(*size) for name, size in shape.taps.items()})
 
-    student = outputs(setting.student, trained=True)
+    student = outputs(replace(setting.student, taps=student_shapes(objective, setting)), trained=True)
     teacher = outputs(setting.teacher, trained=False) if setting.teacher else None
     target = torch.arange(count, device=device) % setting.student.num_classes
     index = torch.arange(count, device=device) % max(setting.samples, 1)

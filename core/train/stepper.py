@@ -107,7 +107,7 @@ class Stepper:
 
     def _forward(self, batch: Batch) -> Outputs:
         with self._plan.autocast(batch.tensors()[0].device):
-            return self._task.forward(self._network, batch, self.objective.taps.student)
+            return self._task.forward(self._network, batch, self.objective.student_outputs)
 
     @contextmanager
     def _training(self, trained: Trained) -> Iterator[None]:

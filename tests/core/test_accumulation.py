@@ -14,9 +14,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from core.catalog.methods.dml import DMLParams
+from core.distill.logits.dml import DML
 from core.distill.loss import build_loss
 from core.distill.mixed_labels import MixedLabels
-from core.distill.objective import LogitObjective, Objective, Outputs, Step
+from core.distill.objective import LogitObjective, NetworkShape, Objective, Outputs, Setting, Step
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, cross_entropy, with_gradient
 from core.launch import RankInfo
@@ -25,6 +27,7 @@ from core.tasks.classification.data import Batch
 from core.tasks.task import Task
 from core.train.accumulation import MicroBatches
 from core.train.optimizer import build_optimizer
+from core.train.peer import WithPeer
 from core.train.performance import ExecutionPlan
 from core.train.rank_loss import StepLoss, step_loss
 from core.train.ranks import SINGLE_PROCESS, Ranks
@@ -73,14 +76,27 @@ def problem(mixed: bool = False) -> tuple[Batch, Outputs]:
 def objective_of(setting: str) -> Objective:
     if setting == "row hint":
         return RowHint()
+    if setting == "dml":
+        other = network(nn.Conv2d(3, 3, 1))
+        return DML(DMLParams(), Setting(NetworkShape(CLASSES), None, SIZE, build_network=lambda _: other))
     return LogitObjective(build_loss(MethodRef(name=setting.split()[0], params=SETTINGS[setting])))
 
 
 def passes(model: nn.Module, objective: Objective, wrapped: Any = None, ranks: Ranks = SINGLE_PROCESS) -> MicroBatches:
-    task: Task = task_of()
-    called = wrapped or model
+    called = wrapped or with_peer(model, objective)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return MicroBatches(task, model, objective, ranks, lambda batch: task.forward(called, batch), called, scaler)
+
+    task: Task = task_of()
+
+    def forward(batch: Any) -> Outputs:
+        return task.forward(called, batch, objective.student_outputs)
+
+    return MicroBatches(task, model, objective, ranks, forward, called, scaler)
+
+
+def with_peer(model: nn.Module, objective: Objective) -> nn.Module:
+    peer = objective.peer()
+    return WithPeer(model, peer) if peer else model
 
 
 def gradients(model: nn.Module, objective: Objective) -> list[Tensor]:
@@ -91,13 +107,14 @@ def gradients(model: nn.Module, objective: Objective) -> list[Tensor]:
 
 def whole_batch(model: nn.Module, objective: Objective, batch: Batch, teacher: Outputs) -> StepLoss:
     task = task_of()
-    step = task.step(task.forward(model, batch), teacher, batch, 2)
+    outputs = task.forward(with_peer(model, objective), batch, objective.student_outputs)
+    step = task.step(outputs, teacher, batch, 2)
     loss = step_loss(objective, step, SIZE, SINGLE_PROCESS, copies=batch.copies)
     loss.local.backward()  # type: ignore[no-untyped-call]
     return loss
 
 
-EVERY = pytest.mark.parametrize("setting", [*SETTINGS, "row hint"])
+EVERY = pytest.mark.parametrize("setting", [*SETTINGS, "row hint", "dml"])
 
 
 @EVERY
@@ -127,6 +144,15 @@ def test_batch_norm_updates_its_statistics_once_per_micro_batch() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_first_pass_leaves_the_statistics_of_both_networks_to_the_second() -> None:
+    batch, _ = problem()
+    peer = network(nn.BatchNorm2d(3))
+    objective = DML(DMLParams(), Setting(NetworkShape(CLASSES), None, SIZE, build_network=lambda _: peer))
+    steps = passes(network(nn.BatchNorm2d(3)), objective)
+    steps._over_batch(batch, [slice(0, 6), slice(6, SIZE)], None, 0)
+    assert [module.num_batches_tracked.item() for module in (steps.model[2], peer[2])] == [2, 2]  # type: ignore[index]
+
+
 def test_second_pass_draws_the_same_dropout_as_the_first() -> None:
     batch, teacher = problem()
     model, seen = network(nn.Dropout(0.5)), []
@@ -151,15 +177,15 @@ def _rank(rank: int, port: int, out: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     results = {}
-    for setting, mixed in itertools.product(("kd", "dist", "row hint"), (False, True)):
+    for setting, mixed in itertools.product(("kd", "dist", "row hint", "dml"), (False, True)):
         batch, teacher = problem(mixed)
         part = slice(0, 6) if rank == 0 else slice(6, SIZE)
         model, objective = network(), objective_of(setting)
-        parallel = nn.parallel.DistributedDataParallel(model)
+        parallel = nn.parallel.DistributedDataParallel(with_peer(model, objective))
         ranks = Ranks(RankInfo(rank, 2, Path(out)))
         steps = passes(model, objective, parallel, ranks)
         loss = steps.backward(batch.part(part), 3, Outputs(teacher.logits[part]), epoch=2)
-        results[setting, mixed] = (loss.terms.total.item(), [parameter.grad for parameter in model.parameters()])
+        results[setting, mixed] = (loss.terms.total.item(), [p.grad for p in with_peer(model, objective).parameters()])
     torch.save(results, f"{out}/rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -173,7 +199,7 @@ def test_two_ranks_with_micro_batches_equal_one_process(tmp_path: Path) -> None:
             model, objective = network(), objective_of(setting)
             expected = whole_batch(model, objective, batch, teacher)
             assert value == pytest.approx(expected.terms.total.item(), rel=1e-6), setting
-            for ours, theirs in zip(actual, model.parameters(), strict=True):
+            for ours, theirs in zip(actual, with_peer(model, objective).parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs.grad, rtol=1e-6, atol=1e-12)
 
 

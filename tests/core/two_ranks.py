@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 
+from core.distill.objective import build_objective
 from core.launch import RankInfo
 from core.specs import RunSpec, parse_experiment
 from core.tasks.classification import data, models
-from core.train import TeacherSource, TrainOptions, run_training
+from core.train import TeacherSource, TrainOptions, method, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.performance import ExecutionPlan
 from core.train.ranks import SINGLE_PROCESS, Ranks, process_group
@@ -39,11 +40,13 @@ SPEC: dict[str, Any] = {
         {"name": "dkd_align", "label": "batch", "params": {"reduction": "batch", "epsilon": 1000}},
         {"name": "dkd_align", "label": "log", "params": {"reduction": "log", "epsilon": 3}},
         {"name": "dkd_align", "label": "share", "params": {"reduction": "sample", "epsilon_share": 0.3}},
+        {"name": "crd", "params": {"negatives": 20, "dimensions": 8}},  # memories that all ranks hold
+        {"name": "dml", "params": {"peer": "resnet8"}},  # a second network that all ranks train
     ],
     "seeds": [0],
     "training": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.02}, "schedule": {"name": "constant"}},
 }
-METHODS = ("batch", "log", "share")
+METHODS = ("batch", "log", "share", "crd", "dml")
 STOP_AT = 7  # in the second epoch
 
 
@@ -59,6 +62,7 @@ def float64() -> Iterator[None]:
         patch.setattr(models, "build", lambda *names, **params: build(*names, **params).double())
         patch.setattr(data.Dataset, "normalise", lambda self, images: normalise(self, images).double())
         patch.setattr(ExecutionPlan, "dtype", torch.float64)
+        patch.setattr(method, "build_objective", lambda *names: build_objective(*names).double())
         yield
 
 

@@ -54,10 +54,11 @@ def _problems(params: CRDParams, context: MethodContext) -> Iterator[SpecWarning
     if context.mixes:
         text = "CRD compares an image with the memory of the same image, which a mixture of two images does not have"
         yield SpecWarning("", f"{text}; remove {context.mixes} from training.augment")
-    if context.train_size is None or context.num_classes is None:
+    if context.facts is None:
         return
-    mean = -(-context.train_size // context.num_classes)  # no class is known to be larger
-    if too_few := too_few_others(params.negatives, context.train_size, mean):
+    samples = context.facts.train_size
+    mean = -(-samples // context.facts.num_classes)  # no class is known to be larger
+    if too_few := too_few_others(params.negatives, samples, mean):
         yield SpecWarning("params.negatives", too_few)
 
 

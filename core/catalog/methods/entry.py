@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from core.catalog.datasets import DatasetFacts
 from core.catalog.metric import Metric
 from core.catalog.registry import Entry, Registry
 from core.catalog.taps import Taps
@@ -81,14 +82,14 @@ class MethodContext:
         epochs: Epochs of the training.
         batch_size: B, images per step.
         num_classes: C; None if only the worker can know it.
-        train_size: Training samples, without those held out for validation; None if only the worker can know it.
+        facts: What is known of the data set; None if only the worker can know it.
         mixes: Name of the augmentation that mixes two images of a batch; "" without one.
     """
 
     epochs: int
     batch_size: int
     num_classes: int | None
-    train_size: int | None = None
+    facts: DatasetFacts | None = None
     mixes: str = ""
 
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from core.catalog.methods.crd import CRDParams, too_few_others
 from core.distill.objective import NetworkShape, Objective, ObjectiveError, Setting, Step
-from core.distill.rows import Rows, to_loss_dtype
+from core.distill.rows import Rows
 from core.distill.terms import LossTerms, autocast_disabled, label_term, with_gradient
 
 _MASK = 2**32 - 1
@@ -122,8 +122,8 @@ class CRD(Objective):
         self._remember(rows, index, student.detach(), teacher.detach())
         return rows.weigh(losses[0] + losses[1]).mean()
 
-    def _embed(self, rows: Rows, vectors: Tensor, layer: nn.Module) -> Tensor:
-        vectors = to_loss_dtype(vectors)
+    def _embed(self, rows: Rows, vectors: Tensor, layer: nn.Linear) -> Tensor:
+        vectors = vectors.to(layer.weight.dtype)
         if rows.weight is not None:  # a row of weight 0 may hold anything
             vectors = torch.where((rows.weight > 0).unsqueeze(1), vectors, torch.zeros_like(vectors))
         return F.normalize(layer(vectors), dim=1)

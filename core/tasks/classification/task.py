@@ -15,9 +15,9 @@ from core.catalog.taps import STRONG_LOGITS
 from core.catalog.tasks import CLASSIFICATION
 from core.distill.mixed_labels import with_both_labels
 from core.distill.objective import NetworkShape, Outputs, Step
-from core.distill.rows import Rows
+from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
-from core.specs import Training
+from core.specs import ModelRef, Training
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Batch, Dataset
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
@@ -96,6 +96,10 @@ class ClassificationTask(Task):
     def build_network(self, weights: InitialWeights | None = None) -> models.Network:
         """Build the run's network for the images that the weights expect."""
         return build_network(self.context.spec.model, self.dataset, weights.input if weights else None)
+
+    def build_another(self, model: ModelRef) -> models.Network:
+        """Build a network of the catalog for the data set's images."""
+        return build_network(model, self.dataset)
 
     def load_supplied_weights(self, network: nn.Module, weights: InitialWeights) -> None:
         """Load the weights, and log which keys did not match."""
@@ -195,7 +199,7 @@ class ClassificationTask(Task):
         else:
             logits, *values = network(batch.images)
         # A method's own layers are in float32, also if the network computes in 16 bits.
-        return Outputs(logits, {name: value.float() for name, value in zip(taps, values, strict=True)})
+        return Outputs(logits, {name: to_loss_dtype(value) for name, value in zip(taps, values, strict=True)})
 
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Rows:
         """Return one row per image."""
