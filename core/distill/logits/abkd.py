@@ -69,8 +69,8 @@ def _slope(log_p: Tensor, log_q: Tensor, alpha: float, beta: float, total: float
 def _divergence(log_p: Tensor, log_q: Tensor, alpha: float, beta: float, total: float) -> Tensor:
     """Return the summands of D (R, C).
 
-    Where student and teacher are near, the powers of p are factors of differences that keep their digits; elsewhere such
-    a difference may overflow.
+    Where student and teacher are near, the powers of p are factors of differences that keep their digits; elsewhere
+    such a difference may overflow.
     """
     ratio = log_q - log_p
     if not alpha and not beta:
