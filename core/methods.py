@@ -39,6 +39,7 @@ __all__ = [
     "nckd",
     "nkd",
     "rld",
+    "skd",
     "tckd",
 ]
 
@@ -263,6 +264,7 @@ abkd = _method("abkd")
 gdkd = _method("gdkd")
 gdkd3 = _method("gdkd3")
 ldrld = _method("ldrld")
+skd = _method("skd")
 
 
 def _complete_loss(name: str, batch: Rows, epoch: int | None, params: dict[str, Any]) -> Tensor:

@@ -114,7 +114,7 @@ class TestBothZero(_ABKD):
 
 def value(alpha: float, beta: float, variant: str = "paper") -> float:
     z, v, target = random_rows(5, 7)
-    params = ABKDParams(alpha=alpha, beta=beta, variant=variant)  # type: ignore[arg-type]
+    params = ABKDParams(alpha=alpha, beta=beta, variant=variant)
     return alpha_beta_divergence(Rows(z, v, target), params).value.item()
 
 
