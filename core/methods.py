@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.catalog import METHODS
 from core.distill.logits.decoupled import Decoupled, Reduction
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
@@ -24,16 +25,21 @@ from core.distill.terms import Term, autocast_disabled, with_gradient
 from core.specs import MethodRef
 
 __all__ = [
+    "abkd",
     "alignment",
     "ce",
     "dist",
     "dkd",
     "dkd_align",
     "dkd_divergence",
+    "gdkd",
+    "gdkd3",
     "kd",
+    "ldrld",
     "nckd",
     "nkd",
     "rld",
+    "skd",
     "tckd",
 ]
 
@@ -229,6 +235,36 @@ def rld(
 ) -> Tensor:
     """Return RLD with cross-entropy; keywords as in ``core.catalog.methods.RLDParams``, ``epoch`` as in ``dkd``."""
     return _complete_loss("rld", _rows(student_logits, teacher_logits, target, weight), epoch, params)
+
+
+def _method(name: str) -> Callable[..., Tensor]:
+    """Return a method of the catalog as a function, with the arguments of ``dkd``."""
+    entry = METHODS[name]
+
+    def loss(
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        target: Tensor,
+        *,
+        epoch: int | None = None,
+        weight: Tensor | None = None,
+        **params: Any,
+    ) -> Tensor:
+        return _complete_loss(name, _rows(student_logits, teacher_logits, target, weight), epoch, params)
+
+    loss.__name__ = loss.__qualname__ = name
+    loss.__doc__ = (
+        f"Return {entry.title} ({entry.source}) with its cross-entropy.\n\n{entry.summary}\n\nKeywords are those of "
+        f"``{entry.params.__module__}.{entry.params.__name__}``; ``epoch`` is as in ``dkd``."
+    )
+    return loss
+
+
+abkd = _method("abkd")
+gdkd = _method("gdkd")
+gdkd3 = _method("gdkd3")
+ldrld = _method("ldrld")
+skd = _method("skd")
 
 
 def _complete_loss(name: str, batch: Rows, epoch: int | None, params: dict[str, Any]) -> Tensor:
