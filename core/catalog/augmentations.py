@@ -30,8 +30,6 @@ class Stage(StrEnum):
 
 STANDARD = "standard"
 """The view of a spec that names none."""
-STRONG = (STANDARD, "fixmatch")
-"""The strong view of a spec that names none, for methods that read a second view of each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +67,10 @@ class FixMatchParams(Params):
     cutout: float = Field(
         0.5, ge=0, le=1, description="Greatest side of the square that is painted over, as a share of the image's."
     )
+
+
+STRONG = (STANDARD, {"name": "fixmatch", "params": FixMatchParams().model_dump(mode="json")})
+"""The second view of a spec that names none, for methods that read one, as a validated spec has it."""
 
 
 class RandomErasingParams(Params):

@@ -92,7 +92,7 @@ def cache_key(
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
         # To be changed when LiveTeacher converts the network in another way.
-        "network": "batch norm kept" if taps else "batch norm folded",
+        "network": "batch norm folded" if set(taps) <= {STRONG_LOGITS} else "batch norm kept",
         # Everything except what concerns the student alone, or is recorded in other words below.
         "arithmetic": plan.model_dump(exclude={"fused", "cuda_graphs", "threads", "reasons"}),
         "float32_products": torch.get_float32_matmul_precision(),

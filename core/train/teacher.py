@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from core.catalog.taps import STRONG_LOGITS
 from core.distill.objective import Outputs
 from core.tasks.task import Batch, Task
 from core.train.compiling import CompilationError, ForwardFn, GraphedCallable, compile_network
@@ -60,7 +61,7 @@ class LiveTeacher:
         self._network: ForwardFn = network
         if isinstance(network, nn.Module):
             # Folding batch norm away replaces layers that a tap may name.
-            converted = _convert(network, plan, fold=not taps)
+            converted = _convert(network, plan, fold=set(taps) <= {STRONG_LOGITS})
             self._network = task.tapped(converted, taps) if taps else converted
         self._plan, self._warn = plan, warn
         # Compiled and captured at the first call: a run that reads all its logits from the disk makes no call.

@@ -12,17 +12,23 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from core.catalog import AUGMENTATIONS
-from core.catalog.augmentations import CutMixParams, MixupParams, RandAugmentParams, RandomErasingParams
+from core.catalog.augmentations import (
+    CutMixParams,
+    FixMatchParams,
+    MixupParams,
+    RandAugmentParams,
+    RandomErasingParams,
+)
 from core.catalog.registry import NoParams
 from core.specs import Training
 from core.tasks.classification.data import Batch, Dataset
 from core.tasks.classification.data.augmentations.erasing import RandomErasing
 from core.tasks.classification.data.augmentations.mixing import CutMix, Mixup, beta_quantiles
-from core.tasks.classification.data.augmentations.policies import RandAugment, TrivialAugment
+from core.tasks.classification.data.augmentations.policies import FixMatch, RandAugment, TrivialAugment
 from core.tasks.classification.data.fingerprint import digest
 from tests.core.speed_runs import DEVICES, synthetic
 
-EVERY = ["mixup", "cutmix", "randaugment", "trivialaugment", "random_erasing"]
+EVERY = ["mixup", "cutmix", "randaugment", "trivialaugment", "fixmatch", "random_erasing"]
 
 
 def batches(dataset: Dataset, augment: Any, size: int = 64, **choices: Any) -> list[Batch]:
@@ -35,7 +41,7 @@ def by_sample(found: list[Batch]) -> Mapping[int, Tensor]:
 
 
 class TestPurity:
-    @pytest.mark.parametrize("augment", ["randaugment", "trivialaugment", "random_erasing"])
+    @pytest.mark.parametrize("augment", ["randaugment", "trivialaugment", "fixmatch", "random_erasing"])
     def test_augmented_image_does_not_depend_on_its_batch(self, augment: str) -> None:
         dataset = synthetic(train_size=150)
         ours, others = (by_sample(batches(dataset, augment, size)) for size in (64, 7))
@@ -94,6 +100,7 @@ class TestPurity:
         augmentations: dict[str, Any] = {
             "randaugment": RandAugment(RandAugmentParams()),
             "trivialaugment": TrivialAugment(NoParams()),
+            "fixmatch": FixMatch(FixMatchParams()),
             "random_erasing": RandomErasing(RandomErasingParams()),
             "mixup": Mixup(MixupParams()),
             "cutmix": CutMix(CutMixParams()),
@@ -103,6 +110,7 @@ class TestPurity:
         } == {
             "randaugment": "2d4f2c829b0aba34",
             "trivialaugment": "6dcedd608996d804",
+            "fixmatch": "87ca5efeed4ac51b",
             "random_erasing": "27e04a6e88878c4c",
             "mixup": "6856e352e4ce7020",
             "cutmix": "a05c71dbd85fd0c1",
@@ -148,6 +156,37 @@ class TestPolicies:
         assert len(counts) == 14 * 31
         assert (counts.min(), counts.max()) == (pytest.approx(100, abs=45), pytest.approx(100, abs=45))
         assert table[:, 2].mean() == pytest.approx(0.5, abs=0.02)
+
+    def test_square_of_fixmatch_is_grey_and_the_rest_is_the_image(self) -> None:
+        images, rows = pictures(2), np.array([[0, 0, 0, 2, 3, 4, 5], [0, 0, 0, 0, 0, 0, 0]])
+        augmented = FixMatch(FixMatchParams(num_ops=1)).apply(images, rows)
+        expected = images.clone()
+        expected[0, :, 2:6, 3:8] = torch.tensor([125, 123, 114], dtype=torch.uint8).view(3, 1, 1)
+        assert torch.equal(augmented, expected)
+
+    def test_squares_of_fixmatch_have_at_most_half_of_the_side(self) -> None:
+        table = FixMatch(FixMatchParams()).table(5000, 32, 0, 0)
+        top, left, height, width = table[:, -4:].T
+        assert set(height) == set(width) == set(range(17))
+        assert (top + height).max() == (left + width).max() == 32
+        assert (top == 0).mean() > 1 / 32, "a square at the upper border keeps its size"
+        assert not FixMatch(FixMatchParams(cutout=0.0)).table(50, 32, 0, 0)[:, -2:].any()
+
+    @pytest.mark.parametrize(
+        ("operation", "step", "expected"),
+        [
+            (6, 0, lambda image: functional.adjust_brightness(image, 0.95)),
+            (6, 30, lambda image: functional.adjust_brightness(image, 1 - 0.95)),
+            (8, 30, lambda image: functional.adjust_contrast(image, 1 - 0.95)),
+            (10, 0, lambda image: functional.posterize(image, 4)),
+            (10, 30, lambda image: functional.posterize(image, 8)),
+            (5, 30, lambda image: functional.rotate(image, 30.0)),
+        ],
+    )
+    def test_operations_of_fixmatch_have_its_ranges(self, operation: int, step: int, expected: Any) -> None:
+        images = pictures(1)
+        augmented = FixMatch(FixMatchParams(num_ops=1)).apply(images, np.array([[operation, step, 0, 0, 0, 0, 0]]))
+        assert torch.equal(augmented, expected(images))
 
     def test_every_operation_keeps_shape_and_dtype_of_grey_images(self) -> None:
         images = pictures(14, side=8)[:, :1]
