@@ -22,8 +22,10 @@ def right_singular_vectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor
 
     The vectors are eigenvectors of A = XᵀX: dv_j = Σ_{i≠j} v_i·(v_iᵀ·dA·v_j) / (λ_j − λ_i). The sum has no limit where
     λ_i → λ_j, because single vectors are not defined there, so 1/δ is δ/(δ² + (1e-5·λ_max)²): exact to 1e-6 where two
-    eigenvalues differ by more than a hundredth of the largest, and 0 where they are equal. The decomposition of A, or of
-    XXᵀ if that is smaller, is computed in float64; in float32 the vectors are ten times as exact as those of an SVD.
+    eigenvalues differ by more than a hundredth of the largest, and 0 where they are equal.
+
+    A, or XXᵀ if that is smaller, is decomposed in float64. Vectors of float32 matrices are ten times as exact as those
+    of an SVD in float32.
     """
     vectors, values = _RightSingularVectors.apply(matrices, count)
     return vectors, values

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from core.catalog import METHODS
+from core.distill.objective import ObjectiveError
 from core.distill.terms import LossTerms
 from tests.core.methods.tapped import build, random_taps, step_of
 
@@ -77,3 +79,30 @@ def test_terms_are_those_of_the_catalog_and_their_weights_are_parameters(method:
     terms: LossTerms = objective(step_of(random_taps(4, shapes, 1), random_taps(4, shapes, 2)))
     assert set(terms.parts) == set(terms.values) == set(entry.terms)
     assert sum(part.item() for part in terms.parts.values()) == pytest.approx(terms.total.item())
+
+
+@pytest.mark.parametrize(
+    "method", [method for method in CHANGES if "student_tap" in METHODS[method].params.model_fields]
+)
+@pytest.mark.parametrize("field", ["student_tap", "teacher_tap"])
+def test_several_layers_are_refused_where_one_is_read(method: str, field: str) -> None:
+    with pytest.raises(ValidationError, match="'stages' are several; the deepest is 'last_stage'"):
+        METHODS[method].params(**{field: "stages:preact"})
+
+
+def test_names_that_expand_to_several_layers_are_refused() -> None:
+    shapes = {"stage1": (4, 4, 4), "stage2": (4, 2, 2)}
+    with pytest.raises(ObjectiveError, match="student_tap: this method reads one layer, and here are 2"):
+        build("sp", shapes, {"stage1": (4, 4, 4)})
+    with pytest.raises(ObjectiveError, match="teacher_tap: this method reads one layer, and here are 0"):
+        build("sp", {"stage1": (4, 4, 4)}, {})
+
+
+@pytest.mark.parametrize(
+    "method", [method for method in CHANGES if "student_taps" in METHODS[method].params.model_fields]
+)
+def test_networks_without_stages_are_refused(method: str) -> None:
+    with pytest.raises(ObjectiveError, match="teacher_taps: the network has no such stages"):
+        build(method, {"stage1": (4, 4, 4)}, {})
+    with pytest.raises(ValidationError, match="student_taps"):
+        METHODS[method].params(**{"student_taps": ()})
