@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.catalog.registry import Params
-from core.catalog.taps import FEATURES, STAGES, Taps
+from core.catalog.taps import FEATURES, LAST_STAGE, STAGES, Taps, split_suffix
 
 Names = tuple[str, ...]
 
@@ -30,6 +30,13 @@ class FeaturesParams(Params):
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     student_tap: str = Field(FEATURES, description="Layer of the student. Maps are read as vectors.")
     teacher_tap: str = Field(FEATURES, description="Layer of the teacher. Maps are read as vectors.")
+
+    @field_validator("student_tap", "teacher_tap")
+    @classmethod
+    def _one_layer(cls, name: str) -> str:
+        if split_suffix(name)[0] == STAGES:
+            raise ValueError(f"names one layer, and {STAGES!r} are several; the deepest is {LAST_STAGE!r}")
+        return name
 
 
 def stages_of(params: Any) -> Taps:

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from core.catalog.methods.at import ATParams
-from core.distill.features.common import map_pairs, matched, mean_over_rows, present_pairs, sum_of_parts, unit
+from core.distill.features.common import (
+    map_pairs,
+    matched,
+    mean_over_rows,
+    present_pairs,
+    squared_norms,
+    sum_of_parts,
+    unit,
+)
 from core.distill.objective import Objective, Setting, Step
 from core.distill.terms import LossTerms, autocast_disabled
 
@@ -48,5 +56,5 @@ class AT(Objective):
     def _attention(self, maps: Tensor) -> Tensor:
         """Return the attention (B, H·W) of maps (B, C, H, W), each map of norm 1."""
         power = self._params.power
-        strength = maps.square() if power == 2 else maps.abs().pow(power)
-        return unit(strength.mean(1).flatten(1))
+        strength = squared_norms(maps, 1) if power == 2 else maps.abs().pow(power).sum(1)
+        return unit(strength.flatten(1))

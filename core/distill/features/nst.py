@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from core.catalog.methods.nst import NSTParams
-from core.distill.features.common import map_pairs, matched, mean_over_rows, present_pairs, sum_of_parts, unit
+from core.distill.features.common import (
+    inner_products,
+    map_pairs,
+    matched,
+    mean_over_rows,
+    present_pairs,
+    sum_of_parts,
+    unit,
+)
 from core.distill.objective import Objective, Setting, Step
 from core.distill.terms import LossTerms, autocast_disabled
 
@@ -43,11 +51,6 @@ def discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
     s, t = unit(student.flatten(2)), unit(teacher.flatten(2))
     own, other, positions = s.shape[1], t.shape[1], s.shape[2]
     if positions * (own + other) <= own * own + other * other + own * other:
-        return (s.mT @ s / own - t.mT @ t / other).square().sum((1, 2))
-    within = _kernel(s, s) + _kernel(t, t)
-    return within - 2 * _kernel(s, t)
-
-
-def _kernel(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean of ⟨a, b⟩² (B,) over all pairs of vectors of two stacks (B, C, D)."""
-    return (first @ second.mT).square().mean((1, 2))
+        return (inner_products(s.mT) / own - inner_products(t.mT) / other).square().sum((1, 2))
+    within, beside, between = inner_products(s), inner_products(t), s @ t.mT
+    return within.square().mean((1, 2)) + beside.square().mean((1, 2)) - 2 * between.square().mean((1, 2))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from core.catalog.methods.pkt import PKTParams
-from core.distill.features.common import concentration, cosines, present_vectors, shares, sum_of_parts, tap_pair
+from core.distill.features.common import cosines, present_vectors, shares, sum_of_parts, tap_pair
 from core.distill.objective import Objective, Setting, Step
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, autocast_disabled
@@ -41,7 +41,9 @@ class PKT(Objective):
         """Return the loss of a step."""
         with autocast_disabled(step.rows):
             student, teacher = present_vectors(step, self._pair)
-            term = divergence(step.rows, student, teacher, own=self._params.variant == "public_code")
+            # Of two neighbourhoods that are alike, the logarithms cancel.
+            own = self._params.variant == "public_code"
+            term = divergence(step.rows, student.double(), teacher.double(), own=own).to(student.dtype)
             return sum_of_parts(step.rows, self._params.ce_weight, {"pkt": (self._params.strength, term)})
 
 
@@ -54,7 +56,8 @@ def divergence(rows: Rows, student: Tensor, teacher: Tensor, *, own: bool) -> Te
         teacher: The teacher's vectors.
         own: Whether a sample is a neighbour of itself.
     """
-    share, part = shares(rows), concentration(rows)
+    share = shares(rows).to(student.dtype)
+    part = share.square().sum()
     part = torch.where(part > 0, part, 1.0)
     neighbours = share.expand(len(share), -1)
     if not own:

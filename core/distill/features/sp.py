@@ -15,6 +15,7 @@ from torch import Tensor
 from core.catalog.methods.sp import SPParams
 from core.distill.features.common import (
     concentration,
+    inner_products,
     inverse_root,
     mean_over_pairs,
     present_vectors,
@@ -48,5 +49,5 @@ class SP(Objective):
 
 def _similarities(rows: Rows, vectors: Tensor) -> Tensor:
     """Return the inner products (B, B) of vectors (B, D), each row with the weighted mean square 1."""
-    products = vectors @ vectors.T
+    products = inner_products(vectors)
     return products * inverse_root(products.square() @ shares(rows)).unsqueeze(1)

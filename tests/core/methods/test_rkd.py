@@ -71,7 +71,7 @@ def test_angles_are_computed_in_parts(term: str, monkeypatch: pytest.MonkeyPatch
     student, teacher = random_taps(7, STUDENT, 1), random_taps(7, TEACHER, 2)
     objective = build("rkd", STUDENT, TEACHER)
     value, gradients = term_and_gradients(objective, step_of(student, teacher), term)
-    monkeypatch.setattr(rkd, "_TRIPLES_AT_ONCE", 100)
+    monkeypatch.setattr(rkd, "_TRIPLES_AT_ONCE", {True: 100})
     other, in_parts = term_and_gradients(objective, step_of(student, teacher), term)
     assert other == pytest.approx(value)
     np.testing.assert_allclose(in_parts["features"], gradients["features"], rtol=1e-10, atol=1e-15)
