@@ -186,7 +186,10 @@ def build(
     entry = METHODS[name]
     shapes = [{tap: torch.Size(shape) for tap, shape in taps.items()} for taps in (student, teacher)]
     setting = Setting(
-        NetworkShape(classes, shapes[0]), NetworkShape(classes, shapes[1], norm=dict(norm or {})), 20, batch_size
+        NetworkShape(classes, shapes[0]),
+        NetworkShape(classes, shapes[1], norm=dict(norm or {})),
+        samples=20,
+        batch_size=batch_size,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
