@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM, KD_TERM, init_epochs_field
+from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import PREACTIVATION, STAGES, Taps
+from core.catalog.taps import PREACTIVATION, STAGES
 
 
 class ABParams(Params):
@@ -22,16 +21,12 @@ class ABParams(Params):
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels, in the second stage.")
     kd_weight: float = Field(0.0, ge=0, description="Weight of KD in the second stage.")
     temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD; the authors' is 3.")
-    student_taps: tuple[str, ...] = Field(
+    student_taps: Names = Field(
         (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
     )
-    teacher_taps: tuple[str, ...] = Field(
+    teacher_taps: Names = Field(
         (STAGES + PREACTIVATION,), min_length=1, description="Layers of the teacher, before their activation."
     )
-
-
-def _taps(params: Any) -> Taps:
-    return Taps(params.student_taps, params.teacher_taps)
 
 
 METHODS.add(
@@ -45,7 +40,7 @@ METHODS.add(
         params=ABParams,
         source="Heo et al. 2019, arXiv 1811.03233",
         family="two_stage",
-        taps=_taps,
+        taps=stages_of,
         weight_params={"ab": "weight", "ce": "ce_weight", "kd": "kd_weight"},
         first_stage=FirstStage("init_epochs", "ab"),
         metrics=(

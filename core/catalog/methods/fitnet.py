@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM, KD_TERM
+from core.catalog.methods.tapped import features_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import Taps
 
 
 class FitNetParams(Params):
@@ -22,8 +22,8 @@ class FitNetParams(Params):
     teacher_tap: str = Field("stage2", description="Layer of the teacher that gives the hint.")
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: the regressor is a convolution without padding and ReLU. public_code, as in the common "
-        "benchmarks: batch norm between the two, and a stride where one map is twice the other.",
+        description="paper: the regressor is a convolution without padding and ReLU. public_code: batch norm between "
+        "the two, and a stride of 2 where one map is twice the other, as in RepDistiller and mdistiller.",
     )
     hint_epochs: int = Field(
         0,
@@ -33,10 +33,6 @@ class FitNetParams(Params):
     )
     kd_weight: float = Field(0.0, ge=0, description="Weight of KD, which is the paper's second stage.")
     temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD.")
-
-
-def _taps(params: Any) -> Taps:
-    return Taps((params.student_tap,), (params.teacher_tap,))
 
 
 METHODS.add(
@@ -49,10 +45,11 @@ METHODS.add(
         params=FitNetParams,
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",
-        taps=_taps,
+        taps=features_of,
         weight_params={"ce": "ce_weight", "hint": "weight", "kd": "kd_weight"},
         first_stage=FirstStage("hint_epochs", "hint"),
         metrics=(CE_TERM, KD_TERM, Metric("train/hint", "Hint (mean squared distance), unweighted", panel="Hint")),
+        published={"variant": "public_code"},
         cost="The teacher's forward pass in every step, and one convolution on the student's map.",
     )
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM, init_epochs_field
+from core.catalog.methods.tapped import features_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import LAST_STAGE, Taps
+from core.catalog.taps import LAST_STAGE
 
 
 class FTParams(Params):
@@ -20,8 +21,8 @@ class FTParams(Params):
     weight: float = Field(
         500.0,
         ge=0,
-        description="β, the weight of the distance of the factors. 500 is the authors' for CIFAR; published tables "
-        "have 200 with public_code.",
+        description="β, the weight of the distance of the factors. 500 is the authors' for CIFAR-10; RepDistiller has "
+        "200 with public_code.",
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     rate: float = Field(0.5, gt=0, le=4, description="k, the channels of a factor per channel of the teacher's map.")
@@ -31,12 +32,8 @@ class FTParams(Params):
     variant: Literal["paper", "public_code"] = Field(
         "paper",
         description="paper: factors are compared element by element. public_code: their attention maps are, the mean "
-        "over the channels of the squares, and the translator has batch norm, as in CRD's benchmark.",
+        "over the channels of the squares, and the translator has batch norm, as in RepDistiller.",
     )
-
-
-def _taps(params: Any) -> Taps:
-    return Taps((params.student_tap,), (params.teacher_tap,))
 
 
 METHODS.add(
@@ -50,7 +47,7 @@ METHODS.add(
         params=FTParams,
         source="Kim et al. 2018, arXiv 1802.04977",
         family="two_stage",
-        taps=_taps,
+        taps=features_of,
         weight_params={"ce": "ce_weight", "ft": "weight"},
         first_stage=FirstStage("init_epochs", "reconstruction"),
         metrics=(
@@ -60,6 +57,7 @@ METHODS.add(
             ),
             Metric("train/ft", "FT term (distance of the factors), unweighted", panel="Terms of FT"),
         ),
+        published={"variant": "public_code", "weight": 200.0},
         cost="The teacher's forward pass in every step; six 3×3 convolutions in the first stage, without the student's "
         "backward pass, and six in the second.",
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM
+from core.catalog.methods.tapped import features_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import LAST_STAGE, Taps
+from core.catalog.taps import LAST_STAGE
 
 
 class MGDParams(Params):
@@ -23,10 +22,6 @@ class MGDParams(Params):
     teacher_tap: str = Field(LAST_STAGE, description="Layer of the teacher.")
 
 
-def _taps(params: Any) -> Taps:
-    return Taps((params.student_tap,), (params.teacher_tap,))
-
-
 METHODS.add(
     MethodEntry(
         name="mgd",
@@ -37,7 +32,7 @@ METHODS.add(
         params=MGDParams,
         source="Yang et al. 2022, arXiv 2205.01529",
         family="features",
-        taps=_taps,
+        taps=features_of,
         weight_params={"ce": "ce_weight", "mgd": "weight"},
         metrics=(
             CE_TERM,

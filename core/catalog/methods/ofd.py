@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM
+from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import PREACTIVATION, STAGES, Taps
+from core.catalog.taps import PREACTIVATION, STAGES
 
 
 class OFDParams(Params):
@@ -18,18 +17,14 @@ class OFDParams(Params):
 
     weight: float = Field(1e-3, ge=0, description="Weight of the partial squared distance. ImageNet: 1e-4.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
-    student_taps: tuple[str, ...] = Field(
+    student_taps: Names = Field(
         (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
     )
-    teacher_taps: tuple[str, ...] = Field(
+    teacher_taps: Names = Field(
         (STAGES + PREACTIVATION,),
         min_length=1,
         description="Layers of the teacher, before their activation. The batch norm before each decides its margin.",
     )
-
-
-def _taps(params: Any) -> Taps:
-    return Taps(params.student_taps, params.teacher_taps)
 
 
 METHODS.add(
@@ -43,7 +38,7 @@ METHODS.add(
         params=OFDParams,
         source="Heo et al. 2019, arXiv 1904.01866",
         family="features",
-        taps=_taps,
+        taps=stages_of,
         weight_params={"ce": "ce_weight", "ofd": "weight"},
         metrics=(
             CE_TERM,

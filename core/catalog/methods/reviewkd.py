@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
 from core.catalog.methods.shared import CE_TERM, unfinished_ramp
+from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import FEATURES, PREACTIVATION, STAGES, Taps
+from core.catalog.taps import FEATURES, PREACTIVATION, STAGES
 
 
 class ReviewKDParams(Params):
@@ -31,16 +31,10 @@ class ReviewKDParams(Params):
     mid_channels: int = Field(
         512, ge=1, description="Channels of the fused maps, or those of the student's features if these are fewer."
     )
-    student_taps: tuple[str, ...] = Field(
+    student_taps: Names = Field(
         (STAGES, FEATURES), min_length=1, description="Layers of the student. ImageNet: before their activation."
     )
-    teacher_taps: tuple[str, ...] = Field(
-        (STAGES + PREACTIVATION, FEATURES), min_length=1, description="Layers of the teacher."
-    )
-
-
-def _taps(params: Any) -> Taps:
-    return Taps(params.student_taps, params.teacher_taps)
+    teacher_taps: Names = Field((STAGES + PREACTIVATION, FEATURES), min_length=1, description="Layers of the teacher.")
 
 
 def _warnings(params: ReviewKDParams, context: MethodContext) -> Iterator[SpecWarning]:
@@ -57,7 +51,7 @@ METHODS.add(
         params=ReviewKDParams,
         source="Chen et al. 2021, arXiv 2104.09044",
         family="features",
-        taps=_taps,
+        taps=stages_of,
         weight_params={"ce": "ce_weight", "reviewkd": "weight"},
         metrics=(
             CE_TERM,

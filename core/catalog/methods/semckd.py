@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM, KD_TERM
+from core.catalog.methods.tapped import StagesParams, stages_of
 from core.catalog.metric import Metric
-from core.catalog.registry import Params
-from core.catalog.taps import STAGES, Taps
 
 
-class SemCKDParams(Params):
+class SemCKDParams(StagesParams):
     """Parameters of SemCKD."""
 
     weight: float = Field(400.0, ge=0, description="β, the weight of the attended distances. ImageNet: 50.")
-    ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     kd_weight: float = Field(1.0, ge=0, description="Weight of T²·KL(teacher ‖ student) of the logits.")
     temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD.")
-    student_taps: tuple[str, ...] = Field((STAGES,), min_length=1, description="Layers of the student.")
-    teacher_taps: tuple[str, ...] = Field((STAGES,), min_length=1, description="Layers of the teacher.")
-
-
-def _taps(params: Any) -> Taps:
-    return Taps(params.student_taps, params.teacher_taps)
 
 
 METHODS.add(
@@ -38,7 +28,7 @@ METHODS.add(
         params=SemCKDParams,
         source="Chen et al. 2021, arXiv 2012.03236",
         family="features",
-        taps=_taps,
+        taps=stages_of,
         weight_params={"ce": "ce_weight", "kd": "kd_weight", "semckd": "weight"},
         metrics=(
             CE_TERM,

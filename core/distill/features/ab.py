@@ -1,4 +1,18 @@
-"""AB (Heo et al. 2019): knowledge transfer via distillation of activation boundaries."""
+"""AB (Heo et al. 2019): knowledge transfer via distillation of activation boundaries.
+
+    first    L = w·mean_i Σ_k 2^(k − K + 1)·0.003·Σ_cyx h(r_k(f_ik)_cyx, F_ikcyx)
+    then     L = w_CE·CE + w_KD·KD
+    h(s, F) = max(μ − s, 0)² where F > 0, else max(μ + s, 0)²
+
+f and F are the maps of stage k of K before the ReLU, h is the alternative loss of equation 6 with the margin μ, and the
+factors of the stages and 0.003 are those of the authors' code and RepDistiller. r is the identity for maps of equal
+shape, else a convolution with batch norm: 1×1, or one that changes the size as RepDistiller's does.
+
+The first stage trains the stages of the student and r, and leaves the classifier as it is. RepDistiller trains with the
+student's batch norm in eval mode there, and so with its first statistics; the authors' code does not, and neither does
+this. Both have the first stage before the epochs of the training, with a learning rate of its own. The second stage of
+the authors' code is KD alone at T = 3, and that of published tables CE alone.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +21,53 @@ from torch import Tensor, nn
 
 from core.catalog.methods.ab import ABParams
 from core.distill.features.adapters import BatchNorm, Layers, resizing_convolution
-from core.distill.features.pairing import pair_stages
-from core.distill.features.steps import (
-    kd_term,
-    require_map,
-    student_taps,
-    teacher_shape,
-    teacher_taps,
-    weighted_sum,
-    with_cross_entropy,
+from core.distill.features.common import (
+    kd_part,
+    map_pairs,
+    mean_over_rows,
+    only_part,
+    present_pairs,
+    sum_of_parts,
 )
 from core.distill.objective import ObjectiveError, Setting, Step, TwoStageObjective
 from core.distill.terms import LossTerms, autocast_disabled
 
-_SCALE = 3 / 1000
-"""By which the authors' code, and CRD's benchmark, multiply the sum over an image's elements."""
+_SCALE = 0.003
 
 
 class AB(TwoStageObjective):
-    """First weight·Σ_i 2^(i − L + 1)·3/1000·Σ over the elements of an image's map of h(r_i(f_s), f_t), then CE.
-
-    h is the alternative loss of equation 6: (s + μ)² where f_t ≤ 0 and s > −μ, (s − μ)² where f_t > 0 and s ≤ μ, and 0
-    elsewhere. It is a mean over the images; L is the number of pairs of stages, and i counts them from 0. r is the
-    identity for maps of equal shape, else a convolution with batch norm: 1×1, or with a stride if one map is twice the
-    other, as in CRD's benchmark.
-
-    The first stage trains the student's stages and r, and leaves the classifier as it is. CRD's benchmark puts the
-    student's batch norm into eval mode for it; the authors' code does not, and neither does this. The paper's second
-    stage is KD (``kd_weight``); that of published tables is cross-entropy.
-    """
+    """The cost of activation boundaries in a first stage, then CE."""
 
     scope = "batch"  # for the batch norm
 
     def __init__(self, params: ABParams, setting: Setting) -> None:
         super().__init__(params.init_epochs, "some")
-        student, teacher = setting.student.taps, teacher_shape(setting).taps
-        self._pairs = pair_stages(student, teacher)
+        assert setting.teacher is not None
+        self._params, self._pairs = params, map_pairs(setting)
         self.connectors = nn.ModuleList()
-        for name, target in self._pairs:
-            own = require_map("student_taps", name, student[name])
-            other = require_map("teacher_taps", target, teacher[target])
+        for student, teacher in self._pairs:
+            own, other = setting.student.taps[student], setting.teacher.taps[teacher]
             try:
                 layers = [] if own == other else [resizing_convolution(own, other), BatchNorm(other[0])]
             except ObjectiveError as error:
-                raise ObjectiveError(f"student_taps, teacher_taps: {name} and {target}: {error}") from None
+                raise ObjectiveError(f"student_taps {student!r} and teacher_taps {teacher!r}: {error}") from None
             self.connectors.append(Layers(*layers))
-        self._params = params
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
         rows, params = step.rows, self._params
-        if not self.in_first_stage(step.epoch):
-            kd = {"kd": (params.kd_weight, kd_term(rows, params.temperature))} if params.kd_weight else {}
-            return with_cross_entropy(rows, params.ce_weight, kd)
-        students, teachers = student_taps(step), teacher_taps(step)
         with autocast_disabled(rows):
-            total = torch.zeros_like(rows.student32[:, 0])
-            for number, (connector, (name, target)) in enumerate(zip(self.connectors, self._pairs, strict=True)):
-                mapped = connector(students[name], rows.share)
-                costs = boundary_cost(mapped, teachers[target], params.margin).flatten(1).sum(1)
-                total = total + costs * _SCALE * 2.0 ** (number - len(self._pairs) + 1)
-            ab = rows.weigh(total).mean()
-        return weighted_sum({"ab": (params.weight, ab)})
+            if not self.in_first_stage(step.epoch):
+                return sum_of_parts(rows, params.ce_weight, kd_part(rows, params.kd_weight, params.temperature))
+            costs = []
+            for number, (student, teacher) in enumerate(present_pairs(step, self._pairs)):
+                mapped = self.connectors[number](student, rows.share)
+                cost = boundary_cost(mapped, teacher, params.margin).flatten(1).sum(1)
+                costs.append(cost * _SCALE * 2.0 ** (number - len(self._pairs) + 1))
+            return only_part("ab", params.weight, mean_over_rows(rows, torch.stack(costs).sum(0)))
 
 
 def boundary_cost(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Return what each of the student's elements (B, C, H, W) costs on the wrong side of the boundary, or near it."""
+    """Return h of each element of maps (B, C, H, W)."""
     sign = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
     return (margin - sign * student).clamp_min(0).square()

@@ -1,4 +1,4 @@
-"""The layers of a method's own that join the maps of two networks: connectors, regressors and embeddings.
+"""The layers of a method's own that join the maps of two networks: connectors and regressors.
 
 They are parameters of the objective: trained with the student, in its checkpoints, and not in the exported network.
 """
@@ -59,18 +59,6 @@ class Layers(nn.Sequential):
         return maps
 
 
-class LinearEmbedding(nn.Sequential):
-    """A linear layer on the flattened output of a layer, (B, …) to (B, width).
-
-    Args:
-        shape: The shape of the output, without the dimension of the batch.
-        width: The width of the embedding.
-    """
-
-    def __init__(self, shape: torch.Size, width: int) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(shape.numel(), width))
-
-
 def conv_bn(in_channels: int, channels: int) -> Layers:
     """Return a 1×1 convolution without bias, with He's initialisation by fan-out, and batch norm."""
     conv = nn.Conv2d(in_channels, channels, 1, bias=False)
@@ -99,7 +87,7 @@ def valid_convolution(student: torch.Size, teacher: torch.Size) -> nn.Conv2d:
 
 
 def resizing_convolution(student: torch.Size, teacher: torch.Size) -> nn.Module:
-    """Return a convolution that maps the student's maps to the size of the teacher's, as CRD's benchmark does it.
+    """Return a convolution that maps the student's maps to the size of the teacher's, as RepDistiller does it.
 
     Maps of twice the size pass a 3×3 convolution of stride 2, maps of half the size a transposed 4×4 convolution of
     stride 2, and others one without padding (Tian et al. 2020).

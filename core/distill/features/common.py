@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from core.distill.features.pairing import pair_stages
+from core.distill.logits.kd import softened_divergence
 from core.distill.objective import ObjectiveError, Setting, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.distill.terms import LossTerms, label_term, with_gradient
@@ -34,6 +35,26 @@ def sum_of_parts(rows: Rows, ce_weight: float, terms: Mapping[str, tuple[float, 
     parts |= {name: weight * term for name, (weight, term) in terms.items()}
     values = {"ce": ce.value} | {name: term.detach() for name, (_, term) in terms.items()}
     return LossTerms(torch.stack(list(parts.values())).sum(), values, parts=parts)
+
+
+def only_part(name: str, weight: float, term: Tensor) -> LossTerms:
+    """Return the loss of a stage that has one term.
+
+    Args:
+        name: Its name.
+        weight: Its weight.
+        term: The term without its weight, a scalar with its graph.
+    """
+    part = weight * term
+    return LossTerms(part, {name: term.detach()}, parts={name: part})
+
+
+def kd_part(rows: Rows, weight: float, temperature: float) -> dict[str, tuple[float, Tensor]]:
+    """Return KD's T²·KL(teacher ‖ student) as a term of ``sum_of_parts``; nothing if its weight is 0."""
+    if not weight:
+        return {}
+    term = softened_divergence(rows, temperature)
+    return {"kd": (weight, with_gradient(rows.student, term.value, term.gradient))}
 
 
 def present(rows: Rows, values: Tensor) -> Tensor:

@@ -1,4 +1,16 @@
-"""FitNet (Romero et al. 2015): the student's map, through a regressor, is the teacher's."""
+"""FitNet (Romero et al. 2015): the student's map at one layer, through a regressor r, is the teacher's.
+
+    L = w_CE·CE + w·mean_i mean (r(f_i) − F_i)²        r = ReLU(conv(·))          (``paper``)
+                                                       r = ReLU(BN(conv(·)))      (``public_code``)
+
+The paper (equation 3) trains the layers up to the student's by ½‖r(f) − F‖² alone, and then the whole student by KD:
+this is ``hint_epochs`` > 0 with ``kd_weight`` > 0. Its sum over the elements is a mean here, as in all code since,
+which changes the weight by a constant. Published tables have the hint beside the cross-entropy in every epoch.
+
+The paper's r is a convolution without padding, whose kernel is 1 + the difference of the sizes (section 2.2), and the
+teacher's non-linearity. RepDistiller and mdistiller have batch norm between the two, a 3×3 convolution of stride 2 if
+the student's map is twice as large, and a transposed 4×4 one of stride 2 if it is half as large.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +18,45 @@ from torch import nn
 
 from core.catalog.methods.fitnet import FitNetParams
 from core.distill.features.adapters import BatchNorm, Layers, resizing_convolution, valid_convolution
-from core.distill.features.steps import (
-    kd_term,
+from core.distill.features.common import (
+    kd_part,
     mean_over_rows,
-    require_map,
-    student_taps,
-    teacher_shape,
-    teacher_taps,
-    weighted_sum,
-    with_cross_entropy,
+    only_part,
+    present_pairs,
+    require_maps,
+    sum_of_parts,
+    tap_pair,
 )
 from core.distill.objective import Setting, Step, TwoStageObjective
 from core.distill.terms import LossTerms, autocast_disabled
 
 
 class FitNet(TwoStageObjective):
-    """CE + weight·mean (r(f_s) − f_t)², with the regressor r = ReLU(conv(·)).
-
-    The paper (section 2.2) trains the guided layers by ½‖r(f_s) − f_t‖² alone, and then the whole student by KD: this
-    is ``hint_epochs`` > 0 and ``kd_weight``. Its sum over the elements is a mean here, as in all code since, which
-    changes the weight by a constant. Published tables have the hint beside cross-entropy in every epoch.
-
-    ``public_code``: r = ReLU(BN(conv(·))), where the convolution has a stride of 2 if the student's map is twice as
-    large, and is transposed if it is half as large. The paper has no batch norm in r.
-    """
+    """CE plus the weighted hint, or the hint in a first stage and CE after it."""
 
     def __init__(self, params: FitNetParams, setting: Setting) -> None:
         super().__init__(params.hint_epochs, "some")
-        student = require_map("student_tap", params.student_tap, setting.student.taps[params.student_tap])
-        teacher = require_map("teacher_tap", params.teacher_tap, teacher_shape(setting).taps[params.teacher_tap])
+        assert setting.teacher is not None
+        self._params, self._pair = params, tap_pair(setting)
+        student, teacher = setting.student.taps[self._pair[0]], setting.teacher.taps[self._pair[1]]
+        require_maps(setting.student.taps, "student_tap")
+        require_maps(setting.teacher.taps, "teacher_tap")
         if params.variant == "paper":
             self.regressor = Layers(valid_convolution(student, teacher), nn.ReLU())
         else:
             self.regressor = Layers(resizing_convolution(student, teacher), BatchNorm(teacher[0]), nn.ReLU())
             self.scope = "batch"  # for the batch norm
-        self._params = params
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
         rows, params = step.rows, self._params
-        others = {"kd": (params.kd_weight, kd_term(rows, params.temperature))} if params.kd_weight else {}
-        if params.hint_epochs and not self.in_first_stage(step.epoch):
-            return with_cross_entropy(rows, params.ce_weight, others)
         with autocast_disabled(rows):
-            guided = self.regressor(student_taps(step)[params.student_tap], rows.share)
-            hint = mean_over_rows(rows, (guided - teacher_taps(step)[params.teacher_tap]).square())
-        if params.hint_epochs:
-            return weighted_sum({"hint": (params.weight, hint)})
-        return with_cross_entropy(rows, params.ce_weight, {"hint": (params.weight, hint)} | others)
+            kd = kd_part(rows, params.kd_weight, params.temperature)
+            if params.hint_epochs and not self.in_first_stage(step.epoch):
+                return sum_of_parts(rows, params.ce_weight, kd)
+            ((student, teacher),) = present_pairs(step, [self._pair])
+            squares = (self.regressor(student, rows.share) - teacher).square()
+            hint = mean_over_rows(rows, squares.flatten(1).mean(1))
+            if params.hint_epochs:
+                return only_part("hint", params.weight, hint)
+            return sum_of_parts(rows, params.ce_weight, {"hint": (params.weight, hint)} | kd)

@@ -1,24 +1,39 @@
-"""FT (Kim et al. 2018): paraphrasing complex network, network compression via factor transfer."""
+"""FT (Kim et al. 2018): paraphrasing complex network, network compression via factor transfer.
+
+    first    L = mean_i mean (F_i − D(E(F_i)))²
+    then     L = w_CE·CE + β·mean_i mean |n(T(f_i)) − n(E(F_i))|^p
+
+The paraphraser is an encoder E of three 3×3 convolutions, whose output is the factor, with k times the channels of the
+teacher's map F, and a decoder D of three transposed ones; the translator T of the student's map f has the form of E.
+All have leaky ReLU of slope 0.1. n(x) = x/‖x‖₂ of the whole factor (equations 1 and 4). The mean over the elements,
+and β = 500 with it, are those of the authors' code. Maps of unequal size: the larger factor is averaged to the smaller.
+
+The first stage trains E and D, with the student in eval mode and unchanged; the second trains the student and T. The
+authors' code trains the paraphraser for 6 epochs, with the absolute error in place of the paper's squared one, and
+RepDistiller for 30 with the squared one, both before the epochs of the training.
+
+``public_code``: in RepDistiller n(x) = y/‖y‖₂ with y the mean over the channels of x², as in AT, T has batch norm, and
+β is 200.
+"""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.catalog.methods.ft import FTParams
 from core.distill.features.adapters import BatchNorm, Layers
-from core.distill.features.steps import (
+from core.distill.features.common import (
+    matched,
     mean_over_rows,
-    pooled_to_smaller,
-    require_map,
-    student_taps,
-    teacher_shape,
-    teacher_taps,
-    weighted_sum,
-    with_cross_entropy,
+    only_part,
+    present_pairs,
+    require_maps,
+    sum_of_parts,
+    tap_pair,
+    unit,
 )
 from core.distill.objective import Setting, Step, TwoStageObjective
 from core.distill.terms import LossTerms, autocast_disabled
@@ -27,27 +42,15 @@ _SLOPE = 0.1
 
 
 class FT(TwoStageObjective):
-    """First the mean of (f_t − D(E(f_t)))², then CE + weight·mean |n(T(f_s)) − n(E(f_t))|^p.
-
-    The paraphraser is an encoder E of three 3×3 convolutions, whose output is the factor, with k times the channels of
-    the teacher's map, and a decoder D of three transposed ones; the translator T has the form of E. All have leaky ReLU
-    of slope 0.1. n flattens a factor and normalises it to length 1 (equations 1, 3 and 4). The mean over the elements
-    and the weight are those of the authors' code. The larger of two factors is averaged to the size of the smaller.
-
-    The first stage trains E and D, with the student in eval mode and unchanged; the second trains the student and T.
-    The authors' code trains the paraphraser for 6 epochs with the absolute error, CRD's benchmark for 30 with the
-    squared one, which is the paper's.
-
-    ``public_code``: CRD's benchmark normalises the map of the mean over the channels of the factor's squares, as AT
-    does, and has batch norm in the translator.
-    """
+    """The paraphraser's reconstruction in a first stage, then CE plus the weighted distance of the factors."""
 
     def __init__(self, params: FTParams, setting: Setting) -> None:
         super().__init__(params.init_epochs, "none")
-        (name, student), (target, teacher) = (
-            next(iter(shape.taps.items())) for shape in (setting.student, teacher_shape(setting))
-        )
-        width, channels = require_map("student_tap", name, student)[0], require_map("teacher_tap", target, teacher)[0]
+        assert setting.teacher is not None
+        self._params, self._pair = params, tap_pair(setting)
+        require_maps(setting.student.taps, "student_tap")
+        require_maps(setting.teacher.taps, "teacher_tap")
+        width, channels = setting.student.taps[self._pair[0]][0], setting.teacher.taps[self._pair[1]][0]
         factors = max(int(channels * params.rate), 1)
         self.encoder = _convolutions(nn.Conv2d, (channels, channels, factors, factors))
         self.decoder = _convolutions(nn.ConvTranspose2d, (factors, factors, channels, channels))
@@ -55,27 +58,24 @@ class FT(TwoStageObjective):
         self.translator = _convolutions(nn.Conv2d, (width, width, factors, factors), normalised=self._public)
         if self._public:
             self.scope = "batch"  # for the batch norm
-        self._names, self._params = (name, target), params
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
-        rows, params, (name, target) = step.rows, self._params, self._names
-        paraphrased = teacher_taps(step)[target]
+        rows, params = step.rows, self._params
         with autocast_disabled(rows):
+            ((student, teacher),) = present_pairs(step, [self._pair])
             if self.in_first_stage(step.epoch):
-                error = self.decoder(self.encoder(paraphrased)) - paraphrased
-                return weighted_sum({"reconstruction": (1.0, mean_over_rows(rows, error.square()))})
+                error = (self.decoder(self.encoder(teacher)) - teacher).square()
+                return only_part("reconstruction", 1.0, mean_over_rows(rows, error.flatten(1).mean(1)))
             with torch.no_grad():  # so that the optimiser leaves the paraphraser as it is
-                factor = self.encoder(paraphrased)
-            translated = self.translator(student_taps(step)[name], rows.share)
-            own, others = map(self._normalised, pooled_to_smaller(translated, factor))
-            ft = mean_over_rows(rows, (own - others).abs() ** params.power)
-        return with_cross_entropy(rows, params.ce_weight, {"ft": (params.weight, ft)})
+                factor = self.encoder(teacher)
+            own, other = map(self._normalised, matched(self.translator(student, rows.share), factor))
+            ft = mean_over_rows(rows, ((own - other).abs() ** params.power).mean(1))
+            return sum_of_parts(rows, params.ce_weight, {"ft": (params.weight, ft)})
 
     def _normalised(self, factor: Tensor) -> Tensor:
-        if self._public:
-            factor = factor.square().mean(1)
-        return F.normalize(factor.flatten(1))
+        """Return n of factors (B, C, H, W) as vectors."""
+        return unit((factor.square().mean(1) if self._public else factor).flatten(1))
 
 
 def _convolutions(

@@ -1,4 +1,16 @@
-"""ReviewKD (Chen et al. 2021): distilling knowledge via knowledge review."""
+"""ReviewKD (Chen et al. 2021): distilling knowledge via knowledge review.
+
+    L = w_CE·CE + w·min(e / ramp, 1)·Σ_k HCL(g_k, F_k) ,   e the epoch from 0
+
+The levels k are the pooled features, as maps of 1×1, and the stages, from deep to shallow; F is the teacher's. At each
+level, attention based fusion maps the student to few channels, adds the fused map of the deeper level, scaled up to its
+size, with two learned attention maps as weights, and maps the sum, at the teacher's size, to the teacher's channels: g
+(figures 3 and 4).
+
+HCL, the hierarchical context loss, is the mean squared distance of two maps, and a half, a quarter and an eighth of
+that of the maps averaged to 4×4, 2×2 and 1×1, divided by the sum of these factors. A level that is not smaller than the
+map is left out, and the next takes its factor, as in the authors' code.
+"""
 
 from __future__ import annotations
 
@@ -9,58 +21,49 @@ from torch import Tensor, nn
 from core.catalog.methods.reviewkd import ReviewKDParams
 from core.catalog.methods.shared import ramp
 from core.distill.features.adapters import BatchNorm, Layers
+from core.distill.features.common import mean_over_rows, pooled, present_pairs, sum_of_parts
 from core.distill.features.pairing import pair_stages
-from core.distill.features.steps import student_taps, teacher_shape, teacher_taps, with_cross_entropy
 from core.distill.objective import Objective, ObjectiveError, Setting, Step
-from core.distill.rows import Rows
 from core.distill.terms import LossTerms, autocast_disabled
 
 _LEVELS = (4, 2, 1)
 
 
 class ReviewKD(Objective):
-    """CE + ramp·weight·Σ over the levels of HCL(fused student, teacher).
-
-    The levels are the pooled features, as maps of 1×1, and the stages, from deep to shallow. At each level, attention
-    based fusion maps the student to ``mid_channels``, adds the fused maps of the deeper level, scaled up to its size,
-    with two learned attention maps as weights, and then, at the teacher's size, maps the sum to the teacher's channels
-    (figures 3 and 4).
-
-    HCL, the hierarchical context loss, is the mean squared distance of the maps, and half, a quarter and an eighth of
-    that of the maps averaged to 4×4, 2×2 and 1×1, divided by the sum of these weights; levels that are not smaller than
-    the map are left out.
-    """
+    """CE plus the weighted distances of fused stages."""
 
     scope = "batch"  # for the batch norm
 
     def __init__(self, params: ReviewKDParams, setting: Setting) -> None:
         super().__init__()
-        student, teacher = setting.student.taps, teacher_shape(setting).taps
-        self._levels = pair_stages(student, teacher)[::-1]
+        assert setting.teacher is not None
+        student, teacher = setting.student.taps, setting.teacher.taps
+        self._params, self._levels = params, pair_stages(student, teacher)[::-1]
         for parameter, taps in (("student_taps", student), ("teacher_taps", teacher)):
             for name, shape in taps.items():
                 if len(shape) not in (1, 3):
-                    raise ObjectiveError(f"{parameter}: {name} gives {tuple(shape)}, and not maps or features")
+                    raise ObjectiveError(f"{parameter}: {name!r} gives {tuple(shape)}, neither maps nor features")
+        if not self._levels:
+            raise ObjectiveError("student_taps and teacher_taps: a network has no such stages")
         mid = min(params.mid_channels, student[self._levels[0][0]][0])
         self.fusions = nn.ModuleList(
             Fusion(student[name][0], mid, teacher[target][0], is_deepest=not number)
             for number, (name, target) in enumerate(self._levels)
         )
-        self._params = params
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
-        rows, params, students, teachers = step.rows, self._params, student_taps(step), teacher_taps(step)
+        rows, params = step.rows, self._params
         with autocast_disabled(rows):
             fused: Tensor | None = None
             distances = []
-            for fusion, (name, target) in zip(self.fusions, self._levels, strict=True):
-                maps = _as_map(teachers[target])
-                mapped, fused = fusion(_as_map(students[name]), fused, maps.shape[2:], rows.share)
-                distances.append(hierarchical_distance(rows, mapped, maps))
-            reviewkd = torch.stack(distances).sum()
-        factor = 1.0 if step.epoch is None else ramp(step.epoch, params.ramp_epochs, 0)
-        return with_cross_entropy(rows, params.ce_weight, {"reviewkd": (factor * params.weight, reviewkd)})
+            for fusion, pair in zip(self.fusions, present_pairs(step, self._levels), strict=True):
+                student, teacher = map(_as_map, pair)
+                mapped, fused = fusion(student, fused, teacher.shape[2:], rows.share)
+                distances.append(hierarchical_distance(mapped, teacher))
+            reviewkd = mean_over_rows(rows, torch.stack(distances).sum(0))
+            factor = 1.0 if step.epoch is None else ramp(step.epoch, params.ramp_epochs, 0)
+            return sum_of_parts(rows, params.ce_weight, {"reviewkd": (factor * params.weight, reviewkd)})
 
 
 class Fusion(nn.Module):
@@ -109,16 +112,15 @@ def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="nearest")
 
 
-def hierarchical_distance(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
-    """Return HCL of maps (B, C, H, W), a scalar."""
-    total, weight, weights = _distances(student, teacher), 1.0, 1.0
+def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return HCL (B,) of maps (B, C, H, W)."""
+    total, factor, factors = _distances(student, teacher), 1.0, 1.0
     for level in _LEVELS:
         if level < min(student.shape[2:]):
-            weight /= 2
-            pooled = (F.adaptive_avg_pool2d(maps, level) for maps in (student, teacher))
-            total = total + weight * _distances(*pooled)
-            weights += weight
-    return rows.weigh(total / weights).mean()
+            factor /= 2
+            total = total + factor * _distances(pooled(student, (level, level)), pooled(teacher, (level, level)))
+            factors += factor
+    return total / factors
 
 
 def _distances(student: Tensor, teacher: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ def build(
     setting = Setting(
         NetworkShape(classes, shapes[0]),
         NetworkShape(classes, shapes[1], norm=dict(norm or {})),
-        20,
+        samples=20,
         batch_size=batch_size,
     )
     with torch.random.fork_rng(devices=[]):

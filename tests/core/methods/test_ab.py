@@ -100,7 +100,7 @@ def test_one_row_and_16_bits(epoch: int | None) -> None:
 
 def test_maps_that_cannot_be_joined_are_refused() -> None:
     with pytest.raises(
-        ObjectiveError, match="student_taps, teacher_taps: stage1 and stage2: the student's maps of 1×1"
+        ObjectiveError, match="student_taps 'stage1' and teacher_taps 'stage2': the student's maps of 1×1"
     ):
         build("ab", {}, {"stage1": (2, 1, 1)}, {"stage2": (2, 3, 3)})
 

@@ -102,8 +102,8 @@ def test_single_number_of_a_channel_has_no_variance() -> None:
     [
         ("paper", (3, 2, 2), (2, 4, 4), "the student's maps of 2×2 are smaller than the teacher's maps of 4×4"),
         ("public_code", (3, 3, 3), (2, 4, 4), "the student's maps of 3×3 are smaller than the teacher's maps of 4×4"),
-        ("paper", (3,), (2, 4, 4), "student_tap: stage2 gives (3,), and not maps"),
-        ("paper", (3, 4, 4), (2,), "teacher_tap: stage2 gives (2,), and not maps"),
+        ("paper", (3,), (2, 4, 4), "student_tap: 'stage2' gives outputs of the shape (3,), not maps"),
+        ("paper", (3, 4, 4), (2,), "teacher_tap: 'stage2' gives outputs of the shape (2,), not maps"),
     ],
 )
 def test_maps_that_cannot_be_joined_are_refused(

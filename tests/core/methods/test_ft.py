@@ -112,7 +112,7 @@ def test_one_row_and_16_bits(variant: str, epoch: int | None) -> None:
 
 
 def test_features_are_refused() -> None:
-    with pytest.raises(ObjectiveError, match="teacher_tap: features gives"):
+    with pytest.raises(ObjectiveError, match="teacher_tap: 'features' gives"):
         build("ft", {}, {"stage1": (2, 4, 4)}, {"features": (3,)})
 
 

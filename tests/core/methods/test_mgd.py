@@ -76,24 +76,24 @@ def test_loss_and_gradient_are_those_of_the_formula(
 
 class TestMask:
     def test_share_of_masked_channels_is_that_of_the_parameter(self) -> None:
-        mask = MGD._mask(*masked_step(samples=500))
+        mask = MGD._kept(*masked_step(samples=500))
         assert float(mask.float().mean()) == pytest.approx(1 - 0.4, abs=0.03)
         assert mask.float().mean(0).numpy() == pytest.approx(1 - 0.4, abs=0.08)
         assert np.corrcoef(mask.float().numpy().T) == pytest.approx(np.eye(8), abs=0.2)
 
     def test_mask_changes_with_the_epoch_and_not_with_the_place_in_the_batch(self) -> None:
         method, step, channels = masked_step(samples=50)
-        first, again = method._mask(step, channels), method._mask(step, channels)
+        first, again = method._kept(step, channels), method._kept(step, channels)
         assert torch.equal(first, again)
         order = torch.randperm(50)
         shuffled = masked_step(samples=50, order=order)[1]
-        assert torch.equal(method._mask(shuffled, channels), first[order])
+        assert torch.equal(method._kept(shuffled, channels), first[order])
         later = masked_step(samples=50, epoch=1)[1]
-        assert 0.3 < float((method._mask(later, channels) != first).float().mean()) < 0.7
+        assert 0.3 < float((method._kept(later, channels) != first).float().mean()) < 0.7
 
     def test_methods_of_two_seeds_have_different_masks(self) -> None:
         _, step, channels = masked_step(samples=50)
-        masks = [build_mgd(seed)._mask(step, channels) for seed in (0, 1)]
+        masks = [build_mgd(seed)._kept(step, channels) for seed in (0, 1)]
         assert not torch.equal(*masks)
 
     def test_seed_is_in_the_checkpoint(self) -> None:
@@ -124,7 +124,9 @@ def test_one_row_and_16_bits() -> None:
 
 
 def test_maps_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ObjectiveError, match=r"student_tap gives \(3, 4, 4\) and teacher_tap \(3, 2, 2\); MGD needs"):
+    with pytest.raises(
+        ObjectiveError, match=r"student_tap: 'stage1' gives \(3, 4, 4\), and teacher_tap: 'stage1' \(3, 2, 2\)"
+    ):
         build("mgd", {}, {"stage1": (3, 4, 4)}, {"stage1": (3, 2, 2)})
 
 

@@ -101,7 +101,9 @@ def test_one_row_and_16_bits() -> None:
 
 
 def test_teacher_without_a_known_batch_norm_is_refused() -> None:
-    with pytest.raises(ObjectiveError, match=r"teacher_taps: the margin of OFD .* the teacher's stage3:preact"):
+    with pytest.raises(
+        ObjectiveError, match=r"teacher_taps: OFD computes its margins .* before 'stage3:preact' of the teacher"
+    ):
         build("ofd", {}, STUDENT, TEACHER, norm={name: NORM[name] for name in ("stage2:preact",)})
 
 

@@ -109,7 +109,7 @@ def test_one_row_and_16_bits() -> None:
 
 class TestBadInput:
     def test_features_are_refused(self) -> None:
-        with pytest.raises(ObjectiveError, match="student_taps: features gives"):
+        with pytest.raises(ObjectiveError, match="student_taps: 'features' gives"):
             build("semckd", {}, {"features": (4,)}, TEACHER)
 
     def test_unknown_batch_size_is_refused(self) -> None:

@@ -83,7 +83,7 @@ def test_one_row_and_16_bits(variant: str) -> None:
 
 
 def test_features_are_refused() -> None:
-    with pytest.raises(ObjectiveError, match="teacher_taps: features gives"):
+    with pytest.raises(ObjectiveError, match="teacher_taps: 'features' gives"):
         build("vid", {}, {"stage1": (2, 4, 4)}, {"features": (3,)})
 
 
