@@ -39,12 +39,18 @@ ALLOWED = {
     ("core/specs/components.py", "nckd"),
     # The key of a control of the page.
     ("dashboard/views/comparison_results.py", "at"),
+    # The parameter that adds a term to several methods.
+    ("core/specs/labels.py", "align"),
+    # A mode in which files are opened.
+    ("client/stack/process.py", "ab"),
+    ("worker/training_process.py", "ab"),
     # Spelling of abbreviations in names of parameters.
     ("dashboard/forms/schema_fields.py", "ce"),
     ("dashboard/forms/schema_fields.py", "kd"),
 }
 
-ORDINARY_WORDS = {"target", "non_target", "divergence", "epsilon", "inter", "intra"}
+ORDINARY_WORDS = {"target", "non_target", "divergence", "epsilon", "inter", "intra", "top", "rest", "pairs", "kl"}
+ORDINARY_WORDS |= {"temperature", "distance", "angle"}
 """Names of terms that are words of other things too. Their metrics, such as ``train/target``, are looked for."""
 
 
