@@ -86,11 +86,12 @@ def companion(methods: Iterable[str]) -> dict[str, Any] | None:
     """Return the metric of these methods that can be drawn beside the headline metric; None if there is none.
 
     Args:
-        methods: names in the catalog.
+        methods: names in the catalog, or those of a combination, joined by ``+``.
     """
     known = catalog()
     by_method = {entry["name"]: entry["companion"] for entry in known.methods if entry.get("companion")}
-    name = next((by_method[method] for method in methods if method in by_method), None)
+    members = (name for method in methods for name in method.split("+"))
+    name = next((by_method[member] for member in members if member in by_method), None)
     return next((item for item in known.metrics if item["name"] == name), None)
 
 

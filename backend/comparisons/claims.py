@@ -21,6 +21,7 @@ from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import Interval, PairedDifference, PaperClaim, PaperClaims, Verdict
 from core.protocol.public import ProblemField
 from core.specs import DatasetRef
+from core.specs.labels import combined_name
 
 _DEFAULT_CLASSES = 100
 _DEFAULT_TEMPERATURE = 4.0
@@ -271,7 +272,7 @@ def _loss_setting(sample: Sample, paper: Paper) -> LossSetting:
         facts = None
     else:
         facts = DATASETS[dataset.name].facts(dataset.parsed_params)
-    params = [choice["params"] for choice in sample.spec["methods"] if choice["name"] == paper.method]
+    params = [choice["params"] for choice in sample.spec["methods"] if combined_name(choice) == paper.method]
     temperature = params[0]["temperature"] if params else _DEFAULT_TEMPERATURE
     return LossSetting(facts.num_classes if facts and facts.num_classes > 2 else _DEFAULT_CLASSES, temperature)
 

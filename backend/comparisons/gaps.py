@@ -71,14 +71,15 @@ def _submit(sample: Sample, index: int, block: str, seeds: tuple[int, ...], labe
 
 
 def _without_defaults(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method without the parameters that have the default of its catalog entry."""
+    """Return a method, and those that are added to it, without the parameters that have their default."""
     fields = METHODS[choice["name"]].params.model_fields if choice["name"] in METHODS else {}
     params = {
         key: value
         for key, value in choice["params"].items()
         if key not in fields or fields[key].is_required() or fields[key].default != value
     }
-    return {"name": choice["name"], "label": choice["label"], "params": params}
+    short = {**choice, "params": params}
+    return short | {"with": [_without_defaults(item) for item in choice["with"]]} if choice.get("with") else short
 
 
 def _quoted(text: str) -> str:

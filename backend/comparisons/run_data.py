@@ -17,7 +17,7 @@ from core.catalog import TaskEntry
 from core.catalog.datasets import headline_of, task_of
 from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
-from core.specs.labels import misleading_label
+from core.specs.labels import combined_name, misleading_label_of
 
 Key = tuple[str, int]
 """The key of a pair: the fingerprint of the experiment's teacher ("" without one), and the seed."""
@@ -164,8 +164,8 @@ class Sample:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return the names of the methods by label, in the order of the specs."""
-        return {choice["label"]: choice["name"] for item in self.experiments for choice in item.spec["methods"]}
+        """Return the names of the methods by label, in the order of the specs; of a combination all its names."""
+        return {choice["label"]: combined_name(choice) for item in self.experiments for choice in item.spec["methods"]}
 
     @property
     def misnamed(self) -> list[str]:
@@ -174,7 +174,7 @@ class Sample:
             f"In {item.name} {text}."
             for item in self.experiments
             for choice in item.spec["methods"]
-            if (text := misleading_label(choice["name"], choice["params"], choice["label"]))
+            if (text := misleading_label_of(choice))
         ]
 
     @property

@@ -48,7 +48,9 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
     past_by_kind: dict[str, list[_PastRun]] = {}
     without_past = 0
     for run in planned:
-        kind = "\n".join((run.dataset.model_dump_json(), run.model.model_dump_json(), run.method.name, _batch(run)))
+        kind = "\n".join(
+            (run.dataset.model_dump_json(), run.model.model_dump_json(), run.method.full_name, _batch(run))
+        )
         is_new_kind = kind not in past_by_kind
         if is_new_kind:
             past_by_kind[kind] = _on_most_used_device(_past_runs(session, run, spec.resources.device))
@@ -91,7 +93,7 @@ def _past_runs(session: Session, planned_run: RunSpec, device: str) -> list[_Pas
         .where(
             Run.dataset == planned_run.dataset.name,
             Run.model == planned_run.model.name,
-            Run.method == planned_run.method.name,
+            Run.method == planned_run.method.full_name,
         )
         .where(Run.spec["training"]["batch_size"].as_integer() == planned_run.training.batch_size)
         .order_by(Run.id.desc())

@@ -231,7 +231,7 @@ def _run_row(planned: PlannedRun, experiment_id: str, spec: ExperimentSpec, time
         "label": planned.label,
         "dataset": run.dataset.name,
         "model": run.model.name,
-        "method": run.method.name,
+        "method": run.method.full_name,
         "seed": run.seed,
         "spec": run.model_dump(mode="json"),
         "state": "queued",

@@ -25,7 +25,7 @@ from core.catalog.datasets import headline_of
 from core.protocol import public
 from core.protocol.public import TERMINAL
 from core.specs import parse_stored_experiment, problems_of, warnings_of
-from core.specs.labels import misleading_label
+from core.specs.labels import misleading_label_of
 
 RECORD_ONLY_KEYS = ("packages", "diff")
 """Keys of a run's environment whose values are too long for lists and pages; only the run's record has them."""
@@ -121,7 +121,7 @@ def full_run(session: Session, run_id: str) -> public.Run | None:
 
 def _run_warnings(run: Run) -> list[public.ProblemField]:
     choice: dict[str, Any] = run.spec["method"]
-    text = misleading_label(choice["name"], choice["params"], choice["label"]) if run.role == "student" else None
+    text = misleading_label_of(choice) if run.role == "student" else None
     return [public.ProblemField(path="method.label", message=text)] if text else []
 
 

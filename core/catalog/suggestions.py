@@ -156,7 +156,8 @@ def _values_of(annotation: Any) -> tuple[str, ...]:
 
 def iter_field_paths(model: type[BaseModel], prefix: str = "", depth: int = 0) -> Iterator[str]:
     """Yield the path of every field of a model and of the models in it. Lists are not entered."""
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         yield prefix + name
         if depth < _MAX_DEPTH:
             for kind in (field.annotation, *get_args(field.annotation)):

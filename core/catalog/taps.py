@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from core.catalog.suggestions import suggest_name
@@ -45,6 +45,14 @@ class Taps:
     def strong_view(self) -> bool:
         """Whether the method reads a second view of the samples."""
         return STRONG_LOGITS in (*self.student, *self.teacher)
+
+
+def joined(all_taps: Iterable[Taps]) -> Taps:
+    """Return the taps of several methods, each name once."""
+    found = list(all_taps)
+    student = dict.fromkeys(name for taps in found for name in taps.student)
+    teacher = dict.fromkeys(name for taps in found for name in taps.teacher)
+    return Taps(tuple(student), tuple(teacher))
 
 
 def expand(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

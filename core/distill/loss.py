@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.catalog import METHODS
 from core.distill.rows import Rows
 from core.distill.shares import with_shares
-from core.distill.terms import LossTerms, autocast_disabled
+from core.distill.terms import LossTerms, add_up, autocast_disabled
 from core.specs import MethodRef
 
 Loss = Callable[[Rows, int | None], LossTerms]
@@ -15,13 +14,14 @@ Loss = Callable[[Rows, int | None], LossTerms]
 
 
 def build_loss(method: MethodRef) -> Loss:
-    """Return the loss that a spec names, with its parameters bound."""
-    method_loss = METHODS[method.name].load()
-    params = method.parsed_params
+    """Return the loss that a spec names, with its parameters bound, and with the methods that are added to it."""
+    members = [(member.entry.load(), member.parsed_params) for member in method.members]
+    shares = method.all_shares
 
     def loss(batch: Rows, epoch: int | None) -> LossTerms:
         with autocast_disabled(batch):
-            terms: LossTerms = method_loss(batch, params, epoch)
-            return with_shares(terms, batch, method.shares) if method.shares else terms
+            found: list[LossTerms] = [member(batch, params, epoch) for member, params in members]
+            terms = found[0] if len(found) == 1 else add_up(found, batch)
+            return with_shares(terms, batch, shares) if shares else terms
 
     return loss

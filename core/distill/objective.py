@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
-from core.catalog import METHODS
-from core.catalog.taps import STRONG_LOGITS, Taps
+from core.catalog.taps import Taps, joined
 from core.distill.loss import Loss, build_loss
 from core.distill.rows import Rows
-from core.distill.shares import norm_at, share_factors
-from core.distill.terms import LossTerms
-from core.specs import MethodRef, ModelRef
+from core.distill.terms import LossTerms, separate
+from core.specs import MethodRef, ModelRef, WeightedMethod
 
 Scope = Literal["row", "batch"]
 """``row``: the loss is a mean over rows, so that it can be computed part by part. ``batch``: it is not."""
@@ -37,10 +38,13 @@ class Outputs:
         logits: (R, C).
         taps: The outputs of the tapped layers by name, in float32; maps are (B, channels, height, width), features
             (B, D).
+        first_tap: Where the first tapped layer's output is in the graph, if it was asked for: all that is computed
+            after it depends on it, which is not so of ``taps``, because those may be converted.
     """
 
     logits: Tensor
     taps: Mapping[str, Tensor] = field(default_factory=dict)
+    first_tap: GradientEdge | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,10 @@ class Objective(nn.Module):
     """Whether a step may be replayed as a CUDA graph. An objective that draws random numbers of its own may not."""
     reads_index: bool = False
     """Whether it reads ``Step.index``, which is None otherwise. Such a step is not replayed as a CUDA graph."""
+    shares: Mapping[str, float] = MappingProxyType({})
+    """By the name of a term, its share of the gradient, which the training gives it: see ``core.train.termwise``."""
+    measures_shares: bool = False
+    """Whether the training measures the share of each term now and then, as ``grad/share_TERM``."""
 
     @abstractmethod
     def forward(self, step: Step) -> LossTerms:
@@ -201,57 +209,85 @@ class LogitObjective(Objective):
         return self._loss(step.rows, step.epoch)
 
 
-class ShareWeighted(Objective):
-    """A method with taps, some of whose terms are weighted by share.
+class Combination(Objective):
+    """Several methods whose terms are added. Cross-entropy is that of the first.
 
-    Each term costs a backward pass from its value to the student's first tap; to the logits if it reads no layer. The
-    gradient of a second view's logits counts with it.
+    Each member sees only the taps that it reads. While a member is in its first stage, its loss is the whole loss. What
+    the members measure of closed-form gradients is without shares.
 
     Args:
-        objective: The method, which returns ``LossTerms.parts``.
-        shares: By the name of a term, its share.
+        members: The methods, the first one first; no two have a term of one name besides ``ce``.
+
+    Raises:
+        ObjectiveError: Two members have a network of their own.
     """
 
-    capturable = False
-
-    def __init__(self, objective: Objective, shares: Mapping[str, float]) -> None:
+    def __init__(self, members: Sequence[Objective]) -> None:
         super().__init__()
-        self.objective, self._shares = objective, dict(shares)
-        self.scope, self.taps, self.reads_index = objective.scope, objective.taps, objective.reads_index
-
-    def exported(self, student: nn.Module) -> nn.Module:
-        """Return the network that the method exports."""
-        return self.objective.exported(student)
-
-    def trains(self, epoch: int) -> Trained:
-        """Return of which of the student's parameters the loss of an epoch depends."""
-        return self.objective.trains(epoch)
-
-    def peer(self) -> nn.Module | None:
-        """Return the network of the method."""
-        return self.objective.peer()
+        self.members = nn.ModuleList(members)
+        self.scope = "batch" if any(member.scope == "batch" for member in members) else "row"
+        self.taps = joined([member.taps for member in members])
+        self.capturable = all(member.capturable for member in members)
+        self.reads_index = any(member.reads_index for member in members)
+        self.measures_shares = True
+        if sum(member.peer() is not None for member in members) > 1:
+            raise ObjectiveError("two of the methods train a network beside the student, and one can be trained")
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step.
 
         Raises:
-            ValueError: The method does not return its terms separately.
+            ValueError: A member returns its loss as one sum.
         """
-        terms: LossTerms = self.objective(step)
-        if not terms.parts:
-            raise ValueError("this method returns its loss as one sum, so that no term of it can be weighted by share")
-        if not terms.parts.keys() & self._shares.keys():
-            return terms  # the first stage of a method with two
-        taps = {name: tap for name, tap in step.student.taps.items() if name != PEER}
-        strong = [taps.pop(STRONG_LOGITS)] if STRONG_LOGITS in taps else []
-        shared = [next(iter(taps.values()), step.rows.student), *strong]
-        norms = {name: norm_at(shared, part) for name, part in terms.parts.items()}
-        factors = share_factors(norms, self._shares)
-        parts = {name: part * factors[name] if name in factors else part for name, part in terms.parts.items()}
-        reported = {f"weight_{name}": factor for name, factor in factors.items()}
-        return replace(
-            terms, total=torch.stack(list(parts.values())).sum(), values=terms.values | reported, parts=parts
-        )
+        found: list[tuple[Objective, LossTerms]] = []
+        for member in self._active(step.epoch):
+            terms: LossTerms = member(_seen_by(member, step))
+            found.append((member, terms))
+        values: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}
+        for member, terms in found:
+            left_out = set() if member is self.members[0] else {"ce"}
+            values |= {name: value for name, value in terms.values.items() if name not in left_out}
+            parts |= {name: part for name, part in separate(terms, step.rows).items() if name not in left_out}
+        measures = [partial(terms.diagnostics, terms.gradients) for _, terms in found if terms.diagnostics]
+
+        def measure(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value for found in reversed(measures) for name, value in found().items()}
+
+        total = torch.stack(list(parts.values())).sum()
+        return LossTerms(total, values, diagnostics=measure if measures else None, parts=parts)
+
+    def _active(self, epoch: int | None) -> list[Objective]:
+        """Return the members whose loss an epoch has: all of them, or the one that is in its first stage."""
+        members = [member for member in self.members if isinstance(member, Objective)]
+        staged: list[Objective] = [
+            member for member in members if isinstance(member, TwoStageObjective) and member.in_first_stage(epoch)
+        ]
+        return staged or members
+
+    def trains(self, epoch: int) -> Trained:
+        """Return of which of the student's parameters the loss of an epoch depends."""
+        found = {member.trains(epoch) for member in self._active(epoch)}
+        return "all" if "all" in found else "some" if "some" in found else "none"
+
+    def peer(self) -> nn.Module | None:
+        """Return the network of the member that has one."""
+        return next(filter(None, (member.peer() for member in self._active(None))), None)
+
+    def exported(self, student: nn.Module) -> nn.Module:
+        """Return the student with what all members add to it."""
+        for member in self._active(None):
+            student = member.exported(student)
+        return student
+
+
+def _seen_by(member: Objective, step: Step) -> Step:
+    teacher = step.teacher and _with_taps(step.teacher, member.taps.teacher)
+    return replace(step, student=_with_taps(step.student, member.student_outputs), teacher=teacher)
+
+
+def _with_taps(outputs: Outputs, names: Sequence[str]) -> Outputs:
+    return replace(outputs, taps={name: outputs.taps[name] for name in names})
 
 
 def student_shapes(objective: Objective, setting: Setting) -> dict[str, torch.Size]:
@@ -265,20 +301,44 @@ def student_shapes(objective: Objective, setting: Setting) -> dict[str, torch.Si
     return dict(setting.student.taps) | peer
 
 
-def build_objective(method: MethodRef, setting: Setting) -> Objective:
-    """Return the objective that a spec names, with its parameters bound.
+def build_objective(method: MethodRef, setting: Setting, *of_added: Setting) -> Objective:
+    """Return the objective that a spec names, with its parameters bound, and with the methods that are added to it.
+
+    Each method draws its parameters from the same random state, so that they are those that it has alone.
 
     Args:
         method: The name of the method and its parameters.
         setting: What it is built for.
+        of_added: What each method that is added to it is built for.
 
     Raises:
         ObjectiveError: The taps' shapes cannot be joined.
     """
-    entry = METHODS[method.name]
-    target, params = entry.load(), method.parsed_params
-    if isinstance(target, type) and issubclass(target, Objective):
-        objective: Objective = target(params, setting)
-        objective.taps = Taps(tuple(setting.student.taps), tuple(setting.teacher.taps) if setting.teacher else ())
-        return ShareWeighted(objective, method.shares) if method.shares else objective
-    return LogitObjective(build_loss(method))
+    if is_closed_form(method):
+        return LogitObjective(build_loss(method))
+    random = torch.get_rng_state()
+    members: list[Objective] = []
+    for member, own_setting in zip(method.members, (setting, *of_added), strict=True):
+        torch.set_rng_state(random)
+        members.append(_build_member(member, own_setting))
+    objective = members[0] if len(members) == 1 else Combination(members)
+    objective.shares = method.all_shares
+    return objective
+
+
+def is_closed_form(method: MethodRef) -> bool:
+    """Return whether all terms of a method are functions of the logits with gradients in closed form."""
+    return not any(_is_class(member.entry.load()) for member in method.members)
+
+
+def _build_member(member: WeightedMethod, setting: Setting) -> Objective:
+    target = member.entry.load()
+    if not _is_class(target):
+        return LogitObjective(build_loss(MethodRef(name=member.name, params=member.params)))
+    objective: Objective = target(member.parsed_params, setting)
+    objective.taps = Taps(tuple(setting.student.taps), tuple(setting.teacher.taps) if setting.teacher else ())
+    return objective
+
+
+def _is_class(target: Any) -> bool:
+    return isinstance(target, type) and issubclass(target, Objective)

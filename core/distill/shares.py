@@ -9,7 +9,7 @@ weight. The weight is a constant of the step: no gradient passes through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -56,16 +56,3 @@ def share_factors(norms: Mapping[str, Tensor], shares: Mapping[str, float]) -> d
         name: torch.where(norms[name] > 0, share * total / norms[name], torch.zeros_like(total))
         for name, share in shares.items()
     }
-
-
-def norm_at(shared: Sequence[Tensor], part: Tensor) -> Tensor:
-    """Return the norm of the gradient of a term at some tensors together; 0 if it does not depend on them."""
-    reached = [tensor for tensor in shared if tensor.requires_grad]
-    if not part.requires_grad or not reached:
-        return torch.zeros_like(part)
-    found = torch.autograd.grad(part, reached, retain_graph=True, allow_unused=True)
-    gradients = [gradient.detach().norm() for gradient in found if gradient is not None]
-    if not gradients:
-        return torch.zeros_like(part)
-    norm: Tensor = gradients[0] if len(gradients) == 1 else torch.stack(gradients).norm()
-    return norm.to(part.dtype)

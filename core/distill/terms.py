@@ -7,9 +7,9 @@ gradients at no further cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -155,6 +155,63 @@ def compose(batch: Rows, values: dict[str, Tensor], weighted: Mapping[str, tuple
         gradients=LazyGradients(weighted),
         weighted=weighted,
     )
+
+
+def separate(terms: LossTerms, batch: Rows) -> dict[str, Tensor]:
+    """Return the terms of a loss with their weights, as scalars with a graph each that add up to the total.
+
+    Args:
+        terms: the loss.
+        batch: the rows that it was computed from.
+
+    Raises:
+        ValueError: The loss is one sum.
+    """
+    if terms.parts:
+        return dict(terms.parts)
+    if not terms.weighted:
+        raise ValueError("it returns its loss as one sum, and not as terms that can be told apart")
+    return {
+        name: with_gradient(batch.student, term.value * weight, term.direction * (weight * term.scale))
+        for name, (weight, term) in terms.weighted.items()
+    }
+
+
+def add_up(found: Sequence[LossTerms], batch: Rows) -> LossTerms:
+    """Return the sum of losses whose terms have closed-form gradients. Cross-entropy is that of the first.
+
+    It measures ``grad/share_TERM``, the norm of each term's gradient in per cent of the sum of all, beside what the
+    losses measure.
+
+    Args:
+        found: the losses; no two have a term of one name besides ``ce``.
+        batch: the rows that they were computed from.
+
+    Raises:
+        ValueError: A loss is one sum.
+    """
+    if not all(terms.weighted for terms in found):
+        raise ValueError("one of the methods returns its loss as one sum, and not as terms that can be added")
+    weighted: dict[str, tuple[float | Tensor, Term]] = {}
+    values: dict[str, Tensor] = {}
+    for terms in reversed(found):  # so that the first one's cross-entropy stays
+        weighted = {**terms.weighted, **{name: pair for name, pair in weighted.items() if name != "ce"}}
+        values = {**terms.values, **{name: value for name, value in values.items() if name != "ce"}}
+
+    def measure(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        metrics = share_metrics({name: gradient.norm() for name, gradient in gradients.items()})
+        for terms in found:  # of a metric that two report, the first is kept, as with cross-entropy
+            metrics = (terms.diagnostics(gradients) if terms.diagnostics else {}) | metrics
+        return metrics
+
+    own = {name: value for name, value in values.items() if name not in weighted}
+    return replace(compose(batch, own, weighted), diagnostics=measure)
+
+
+def share_metrics(norms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the share of each term in the sum of the norms of all gradients, in per cent; NaN if all are zero."""
+    total = torch.stack(list(norms.values())).sum()
+    return {f"grad/share_{name}": 100 * norm / total for name, norm in norms.items()}
 
 
 def _add_scaled(total: Tensor, part: Tensor, factor: float | Tensor) -> None:

@@ -6,6 +6,7 @@ from core.specs.components import (
     MethodRef,
     ModelRef,
     Resources,
+    WeightedMethod,
     WorkerLabel,
 )
 from core.specs.derivation import detach_derived_fields, editable_copy
@@ -50,6 +51,7 @@ __all__ = [
     "SweepSpec",
     "TeacherSpec",
     "Training",
+    "WeightedMethod",
     "Weights",
     "WorkerLabel",
     "YamlDumper",

@@ -17,9 +17,10 @@ from pydantic import (
 )
 
 from common.input_bounds import SUBMITTED, max_if_submitted
-from core.catalog import DATASETS, METHODS, MODELS, Entry, Params, Registry, UnknownNameError
+from core.catalog import DATASETS, METHODS, MODELS, Entry, MethodEntry, Params, Registry, UnknownNameError
 from core.catalog.registry import StrictModel
 from core.catalog.suggestions import iter_field_paths
+from core.specs.combinations import MAX_ADDED, added_problems, combination_problems
 from core.specs.labels import automatic_label
 from core.specs.problems import validation_error
 from core.specs.shares import share_problems
@@ -110,16 +111,11 @@ class CatalogRef(SpecModel):
         return entry.params.model_validate(self.params)
 
 
-class MethodRef(CatalogRef):
-    """A method with its parameters.
-
-    ``label`` distinguishes settings of one method in tables and curves. By default it is the method's name, with the
-    reduction if the method has one.
-    """
+class WeightedMethod(CatalogRef):
+    """A method with its parameters, some of whose terms may be weighted by share."""
 
     registry: ClassVar[Registry[Any]] = METHODS
 
-    label: str = Field("", max_length=LABEL_LENGTH)
     shares: dict[str, float] = Field(
         default_factory=dict,
         description="By the name of a term, the share of the summed gradient norms that it gets at every step, in "
@@ -127,23 +123,99 @@ class MethodRef(CatalogRef):
         examples=[{"nckd": 0.3}],
     )
 
+    @property
+    def entry(self) -> MethodEntry:
+        """The method's entry in the catalog."""
+        return METHODS[self.name]
+
+
+class AddedMethod(WeightedMethod):
+    """A method whose terms are added to those of another. Its cross-entropy is left out, and so is the weight of it."""
+
+    @field_validator("params")
+    @classmethod
+    def _complete(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" not in info.data:
+            return params
+        entry = METHODS[info.data["name"]]
+        if problems := list(added_problems(entry, params)):
+            raise validation_error("AddedMethod", *problems)
+        complete = super()._complete(params, info)
+        return {name: value for name, value in complete.items() if name != entry.weight_params.get("ce")}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if name != "shares" or value}
+
+
+class MethodRef(WeightedMethod):
+    """A method with its parameters, and methods whose terms are added to its own.
+
+    ``label`` distinguishes settings of one method in tables and curves. By default it is the method's name, with the
+    reduction if the method has one; of a combination it is the titles of its methods.
+    """
+
+    label: str = Field("", max_length=LABEL_LENGTH)
+    added: tuple[AddedMethod, ...] = Field(
+        (),
+        alias="with",
+        max_length=MAX_ADDED,
+        description="Methods whose terms are added to those of this one. Cross-entropy is counted once, with the "
+        "weight that this method gives it.",
+        examples=[["kd"]],
+    )
+
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
-        if problems := list(share_problems(METHODS[self.name], self.params, self.shares)):
+    def _members_fit(self, info: ValidationInfo) -> Self:
+        entries, params = [item.entry for item in self.members], [item.params for item in self.members]
+        shares = [item.shares for item in self.members]
+        problems = [
+            *combination_problems(entries, params),
+            *share_problems(entries, params, shares, submitted=info.context is SUBMITTED),
+        ]
+        if problems:
             raise validation_error("MethodRef", *problems)
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_shares(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the field out if it is empty, so that trainings without shares keep their fingerprints."""
+    def _without_empty_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave fields out that were added later and are empty, so that other trainings keep their fingerprints."""
         values: dict[str, Any] = serialise(self)
-        return {name: value for name, value in values.items() if name != "shares" or value}
+        added_later = {"shares": values.pop("shares"), "with": values.pop("added", None) or values.pop("with", None)}
+        return values | {name: value for name, value in added_later.items() if value}
 
     @model_validator(mode="after")
     def _default_label(self) -> Self:
         if not self.label:
-            object.__setattr__(self, "label", automatic_label(self.name, self.params))
+            others = [(item.name, item.params) for item in self.added]
+            object.__setattr__(self, "label", automatic_label(self.name, self.params, others)[:LABEL_LENGTH])
         return self
+
+    @property
+    def members(self) -> tuple[WeightedMethod, ...]:
+        """The method itself, and the methods that are added to it."""
+        return (self, *self.added)
+
+    @property
+    def full_name(self) -> str:
+        """The names of all members: ``crd+kd``."""
+        return "+".join(item.name for item in self.members)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a member reads a teacher."""
+        return any(item.entry.needs_teacher for item in self.members)
+
+    @property
+    def min_classes(self) -> int:
+        """The least number of classes that all members can be trained on."""
+        return max(item.entry.min_classes for item in self.members)
+
+    @property
+    def all_shares(self) -> dict[str, float]:
+        """The shares of the terms of all members."""
+        return {term: share for item in self.members for term, share in item.shares.items()}
 
 
 class ModelRef(CatalogRef):

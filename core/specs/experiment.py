@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from core.catalog import DATASETS, METHODS, DatasetFacts, UnknownNameError
+from core.catalog import DATASETS, DatasetFacts, UnknownNameError
 from core.catalog.augmentations import Stage
 from core.catalog.methods import TEACHER_METHOD, MethodContext
 from core.specs import int_ranges
@@ -24,12 +24,11 @@ from core.specs.components import (
     limit_length,
 )
 from core.specs.components import NAME_LENGTH as NAME_LENGTH
-from core.specs.method_taps import reads_strong_view, strong_view_problems, tap_problems
+from core.specs.method_checks import method_problems
+from core.specs.method_taps import reads_strong_view, tap_problems
 from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
-from core.specs.shares import divided_batch_problems
-from core.specs.stages import stage_problems
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
 from core.specs.weights import Weights, size_problem, weights_problems
@@ -64,7 +63,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), A
 
 def _labelled_twice(first: MethodRef, second: MethodRef) -> str:
     text = f"two methods are labelled {second.label!r}"
-    if first.name != second.name:
+    if first.full_name != second.full_name or first.added != second.added:
         return f"{text}; give one of them another label"
     keys = dict.fromkeys((*second.params, *first.params))  # a parameter may be left out where it is off
     different = {key: second.params.get(key) for key in keys if second.params.get(key) != first.params.get(key)}
@@ -196,7 +195,6 @@ class ExperimentSpec(SpecModel):
         context = method_context(self.training, facts)
         labels: Counter[str] = Counter()
         for index, method in enumerate(self.methods):
-            entry = METHODS[method.name]
             # Not in MethodRef: a run that was queued with such a label must still be read.
             if info.context is not STORED:
                 try:
@@ -211,29 +209,10 @@ class ExperimentSpec(SpecModel):
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
             problems += tap_problems(index, method, self.student.model, self.teacher.model if self.teacher else None)
-            if entry.problems:
-                for found in entry.problems(method.parsed_params, context):
-                    field = found.field.split(".") if found.field else ()
-                    problems.append((("methods", index, *field), found.message, method.name))
-            problems += strong_view_problems(index, method, self.training)
-            if entry.taps_of(method.parsed_params):
-                divided = divided_batch_problems(
-                    method.shares, accumulate=self.training.accumulate, gpus=self.resources.gpus
-                )
-                problems += [(("methods", index, *path), text, value) for path, text, value in divided]
-            problems += stage_problems(index, method, self.training.epochs)
-            task = DATASETS[self.dataset.name].task
-            if entry.tasks and task not in entry.tasks:
-                text = f"{method.name} is for {' and '.join(entry.tasks)}; {self.dataset.name} is a data set of {task}"
-                problems.append((("methods", index), text, method.name))
-            if entry.needs_teacher and not self.teacher:
-                text = f"{method.name} needs a teacher, and the spec has none"
-                problems.append((("methods", index), text, method.name))
-            if facts:
-                needed = entry.classes_needed_by(method.parsed_params)
-                if text := needed.problem(method.name, self.dataset.name, facts.num_classes):
-                    path = ("params", needed.field) if needed.field else ()
-                    problems.append((("methods", index, *path), text, method.name))
+            of_method = method_problems(
+                method, self.dataset, facts, self.training, context, has_teacher=self.teacher is not None
+            )
+            problems += [(("methods", index, *path), text, value) for path, text, value in of_method]
         count = len(self.methods) * len(self.seeds)
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))
@@ -255,7 +234,7 @@ class ExperimentSpec(SpecModel):
         training = self.teacher_training()
         if self.teacher is None or training is None:
             return None
-        if not any(METHODS[method.name].needs_teacher for method in self.methods):
+        if not any(method.needs_teacher for method in self.methods):
             return None
         return RunSpec(
             role="teacher",
@@ -283,7 +262,7 @@ class ExperimentSpec(SpecModel):
                     training=self.training if reads_strong_view(method) else self.training.without_strong_view(),
                     seed=seed,
                     data_seed=seed,
-                    teacher=fingerprint if METHODS[method.name].needs_teacher else None,
+                    teacher=fingerprint if method.needs_teacher else None,
                 )
                 runs.append(PlannedRun(method.label, spec))
         return runs

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from core.catalog import METHODS
+from core.catalog import METHODS, UnknownNameError
 
 _REDUCTION = "reduction"
 _ALIGN, _OFF = "align", "off"
@@ -17,8 +17,26 @@ _NEGATIONS = frozenset({"no", "not", "without"})
 Words = tuple[str, ...]
 
 
-def automatic_label(name: str, params: Mapping[str, Any]) -> str:
-    """Return the label of a method without one: its name, with the reduction and the alignment term if it has them."""
+Member = tuple[str, Mapping[str, Any]]
+"""A method's name and its parameters."""
+
+
+def automatic_label(name: str, params: Mapping[str, Any], added: Sequence[Member] = ()) -> str:
+    """Return the label of a method without one: its name, with the reduction and the alignment term if it has them.
+
+    Args:
+        name: The method.
+        params: Its parameters.
+        added: Methods that are added to it. The label then has the titles: "CRD + KD".
+    """
+    if not added:
+        return _with_reduction(name, params)
+    members = [(name, params), *added]
+    titles = [METHODS[other].title if other in METHODS else other for other, _ in members]
+    return " + ".join(_with_reduction(title, given) for title, (_, given) in zip(titles, members, strict=True))
+
+
+def _with_reduction(name: str, params: Mapping[str, Any]) -> str:
     if (align := params.get(_ALIGN)) and align != _OFF:
         return f"{name} + align ({align})"
     reduction = params.get(_REDUCTION)
@@ -30,18 +48,51 @@ def is_automatic_label(choice: Mapping[str, Any]) -> bool:
 
     Specs are stored with all labels filled in, so an automatic label can only be recognised by its text.
     """
-    name, label, params = choice.get("name"), choice.get("label"), choice.get("params") or {}
-    if not isinstance(name, str) or not isinstance(params, Mapping):
+    members = _members(choice)
+    if not members:
         return False
-    if label == automatic_label(name, params):
+    (name, params), *added = members
+    label = choice.get("label")
+    if label == automatic_label(name, params, added):
         return True
-    if name not in METHODS:
-        return False
     try:
         # A reduction that is left out may have a default.
-        return bool(label == automatic_label(name, METHODS[name].params.model_validate(params).model_dump()))
-    except ValidationError:
+        complete: list[Member] = [
+            (other, METHODS[other].params.model_validate(given).model_dump()) for other, given in members
+        ]
+    except (ValidationError, UnknownNameError):
         return False
+    (name, params), *added = complete
+    return bool(label == automatic_label(name, params, added))
+
+
+def _complete(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    return METHODS[name].params.model_validate(params).model_dump()
+
+
+def misleading_label_of(choice: Mapping[str, Any]) -> str | None:
+    """Return a sentence if the label of a method, as plain data, names another method or reduction; else None."""
+    (name, params), *added = _members(choice)
+    return misleading_label(name, params, choice["label"], added)
+
+
+def combined_name(choice: Mapping[str, Any]) -> str:
+    """Return the names of a method, as plain data, and of those that are added to it: ``crd+kd``."""
+    return "+".join(name for name, _ in _members(choice))
+
+
+def _members(choice: Mapping[str, Any]) -> list[Member]:
+    """Return a method and those that are added to it, from plain data; empty if the data are not valid."""
+    found: list[Member] = []
+    given = choice.get("with") or ()
+    for item in (choice, *given) if isinstance(given, list | tuple) else ():
+        fields = {"name": item} if isinstance(item, str) else item
+        name = fields.get("name") if isinstance(fields, Mapping) else None
+        params = fields.get("params") or {} if isinstance(fields, Mapping) else None
+        if not isinstance(name, str) or not isinstance(params, Mapping):
+            return []
+        found.append((name, params))
+    return found
 
 
 def without_automatic_labels(data: Any) -> Any:
@@ -60,21 +111,30 @@ def _without_automatic_label(choice: Any) -> Any:
     return {key: value for key, value in choice.items() if key != "label"}
 
 
-def misleading_label(name: str, params: Mapping[str, Any], label: str) -> str | None:
-    """Return a sentence if a label names another method or reduction than its own; else None."""
-    automatic = automatic_label(name, params)
+def misleading_label(name: str, params: Mapping[str, Any], label: str, added: Sequence[Member] = ()) -> str | None:
+    """Return a sentence if a label names another method or reduction than its own; else None.
+
+    Args:
+        name: The method.
+        params: Its parameters.
+        label: The label.
+        added: Methods that are added to it.
+    """
+    members = [(name, params), *added]
+    automatic = automatic_label(name, params, added)
     if label == automatic:
         return None
     if label in _automatic_labels():
         return f"the label {label!r} is the automatic name of another method or reduction; this one is {automatic}"
     words = _words(label)
-    named = _methods_in(words, _fields_of(name))
-    mine = _names_of(name)
-    # "DKD + A" is a fair label of dkd_align, whose name begins with dkd.
-    if named and name not in named and not all(_is_part(part, mine) for part in named.values()):
-        others = " and ".join(named)
-        return f"the label {label!r} names {others}, and the method is {automatic}"
-    return _other_reduction(name, params, label, words)
+    own = [name for name, _ in members]
+    named = _methods_in(words, {field for name in own for field in _fields_of(name)})
+    mine = {words for name in own for words in _names_of(name)}
+    others = [other for other, part in named.items() if other not in own and not _is_part(part, mine)]
+    # "DKD + A" is a fair label of dkd_align, whose name begins with dkd; "DKD-Align and KD" is one if kd is added.
+    if others and not (len(own) == 1 and name in named):
+        return f"the label {label!r} names {' and '.join(named)}, and the method is {automatic}"
+    return next(filter(None, (_other_reduction(*member, label, words) for member in members)), None)
 
 
 def _other_reduction(name: str, params: Mapping[str, Any], label: str, words: Words) -> str | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from core.catalog import METHODS, MODELS
+from core.catalog import MODELS
 from core.catalog.taps import unknown_tap
-from core.specs.components import MethodRef, ModelRef
+from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.problems import ProblemParts
-from core.specs.training import Training
 
 
 def tap_problems(index: int, method: MethodRef, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
@@ -20,35 +19,29 @@ def tap_problems(index: int, method: MethodRef, student: ModelRef, teacher: Mode
 
     Args:
         index: Number of the method in the spec, from 0.
-        method: The method.
+        method: The method, with those that are added to it.
         student: The student's network.
         teacher: The teacher's network; None without a teacher.
     """
-    taps = METHODS[method.name].taps_of(method.parsed_params)
+    for number, member in enumerate(method.members):
+        place: tuple[int | str, ...] = ("methods", index, "with", number - 1) if number else ("methods", index)
+        for path, text, value in _of_member(member, student, teacher):
+            yield (*place, *path), text, value
+
+
+def _of_member(method: WeightedMethod, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
+    taps = method.entry.taps_of(method.parsed_params)
     for role, names, model in (("student", taps.student, student), ("teacher", taps.teacher, teacher)):
         known = MODELS[model.name].taps if model else ()
         for name in names:
             if model and (problem := unknown_tap(name, known)):
                 field = _field_of(name, role, method.params)
-                yield ("methods", index, "params", *field), f"the {role} {model.name}: {problem}", name
+                yield ("params", *field), f"the {role} {model.name}: {problem}", name
 
 
 def reads_strong_view(method: MethodRef) -> bool:
-    """Return whether a method reads a second view of each image."""
-    return METHODS[method.name].taps_of(method.parsed_params).strong_view
-
-
-def strong_view_problems(index: int, method: MethodRef, training: Training) -> Iterator[ProblemParts]:
-    """Yield why a method cannot read a second view of each image in a training.
-
-    Args:
-        index: Number of the method in the spec, from 0.
-        method: The method.
-        training: The training.
-    """
-    if training.mixture and reads_strong_view(method):
-        text = f"{method.name} reads a second view of each image, and {training.mixture} in training.augment mixes two"
-        yield ("methods", index), text, method.name
+    """Return whether a method, or one that is added to it, reads a second view of each image."""
+    return any(member.entry.taps_of(member.parsed_params).strong_view for member in method.members)
 
 
 def _field_of(name: str, role: str, params: dict[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from core.catalog import MethodEntry
@@ -11,51 +11,61 @@ from core.specs.problems import ProblemParts
 
 
 def share_problems(
-    entry: MethodEntry, params: Mapping[str, Any], shares: Mapping[str, float]
+    entries: Sequence[MethodEntry],
+    params: Sequence[Mapping[str, Any]],
+    shares: Sequence[Mapping[str, float]],
+    *,
+    submitted: bool,
 ) -> Iterator[ProblemParts]:
-    """Yield what is wrong with the shares of a method.
+    """Yield what is wrong with the shares of a method and of those that are added to it.
 
     Args:
-        entry: The method.
-        params: Its parameters.
-        shares: By the name of a term, its share of the summed gradient norms.
+        entries: The methods, the first one first.
+        params: The parameters of each.
+        shares: Of each, by the name of a term, its share of the summed gradient norms of all terms.
+        submitted: Whether the spec is new. Stored ones may have a weight beside a share.
     """
-    if not shares:
+    if not any(shares):
         return
-    for name, share in shares.items():
-        if name not in entry.terms:
-            hint = suggest_name(name, dict.fromkeys(entry.terms, ()))
-            yield ("shares", name), f"{entry.name} has no term {name!r}; {hint}", share
-        elif entry.is_switched_off(name, params):
-            text = f"{entry.switches[name]} is off, so that the loss does not have this term"
-            yield ("shares", name), text, share
-        elif not 0 < share < 1:
-            yield ("shares", name), "a share is greater than 0 and less than 1", share
-        elif (param := entry.share_params.get(name)) and params.get(param) is not None:
-            yield ("shares", name), f"{param} gives this term its share already; remove one of the two", share
-        elif (param := entry.weight_params.get(name)) and params.get(param) == 0:
-            text = f"{param} is 0, which switches this term off, so that it has no gradient"
-            yield ("shares", name), text, share
-    if sum(shares.values()) >= 1:
-        text = f"the shares add up to {sum(shares.values()):g}, which leaves no part of the gradient for other terms"
-        yield ("shares",), text, dict(shares)
-    if set(entry.terms_of(params)) <= set(shares):
-        yield ("shares",), "at least one term needs a weight of its own, which the shares refer to", dict(shares)
+    for number, (entry, given, chosen) in enumerate(zip(entries, params, shares, strict=True)):
+        place: tuple[int | str, ...] = ("with", number - 1) if number else ()
+        for name, share in chosen.items():
+            terms = tuple(name for name in entry.terms if not (number and name == "ce"))
+            if text := _problem(entry, terms, given, name, share, submitted=submitted):
+                yield (*place, "shares", name), text, share
+    every = [share for chosen in shares for share in chosen.values()]
+    if sum(every) >= 1:
+        text = f"the shares add up to {sum(every):g}, which leaves no part of the gradient for other terms"
+        yield ("shares",), text, dict(shares[0])
+    every_term = {name for entry, given in zip(entries, params, strict=True) for name in entry.terms_of(given)}
+    if every_term <= {name for chosen in shares for name in chosen}:
+        yield ("shares",), "at least one term needs a weight of its own, which the shares refer to", dict(shares[0])
 
 
-def divided_batch_problems(shares: Mapping[str, float], *, accumulate: int, gpus: int) -> Iterator[ProblemParts]:
-    """Yield why the terms of a method with taps cannot be weighted by share in this training.
-
-    Their gradients are measured at a tap, in the network of one process and in one backward pass of the whole batch.
-
-    Args:
-        shares: The shares of the method.
-        accumulate: The number of micro-batches.
-        gpus: The number of GPUs that share each batch.
-    """
-    if shares and accumulate > 1:
-        text = "shares of a method that reads inner layers need the whole batch at once: set training.accumulate to 1"
-        yield ("shares",), text, dict(shares)
-    if shares and gpus > 1:
-        text = "shares of a method that reads inner layers need the whole batch on one GPU: set resources.gpus to 1"
-        yield ("shares",), text, dict(shares)
+def _problem(
+    entry: MethodEntry,
+    terms: Sequence[str],
+    params: Mapping[str, Any],
+    name: str,
+    share: float,
+    *,
+    submitted: bool,
+) -> str | None:
+    """Return what is wrong with the share of one term."""
+    if name not in terms:
+        hint = suggest_name(name, dict.fromkeys(terms, ()))
+        return f"{entry.name} has no term {name!r}; {hint}"
+    if entry.is_switched_off(name, params):
+        return f"{entry.switches[name]} is off, so that the loss does not have this term"
+    if not 0 < share < 1:
+        return "a share is greater than 0 and less than 1"
+    if (param := entry.share_params.get(name)) and params.get(param) is not None:
+        return f"{param} gives this term its share already; remove one of the two"
+    weight = entry.weight_params.get(name)
+    if weight and params.get(weight) == 0:
+        return f"{weight} is 0, which switches this term off, so that it has no gradient"
+    default = entry.params.model_fields[weight].default if weight else None
+    # A complete spec has every parameter, so that a weight with its default may be one that nobody has given.
+    if submitted and isinstance(default, int | float) and params.get(weight or "") != default:
+        return f"{weight} gives this term a weight already, of {params[weight or '']:g}; remove one of the two"
+    return None

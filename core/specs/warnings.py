@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from core.catalog import DATASETS, METHODS, DatasetFacts
+from core.catalog import DATASETS, DatasetFacts
 from core.catalog.methods import MethodContext
 from core.catalog.optimizers import LR
 from core.specs.components import MethodRef, ModelRef
 from core.specs.experiment import ExperimentSpec, method_context
-from core.specs.labels import misleading_label
+from core.specs.labels import misleading_label_of
 from core.specs.method_taps import reads_strong_view
 from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
@@ -44,7 +44,7 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     context = method_context(spec.training, facts)
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
-        if text := misleading_label(method.name, method.params, method.label):
+        if text := misleading_label_of(method.model_dump(mode="json")):
             found.append(Problem(f"{path}.label", text))
         found.extend(_of_method(path, method, context))
     if len(spec.seeds) < 3 and len(spec.methods) > 1:
@@ -72,9 +72,11 @@ def _training(training: Training, facts: DatasetFacts | None) -> Iterator[Proble
 
 
 def _of_method(path: str, method: MethodRef, context: MethodContext) -> Iterator[Problem]:
-    warnings = METHODS[method.name].warnings
-    for warning in warnings(method.parsed_params, context) if warnings else ():
-        yield Problem(f"{path}.{warning.field}" if warning.field else path, warning.message)
+    for number, member in enumerate(method.members):
+        place = f"{path}.with.{number - 1}" if number else path
+        warnings = member.entry.warnings
+        for warning in warnings(member.parsed_params, context) if warnings else ():
+            yield Problem(f"{place}.{warning.field}" if warning.field else place, warning.message)
 
 
 def _fewest_seeds(comparisons: int) -> str:

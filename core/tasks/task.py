@@ -200,8 +200,15 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def forward(self, network: NetworkFn, batch: Any, taps: Sequence[str] = ()) -> Outputs:
-        """Return a network's outputs for a batch; with names of taps, the network is a tapped one."""
+    def forward(self, network: NetworkFn, batch: Any, taps: Sequence[str] = (), *, first_tap: bool = False) -> Outputs:
+        """Return a network's outputs for a batch; with names of taps, the network is a tapped one.
+
+        Args:
+            network: The network.
+            batch: The batch.
+            taps: The names of the taps.
+            first_tap: Whether to set ``Outputs.first_tap``, if there are taps.
+        """
 
     @abstractmethod
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Any) -> Rows:

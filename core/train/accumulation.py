@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +56,7 @@ class MicroBatches:
             teacher: The teacher's outputs for the batch.
             epoch: Counted from 0.
         """
-        size = len(batch.index)
-        bounds = [size * number // count for number in range(count + 1)]
-        parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        parts = divide(batch, count)
         if self.objective.scope == "row" and self.ranks.size == 1:
             return self._mean_over_rows(batch, parts, teacher, epoch)
         return self._over_batch(batch, parts, teacher, epoch)
@@ -66,40 +64,25 @@ class MicroBatches:
     def _over_batch(self, batch: Batch, parts: Sequence[slice], teacher: Outputs | None, epoch: int) -> StepLoss:
         device = batch.tensors()[0].device
         random = RandomState.now(device)
-        student = self._rehearse(batch, parts)
+        student = rehearse(networks_of(self.model, self.objective), self.forward, batch, parts)
         step = self.task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
         loss = step_loss(self.objective, step, batch.total, self.ranks, copies=batch.copies)
         self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
-        if all(tensor.grad is None for tensor in _tensors(student)):
+        if all(tensor.grad is None for tensor in tensors_of(student)):
             return loss
         after = RandomState.now(device)
         random.restore(device)  # the same dropout as in the first pass
-        for part, is_last in _marking_last(parts):
-            with nullcontext() if is_last else self._without_exchange():
+        for part, is_last in marking_last(parts):
+            with nullcontext() if is_last else without_exchange(self.network):
                 outputs = self.forward(batch.part(part))
                 pairs = [
                     (tensor, whole.grad[part])
-                    for tensor, whole in zip(_tensors(outputs), _tensors(student), strict=True)
+                    for tensor, whole in zip(tensors_of(outputs), tensors_of(student), strict=True)
                     if whole.grad is not None
                 ]
                 torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
         after.restore(device)
         return loss
-
-    @torch.no_grad()
-    def _rehearse(self, batch: Batch, parts: Sequence[slice]) -> Outputs:
-        """Return the student's outputs for the whole batch as leaves. The network's buffers stay as they are."""
-        networks = [network for network in (self.model, self.objective.peer()) if network]
-        buffers = [buffer for network in networks for buffer in network.buffers()]
-        before = [buffer.clone() for buffer in buffers]
-        results = [self.forward(batch.part(part)) for part in parts]
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
-        taps = {name: torch.cat([result.taps[name] for result in results]) for name in results[0].taps}
-        whole = Outputs(torch.cat([result.logits for result in results]), taps)
-        for tensor in _tensors(whole):
-            tensor.requires_grad_()
-        return whole
 
     def _mean_over_rows(self, batch: Batch, parts: Sequence[slice], teacher: Outputs | None, epoch: int) -> StepLoss:
         shares: list[Tensor] = []
@@ -126,9 +109,47 @@ class MicroBatches:
         loss = sum_of([terms.total * share / total for (terms, _), share in zip(found, shares, strict=True)])
         return StepLoss(LossTerms(loss, values), _joined([rows for _, rows in found]), loss)
 
-    def _without_exchange(self) -> AbstractContextManager[object]:
-        network = self.network
-        return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
+
+def divide(batch: Batch, count: int) -> list[slice]:
+    """Return the samples of each of ``count`` micro-batches."""
+    size = len(batch.index)
+    bounds = [size * number // count for number in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+@torch.no_grad()
+def rehearse(
+    networks: Sequence[nn.Module], forward: Callable[[Batch], Outputs], batch: Batch, parts: Sequence[slice]
+) -> Outputs:
+    """Return the student's outputs for the whole batch as leaves. The networks' buffers stay as they are."""
+    with keeping_buffers(networks):
+        results = [forward(batch.part(part)) for part in parts]
+    taps = {name: torch.cat([result.taps[name] for result in results]) for name in results[0].taps}
+    whole = Outputs(torch.cat([result.logits for result in results]), taps)
+    for tensor in tensors_of(whole):
+        tensor.requires_grad_()
+    return whole
+
+
+def networks_of(model: nn.Module, objective: Objective) -> list[nn.Module]:
+    """Return the networks that see the batch: the student, and the method's own one if there is one."""
+    return [network for network in (model, objective.peer()) if network]
+
+
+@contextmanager
+def keeping_buffers(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """A block after which the buffers of networks are as before."""
+    buffers = [buffer for network in networks for buffer in network.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+def without_exchange(network: object) -> AbstractContextManager[object]:
+    """A block in which a network on several ranks does not exchange its gradients."""
+    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 def sum_of(scalars: Sequence[Tensor]) -> Tensor:
@@ -136,11 +157,13 @@ def sum_of(scalars: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(scalars)).sum()
 
 
-def _marking_last(parts: Sequence[slice]) -> Iterator[tuple[slice, bool]]:
+def marking_last(parts: Sequence[slice]) -> Iterator[tuple[slice, bool]]:
+    """Yield micro-batches, each with whether it is the last."""
     return ((part, number == len(parts)) for number, part in enumerate(parts, start=1))
 
 
-def _tensors(outputs: Outputs) -> list[Tensor]:
+def tensors_of(outputs: Outputs) -> list[Tensor]:
+    """Return the logits and the taps."""
     return [outputs.logits, *outputs.taps.values()]
 
 

@@ -37,6 +37,10 @@ CHECK_FINITE_EVERY = 100
 """Steps between two checks of the running sums. A loss that is not finite is found soon, and the queue of a GPU is
 emptied too rarely for the checks to cost time."""
 
+MEASURE_SHARES_EVERY = 100
+"""Steps between two measurements of each term's share of the gradient, counted in the epoch. Each takes a backward pass
+for each term."""
+
 
 class StepAction(IntEnum):
     """What all ranks do before a step."""
@@ -88,7 +92,7 @@ class Engine:
         )
         averaged = training.ema is not None and job.ranks.is_main
         self._average = AveragedWeights(self.network, training.ema or 0.0) if averaged else None
-        forward, self.plan = self._build_forward(plan)
+        forward, eager, self.plan = self._build_forward(plan)
         self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
         if own := list(self.objective.parameters()):
             self.optimizer.add_param_group({"params": own})
@@ -102,6 +106,7 @@ class Engine:
             self.plan,
             ranks=job.ranks,
             forward=forward,
+            eager=eager,
             update=Update.of(training),
             warn=job.warn,
         )
@@ -118,8 +123,8 @@ class Engine:
         shape = self.task.network_shape(teacher.network, taps)
         return reused_teacher(live, teacher.cache_key, self.job, self.task, shape, self.plan)
 
-    def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ExecutionPlan]:
-        """Return the model as a step calls it, and the plan with what turned out to work."""
+    def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ForwardFn, ExecutionPlan]:
+        """Return the model as a step calls it, the same without compilation, and the plan with what worked."""
         taps = self.objective.taps.student
         for network in self._trained:
             self.job.ranks.synchronize(network, self.task.device)
@@ -127,7 +132,8 @@ class Engine:
         if self._peer:
             network = WithPeer(network, self._peer)
         if not plan.compile:
-            return self.job.ranks.parallelize(network, self.task.device), plan
+            parallel = self.job.ranks.parallelize(network, self.task.device)
+            return parallel, parallel, plan
         samples = min(self.job.spec.training.micro_batch_size, self.task.train_size)
         example = self.task.example(2 * samples if STRONG_LOGITS in taps else samples)
         network.train()
@@ -136,9 +142,9 @@ class Engine:
             forward = compile_network(network, example.contiguous(memory_format=plan.memory_format), plan)
         except CompilationError as error:
             self.job.warn(f"the network is not compiled: {error}")
-            return network, plan.without("compile", "it did not work here")
+            return network, network, plan.without("compile", "it did not work here")
         self.job.journal.log(f"the network was compiled in {time.monotonic() - began:.0f} s")
-        return forward, plan
+        return forward, network, plan
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. The journal must already hold the checkpoint's journal."""
@@ -219,7 +225,8 @@ class Engine:
                 self._check_finite_terms()
             if self.job.ranks.is_main and self.clock.reports(progress.batch):
                 self._report_training()
-            self.stepper.step(batch, progress.epoch, self._learning_rate())
+            measure = self.objective.measures_shares and progress.batch % MEASURE_SHARES_EVERY == 0
+            self.stepper.step(batch, progress.epoch, self._learning_rate(), measure=measure)
             if self._average:
                 self._average.update(self.network)
             progress.batch += 1
@@ -335,7 +342,7 @@ class Engine:
         """
         self._check_finite_terms()
         everything = self.model.state_dict() | {
-            f"{self.job.spec.method.name}.{name}": tensor for name, tensor in self.objective.state_dict().items()
+            f"{self.job.spec.method.full_name}.{name}": tensor for name, tensor in self.objective.state_dict().items()
         }
         state = {name: tensor for name, tensor in everything.items() if tensor.is_floating_point()}
         # Stacked, so that the device is waited for once and not for every tensor.

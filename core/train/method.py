@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from core.catalog import METHODS
+from core.catalog.taps import Taps
 from core.distill.objective import (
     NetworkShape,
     Objective,
@@ -21,6 +21,7 @@ from core.distill.objective import (
     student_shapes,
 )
 from core.distill.rows import Rows
+from core.distill.terms import LossTerms, separate
 from core.errors import TrainingError
 from core.specs import RunSpec
 from core.tasks.task import Task
@@ -37,13 +38,9 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
         teacher: The teacher; None for a run without one.
 
     Raises:
-        TrainingError: A network has no such tap, the method cannot join the shapes of the taps, it weights terms by
-            share on several ranks, or it fails on outputs of these shapes.
+        TrainingError: A network has no such tap, the method cannot join the shapes of the taps, or it fails on outputs
+            of these shapes.
     """
-    method = job.spec.method
-    if job.ranks.size > 1 and method.shares and METHODS[method.name].taps_of(method.parsed_params):
-        text = "shares of a method that reads inner layers need the whole batch in one process"
-        raise TrainingError("spec", f"{method.name}: {text}")
     device = task.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         objective, setting = objective_for(job.spec, task, student, teacher)
@@ -54,7 +51,8 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
             raise
         except Exception as error:  # whatever a method raises, its first step would raise it
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise TrainingError("spec", f"{method.name} cannot compute its loss of these networks: {reason}") from error
+            name = job.spec.method.full_name
+            raise TrainingError("spec", f"{name} cannot compute its loss of these networks: {reason}") from error
     return objective
 
 
@@ -70,20 +68,26 @@ def objective_for(
         TrainingError: A network has no such tap, or the method cannot join the shapes of the taps.
     """
     method = spec.method
-    taps = METHODS[method.name].taps_of(method.parsed_params)
-    setting = Setting(
-        task.network_shape(student, taps.student),
-        task.network_shape(teacher, taps.teacher) if teacher else None,
-        task.train_size,
-        task.training_labels(),
-        spec.training.batch_size,
-        lambda model: task.build_another(model or spec.model),
-    )
+    labels = task.training_labels()
+
+    def setting_for(taps: Taps) -> Setting:
+        return Setting(
+            task.network_shape(student, taps.student),
+            task.network_shape(teacher, taps.teacher) if teacher else None,
+            task.train_size,
+            labels,
+            spec.training.batch_size,
+            lambda model: task.build_another(model or spec.model),
+        )
+
+    taps = [member.entry.taps_of(member.parsed_params) for member in method.members]
+    settings = [setting_for(of_member) for of_member in taps]
     torch.manual_seed(_own_seed(spec.seed))
     try:
-        return build_objective(method, setting), setting
+        objective = build_objective(method, *settings)
+        return objective, settings[0] if len(settings) == 1 else setting_for(objective.taps)
     except ObjectiveError as error:
-        raise TrainingError("spec", f"{method.name}: {error}") from error
+        raise TrainingError("spec", f"{method.full_name}: {error}") from error
 
 
 def try_out(objective: Objective, setting: Setting, device: torch.device) -> None:
@@ -104,7 +108,11 @@ def try_out(objective: Objective, setting: Setting, device: torch.device) -> Non
     if not objective.reads_index:
         step = replace(step, index=None)
     for epoch in (0, None):
-        trial(replace(step, epoch=epoch))
+        terms: LossTerms = trial(replace(step, epoch=epoch))
+    if objective.shares or objective.measures_shares:
+        parts = separate(terms, step.rows)
+        if unknown := objective.shares.keys() - parts.keys():
+            raise ValueError(f"it has no term {min(unknown)!r} that could have a share")
 
 
 def _random_step(objective: Objective, setting: Setting, device: torch.device) -> Step:

@@ -19,8 +19,14 @@ class WithPeer(nn.Module):
         super().__init__()
         self.student, self.peer = student, peer
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return what the student returns, and the peer's logits at the end."""
-        result: Any = self.student(inputs)
+    def forward(self, inputs: Tensor, *, first: bool = False) -> tuple[Any, ...]:
+        """Return what the student returns, and the peer's logits at the end; after them the first tap's place.
+
+        Args:
+            inputs: What both networks see.
+            first: Whether to return where the first tapped layer's output is in the graph.
+        """
+        result: Any = self.student(inputs, first=True) if first else self.student(inputs)
         outputs = (result,) if isinstance(result, Tensor) else result
-        return (*outputs, self.peer(inputs))
+        *taps, place = outputs if first else (*outputs, None)
+        return (*taps, self.peer(inputs), place) if first else (*taps, self.peer(inputs))

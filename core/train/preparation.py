@@ -6,12 +6,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 from core import tasks
+from core.distill.objective import is_closed_form
 from core.errors import TrainingError
 from core.tasks.registry import load_task
 from core.tasks.task import LoadedTeacher, SuppliedWeights, Task
@@ -20,6 +22,8 @@ from core.train.engine import Engine
 from core.train.job import Job
 from core.train.performance import ExecutionPlan, plan_execution
 from core.weights.metadata import Metadata
+
+_WHOLE_STEPS: tuple[Literal["compile", "cuda_graphs"], ...] = ("compile", "cuda_graphs")
 
 
 def prepare(job: Job, device: torch.device, checkpoint: Checkpoint | None) -> tuple[Engine, SuppliedWeights | None]:
@@ -90,6 +94,17 @@ def _load_teacher(job: Job, task: Task) -> LoadedTeacher | None:
     return teacher if spec.training.speed.reuse_teacher else replace(teacher, cache_key=None)
 
 
+def _for_single_terms(job: Job, plan: ExecutionPlan) -> ExecutionPlan:
+    """Return the plan of a run in which each term has a backward pass of its own."""
+    reason = "each term has its own way back through the network"
+    for switch in _WHOLE_STEPS:
+        plan = plan.without(switch, reason) if getattr(plan, switch) else plan
+    if plan.precision == "float16":
+        job.warn(f"the run computes in float32 and not in float16, because {reason}, and only one sum can be scaled")
+        plan = plan.model_copy(update={"precision": "float32", "reasons": plan.reasons | {"precision": reason}})
+    return plan
+
+
 def _execution_plan(
     job: Job, task: Task, model: nn.Module, weights: SuppliedWeights | None, checkpoint: Checkpoint | None
 ) -> ExecutionPlan:
@@ -103,6 +118,8 @@ def _execution_plan(
     if not training.optimizer.entry.fused:
         plan = plan.model_copy(update={"fused": False})
         plan = plan.without("cuda_graphs", f"{name} cannot be recorded") if plan.cuda_graphs else plan
+    if job.spec.method.all_shares and not is_closed_form(job.spec.method):
+        plan = _for_single_terms(job, plan)
     if training.accumulate > 1 and plan.cuda_graphs:
         plan = plan.without("cuda_graphs", "micro-batches")
     if ranks.size > 1:  # both rewrite or record a step, and the ranks communicate within a step

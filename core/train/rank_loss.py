@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.distill.objective import Objective, Outputs, Step
 from core.distill.rows import Rows
 from core.distill.scope import gather_rows, gather_tensor, local_part
-from core.distill.terms import LossTerms, with_gradient
+from core.distill.terms import LossTerms, separate, with_gradient
 from core.train.ranks import Ranks
 
 
@@ -24,14 +24,19 @@ class StepLoss:
         terms: The loss of the whole batch with its terms; equal on all ranks.
         rows: The rows of the whole batch.
         local: Scalar to call ``backward`` on. The average over ranks of its gradients is that of the whole batch.
+        parts: By the name of a term, its weighted value over the whole batch and its part of ``local``; empty unless
+            the terms were asked for.
     """
 
     terms: LossTerms
     rows: Rows
     local: Tensor
+    parts: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-def step_loss(objective: Objective, part: Step, total: int, ranks: Ranks, *, copies: int = 1) -> StepLoss:
+def step_loss(
+    objective: Objective, part: Step, total: int, ranks: Ranks, *, copies: int = 1, by_term: bool = False
+) -> StepLoss:
     """Compute the loss of the whole batch from this rank's part of it.
 
     Args:
@@ -40,15 +45,20 @@ def step_loss(objective: Objective, part: Step, total: int, ranks: Ranks, *, cop
         total: The number of samples of all ranks.
         ranks: The processes that share the batch.
         copies: How often each sample is in ``part``.
+        by_term: Whether to return ``StepLoss.parts``.
+
+    Raises:
+        ValueError: The method returns its loss as one sum, and the terms are asked for.
     """
     if ranks.size == 1:
         terms: LossTerms = objective(part)
-        return StepLoss(terms, part.rows, terms.total)
+        parts = separate(terms, part.rows) if by_term else {}
+        return StepLoss(terms, part.rows, terms.total, {name: (value.detach(), value) for name, value in parts.items()})
     counts = [copies * count for count in ranks.counts(total)]
     rows = gather_rows(part.rows, counts)
     if objective.scope == "row":
-        return _mean_over_rows(objective, part, rows, ranks)
-    return _over_batch(objective, part, rows, counts, ranks)
+        return _mean_over_rows(objective, part, rows, ranks, by_term=by_term)
+    return _over_batch(objective, part, rows, counts, ranks, by_term=by_term)
 
 
 def average_gradients(module: nn.Module, ranks: Ranks) -> None:
@@ -61,20 +71,27 @@ def average_gradients(module: nn.Module, ranks: Ranks) -> None:
             parameter.grad /= ranks.size
 
 
-def _mean_over_rows(objective: Objective, part: Step, rows: Rows, ranks: Ranks) -> StepLoss:
+def _mean_over_rows(objective: Objective, part: Step, rows: Rows, ranks: Ranks, *, by_term: bool) -> StepLoss:
     """Return the loss as a weighted mean of the losses that the ranks compute of their own rows."""
     if not len(part.rows.target):
         part = _weightless_row(part)
     local, whole = part.rows.total_weight(), rows.total_weight()
     terms: LossTerms = objective(part)
+    parts = separate(terms, part.rows) if by_term else {}
     share = torch.where(whole > 0, local / whole, torch.zeros_like(whole))
     # A value that a method defines as something else than 0 for no rows is not added.
-    sums = torch.stack([terms.total.detach(), *terms.values.values()])
+    sums = torch.stack([scalar.detach() for scalar in (terms.total, *terms.values.values(), *parts.values())])
     sums = torch.where(share > 0, sums * share, torch.zeros_like(sums))
     dist.all_reduce(sums)
     total, *values = sums.unbind()
     local_loss = terms.total * share * ranks.size
-    return StepLoss(LossTerms(total, dict(zip(terms.values, values, strict=True))), rows, local_loss)
+    whole_parts = zip(parts.items(), values[len(terms.values) :], strict=True)
+    return StepLoss(
+        LossTerms(total, dict(zip(terms.values, values, strict=False))),
+        rows,
+        local_loss,
+        {name: (value, part_of_rank * share * ranks.size) for (name, part_of_rank), value in whole_parts},
+    )
 
 
 def _weightless_row(part: Step) -> Step:
@@ -109,7 +126,9 @@ def _weightless_row(part: Step) -> Step:
     )
 
 
-def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[int], ranks: Ranks) -> StepLoss:
+def _over_batch(
+    objective: Objective, part: Step, rows: Rows, counts: Sequence[int], ranks: Ranks, *, by_term: bool
+) -> StepLoss:
     """Return the loss of the gathered batch; its gradient reaches this rank's own samples alone."""
     student = {name: gather_tensor(tap, counts).requires_grad_() for name, tap in part.student.taps.items()}
     teacher = None
@@ -121,20 +140,31 @@ def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[i
     terms: LossTerms = objective(whole)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     gathered = [rows.student, *student.values()]
-    gradients = torch.autograd.grad(terms.total, [*gathered, *parameters], allow_unused=True)
-    first, zero = sum(counts[: ranks.rank]), torch.zeros_like(terms.total)
+    first = sum(counts[: ranks.rank])
     own = [part.rows.student, *part.student.taps.values()]
-    values = [terms.total.detach(), *[zero] * (len(own) - 1)]
-    parts = [
-        local_part(value, gradient, rows_of_rank, first, ranks.size)
-        for value, gradient, rows_of_rank in zip(values, gradients, own, strict=False)
-        if gradient is not None
-    ]
-    local = torch.stack(parts).sum() if parts else zero
-    for parameter, gradient in zip(parameters, gradients[len(own) :], strict=True):
-        if gradient is not None:
-            local = local + with_gradient(parameter, zero, gradient)
-    return StepLoss(terms, rows, local)
+
+    def of_this_rank(scalar: Tensor) -> Tensor:
+        """Return a scalar of the whole batch as one whose gradient reaches the rows of this rank."""
+        zero = torch.zeros_like(scalar)
+        if not scalar.requires_grad:
+            return zero
+        gradients = torch.autograd.grad(scalar, [*gathered, *parameters], allow_unused=True, retain_graph=by_term)
+        values = [scalar.detach(), *[zero] * (len(own) - 1)]
+        of_rows = [
+            local_part(value, gradient, rows_of_rank, first, ranks.size)
+            for value, gradient, rows_of_rank in zip(values, gradients, own, strict=False)
+            if gradient is not None
+        ]
+        local = torch.stack(of_rows).sum() if of_rows else zero
+        for parameter, gradient in zip(parameters, gradients[len(own) :], strict=True):
+            if gradient is not None:
+                local = local + with_gradient(parameter, zero, gradient)
+        return local
+
+    if not by_term:
+        return StepLoss(terms, rows, of_this_rank(terms.total))
+    parts = {name: (value.detach(), of_this_rank(value)) for name, value in separate(terms, rows).items()}
+    return StepLoss(terms, rows, torch.stack([local for _, local in parts.values()]).sum(), parts)
 
 
 def _gathered(taps: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:

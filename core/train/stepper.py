@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from core.catalog.taps import STRONG_LOGITS
 from core.distill.gradients import measure_gradients
 from core.distill.objective import Objective, Outputs, Trained
 from core.specs import Training
@@ -22,6 +23,7 @@ from core.train.performance import ExecutionPlan
 from core.train.rank_loss import average_gradients, step_loss
 from core.train.ranks import SINGLE_PROCESS, Ranks
 from core.train.teacher import Teacher
+from core.train.termwise import Termwise
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Stepper:
         ranks: The processes that share each batch.
         forward: The model as a step calls it, for example tapped or compiled; None for the model itself.
         update: How the weights are updated from the batch.
+        eager: The tapped network without compilation, for the gradients of single terms; None for ``forward``.
         warn: Receives a message about an optimisation that did not work.
 
     Attributes:
@@ -77,6 +80,7 @@ class Stepper:
         *,
         ranks: Ranks = SINGLE_PROCESS,
         forward: ForwardFn | None = None,
+        eager: ForwardFn | None = None,
         update: Update = Update(),
         warn: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -88,22 +92,25 @@ class Stepper:
         self._update = update
         self._trained: Trained | None = None  # in the last step
         self._micro_batches = MicroBatches(task, model, objective, ranks, self._forward, self._network, self.scaler)
-        replayable = objective.capturable and not objective.reads_index
+        self._eager: ForwardFn = eager or self._network
+        self._termwise = Termwise(task, model, objective, ranks, self._forward_eagerly, self._eager, self.scaler)
+        replayable = objective.capturable and not objective.reads_index and not objective.shares
         self._capture = _StepCapture() if plan.cuda_graphs and replayable else None
 
-    def step(self, batch: Batch, epoch: int, learning_rate: float) -> None:
+    def step(self, batch: Batch, epoch: int, learning_rate: float, *, measure: bool = False) -> None:
         """Take one step on a batch.
 
         Args:
             batch: This rank's part of the batch.
             epoch: Counted from 0; it moves the loss's ramp, and identifies the views that the teacher sees.
             learning_rate: The learning rate of this step.
+            measure: Whether to measure each term's share of the gradient, which takes a backward pass for each.
         """
         set_lr(self.optimizer, learning_rate)
         batch = batch.to_memory_format(self._plan.memory_format)
         teacher = self.teacher.outputs(batch, epoch) if self.teacher else None
-        if not self._capture or not self._replay(self._capture, batch, teacher, epoch, learning_rate):
-            self._compute(batch, teacher, epoch)
+        if measure or not self._capture or not self._replay(self._capture, batch, teacher, epoch, learning_rate):
+            self._compute(batch, teacher, epoch, measure=measure)
 
     def _forward(self, batch: Batch) -> Outputs:
         with self._plan.autocast(batch.tensors()[0].device):
@@ -125,18 +132,28 @@ class Stepper:
         if trained == "some":
             average_gradients(self.model, self._ranks)
 
-    def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int) -> None:
+    def _forward_eagerly(self, batch: Batch) -> Outputs:
+        with self._plan.autocast(batch.tensors()[0].device):
+            layers = set(self.objective.taps.student) - {STRONG_LOGITS}
+            return self._task.forward(self._eager, batch, self.objective.student_outputs, first_tap=bool(layers))
+
+    def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int, *, measure: bool = False) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         count, trained = self._update.micro_batches(batch.total), self.objective.trains(epoch)
-        with self._training(trained):
-            if count > 1:
-                loss = self._micro_batches.backward(batch, count, teacher, epoch)
-            else:
-                with torch.set_grad_enabled(trained != "none"):
-                    student = self._forward(batch)
-                part = self._task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
-                loss = step_loss(self.objective, part, batch.total, self._ranks, copies=batch.copies)
-                self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
+        shares: Mapping[str, Tensor] = {}
+        if trained == "all" and (measure or self.objective.shares):
+            step = self._termwise.backward(batch, count, teacher, epoch, measure=measure)
+            loss, shares = step.loss, step.metrics
+        else:
+            with self._training(trained):
+                if count > 1:
+                    loss = self._micro_batches.backward(batch, count, teacher, epoch)
+                else:
+                    with torch.set_grad_enabled(trained != "none"):
+                        student = self._forward(batch)
+                    part = self._task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
+                    loss = step_loss(self.objective, part, batch.total, self._ranks, copies=batch.copies)
+                    self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
         if self.objective.scope == "row":
             average_gradients(self.objective, self._ranks)
         if trained != self._trained:
@@ -149,6 +166,7 @@ class Stepper:
         values = {"loss": loss.terms.total} | self._task.step_metrics(loss.rows) | loss.terms.values
         self.means.add({f"train/{name}": value for name, value in values.items()}, batch.total)
         self.means.add(measure_gradients(loss.terms, loss.rows) | norms, 1.0, skip_nan=True)
+        self.means.add(dict(shares), 1.0, skip_nan=True)
 
     def _clip_gradients(self) -> dict[str, Tensor]:
         """Shorten the gradient of all parameters to the limit, if there is one; return its norm before that."""

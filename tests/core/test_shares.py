@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from core.catalog import METHODS, load_plugins
 from core.distill.loss import build_loss
-from core.distill.objective import NetworkShape, Outputs, Setting, ShareWeighted
 from core.distill.rows import Rows
 from core.specs import MethodRef, SpecError, parse_experiment
-from core.testing import build_problem
-from tests.core.hint_objective import Hint
-from tests.core.hint_plugin import HintParams
 from tests.core.test_objective import experiment
 
 load_plugins(["tests.core.hint_plugin"])
@@ -75,36 +69,10 @@ def test_term_without_a_gradient_stays_at_zero() -> None:
     assert not terms.gradients["nckd"].any()
 
 
-def test_term_of_a_method_with_taps_has_its_share_at_the_tap() -> None:
-    spec = experiment({"name": "test_hint", "shares": {"hint": 0.3}}).model_dump(mode="json")
-    objective, inputs = build_problem(spec)
-    tap = inputs.student.taps["stage1"]
-    # The logits of a network depend on its taps; here they are a linear function of the tap.
-    mix = torch.randn(tap[0].numel(), 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    terms = objective(replace(inputs, student=Outputs(tap.flatten(1) @ mix, {"stage1": tap})).step())
-    norms = {name: torch.autograd.grad(part, tap, retain_graph=True)[0].norm() for name, part in terms.parts.items()}
-    assert float(norms["hint"] / (norms["hint"] + norms["ce"])) == pytest.approx(0.3, rel=1e-10)
-    assert float(terms.total.detach()) == pytest.approx(sum(float(part.detach()) for part in terms.parts.values()))
-
-
 @pytest.mark.parametrize("changes", [{"training": {"epochs": 1, "accumulate": 2}}, {"resources": {"gpus": 2}}])
-def test_shares_of_a_method_with_taps_need_the_whole_batch(changes: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match="inner layers need the whole batch") as refused:
-        experiment({"name": "test_hint", "shares": {"hint": 0.3}}, **changes)
-    assert [problem.path for problem in refused.value.problems] == ["methods.0.shares"]
-    experiment("test_hint", {"name": "dkd", "shares": {"nckd": 0.3}}, **changes)
-
-
-def test_method_weighted_by_share_exports_its_own_network() -> None:
-    class Exporting(Hint):
-        def exported(self, student: nn.Module) -> nn.Module:
-            return nn.Sequential(student, self.adapter)
-
-    shape = NetworkShape(5, {"stage1": torch.Size((4, 2, 2))})
-    method = Exporting(HintParams(), Setting(shape, shape, 8))
-    student = nn.Identity()
-    exported = ShareWeighted(method, {"hint": 0.3}).exported(student)
-    assert list(exported.children()) == [student, method.adapter]
+def test_shares_of_a_method_with_taps_do_not_need_the_whole_batch(changes: dict[str, Any]) -> None:
+    (method,) = experiment({"name": "test_hint", "shares": {"hint": 0.3}}, **changes).methods
+    assert method.shares == {"hint": 0.3}
 
 
 def test_specs_without_shares_keep_their_fingerprints_and_their_form() -> None:
@@ -137,6 +105,11 @@ def test_specs_without_shares_keep_their_fingerprints_and_their_form() -> None:
             {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}, "shares": {"align": 0.2}},
             "methods.0.shares.align",
             "epsilon_share gives this term its share already",
+        ),
+        (
+            {"name": "dkd", "params": {"beta": 3.0}, "shares": {"nckd": 0.3}},
+            "methods.0.shares.nckd",
+            "beta gives this term a weight already, of 3; remove one of the two",
         ),
     ],
 )

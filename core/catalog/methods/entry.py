@@ -165,6 +165,12 @@ class MethodEntry(Entry):
         names = (name.removeprefix("train/") for name in drawn if name.startswith("train/"))
         return tuple(name for name in names if name not in self.measured)
 
+    @property
+    def share_metrics(self) -> tuple[Metric, ...]:
+        """What a combination with this method reports of each term: its share of the gradient."""
+        terms = {metric.name: metric for metric in self.metrics}
+        return tuple(_share_metric(terms[f"train/{name}"]) for name in self.terms)
+
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"method {self.name!r} has no family {self.family!r}; one of {', '.join(FAMILIES)}")
@@ -175,6 +181,10 @@ class MethodEntry(Entry):
     def terms_of(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the terms that the loss has with given parameters."""
         return tuple(term for term in self.terms if not self.is_switched_off(term, params))
+
+    def reported_by(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the terms besides cross-entropy, and of what else a loss reports beside them."""
+        return (*(term for term in self.terms_of(params) if term != "ce"), *self.measured)
 
     def is_switched_off(self, term: str, params: Mapping[str, Any]) -> bool:
         """Return whether the parameters leave a term out of the loss."""
@@ -205,6 +215,12 @@ class MethodEntry(Entry):
             "published": dict(self.published),
             "cost": self.cost,
         }
+
+
+def _share_metric(term: Metric) -> Metric:
+    title = f"{term.title.removesuffix(', unweighted')}: share of the gradient"
+    name = f"grad/share_{term.name.removeprefix('train/')}"
+    return Metric(name, title, "%", panel="Shares of the gradient", from_zero=True)
 
 
 class MethodRegistry(Registry[MethodEntry]):

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from core.catalog import METHODS, MODELS
+from core.catalog import MODELS
 from core.errors import TrainingError
 from core.specs import RunSpec
 from core.tasks.classification.data import Dataset
@@ -21,10 +21,11 @@ def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
     Raises:
         TrainingError: The data set does not fit.
     """
-    method, min_size = spec.method, MODELS[spec.model.name].min_image_size
-    needed = METHODS[method.name].classes_needed_by(method.parsed_params)
-    if text := needed.problem(method.name, spec.dataset.name, dataset.num_classes):
-        raise TrainingError("spec", text)
+    min_size = MODELS[spec.model.name].min_image_size
+    for member in spec.method.members:
+        needed = member.entry.classes_needed_by(member.parsed_params)
+        if text := needed.problem(member.name, spec.dataset.name, dataset.num_classes):
+            raise TrainingError("spec", text)
     if dataset.image_size < min_size:
         text = f"{spec.model.name} needs images of at least {min_size} px; {spec.dataset.name} has {dataset.image_size}"
         raise TrainingError("spec", f"{text} px")

@@ -189,17 +189,22 @@ class ClassificationTask(Task):
         strong, size = training.strong_augment if strong_view else None, training.batch_size
         return self.dataset.batches(size, data_seed, epoch, training.augment, start=start, share=share, strong=strong)
 
-    def forward(self, network: NetworkFn, batch: Batch, taps: Sequence[str] = ()) -> Outputs:
+    def forward(
+        self, network: NetworkFn, batch: Batch, taps: Sequence[str] = (), *, first_tap: bool = False
+    ) -> Outputs:
         """Return the logits (B, C) and the taps by name."""
         if not taps:
             return Outputs(network(batch.images))
         if STRONG_LOGITS in taps:
             assert batch.strong is not None
-            logits, *values = network(torch.cat((batch.images, batch.strong)))
+            images = torch.cat((batch.images, batch.strong))
         else:
-            logits, *values = network(batch.images)
+            images = batch.images
+        logits, *values = network(images, first=True) if first_tap else network(images)
+        edge = values.pop() if first_tap else None
         # A method's own layers are in float32, also if the network computes in 16 bits.
-        return Outputs(logits, {name: to_loss_dtype(value) for name, value in zip(taps, values, strict=True)})
+        taps_by_name = {name: to_loss_dtype(value) for name, value in zip(taps, values, strict=True)}
+        return Outputs(logits, taps_by_name, edge)
 
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Rows:
         """Return one row per image."""

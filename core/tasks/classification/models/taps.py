@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from core.catalog.suggestions import suggest_name
@@ -41,8 +42,10 @@ class Tapped(nn.Module):
         self.network = network
         self._points: dict[str, TapPoint] = {}
         self._captured: dict[str, Tensor] = {}
+        self._first: GradientEdge | None = None
         self.versions: dict[str, int] = {}
         self._hooks: list[RemovableHandle] = []
+        self._records_first = False
         self._active = False  # a pass of the network alone, such as an evaluation, captures nothing
         inner = network.network if isinstance(network, InputAdapter) else network
         known = inner.tap_points() if isinstance(inner, Network) else {}
@@ -64,12 +67,20 @@ class Tapped(nn.Module):
             self._capture(name, output)
 
     def _capture(self, name: str, value: Any) -> None:
+        if self._records_first and self._first is None and value.requires_grad:
+            # At once, because a later layer may change the tensor in place.
+            self._first = get_gradient_edge(value)
         tensor = self._captured[name] = self._points[name].convert(value)
         if not torch.compiler.is_compiling():
             self.versions[name] = tensor._version
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, *, first: bool = False) -> tuple[Any, ...]:
         """Return the logits (B, C), and the taps in the order of their names.
+
+        Args:
+            images: (B, channels, H, W).
+            first: Whether to return, at the end, also where the output of the tapped layer that ran first is in the
+                graph.
 
         Raises:
             TrainingError: A layer did not run.
@@ -77,7 +88,7 @@ class Tapped(nn.Module):
         strong = None
         if len(self._layers) < len(self.names):
             images, strong = images.chunk(2)
-        self._active = True
+        self._active, self._records_first, self._first = True, first, None
         try:
             logits: Tensor = self.network(images)
         finally:
@@ -89,7 +100,7 @@ class Tapped(nn.Module):
             self._captured[STRONG_LOGITS] = self.network(strong)
         taps = tuple(self._captured[name] for name in self.names)
         self._captured.clear()
-        return (logits, *taps)
+        return (logits, *taps, self._first) if first else (logits, *taps)
 
     def remove_hooks(self) -> None:
         """Leave the network as it was before it was tapped."""

@@ -1,0 +1,54 @@
+"""Checks of a method within its experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.catalog import DATASETS, DatasetFacts
+from core.catalog.methods import MethodContext
+from core.specs.components import DatasetRef, MethodRef
+from core.specs.problems import ProblemParts
+from core.specs.stages import stage_problems
+from core.specs.training import Training
+
+
+def method_problems(
+    method: MethodRef,
+    dataset: DatasetRef,
+    facts: DatasetFacts | None,
+    training: Training,
+    context: MethodContext,
+    *,
+    has_teacher: bool,
+) -> Iterator[ProblemParts]:
+    """Yield why a method, or one that is added to it, cannot be trained in an experiment.
+
+    Args:
+        method: The method.
+        dataset: The data set.
+        facts: What is known of it; None if only the worker can know it.
+        training: How the students are trained.
+        context: The same for the checks of the catalog.
+        has_teacher: Whether the experiment has a teacher.
+    """
+    task = DATASETS[dataset.name].task
+    for number, member in enumerate(method.members):
+        place: tuple[int | str, ...] = ("with", number - 1) if number else ()
+        entry, params = member.entry, member.parsed_params
+        for found in entry.problems(params, context) if entry.problems else ():
+            yield (*place, *(found.field.split(".") if found.field else ())), found.message, member.name
+        if training.mixture and entry.taps_of(params).strong_view:
+            mixture = f"{training.mixture} in training.augment mixes two"
+            yield place, f"{member.name} reads a second view of each image, and {mixture}", member.name
+        for path, text, value in stage_problems(member, member.shares, training.epochs):
+            yield (*place, *path), text, value
+        if entry.tasks and task not in entry.tasks:
+            text = f"{member.name} is for {' and '.join(entry.tasks)}; {dataset.name} is a data set of {task}"
+            yield place, text, member.name
+        if entry.needs_teacher and not has_teacher:
+            yield place, f"{member.name} needs a teacher, and the spec has none", member.name
+        if facts:
+            needed = entry.classes_needed_by(params)
+            if text_or_none := needed.problem(member.name, dataset.name, facts.num_classes):
+                field = ("params", needed.field) if needed.field else ()
+                yield (*place, *field), text_or_none, member.name
