@@ -73,12 +73,14 @@ class NetworkShape:
         linear: The last linear layer, for methods that use the teacher's; None if the network has none.
         norm: By the name of a tap before an activation, the weight (C,) and the bias (C,) of the last batch norm before
             it, as constants; without the taps for which none is known.
+        averaged: The names of the taps whose mean over positions is the input of ``linear``.
     """
 
     num_classes: int
     taps: Mapping[str, torch.Size] = field(default_factory=dict)
     linear: nn.Linear | None = None
     norm: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    averaged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,29 @@ class Objective(nn.Module):
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
 
+    def student_parameters(self) -> tuple[Tensor, ...]:
+        """Return the parameters of the student that the loss reads itself, and not through the student's outputs."""
+        return ()
+
     def exported(self, student: nn.Module) -> nn.Module:
-        """Return the network that is evaluated and saved; the student itself, unless the method adds to it."""
+        """Return the network that the training leaves behind; the student itself, unless the method adds to it.
+
+        It holds the student's own modules, so that it changes with every step. Moving averages are of its weights.
+
+        Raises:
+            ObjectiveError: The method cannot add to this student.
+        """
         return student
+
+    def folded(self, exported: nn.Module) -> nn.Module:
+        """Return the network that is evaluated and saved, which gives the same logits in eval mode.
+
+        It is another one if the method leaves linear layers that can be multiplied into those of the student.
+
+        Args:
+            exported: The network of ``exported``, or a copy of it with averaged weights.
+        """
+        return exported
 
     def trains(self, epoch: int) -> Trained:
         """Return of which of the student's parameters the loss of an epoch depends.
@@ -219,9 +241,17 @@ class ShareWeighted(Objective):
         self.objective, self._shares = objective, dict(shares)
         self.scope, self.taps, self.reads_index = objective.scope, objective.taps, objective.reads_index
 
+    def student_parameters(self) -> tuple[Tensor, ...]:
+        """Return the parameters of the student that the method reads."""
+        return self.objective.student_parameters()
+
     def exported(self, student: nn.Module) -> nn.Module:
         """Return the network that the method exports."""
         return self.objective.exported(student)
+
+    def folded(self, exported: nn.Module) -> nn.Module:
+        """Return the exported network as the method saves it."""
+        return self.objective.folded(exported)
 
     def trains(self, epoch: int) -> Trained:
         """Return of which of the student's parameters the loss of an epoch depends."""

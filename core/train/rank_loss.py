@@ -119,7 +119,8 @@ def _over_batch(objective: Objective, part: Step, rows: Rows, counts: Sequence[i
     index = None if part.index is None else gather_tensor(part.index, counts)
     whole = replace(part, rows=rows, student=Outputs(rows.student, student), teacher=teacher, index=index)
     terms: LossTerms = objective(whole)
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    parameters = [*trained, *objective.student_parameters()]
     gathered = [rows.student, *student.values()]
     gradients = torch.autograd.grad(terms.total, [*gathered, *parameters], allow_unused=True)
     first, zero = sum(counts[: ranks.rank]), torch.zeros_like(terms.total)
