@@ -119,7 +119,7 @@ class Started(_Event):
     start_step: Steps = Field(0, description="Steps already done by an earlier attempt.")
     train_size: Images = Field(description="Training images.")
     test_size: Images = Field(description="Test images.")
-    parameters: int = Field(ge=1, le=MOST_PARAMETERS, description="Trainable parameters of the network.")
+    parameters: int = Field(ge=1, le=MOST_PARAMETERS, description="Parameters of the network that the run leaves.")
     device: Annotated[str, fitted_to(200, lines=False)] = Field(
         description='For example "cpu" or "cuda:0 NVIDIA H200".'
     )

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
@@ -41,7 +42,9 @@ _H = 1e-6  # step of the finite differences, in float64
 _MAX_STEPS = 10
 
 Gradients = dict[str, Tensor]
-"""Gradients by the name of the tensor: ``logits``, ``tap NAME`` or ``parameter NAME``."""
+"""Gradients by the name of the tensor: ``logits``, ``tap NAME``, ``parameter NAME`` for the method's own, or
+``parameter of the student N``.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def build_problem(spec: dict[str, Any], epoch: int | None = None) -> tuple[Objec
     run = parse_experiment(spec).plan()[-1].spec
     settings = TrainingSettings()
     task = load_task(RunContext(run, settings, lambda *_: None))
-    student = task.build_network()
+    torch.manual_seed(run.seed)  # a method may read the weights of the classifiers
+    student = task.build_network().double()
     teacher = _teacher_network(spec, settings) if run.teacher else None
     objective, setting = objective_for(run, task, student, teacher)
     generator = torch.Generator().manual_seed(0)
@@ -148,7 +152,8 @@ def build_problem(spec: dict[str, Any], epoch: int | None = None) -> tuple[Objec
 
 def _teacher_network(spec: dict[str, Any], settings: TrainingSettings) -> nn.Module:
     run = parse_experiment(spec).plan()[0].spec
-    return load_task(RunContext(run, settings, lambda *_: None)).build_network().eval().requires_grad_(False)
+    network = load_task(RunContext(run, settings, lambda *_: None)).build_network()
+    return network.double().eval().requires_grad_(False)
 
 
 @contextmanager
@@ -177,7 +182,8 @@ def value_and_gradients(objective: Objective, inputs: Inputs) -> tuple[Tensor, G
 def _named_tensors(objective: Objective, inputs: Inputs) -> dict[str, Tensor]:
     taps = {f"tap {name}": tap for name, tap in inputs.student.taps.items()}
     own = {f"parameter {name}": parameter for name, parameter in objective.named_parameters()}
-    return {"logits": inputs.student.logits} | taps | own
+    read = {f"parameter of the student {n}": p for n, p in enumerate(objective.student_parameters())}
+    return {"logits": inputs.student.logits} | taps | own | read
 
 
 def _rank_of_two(rank: int, spec: dict[str, Any], epoch: int | None, plugins: tuple[str, ...], folder: str) -> None:
@@ -191,6 +197,10 @@ def _rank_of_two(rank: int, spec: dict[str, Any], epoch: int | None, plugins: tu
         loss.local.backward()  # type: ignore[no-untyped-call]
         if objective.scope == "row":
             average_gradients(objective, ranks)
+        for parameter in objective.student_parameters():  # as DistributedDataParallel does
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= ranks.size
     gradients = {
         name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         for name, tensor in _named_tensors(objective, part).items()

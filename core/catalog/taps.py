@@ -14,10 +14,14 @@ STAGES = "stages"
 """All stages of a network from shallow to deep, without the stem."""
 LAST_STAGE = "last_stage"
 """The deepest stage of a network."""
+LAST_MAP = "last_map"
+"""The maps that global average pooling reads: the output of the deepest stage, or of layers between it and pooling."""
 PREACTIVATION = ":preact"
 """Suffix of a stage: its map before the activation that ends it; its output if no activation ends it."""
 STRONG_LOGITS = "strong_logits"
 """The logits of a second, strongly augmented view of the same samples. It is made for methods that read them."""
+
+_OF_ANY_NETWORK = (STAGES, LAST_STAGE, LAST_MAP, STRONG_LOGITS)
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,9 @@ class Taps:
 
     A name without a dot is a stage of the catalog's network (``stem``, ``stage1`` …, ``features``); a name with a dot
     is the path of any module in the network, such as ``layers.stage2.0.conv1``. ``stages`` and ``last_stage`` name the
-    stages of whatever network it is; ``expand`` resolves them when it is known. The suffix ``:preact`` of a stage means
-    its map before the activation that ends it. ``strong_logits`` is no layer, but the logits of another view of the
-    samples.
+    stages of whatever network it is; ``expand`` resolves them when it is known. ``last_map`` is what global average
+    pooling reads. The suffix ``:preact`` of a stage means its map before the activation that ends it.
+    ``strong_logits`` is no layer, but the logits of another view of the samples.
 
     Attributes:
         student: Names of the student's taps.
@@ -85,8 +89,8 @@ def unknown_tap(name: str, known: Collection[str]) -> str | None:
         known: The taps of the network; empty if the catalog does not know them.
     """
     stage, suffix = split_suffix(name)
-    if suffix and ("." in stage or stage in (FEATURES, STRONG_LOGITS)):
+    if suffix and ("." in stage or stage in (FEATURES, LAST_MAP, STRONG_LOGITS)):
         return f"{PREACTIVATION!r} follows the name of a stage, and {stage!r} is none"
-    if not known or "." in stage or stage in (*known, STAGES, LAST_STAGE, STRONG_LOGITS):
+    if not known or "." in stage or stage in (*known, *_OF_ANY_NETWORK):
         return None
     return f"there is no tap {stage!r}; {suggest_name(stage, dict.fromkeys(known, ()))}"

@@ -77,12 +77,14 @@ class NetworkShape:
         linear: The last linear layer, for methods that use the teacher's; None if the network has none.
         norm: By the name of a tap before an activation, the weight (C,) and the bias (C,) of the last batch norm before
             it, as constants; without the taps for which none is known.
+        averaged: The names of the taps whose mean over positions is the input of ``linear``.
     """
 
     num_classes: int
     taps: Mapping[str, torch.Size] = field(default_factory=dict)
     linear: nn.Linear | None = None
     norm: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    averaged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,29 @@ class Objective(nn.Module):
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
 
+    def student_parameters(self) -> tuple[Tensor, ...]:
+        """Return the parameters of the student that the loss reads itself, and not through the student's outputs."""
+        return ()
+
     def exported(self, student: nn.Module) -> nn.Module:
-        """Return the network that is evaluated and saved; the student itself, unless the method adds to it."""
+        """Return the network that the training leaves behind; the student itself, unless the method adds to it.
+
+        It holds the student's own modules, so that it changes with every step. Moving averages are of its weights.
+
+        Raises:
+            ObjectiveError: The method cannot add to this student.
+        """
         return student
+
+    def folded(self, exported: nn.Module) -> nn.Module:
+        """Return the network that is evaluated and saved, which gives the same logits in eval mode.
+
+        It is another one if the method leaves linear layers that can be multiplied into those of the student.
+
+        Args:
+            exported: The network of ``exported``, or a copy of it with averaged weights.
+        """
+        return exported
 
     def trains(self, epoch: int) -> Trained:
         """Return of which of the student's parameters the loss of an epoch depends.
@@ -255,7 +277,8 @@ class Combination(Objective):
             return {name: value for found in reversed(measures) for name, value in found().items()}
 
         total = torch.stack(list(parts.values())).sum()
-        return LossTerms(total, values, diagnostics=measure if measures else None, parts=parts)
+        logits = next((terms.logits for _, terms in found if terms.logits is not None), None)
+        return LossTerms(total, values, diagnostics=measure if measures else None, parts=parts, logits=logits)
 
     def _active(self, epoch: int | None) -> list[Objective]:
         """Return the members whose loss an epoch has: all of them, or the one that is in its first stage."""
@@ -274,11 +297,21 @@ class Combination(Objective):
         """Return the network of the member that has one."""
         return next(filter(None, (member.peer() for member in self._active(None))), None)
 
+    def student_parameters(self) -> tuple[Tensor, ...]:
+        """Return the parameters of the student that the members read themselves."""
+        return tuple(parameter for member in self._active(None) for parameter in member.student_parameters())
+
     def exported(self, student: nn.Module) -> nn.Module:
         """Return the student with what all members add to it."""
         for member in self._active(None):
             student = member.exported(student)
         return student
+
+    def folded(self, exported: nn.Module) -> nn.Module:
+        """Return the exported network as the members save it."""
+        for member in reversed(self._active(None)):
+            exported = member.folded(exported)
+        return exported
 
 
 def _seen_by(member: Objective, step: Step) -> Step:

@@ -36,6 +36,8 @@ class LossTerms:
         weighted: the terms with their weights, if their gradients are known in closed form.
         parts: the terms with their weights as scalars that add up to ``total``, each with its own graph, if autograd
             computes their gradients. Only then can a term of such a loss be weighted by share.
+        logits: (R, C) with graph, those of the exported network where they are not the student's, so that the
+            accuracy of the training is that of the network that is evaluated. Only of a loss of the scope ``batch``.
     """
 
     total: Tensor
@@ -44,6 +46,7 @@ class LossTerms:
     diagnostics: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     weighted: Mapping[str, tuple[float | Tensor, Term]] = field(default_factory=dict)
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True)

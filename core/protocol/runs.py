@@ -81,7 +81,7 @@ class Run(RunSummary):
     environment: dict[str, str] = Field(
         default_factory=dict, description="Versions and settings of the newest attempt."
     )
-    parameters: int = Field(0, description="Number of the network's trainable parameters.")
+    parameters: int = Field(0, description="Number of parameters of the network that the run leaves.")
     train_size: int = 0
     test_size: int = 0
     weights: str = Field("", description="Path of the weights in the artifact store, after the run has succeeded.")

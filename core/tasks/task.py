@@ -136,8 +136,13 @@ class Task(ABC):
         """Read the weights that the spec names, and compare them with the data; None if it names none."""
 
     @abstractmethod
-    def build_network(self, weights: Any = None) -> nn.Module:
-        """Build the network for the inputs that ``weights`` expect, with new weights from torch's random state."""
+    def build_network(self, weights: Any = None, resumed: Metadata | None = None) -> nn.Module:
+        """Build the network, with new weights from torch's random state.
+
+        Args:
+            weights: The weights that it will start from, which may expect other inputs and another form of it.
+            resumed: The metadata of the checkpoint that the run continues from.
+        """
 
     @abstractmethod
     def build_another(self, model: ModelRef) -> nn.Module:
@@ -273,8 +278,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def metadata(self, headline: float | None = None) -> Metadata:
-        """Return what a file of the run's weights says about them; ``headline`` is the value of the headline metric."""
+    def metadata(self, network: nn.Module | None = None, headline: float | None = None) -> Metadata:
+        """Return what a file of the run's weights says about them.
+
+        Args:
+            network: The network whose weights they are; None if only the data matter.
+            headline: The value of the headline metric.
+        """
 
     @abstractmethod
     def data_identity(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ from core.train.compiling import CompilationError, ForwardFn, capture_stream, co
 from core.train.ema import AveragedWeights, averaged_names
 from core.train.interruption import StopRequested
 from core.train.job import Job
-from core.train.method import prepare_objective
+from core.train.method import exported_network, prepare_objective
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import build_optimizer, lr_factor, restore_optimizer
 from core.train.peer import WithPeer
@@ -64,7 +64,8 @@ class Engine:
 
     Attributes:
         objective: The method.
-        network: The network that is evaluated and saved; the model itself unless the method adds a part of its own.
+        exported: The network that the training leaves behind; the model itself unless the method adds a part of its
+            own.
         progress: How far the training is.
 
     Raises:
@@ -78,7 +79,7 @@ class Engine:
         self.teacher = teacher.network if teacher else None
         spec = job.spec
         self.objective = prepare_objective(job, task, model, self.teacher)
-        self.network = self.objective.exported(model)
+        self.exported = exported_network(job.spec, self.objective, model)
         self._peer = self.objective.peer()
         if self._peer:
             task.check_network(self._peer)
@@ -91,7 +92,7 @@ class Engine:
             job.options.checkpoint_seconds,
         )
         averaged = training.ema is not None and job.ranks.is_main
-        self._average = AveragedWeights(self.network, training.ema or 0.0) if averaged else None
+        self._average = AveragedWeights(self.exported, training.ema or 0.0) if averaged else None
         forward, eager, self.plan = self._build_forward(plan)
         self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
         if own := list(self.objective.parameters()):
@@ -228,7 +229,7 @@ class Engine:
             measure = self.objective.measures_shares and progress.batch % MEASURE_SHARES_EVERY == 0
             self.stepper.step(batch, progress.epoch, self._learning_rate(), measure=measure)
             if self._average:
-                self._average.update(self.network)
+                self._average.update(self.exported)
             progress.batch += 1
             progress.step += 1
         return True
@@ -250,7 +251,7 @@ class Engine:
         self.objective.train()
         frozen_after = self.job.spec.training.freeze_batch_norm_after
         if frozen_after is not None and self.progress.epoch >= frozen_after:
-            for module in (module for network in self._trained for module in network.modules()):
+            for module in (module for network in (*self._trained, self.exported) for module in network.modules()):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
@@ -291,20 +292,27 @@ class Engine:
 
     def _report(self) -> dict[str, float]:
         values, training = self._training_values(), self.job.spec.training
+        network = self.network
         if self.clock.calendar.evaluates(self.progress.epoch):
-            values |= self.task.epoch_report(self.network)
+            values |= self.task.epoch_report(network)
             # The test split chooses this epoch, so nothing else uses it; published numbers are often of this kind.
             values[self._oracle] = max(self.progress.best_headline, values[self.task.headline])
             if self._average:
-                values |= averaged_names(self.task.epoch_report(self._average.network))
+                average = self.objective.folded(self._average.network)
+                values |= averaged_names(self.task.epoch_report(average))
         epoch = self.progress.epoch + 1
         if epoch == training.epochs:
-            values |= self.task.extra_report(self.network, self.teacher, last=True)
+            values |= self.task.extra_report(network, self.teacher, last=True)
             if self._peer:
                 values[f"test/peer_{self._score}"] = self.task.epoch_report(self._peer)[self.task.headline]
         elif training.collapse_every and epoch % training.collapse_every == 0:
-            values |= self.task.extra_report(self.network, self.teacher, last=False)
+            values |= self.task.extra_report(network, self.teacher, last=False)
         return values
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is evaluated and saved, with the present weights."""
+        return self.objective.folded(self.exported)
 
     @property
     def _oracle(self) -> str:
@@ -408,7 +416,7 @@ class Engine:
                 plan=self.plan.model_dump(),
                 device=self.task.device.type,
                 random=random,
-                metadata=self.task.metadata().texts(),
+                metadata=self.task.metadata(self.model).texts(),
             ),
         )
         journal.append(Checkpointed(step=progress.step, path=path.name))

@@ -132,6 +132,18 @@ def _random_step(objective: Objective, setting: Setting, device: torch.device) -
     return Step(rows, student, teacher, index)
 
 
+def exported_network(spec: RunSpec, objective: Objective, student: nn.Module) -> nn.Module:
+    """Return the network that a run leaves behind.
+
+    Raises:
+        TrainingError: The method cannot add its layers to this student.
+    """
+    try:
+        return objective.exported(student)
+    except ObjectiveError as error:
+        raise TrainingError("spec", f"{spec.method.name}: {error}") from error
+
+
 def _own_seed(seed: int) -> int:
     """Return the seed of a method's own parameters, so that the student's are the same with and without them."""
     return int.from_bytes(hashlib.sha256(f"objective {seed}".encode()).digest()[:7])

@@ -44,13 +44,14 @@ def prepare(job: Job, device: torch.device, checkpoint: Checkpoint | None) -> tu
     with journal_data_messages(job):
         task = load_task(job.context).to(device)
     weights = task.read_supplied_weights() if checkpoint is None else None
+    resumed = Metadata.parse(checkpoint.metadata) if checkpoint else None
     torch.manual_seed(spec.seed)  # on the CPU, so that every device starts from the same weights
-    model = task.build_network(weights)
+    model = task.build_network(weights, resumed)
     plan = _execution_plan(job, task, model, weights, checkpoint).apply()
     task.check_network(model)
     model.to(device)
-    if checkpoint:
-        for warning in task.compare_checkpoint(Metadata.parse(checkpoint.metadata)):
+    if resumed:
+        for warning in task.compare_checkpoint(resumed):
             job.warn(warning)
     teacher = _load_teacher(job, task)
     if job.ranks.rank:  # each rank draws the dropout of its own samples

@@ -138,7 +138,8 @@ def _over_batch(
     index = None if part.index is None else gather_tensor(part.index, counts)
     whole = replace(part, rows=rows, student=Outputs(rows.student, student), teacher=teacher, index=index)
     terms: LossTerms = objective(whole)
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    parameters = [*trained, *objective.student_parameters()]
     gathered = [rows.student, *student.values()]
     first = sum(counts[: ranks.rank])
     own = [part.rows.student, *part.student.taps.values()]

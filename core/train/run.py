@@ -160,9 +160,10 @@ def _train(engine: Engine, images: str) -> Result:
         job.journal.append(Stopped(step=engine.progress.step))
         return "stopped"
     if job.ranks.is_main:
-        metadata = engine.task.metadata(summary[engine.task.headline])
-        digest = save_weights(engine.network, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        items = save_items(job, engine.task, engine.network, images)
+        network = engine.network
+        metadata = engine.task.metadata(network, summary[engine.task.headline])
+        digest = save_weights(network, job.journal.path.parent / WEIGHTS_NAME, metadata)
+        items = save_items(job, engine.task, network, images)
         job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, items=items, summary=summary))
     return "finished"
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from core.events import IMAGES_KEY, RANKS_KEY, Record, Started
 from core.provenance import provenance
@@ -30,7 +29,7 @@ def start_event(engine: Engine, images: Mapping[str, str]) -> Started:
         start_step=engine.progress.step,
         train_size=engine.task.train_size,
         test_size=engine.task.test_size,
-        parameters=_count(engine.model),
+        parameters=sum(parameter.numel() for parameter in engine.network.parameters()),
         device=f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu",
         environment={
             "python": platform.python_version(),
@@ -62,13 +61,11 @@ def resumed_data_identity(earlier: Iterable[Record], identity: Mapping[str, str]
 
 
 def _own_parameters(engine: Engine) -> dict[str, str]:
-    """Record the number of parameters that the method trains beside the student's, if there are any."""
-    count = _count(engine.objective)
+    """Record the number of parameters that the method trains and does not leave in the network, if there are any."""
+    left = {id(parameter) for parameter in engine.network.parameters()}
+    own = (parameter for parameter in engine.objective.parameters() if parameter.requires_grad)
+    count = sum(parameter.numel() for parameter in own if id(parameter) not in left)
     return {"method_parameters": str(count)} if count else {}
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _teacher_logits(engine: Engine) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -163,9 +163,10 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-        values = {"loss": loss.terms.total} | self._task.step_metrics(loss.rows) | loss.terms.values
+        rows = loss.rows if loss.terms.logits is None else replace(loss.rows, student=loss.terms.logits.detach())
+        values = {"loss": loss.terms.total} | self._task.step_metrics(rows) | loss.terms.values
         self.means.add({f"train/{name}": value for name, value in values.items()}, batch.total)
-        self.means.add(measure_gradients(loss.terms, loss.rows) | norms, 1.0, skip_nan=True)
+        self.means.add(measure_gradients(loss.terms, rows) | norms, 1.0, skip_nan=True)
         self.means.add(dict(shares), 1.0, skip_nan=True)
 
     def _clip_gradients(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Metadata of weight files: the classes of the logits, the expected input and the accuracy.
+"""Metadata of weight files: the classes of the logits, the expected input, the accuracy and the form of the head.
 
 It is stored in the metadata of a safetensors file under keys that begin with ``dkd_``. Weights from other sources have
 none of it.
@@ -25,9 +25,10 @@ from core.weights.inert_pickle import Inert
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
-_CLASSES, _CONTENT, _DATASET, _INPUT, _TOP1, _TAKEN_FOR, _NOTES = (
-    f"dkd_{name}" for name in ("classes", "content", "dataset", "input", "top1", "taken_for", "notes")
+_CLASSES, _CONTENT, _DATASET, _INPUT, _TOP1, _TAKEN_FOR, _NOTES, _HEAD = (
+    f"dkd_{name}" for name in ("classes", "content", "dataset", "input", "top1", "taken_for", "notes", "head")
 )
+_MOST_CHANNELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,28 @@ class InputFormat:
 
 
 @dataclass(frozen=True)
+class HeadForm:
+    """What SimKD puts in place of a network's own head: a projector, global average pooling, the teacher's classifier.
+
+    Attributes:
+        channels: of the last stage's map, which the projector reads.
+        hidden: channels between the projector's convolutions.
+        features: channels of its output, the input of the classifier.
+        size: (height, width) to which the map is averaged before the projector; None if it keeps its size.
+    """
+
+    channels: int
+    hidden: int
+    features: int
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.channels, self.hidden, self.features, *(self.size or ()))
+        if not all(0 < number <= _MOST_CHANNELS for number in numbers):
+            raise ValueError(f"the numbers of channels and positions are from 1 to {_MOST_CHANNELS}")
+
+
+@dataclass(frozen=True)
 class Metadata:
     """Metadata of a weight file; a field is empty if the file does not contain it.
 
@@ -77,6 +100,7 @@ class Metadata:
         top1: accuracy in %, measured on the test images of the training, or claimed by the file.
         assumed_classes: classes that a run assigned to the logits of weights without class names, without proof.
         notes: warnings of the run that wrote the file, for users of the weights.
+        head: what the network has in place of its own head; None for its own.
     """
 
     classes: tuple[str, ...] = ()
@@ -86,6 +110,7 @@ class Metadata:
     top1: float | None = None
     assumed_classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    head: HeadForm | None = None
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> Metadata:
@@ -105,8 +130,9 @@ class Metadata:
                 top1=top1 if top1 is None or math.isfinite(top1) else None,
                 assumed_classes=_parse_names(texts.get(_TAKEN_FOR)),
                 notes=_parse_names(texts.get(_NOTES)),
+                head=_parse_head(json.loads(texts[_HEAD])) if _HEAD in texts else None,
             )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise WeightsError(f"the metadata of the file (dkd_…) is invalid: {error}") from error
 
     def texts(self) -> dict[str, str]:
@@ -118,6 +144,8 @@ class Metadata:
             texts[_INPUT] = json.dumps(asdict(self.input))
         if self.top1 is not None:
             texts[_TOP1] = repr(self.top1)
+        if self.head:
+            texts[_HEAD] = json.dumps(asdict(self.head))
         return texts
 
 
@@ -170,6 +198,15 @@ def _parse_input(fields: Any) -> InputFormat:
         interpolation(fields.get("interpolation")),
         str(fields.get("known_from", "given")),
     )
+
+
+def _parse_head(fields: Any) -> HeadForm:
+    channels, hidden, features = (int(fields[name]) for name in ("channels", "hidden", "features"))
+    size = None
+    if fields["size"] is not None:
+        height, width = fields["size"]
+        size = int(height), int(width)
+    return HeadForm(channels, hidden, features, size)
 
 
 def describe_class_differences(theirs: Sequence[str], ours: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def spec(run: Run) -> None:
 
 def environment(run: Run) -> None:
     facts = {
-        "Trainable parameters": f"{run.parameters:,}" if run.parameters else "",
+        "Parameters": f"{run.parameters:,}" if run.parameters else "",
         "Training images": f"{run.train_size:,}" if run.train_size else "",
         "Test images": f"{run.test_size:,}" if run.test_size else "",
         "Created (UTC)": row_text.timestamp(run.created_at),

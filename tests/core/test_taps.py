@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,10 +13,12 @@ from core.catalog import MODELS
 from core.catalog.models import TIMM, ModelEntry
 from core.catalog.taps import expand
 from core.distill.features.pairing import pair_stages
+from core.distill.objective import NetworkShape
 from core.errors import TrainingError
 from core.tasks.classification import models
 from core.tasks.classification.models.network import StagedNetwork, pool_to_features
 from core.tasks.classification.models.taps import Tapped, tap_once
+from core.tasks.classification.networks import network_shape
 from core.tasks.classification.teacher_input import InputAdapter
 from core.weights.metadata import InputFormat
 
@@ -161,3 +166,47 @@ def test_deepest_stages_are_paired_first() -> None:
         ("stage2", "stage3"),
     ]
     assert pair_stages([], ["stage1"]) == []
+
+
+def shape_of(network: nn.Module, size: int, *names: str) -> NetworkShape:
+    images: Any = SimpleNamespace(channels=3, image_size=size, num_classes=5)
+    return network_shape(network, names, images)
+
+
+POOLED = [name for name in [*SMALL, *LARGE] if name != "resnet8x4"]
+
+
+@pytest.mark.parametrize("name", [*POOLED, "timm:resnet18"])
+def test_last_map_is_what_global_average_pooling_reads(name: str) -> None:
+    network, images = network_and_images(name)
+    with torch.no_grad():
+        _, maps = Tapped(network, ["last_map"])(images)
+        torch.testing.assert_close(maps.mean((2, 3)), network.features(images))
+    shape = shape_of(network, images.shape[-1], "last_map", "features")
+    assert shape.averaged == {"last_map"}
+    assert list(shape.taps) == ["last_map", "features"]
+
+
+def test_last_stage_is_what_pooling_reads_in_some_networks_alone() -> None:
+    averaged = {}
+    for name in ("resnet8", "vgg8", "wrn_16_1", "shufflenet_v1", "shufflenet_v2", "mobilenet_v2_half", "resnet18"):
+        network, images = network_and_images(name)
+        shape = shape_of(network, images.shape[-1], "last_stage")
+        assert "features" not in shape.taps
+        averaged[name] = bool(shape.averaged)
+    others = {"wrn_16_1": False, "shufflenet_v2": False, "mobilenet_v2_half": False}  # batch norm, or a convolution
+    assert averaged == {"resnet8": True, "vgg8": True, "shufflenet_v1": True, "resnet18": True} | others
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "timm:convnext_atto", "timm:mobilenetv3_small_050"])
+def test_maps_before_other_layers_than_pooling_are_not_averaged(name: str) -> None:
+    network, images = network_and_images(name)
+    assert shape_of(network, images.shape[-1], "last_map").averaged == frozenset()
+
+
+def test_network_without_pooling_of_maps_has_no_last_map() -> None:
+    network, images = network_and_images("timm:vit_tiny_patch16_224")
+    with pytest.raises(TrainingError, match="the network has no global pooling of maps, so it has no 'last_map'"):
+        shape_of(network, images.shape[-1], "last_map")
+    with pytest.raises(TrainingError, match="':preact' follows the name of a stage, and 'last_map' is none"):
+        shape_of(network, images.shape[-1], "last_map:preact")

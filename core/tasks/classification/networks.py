@@ -8,37 +8,44 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.catalog.taps import STRONG_LOGITS, split_suffix
+from core.catalog.taps import FEATURES, STRONG_LOGITS, split_suffix
 from core.distill.objective import NetworkShape
 from core.errors import TrainingError
 from core.specs import ModelRef
 from core.tasks.classification import models
 from core.tasks.classification.data import Dataset
 from core.tasks.classification.diagnostics.inference import eval_mode
+from core.tasks.classification.models.heads import with_head_form
 from core.tasks.classification.models.taps import tap_once
 from core.tasks.classification.teacher_input import InputAdapter
-from core.weights.metadata import InputFormat
+from core.weights.metadata import HeadForm, InputFormat
+
+_ROUNDING = 1e-4  # relative to the greatest feature
 
 
-def build_network(choice: ModelRef, dataset: Dataset, expected: InputFormat | None = None) -> models.Network:
+def build_network(
+    choice: ModelRef, dataset: Dataset, expected: InputFormat | None = None, head: HeadForm | None = None
+) -> models.Network:
     """Build a network with fresh weights.
 
     Args:
         choice: The name of the network and its parameters.
         dataset: Decides the number of classes and of channels.
         expected: The images that the network's weights expect; None for those of the data set.
+        head: What the network's weights have in place of its own head; None for its own.
 
     Raises:
         TrainingError: The network cannot be built for these images, or needs a package that is not installed.
     """
     try:
-        return models.build(
+        network = models.build(
             choice.name,
             num_classes=dataset.num_classes,
             image_size=expected.image_size if expected else dataset.image_size,
             in_channels=dataset.channels,
             **choice.params,
         )
+        return with_head_form(network, head)
     except ImportError as error:
         raise TrainingError("spec", f"{choice.name} needs a package that is not installed here: {error}") from error
     except ValueError as error:
@@ -58,22 +65,33 @@ def network_shape(network: nn.Module, names: Sequence[str], dataset: Dataset) ->
     """
     inner = network.network if isinstance(network, InputAdapter) else network
     linear = inner.linear if isinstance(inner, models.Network) else None
-    shapes: dict[str, torch.Size] = {}
-    norms: dict[str, tuple[Tensor, Tensor]] = {}
-    if names:
-        parameter = next(network.parameters())
-        views = 2 if STRONG_LOGITS in names else 1
-        image = torch.zeros(
-            (views, dataset.channels, dataset.image_size, dataset.image_size),
-            dtype=parameter.dtype,
-            device=parameter.device,
-        )
-        with eval_mode(network):
-            for name, tap in tap_once(network, names, image).items():
-                shapes[name] = tap.shape[1:]
-                if isinstance(inner, models.Network) and (norm := _norm_before(inner, name, tap.shape[1])):
-                    norms[name] = norm
-    return NetworkShape(dataset.num_classes, shapes, linear, norms)
+    if not names:
+        return NetworkShape(dataset.num_classes, linear=linear)
+    # Random, because the maps of a constant image say little about what is done to them afterwards.
+    views = 2 if STRONG_LOGITS in names else 1
+    shape = (views, dataset.channels, dataset.image_size, dataset.image_size)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(next(network.parameters()))
+    read = [*names, FEATURES] if linear else names
+    with eval_mode(network):
+        taps = tap_once(network, read, image)
+    features = taps.get(FEATURES)
+    if FEATURES not in names:
+        taps.pop(FEATURES, None)
+    averaged = frozenset(name for name, tap in taps.items() if features is not None and _has_mean(tap, features))
+    norms = {}
+    for name, tap in taps.items():
+        if isinstance(inner, models.Network) and (norm := _norm_before(inner, name, tap.shape[1])):
+            norms[name] = norm
+    shapes = {name: tap.shape[1:] for name, tap in taps.items()}
+    return NetworkShape(dataset.num_classes, shapes, linear, norms, averaged)
+
+
+def _has_mean(maps: Tensor, features: Tensor) -> bool:
+    """Return whether features (1, D) are the mean of maps over positions."""
+    if maps.ndim != 4 or maps.shape[1] != features.shape[1]:
+        return False
+    greatest = features.abs().max()
+    return bool((maps.mean((2, 3)) - features).abs().max() <= _ROUNDING * greatest and greatest > 0)
 
 
 def _norm_before(network: models.Network, name: str, channels: int) -> tuple[Tensor, Tensor] | None:

@@ -25,6 +25,7 @@ from core.tasks.classification.diagnostics.inference import predict_logits
 from core.tasks.classification.diagnostics.per_item import item_columns
 from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
 from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness_inputs
+from core.tasks.classification.models.heads import head_form
 from core.tasks.classification.models.taps import Tapped
 from core.tasks.classification.networks import build_network, forward_multiplications, network_shape
 from core.tasks.classification.preflight import check_dataset_fits, check_last_batch
@@ -93,9 +94,11 @@ class ClassificationTask(Task):
         weights = self.context.spec.weights
         return read_initial_weights(self.context, weights, self.dataset) if weights else None
 
-    def build_network(self, weights: InitialWeights | None = None) -> models.Network:
-        """Build the run's network for the images that the weights expect."""
-        return build_network(self.context.spec.model, self.dataset, weights.input if weights else None)
+    def build_network(self, weights: InitialWeights | None = None, resumed: Metadata | None = None) -> models.Network:
+        """Build the run's network for the images that the weights expect, with the head that they are of."""
+        origin = weights.weights.metadata if weights else resumed
+        expected, head = weights.input if weights else None, origin.head if origin else None
+        return build_network(self.context.spec.model, self.dataset, expected, head)
 
     def build_another(self, model: ModelRef) -> models.Network:
         """Build a network of the catalog for the data set's images."""
@@ -254,9 +257,10 @@ class ClassificationTask(Task):
 
     # The identity of the data
 
-    def metadata(self, headline: float | None = None) -> Metadata:
-        """Return classes, images and accuracy for the run's weights."""
-        return training_metadata(self.context.spec, self.dataset, headline)
+    def metadata(self, network: nn.Module | None = None, headline: float | None = None) -> Metadata:
+        """Return classes, images, accuracy and the form of the head for the run's weights."""
+        metadata = training_metadata(self.context.spec, self.dataset, headline)
+        return replace(metadata, head=head_form(network)) if network else metadata
 
     def compare_checkpoint(self, metadata: Metadata) -> list[str]:
         """Return a warning if the images are not those of the checkpoint."""

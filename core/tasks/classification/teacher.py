@@ -79,7 +79,7 @@ def _load_network(context: RunContext, source: TeacherSource, dataset: Dataset) 
     student_format = input_format_of(dataset)
     differs = metadata.input is not None and not metadata.input.same_images(student_format)
     teacher_format = metadata.input if differs else None
-    network = build_network(source.spec.model, dataset, teacher_format)
+    network = build_network(source.spec.model, dataset, teacher_format, metadata.head)
     load_weights(network, source.weights)
     if teacher_format is None:
         return network, None

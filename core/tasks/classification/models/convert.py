@@ -8,6 +8,7 @@ from typing import Any
 
 from common.atomic_write import atomic_write
 from core.tasks.classification.models import build, count_parameters
+from core.tasks.classification.models.heads import with_head_form
 from core.tasks.classification.models.weights import load_content, read_weights
 from core.weights.errors import WeightsError
 from core.weights.metadata import InputFormat, Metadata, serialise
@@ -83,6 +84,7 @@ def convert(
         WeightsError: the file cannot be read, or its keys do not match the network.
         ValueError: there is no such network.
     """
+    supplied = read_weights(source, source.name, max_bytes)
     network = build(
         shape.name,
         num_classes=shape.num_classes,
@@ -90,7 +92,7 @@ def convert(
         in_channels=shape.in_channels,
         **shape.params,
     )
-    supplied = read_weights(source, source.name, max_bytes)
+    network = with_head_form(network, supplied.metadata.head)
     notes = load_content(network, supplied.content, container=options.container, drop=options.drop)
     metadata = replace(supplied.metadata, input=_input_format(shape, options) or supplied.metadata.input)
     if metadata.classes and len(metadata.classes) != shape.num_classes:

@@ -62,6 +62,22 @@ class Network(nn.Module, ABC):
         """Return the layers that methods may read by name, in order. The last one is that of the features."""
         return {FEATURES: TapPoint(self.linear, takes_input=True)}
 
+    def with_head(self, head: nn.Module, linear: nn.Linear) -> Network:
+        """Return a network of the same stages, not copies of them, that ends in another head and another classifier.
+
+        Args:
+            head: Maps the last stage's output to features (N, D).
+            linear: Maps the features to logits.
+
+        Raises:
+            ValueError: The network is not divided into stages and a head.
+        """
+        raise ValueError("its head cannot be replaced, because it is not divided into stages of maps and a head")
+
+    def pooling_point(self) -> TapPoint | None:
+        """Return the input of global average pooling; None if there is no such layer."""
+        return None
+
     def preactivation_point(self, stage: str) -> TapPoint:
         """Return where the map of a stage is before the activation that ends it; its output if no activation does.
 
@@ -175,6 +191,13 @@ class StagedNetwork(Network):
     def tap_points(self) -> dict[str, TapPoint]:
         stem = {} if isinstance(self.stem, nn.Identity) else {"stem": TapPoint(self.stem)}
         return stem | {name: TapPoint(layer) for name, layer in self.layers.items()} | super().tap_points()
+
+    def pooling_point(self) -> TapPoint | None:
+        pooling = [module for module in self.head.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+        return TapPoint(pooling[-1], takes_input=True) if pooling else None
+
+    def with_head(self, head: nn.Module, linear: nn.Linear) -> Network:
+        return StagedNetwork(self.stem, self.layers.values(), head, linear)
 
     def features(self, images: Tensor) -> Tensor:
         maps = self.stem(images)

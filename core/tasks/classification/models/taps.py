@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from core.catalog.suggestions import suggest_name
-from core.catalog.taps import STRONG_LOGITS, expand, split_suffix, unknown_tap
+from core.catalog.taps import LAST_MAP, STRONG_LOGITS, expand, split_suffix, unknown_tap
 from core.errors import TrainingError
 from core.tasks.classification.models.network import Network, TapPoint
 from core.tasks.classification.teacher_input import InputAdapter
@@ -140,10 +140,23 @@ def _point_at(network: nn.Module, name: str, known: Mapping[str, TapPoint]) -> T
     """
     if problem := unknown_tap(name, tuple(known)):
         raise TrainingError("spec", problem)
+    if name == LAST_MAP and isinstance(network, Network):
+        return _pooling_point(network)
     stage, suffix = split_suffix(name)
     if suffix and stage in known and isinstance(network, Network):
         return network.preactivation_point(stage)
     return known.get(name) or TapPoint(_module_at(network, name, tuple(known)))
+
+
+def _pooling_point(network: Network) -> TapPoint:
+    """Return the input of a network's global average pooling.
+
+    Raises:
+        TrainingError: It has none.
+    """
+    if point := network.pooling_point():
+        return point
+    raise TrainingError("spec", f"the network has no global pooling of maps, so it has no {LAST_MAP!r}")
 
 
 def _module_at(network: nn.Module, name: str, known: Sequence[str]) -> nn.Module:

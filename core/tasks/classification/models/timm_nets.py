@@ -84,6 +84,12 @@ class TimmNetwork(Network):
         }
         return stages | super().tap_points()
 
+    def pooling_point(self) -> TapPoint | None:
+        holders = (self.network, getattr(self.network, "head", None))
+        pooling = (getattr(holder, "global_pool", None) for holder in holders)
+        layer = next((layer for layer in pooling if isinstance(layer, nn.Module)), None)
+        return TapPoint(layer, takes_input=True, convert=self._to_map) if layer else None
+
     def _to_map(self, output: Tensor) -> Tensor:
         """Return the output of a stage as a map (B, channels, height, width)."""
         if output.ndim == 3:  # tokens (B, N, D)

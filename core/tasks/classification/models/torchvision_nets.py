@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.tasks.classification.models.network import StagedNetwork, TapPoint
+from core.tasks.classification.models.network import Network, StagedNetwork, TapPoint
 from core.tasks.classification.models.weights import load_state
 from core.weights.errors import WeightsError
 
@@ -62,6 +62,9 @@ class TorchvisionNetwork(StagedNetwork):
 
 
 class _Swin(TorchvisionNetwork):
+    def with_head(self, head: nn.Module, linear: nn.Linear) -> Network:
+        return Network.with_head(self, head, linear)  # the maps have their channels last
+
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         # Swin has channels last; the result has the layout of the other networks.
         return {name: _channels_first(maps) for name, maps in super().stages(images).items()}
