@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog import METHODS
-from core.catalog.taps import STRONG_LOGITS, Taps
+from core.catalog.taps import Taps, is_logits
 from core.distill.loss import Loss, build_loss
 from core.distill.rows import Rows
 from core.distill.shares import norm_at, share_factors
@@ -204,8 +204,8 @@ class LogitObjective(Objective):
 class ShareWeighted(Objective):
     """A method with taps, some of whose terms are weighted by share.
 
-    Each term costs a backward pass from its value to the student's first tap; to the logits if it reads no layer. The
-    gradient of a second view's logits counts with it.
+    Each term costs a backward pass from its value to the student's first tap; to the logits if it reads no layer.
+    Taps that are logits themselves, of a second view or of regions, count with it.
 
     Args:
         objective: The method, which returns ``LossTerms.parts``.
@@ -243,8 +243,8 @@ class ShareWeighted(Objective):
         if not terms.parts.keys() & self._shares.keys():
             return terms  # the first stage of a method with two
         taps = {name: tap for name, tap in step.student.taps.items() if name != PEER}
-        strong = [taps.pop(STRONG_LOGITS)] if STRONG_LOGITS in taps else []
-        shared = [next(iter(taps.values()), step.rows.student), *strong]
+        layers = [tap for name, tap in taps.items() if not is_logits(name)]
+        shared = [layers[0] if layers else step.rows.student, *(tap for name, tap in taps.items() if is_logits(name))]
         norms = {name: norm_at(shared, part) for name, part in terms.parts.items()}
         factors = share_factors(norms, self._shares)
         parts = {name: part * factors[name] if name in factors else part for name, part in terms.parts.items()}

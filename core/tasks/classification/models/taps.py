@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from core.catalog.suggestions import suggest_name
-from core.catalog.taps import STRONG_LOGITS, expand, split_suffix, unknown_tap
+from core.catalog.taps import STRONG_LOGITS, expand, region_grids, split_suffix, unknown_tap
 from core.errors import TrainingError
 from core.tasks.classification.models.network import Network, TapPoint
+from core.tasks.classification.models.regions import check_regions, regions_point
 from core.tasks.classification.teacher_input import InputAdapter
 
 
@@ -110,11 +111,13 @@ def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
     """
     tapped = Tapped(network, names)
     try:
-        _, *taps = tapped(images)
+        logits, *taps = tapped(images)
     finally:
         tapped.remove_hooks()
     result = dict(zip(tapped.names, taps, strict=True))
     for name, tensor in result.items():
+        if grids := region_grids(name):
+            check_regions(tensor, grids, logits)
         if tensor._version != tapped.versions.get(name, tensor._version):
             text = f"a later layer changes the output of {name!r} in place; tap that later layer instead"
             raise TrainingError("spec", text)
@@ -129,6 +132,8 @@ def _point_at(network: nn.Module, name: str, known: Mapping[str, TapPoint]) -> T
     """
     if problem := unknown_tap(name, tuple(known)):
         raise TrainingError("spec", problem)
+    if grids := region_grids(name):
+        return regions_point(network, grids)
     stage, suffix = split_suffix(name)
     if suffix and stage in known and isinstance(network, Network):
         return network.preactivation_point(stage)
