@@ -20,6 +20,8 @@ PREACTIVATION = ":preact"
 """Suffix of a stage: its map before the activation that ends it; its output if no activation ends it."""
 STRONG_LOGITS = "strong_logits"
 """The logits of a second, strongly augmented view of the same samples. It is made for methods that read them."""
+REGIONS = "regions:"
+"""Prefix of the logits (B, N, C) of regions, see ``regions_tap``."""
 
 _OF_ANY_NETWORK = (STAGES, LAST_STAGE, LAST_MAP, STRONG_LOGITS)
 
@@ -32,7 +34,8 @@ class Taps:
     is the path of any module in the network, such as ``layers.stage2.0.conv1``. ``stages`` and ``last_stage`` name the
     stages of whatever network it is; ``expand`` resolves them when it is known. ``last_map`` is what global average
     pooling reads. The suffix ``:preact`` of a stage means its map before the activation that ends it.
-    ``strong_logits`` is no layer, but the logits of another view of the samples.
+    ``strong_logits`` is no layer, but the logits of another view of the samples, and ``regions_tap`` names the logits
+    of parts of each image.
 
     Attributes:
         student: Names of the student's taps.
@@ -75,6 +78,28 @@ def expand(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return tuple(expanded)
 
 
+def regions_tap(grids: Sequence[int]) -> str:
+    """Return the tap of the logits (B, N, C) of regions: of each cell of a grid over the last map, grid by grid.
+
+    They are what the last linear layer gives for the mean of the last map over a cell; a grid of 1 has one cell.
+
+    Args:
+        grids: The number of cells along a side of each grid.
+    """
+    return REGIONS + "-".join(map(str, grids))
+
+
+def region_grids(name: str) -> tuple[int, ...]:
+    """Return the grids of a tap of regions; none for any other tap."""
+    numbers = name.removeprefix(REGIONS).split("-") if name.startswith(REGIONS) else []
+    return tuple(map(int, numbers)) if all(number.isdecimal() for number in numbers) else ()
+
+
+def is_logits(name: str) -> bool:
+    """Return whether a tap is logits, of another view or of regions, and no inner layer."""
+    return name == STRONG_LOGITS or bool(region_grids(name))
+
+
 def split_suffix(name: str) -> tuple[str, str]:
     """Return a tap's name without its suffix, and the suffix; "" if it has none."""
     stage = name.removesuffix(PREACTIVATION)
@@ -91,6 +116,6 @@ def unknown_tap(name: str, known: Collection[str]) -> str | None:
     stage, suffix = split_suffix(name)
     if suffix and ("." in stage or stage in (FEATURES, LAST_MAP, STRONG_LOGITS)):
         return f"{PREACTIVATION!r} follows the name of a stage, and {stage!r} is none"
-    if not known or "." in stage or stage in (*known, *_OF_ANY_NETWORK):
+    if not known or "." in stage or stage in (*known, *_OF_ANY_NETWORK) or region_grids(name):
         return None
     return f"there is no tap {stage!r}; {suggest_name(stage, dict.fromkeys(known, ()))}"

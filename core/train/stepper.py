@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from core.catalog.taps import STRONG_LOGITS
+from core.catalog.taps import is_logits
 from core.distill.gradients import measure_gradients
 from core.distill.objective import Objective, Outputs, Trained
 from core.specs import Training
@@ -134,8 +134,8 @@ class Stepper:
 
     def _forward_eagerly(self, batch: Batch) -> Outputs:
         with self._plan.autocast(batch.tensors()[0].device):
-            layers = set(self.objective.taps.student) - {STRONG_LOGITS}
-            return self._task.forward(self._eager, batch, self.objective.student_outputs, first_tap=bool(layers))
+            has_layers = not all(is_logits(name) for name in self.objective.taps.student)
+            return self._task.forward(self._eager, batch, self.objective.student_outputs, first_tap=has_layers)
 
     def _compute(self, batch: Batch, teacher: Outputs | None, epoch: int, *, measure: bool = False) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core.catalog.taps import STRONG_LOGITS
+from core.catalog.taps import STRONG_LOGITS, is_logits
 from core.distill.objective import Objective, Outputs
 from core.distill.shares import share_factors
 from core.distill.terms import share_metrics
@@ -133,10 +133,12 @@ class Termwise:
         """Return the norm of the gradient of each term over the whole batch, at the first tap or at the logits."""
         names = self.objective.taps.student
         sums: dict[str, Tensor | float] = dict.fromkeys(heads, 0.0)
-        if STRONG_LOGITS in names:  # of another view, which no tap of the first view leads to
-            for name, (_, *at_taps) in heads.items():
-                sums[name] = _square(at_taps[names.index(STRONG_LOGITS)])
-        if set(names) <= {STRONG_LOGITS}:
+        has_layers = not all(is_logits(name) for name in names)
+        # No layer of the first view leads to the logits of another view, and every first tap leads to those of regions.
+        apart = [place for place, name in enumerate(names) if name == STRONG_LOGITS or not has_layers]
+        for name, (_, *at_taps) in heads.items():
+            sums[name] = sum((_square(at_taps[place]) for place in apart), start=sums[name])
+        if not has_layers:
             for name, (at_logits, *_) in heads.items():
                 sums[name] = sums[name] + _square(at_logits)
         else:

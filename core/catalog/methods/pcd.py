@@ -36,14 +36,15 @@ class PCDParams(Params):
 
 def _warnings(params: PCDParams, context: MethodContext) -> Iterator[SpecWarning]:
     yield from unfinished_ramp(params.ramp_epochs, 1, context)
-    if context.num_classes is None or params.variant == "public_code":
-        return
-    if context.num_classes < params.stages:
-        text = f"{context.num_classes} classes cannot be divided into {params.stages} groups"
-        yield SpecWarning("params.stages", f"{text}, so the training will fail")
-    elif context.num_classes < 2 * params.stages:
+    if params.variant == "paper" and context.num_classes and context.num_classes < 2 * params.stages:
         text = f"{context.num_classes} classes in {params.stages} groups leave groups of one class"
         yield SpecWarning("params.stages", f"{text}, which have nothing to compare")
+
+
+def _problems(params: PCDParams, context: MethodContext) -> Iterator[SpecWarning]:
+    if params.variant == "paper" and context.num_classes and context.num_classes < params.stages:
+        text = f"{context.num_classes} classes cannot be divided into {params.stages} groups"
+        yield SpecWarning("params.stages", text)
 
 
 METHODS.add(
@@ -62,6 +63,7 @@ METHODS.add(
             Metric("train/pcd", "PCD's term, unweighted", "nats", panel="Terms of PCD", from_zero=True),
         ),
         warnings=_warnings,
+        problems=_problems,
         cost="The teacher's logits, one sort of the batch's logits, and a softmax for each of the S·(S+1)/2 groups.",
     )
 )

@@ -21,7 +21,7 @@ def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
     weighted: Weighted = {
         "ce": (params.ce_weight, label_term(batch)),
         "target": (1.0, soft_target(batch)),
-        "non_target": (params.gamma, _non_target(batch, params.temperature)),
+        "non_target": (params.gamma, non_target(batch, params.temperature)),
     }
     return with_alignment(batch, weighted, params, epoch, lambda: _pair(batch, params.temperature))
 
@@ -35,7 +35,7 @@ def soft_target(batch: Rows) -> Term:
     return Term(-batch.weigh(q_t * log_p.gather(1, index)).mean(), batch.weigh(gradient))
 
 
-def _non_target(batch: Rows, temperature: float) -> Term:
+def non_target(batch: Rows, temperature: float) -> Term:
     """Return T²·CE(q̂, p̂): NCKD plus the teacher's entropy, a constant, so the gradient is that of NCKD."""
     parts = Decoupled(batch, temperature)
     term = parts.nckd()

@@ -164,16 +164,18 @@ def test_extreme_logits_and_a_batch_of_one_are_finite(variant: Any, scale: float
     assert gradient.isfinite().all()
 
 
-def test_more_stages_than_classes_are_refused_and_warned_about() -> None:
+def test_more_stages_than_classes_are_refused_and_groups_of_one_class_warned_about() -> None:
     student, teacher, target = problem(4, 5)
     with pytest.raises(ValueError, match="5 classes cannot be divided into 6 groups"):
         pcd_loss(Rows(student, teacher, target), PCDParams(stages=6), None)
-    warn = METHODS["pcd"].warnings
-    assert warn
-    context = MethodContext(epochs=240, batch_size=64, num_classes=5)
-    assert [w.field for w in warn(PCDParams(stages=6), context)] == ["params.stages"]
-    assert ["one class" in w.message for w in warn(PCDParams(stages=3), context)] == [True]
-    assert not list(warn(PCDParams(stages=2), context))
+    entry, context = METHODS["pcd"], MethodContext(epochs=240, batch_size=64, num_classes=5)
+    assert entry.warnings
+    assert entry.problems
+    assert [p.field for p in entry.problems(PCDParams(stages=6), context)] == ["params.stages"]
+    assert not list(entry.problems(PCDParams(stages=5), context))
+    assert not list(entry.problems(PCDParams(stages=6, variant="public_code"), context))
+    assert ["one class" in w.message for w in entry.warnings(PCDParams(stages=3), context)] == [True]
+    assert not list(entry.warnings(PCDParams(stages=2), context))
 
 
 class TestPCD(MethodContract):

@@ -12,9 +12,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from core.catalog.suggestions import suggest_name
-from core.catalog.taps import LAST_MAP, STRONG_LOGITS, expand, split_suffix, unknown_tap
+from core.catalog.taps import LAST_MAP, STRONG_LOGITS, expand, region_grids, split_suffix, unknown_tap
 from core.errors import TrainingError
 from core.tasks.classification.models.network import Network, TapPoint
+from core.tasks.classification.models.regions import check_regions, regions_point
 from core.tasks.classification.teacher_input import InputAdapter
 
 
@@ -121,11 +122,13 @@ def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
     """
     tapped = Tapped(network, names)
     try:
-        _, *taps = tapped(images)
+        logits, *taps = tapped(images)
     finally:
         tapped.remove_hooks()
     result = dict(zip(tapped.names, taps, strict=True))
     for name, tensor in result.items():
+        if grids := region_grids(name):
+            check_regions(tensor, grids, logits)
         if tensor._version != tapped.versions.get(name, tensor._version):
             text = f"a later layer changes the output of {name!r} in place; tap that later layer instead"
             raise TrainingError("spec", text)
@@ -142,6 +145,8 @@ def _point_at(network: nn.Module, name: str, known: Mapping[str, TapPoint]) -> T
         raise TrainingError("spec", problem)
     if name == LAST_MAP and isinstance(network, Network):
         return _pooling_point(network)
+    if grids := region_grids(name):
+        return regions_point(network, grids)
     stage, suffix = split_suffix(name)
     if suffix and stage in known and isinstance(network, Network):
         return network.preactivation_point(stage)
