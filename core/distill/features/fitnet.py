@@ -27,7 +27,7 @@ from core.distill.features.common import (
     sum_of_parts,
     tap_pair,
 )
-from core.distill.objective import Setting, Step, TwoStageObjective
+from core.distill.objective import ObjectiveError, Setting, Step, TwoStageObjective
 from core.distill.terms import LossTerms, autocast_disabled
 
 
@@ -41,10 +41,15 @@ class FitNet(TwoStageObjective):
         student, teacher = setting.student.taps[self._pair[0]], setting.teacher.taps[self._pair[1]]
         require_maps(setting.student.taps, "student_tap")
         require_maps(setting.teacher.taps, "teacher_tap")
-        if params.variant == "paper":
-            self.regressor = Layers(valid_convolution(student, teacher), nn.ReLU())
-        else:
-            self.regressor = Layers(resizing_convolution(student, teacher), BatchNorm(teacher[0]), nn.ReLU())
+        public = params.variant == "public_code"
+        try:
+            convolution = (resizing_convolution if public else valid_convolution)(student, teacher)
+        except ObjectiveError as error:
+            more = "" if public else "; variant public_code also joins maps of half the size"
+            text = f"student_tap {self._pair[0]!r} and teacher_tap {self._pair[1]!r}: {error}{more}"
+            raise ObjectiveError(text) from None
+        self.regressor = Layers(convolution, *([BatchNorm(teacher[0])] if public else []), nn.ReLU())
+        if public:
             self.scope = "batch"  # for the batch norm
 
     def forward(self, step: Step) -> LossTerms:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import numpy as np
 import pytest
 import torch
@@ -89,7 +87,3 @@ def test_features_are_refused() -> None:
 
 class TestVID(MethodContract):
     method = "vid"
-
-
-class TestVIDWithFixedVariance(MethodContract):
-    method: ClassVar[Any] = {"name": "vid", "params": {"variant": "public_code"}}
