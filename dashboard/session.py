@@ -16,6 +16,7 @@ from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 from core.protocol.public import Catalog
 from dashboard.addresses import AddressError
 from dashboard.curves.store import CurveStore
+from dashboard.families import families_of
 from dashboard.markup import code, escape
 from dashboard.server import login
 from dashboard.wording import sentence
@@ -93,6 +94,11 @@ def companion(methods: Iterable[str]) -> dict[str, Any] | None:
     members = (name for method in methods for name in method.split("+"))
     name = next((by_method[member] for member in members if member in by_method), None)
     return next((item for item in known.metrics if item["name"] == name), None)
+
+
+def families() -> dict[str, str]:
+    """Return the family of each method of the catalog."""
+    return families_of(catalog().methods)
 
 
 def method_colours() -> dict[str, str]:

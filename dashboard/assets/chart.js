@@ -52,14 +52,23 @@ function coloured(layout, colours) {
   return drawn;
 }
 
-// A downloaded image is always dark on white, for print.
+// A downloaded image is always dark on white, for print. A legend of families, which is beside the chart on the page, is
+// drawn into the image.
 function save(plot, format) {
   const { layout, filename } = plot.dkd;
   const printed = { ...coloured(layout, PRINT), paper_bgcolor: PRINT.background };
+  const families = layout.meta?.families;
+  if (families) {
+    printed.showlegend = true;
+    printed.legend = { orientation: "v", x: 1.02, y: 1, yanchor: "top", tracegroupgap: 4 };
+    Object.assign(printed.legend, { font: { size: 10 }, grouptitlefont: { size: 11 } });
+  }
   for (const name of Object.keys(printed).filter((key) => /^[xy]axis\d*$/.test(key))) {
     printed[name] = { ...printed[name], range: [...plot.layout[name].range], autorange: false };
   }
-  const { width, height } = plot.getBoundingClientRect();
+  const { width, height: shown } = plot.getBoundingClientRect();
+  const lines = (families ?? []).reduce((sum, family) => sum + family.methods.length + 1.5, 0);
+  const height = Math.max(shown, 21 * lines + 40);
   return plot.dkdPlotly.downloadImage(
     { data: plot.data, layout: { ...printed, width, height }, config: {} },
     { format, filename, width, height, scale: format === "png" ? 3 : 1 },
@@ -82,6 +91,83 @@ function config(Plotly) {
   };
 }
 
+// Makes one method of many visible: its band appears, and the others fade. Without a method all are as drawn.
+function highlight(plot, method) {
+  plot.dkdHighlighted = method;
+  for (const group of plot.querySelectorAll(".scatterlayer .trace")) {
+    const trace = group.__data__?.[0]?.trace;
+    const own = trace?.meta?.method;
+    if (!own) continue;
+    const usual = trace.opacity ?? 1;
+    group.style.opacity = method === undefined ? usual : own === method ? 1 : Math.min(usual, 0.08);
+  }
+  for (const entry of plot.dkdLegend?.querySelectorAll("[data-method]") ?? []) {
+    entry.classList.toggle("dkd-current", entry.dataset.method === method);
+  }
+}
+
+// Draws a legend of families below a chart with many methods. The pointer on a method highlights its curve, and a click
+// hides it; a click on a family hides all of its methods, or shows them again.
+function drawLegend(plot) {
+  const families = plot.dkd.layout.meta?.families;
+  if (!families) {
+    plot.dkdLegend?.remove();
+    plot.dkdLegend = undefined;
+    return;
+  }
+  plot.dkdHidden ??= new Set();
+  if (!plot.dkdLegend) {
+    plot.dkdLegend = document.createElement("div");
+    plot.dkdLegend.className = "dkd-legend";
+    plot.after(plot.dkdLegend);
+  }
+  const toggle = (methods) => {
+    const allHidden = methods.every((method) => plot.dkdHidden.has(method));
+    for (const method of methods) allHidden ? plot.dkdHidden.delete(method) : plot.dkdHidden.add(method);
+    plot.dkdHighlighted = undefined;
+    show(plot);
+  };
+  plot.dkdLegend.replaceChildren(
+    ...families.map((family) => {
+      const group = document.createElement("div");
+      const methods = family.methods.map((item) => item.method);
+      const title = button(family.title, () => toggle(methods));
+      title.className = "dkd-family";
+      title.setAttribute("aria-pressed", String(!methods.every((method) => plot.dkdHidden.has(method))));
+      group.append(title, ...family.methods.map((item) => legendEntry(plot, item, () => toggle([item.method]))));
+      return group;
+    }),
+  );
+}
+
+function button(text, click) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.append(text);
+  made.addEventListener("click", click);
+  return made;
+}
+
+const DASHES = { solid: "", dot: "2 3", dash: "7 4", longdash: "12 4", dashdot: "7 3 2 3", longdashdot: "12 3 2 3" };
+
+function legendEntry(plot, item, click) {
+  const entry = button("", click);
+  entry.dataset.method = item.method;
+  entry.setAttribute("aria-pressed", String(!plot.dkdHidden.has(item.method)));
+  const sample = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  for (const [name, value] of Object.entries({ width: 28, height: 10 })) sample.setAttribute(name, value);
+  const drawn = { x1: 1, x2: 27, y1: 5, y2: 5, stroke: item.colour, "stroke-width": 3 };
+  for (const [name, value] of Object.entries({ ...drawn, "stroke-dasharray": DASHES[item.dash] ?? "" })) {
+    line.setAttribute(name, value);
+  }
+  sample.append(line);
+  entry.append(sample, item.label);
+  for (const event of ["mouseenter", "focus"]) entry.addEventListener(event, () => highlight(plot, item.method));
+  for (const event of ["mouseleave", "blur"]) entry.addEventListener(event, () => highlight(plot));
+  return entry;
+}
+
 async function draw(plot, Plotly) {
   if (!plot.isConnected) return;
   if (plot.dkdPlotly && plot.dkdPlotly !== Plotly) plot.dkdPlotly.purge(plot); // one bundle cannot update a chart of the other
@@ -90,13 +176,22 @@ async function draw(plot, Plotly) {
   if (window.matchMedia("(hover: none)").matches) layout.dragmode = false; // a finger scrolls the page
   // The same object each time: a new one, with new buttons, would make Plotly rebuild the chart and lose the zoom.
   plot.dkdConfig ??= config(Plotly);
-  await Plotly.react(plot, plot.dkd.data, layout, plot.dkdConfig);
+  const hidden = plot.dkdHidden ?? new Set();
+  const data = plot.dkd.data.map((trace) => (hidden.has(trace.meta?.method) ? { ...trace, visible: false } : trace));
+  drawLegend(plot);
+  await Plotly.react(plot, data, layout, plot.dkdConfig);
+  if (plot.dkdLegend) highlight(plot, plot.dkdHighlighted);
+  if (plot.dkdLegend && !plot.dkdHovers) {
+    plot.dkdHovers = true;
+    plot.on("plotly_hover", (event) => highlight(plot, event.points[0]?.data.meta?.method));
+    plot.on("plotly_unhover", () => highlight(plot));
+  }
 }
 
 export default function ({ data, parentElement }) {
+  // Streamlit has put the style sheet into the parent, so the chart is added to what is there.
   let plot = parentElement.querySelector(".dkd-chart");
   if (!plot) {
-    parentElement.replaceChildren();
     plot = document.createElement("div");
     plot.className = "dkd-chart";
     plot.setAttribute("role", "img");

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.formatting import difference_text, value_text
 from core.protocol.public import PairedDifference
-from dashboard import theme
+from dashboard import families, theme
 from dashboard.charts import figures
 from dashboard.curves.curve import Curve
 
@@ -59,11 +59,19 @@ class SeedAverage:
 
 @dataclass(frozen=True)
 class MethodCurves:
-    """Curves of the runs of one method: ``main`` for the left axis, ``second`` for the right axis."""
+    """Curves of the runs of one method.
+
+    Attributes:
+        label: Label of the curve.
+        main: Curves for the left axis, one per run.
+        second: Curves for the right axis.
+        family: Family of the method, by which the curves of many methods are grouped.
+    """
 
     label: str
     main: Sequence[Curve]
     second: Sequence[Curve] = ()
+    family: str = ""
 
 
 def smooth(values: Iterable[float], weight: float) -> list[float]:
@@ -136,9 +144,12 @@ def curves_figure(
     *,
     teacher: float | None = None,
     epochs: int = 0,
-    colours: Mapping[str, str] | None = None,
+    styles: Mapping[str, theme.Style] | None = None,
+    values: tuple[float, float] | None = None,
 ) -> go.Figure:
     """Draw the mean over seeds of each method with a band: solid on the left axis, dashed on the right one.
+
+    With many methods, the legend is grouped by family, and a band appears with its method when the pointer is on it.
 
     Args:
         methods: Curves of each method.
@@ -146,10 +157,12 @@ def curves_figure(
         settings: Settings of the chart.
         teacher: The teacher's value of the left axis's metric, drawn as a dotted line with its text; None for none.
         epochs: Upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
-        colours: Colours of labels in the catalog.
+        styles: Styles of the labels; by default those of labels that the catalog does not know.
+        values: First range of the left axis, which a double click resets to all values; None for all values.
     """
     figure = figures.plain_figure(titles[0], X_AXIS_TITLES[settings.x], height=480)
-    styles = theme.styles((method.label for method in methods), colours)
+    styles = styles or theme.styles(method.label for method in methods)
+    many = len(methods) > families.MANY
     second, last_x = False, 0.0
     for method in methods:
         style = styles[method.label]
@@ -158,7 +171,8 @@ def curves_figure(
             last_x = max(last_x, points[-1].x)
             if any(point.high > point.low for point in points):
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
-                figures.band(figure, x, low, high, style.colour, figures.label_text(method.label))
+                group = figures.label_text(method.label)
+                figures.band(figure, x, low, high, style.colour, group, opacity=0 if many else 1)
             _mean_line(figure, points, method.label, style, second=False)
         second_points = average_over_seeds(method.second, settings)
         if second_points:
@@ -183,7 +197,95 @@ def curves_figure(
         figure.update_layout(yaxis={"type": "log"})
     # The legend is below the plot: on a phone it has several lines, which would push the plot down from above.
     figure.update_layout(legend={"y": -0.16, "yanchor": "top"})
+    if values:
+        figure.update_layout(yaxis={"range": values})
+    if many:
+        _group_by_family(figure, methods, styles)
     return figure
+
+
+def family_figure(
+    methods: Sequence[MethodCurves],
+    reference: MethodCurves | None,
+    titles: tuple[str, str],
+    settings: ChartSettings,
+    *,
+    teacher: float | None,
+    epochs: int,
+    styles: Mapping[str, theme.Style],
+    values: tuple[float, float] | None,
+) -> go.Figure:
+    """Draw the methods of one family as a small figure; those of all families have the same axes.
+
+    Args:
+        methods: Curves of the methods of the family.
+        reference: A method of another family, drawn in grey; None for none.
+        titles: Titles of the left and right axes, with units.
+        settings: Settings of the chart.
+        teacher: The teacher's value; None for none.
+        epochs: Upper end of an axis of epochs; 0 to fit the data.
+        styles: Styles of the labels.
+        values: Range of the left axis; None to fit the data.
+    """
+    shown = [*methods, *([reference] if reference else [])]
+    grey = {reference.label: theme.Style(theme.GREY, dash="dash")} if reference else {}
+    all_styles = {**styles, **grey}
+    figure = curves_figure(shown, titles, settings, teacher=teacher, epochs=epochs, styles=all_styles, values=values)
+    figure.update_layout(height=340)
+    _group_by_family(figure, shown, all_styles)
+    return figure
+
+
+def later_range(
+    methods: Sequence[MethodCurves], settings: ChartSettings, teacher: float | None = None
+) -> tuple[float, float] | None:
+    """Return the range of the left axis after the first quarter of the curves.
+
+    With many methods, the great change in the beginning would leave no room for the differences between them.
+
+    Returns:
+        The range, with the teacher's value; None without points or on a logarithmic axis.
+    """
+    averages = [average_over_seeds(method.main, settings) for method in methods]
+    last = max((points[-1].x for points in averages if points), default=0.0)
+    values = [value for points in averages for p in points if p.x >= last / 4 for value in (p.low, p.high)]
+    if not values or settings.log:
+        return None
+    values += [teacher] if teacher is not None and math.isfinite(teacher) else []
+    low, high = min(values), max(values)
+    margin = 0.04 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _group_by_family(figure: go.Figure, methods: Sequence[MethodCurves], styles: Mapping[str, theme.Style]) -> None:
+    """Let the browser draw a legend of families beside the figure, which also highlights a method (``chart.js``)."""
+    kinds = {method.label: families.Kind(method.label, method.family) for method in methods}
+    drawn = {figures.label_text(method.label): method for method in methods}
+    for trace in figure.data:
+        method = drawn.get((trace.meta or {}).get("method", ""))
+        if method:
+            group = families.family_title(method.family)
+            trace.update(legendgroup=group, legendgrouptitle={"text": figures.label_text(group)})
+            if trace.hovertemplate:
+                trace.hovertemplate += ", at %{x:.4~g}"
+    groups = [
+        {
+            "title": families.family_title(family),
+            "methods": [
+                {
+                    "label": label,
+                    "method": figures.label_text(label),
+                    "colour": styles[label].colour,
+                    "dash": styles[label].dash,
+                }
+                for label in members
+            ],
+        }
+        for family, members in families.grouped((method.label for method in methods), kinds).items()
+    ]
+    figure.update_layout(
+        meta={"families": groups}, showlegend=False, hovermode="closest", hoverlabel={"namelength": -1}
+    )
 
 
 def _mean_line(
@@ -195,12 +297,13 @@ def _mean_line(
         y=[point.mean for point in points],
         customdata=[[point.low, point.high, point.n] for point in points],
         name=name,
+        meta={"method": figures.label_text(label)},
         legendgroup=name,
         showlegend=not second,
         mode="lines" if second else "lines+markers",
         # Few markers are enough to distinguish methods; markers at a hundred epochs would overlap and be slow to draw.
         marker={"size": 6, "symbol": style.symbol, "maxdisplayed": 20},
-        line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else "solid"},
+        line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else style.dash},
         opacity=0.75 if second else 1,
         yaxis="y2" if second else "y",
         hovertemplate="%{y:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}], n = %{customdata[2]}",
@@ -208,20 +311,21 @@ def _mean_line(
 
 
 def forest_figure(
-    paired: Sequence[PairedDifference], axis: str, colours: Mapping[str, str] | None = None
+    paired: Sequence[PairedDifference], axis: str, styles: Mapping[str, theme.Style] | None = None
 ) -> go.Figure | None:
     """Draw the mean difference of each method to the baseline with its 95 % interval; None if there are no pairs.
 
     Args:
-        paired: Comparisons with the baseline.
+        paired: Comparisons with the baseline, from top to bottom.
         axis: Title of the x axis, with the unit of a difference.
-        colours: Colours of labels in the catalog.
+        styles: Styles of the labels; by default those of labels that the catalog does not know.
     """
     comparisons = [pair for pair in paired if pair.mean_difference is not None]
     if not comparisons:
         return None
-    styles = theme.styles([*(pair.baseline for pair in paired), *(pair.label for pair in paired)], colours)
-    figure = figures.plain_figure("", axis, height=110 + 52 * len(comparisons))
+    styles = styles or theme.styles([*(pair.baseline for pair in paired), *(pair.label for pair in paired)])
+    row = 26 if len(comparisons) > families.MANY else 52  # pixels
+    figure = figures.plain_figure("", axis, height=110 + row * len(comparisons))
     for pair in reversed(comparisons):
         mean, bounds = pair.mean_difference or 0.0, pair.interval
         text = difference_text(mean, bounds) + ("" if bounds else ", no interval")

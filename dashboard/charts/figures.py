@@ -16,6 +16,7 @@ from core.protocol.public import MethodResult
 from dashboard import theme
 from dashboard.charts.panels import Panel
 from dashboard.curves.curve import Curve
+from dashboard.families import MANY
 from dashboard.markup import figure_text
 
 if TYPE_CHECKING:
@@ -54,19 +55,23 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
 
 
 def seeds_figure(
-    groups: Sequence[MethodResult], axis: str, colours: Mapping[str, str] | None = None
+    groups: Sequence[MethodResult], axis: str, styles: Mapping[str, theme.Style] | None = None
 ) -> go.Figure | None:
     """Draw final values by method, joined by seed, with mean ± sd; None if fewer than two methods have values.
 
+    Many methods are rows from top to bottom and are not joined by seed.
+
     Args:
         groups: Results of the methods.
-        axis: Title of the y axis, with its unit.
-        colours: Colours of labels in the catalog.
+        axis: Title of the axis of values, with its unit.
+        styles: Styles of the labels; by default those of labels that the catalog does not know.
     """
     shown_groups = [group for group in groups if group.values]
     if len(shown_groups) < 2:
         return None
-    styles = theme.styles((group.label for group in groups), colours)
+    styles = styles or theme.styles(group.label for group in groups)
+    if len(shown_groups) > MANY:
+        return _seeds_in_rows(shown_groups, axis, styles)
     labels = [label_text(group.label) for group in shown_groups]
     marks = [styles[group.label].colour for group in shown_groups]
     figure = _figure(axis, height=360)
@@ -98,6 +103,35 @@ def seeds_figure(
     return figure
 
 
+def _seeds_in_rows(groups: Sequence[MethodResult], axis: str, styles: Mapping[str, theme.Style]) -> go.Figure:
+    figure = plain_figure("", axis, height=110 + 26 * len(groups))
+    for group in reversed(groups):
+        colour, label = styles[group.label].colour, label_text(group.label)
+        values = [value for value in group.values.values() if math.isfinite(value)]
+        figure.add_scatter(
+            x=values,
+            y=[label] * len(values),
+            customdata=[seed for seed, value in group.values.items() if math.isfinite(value)],
+            mode="markers",
+            marker={"color": colour, "size": 7, "opacity": 0.6},
+            name=label,
+            hovertemplate="%{x:.6~g}, seed %{customdata}",
+        )
+        if group.mean is not None:
+            figure.add_scatter(
+                x=[group.mean],
+                y=[label],
+                mode="markers",
+                marker={"symbol": "line-ns-open", "size": 15, "color": colour, "line": {"width": 3}},
+                error_x={"type": "data", "array": [group.sd or 0.0], "thickness": 1.5, "width": 5, "color": colour},
+                name=label,
+                hovertemplate=mean_text(group.mean, group.sd),
+            )
+    figure.update_layout(showlegend=False, hovermode="closest", hoverlabel={"namelength": -1})
+    figure.update_yaxes(type="category", range=[-0.6, len(groups) - 0.4])
+    return figure
+
+
 def band(
     figure: go.Figure,
     x: Sequence[float],
@@ -107,6 +141,7 @@ def band(
     group: str,
     *,
     second: bool = False,
+    opacity: float = 1,
 ) -> None:
     """Draw a translucent area between ``low`` and ``high``, which is shown and hidden with the traces of ``group``."""
     figure.add_scatter(
@@ -116,6 +151,8 @@ def band(
         fillcolor=theme.translucent(colour, 0.18),
         line={"width": 0},
         mode="lines",
+        opacity=opacity,
+        meta={"method": group} if opacity == 0 else None,
         legendgroup=group,
         showlegend=False,
         hoverinfo="skip",

@@ -199,7 +199,7 @@ _WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, An
 }
 
 
-def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
+def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False, groups: Sequence[str] = ()) -> None:
     """Draw a static HTML table that scrolls sideways if it is wider than the page.
 
     ``st.table`` renders its cells as Markdown, and it needs 1.3 MB of Streamlit's frontend, which a browser would load
@@ -208,11 +208,17 @@ def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False) -> None:
     Args:
         rows: Cells by column title, in the order of the columns.
         wrap: Whether long cells are broken into several lines.
+        groups: Title of the group of each row, above the first row of the group; empty for rows without groups.
     """
     if not rows:
         return
     names = "".join(f"<th>{html(name)}</th>" for name in rows[0])
-    lines = "".join(f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
+    lines, last = "", ""
+    for index, row in enumerate(rows):
+        if groups and groups[index] != last:
+            last = groups[index]
+            lines += f'<tr class="dkd-group"><td colspan="{len(row)}"><b>{html(last)}</b></td></tr>'
+        lines += f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in row.values())}</tr>"
     style = "dkd-table dkd-wrap" if wrap else "dkd-table"
     st.html(f'<div class="{style}"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
 

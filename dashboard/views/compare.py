@@ -21,7 +21,8 @@ from dashboard.forms import schema_fields
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
-from dashboard.views import compare_curves, comparison_results
+from dashboard.views import compare_curves, compare_methods, comparison_results
+from dashboard.views.compare_methods import MethodView
 
 # Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting.
 _CURVE_REQUESTS = 40
@@ -75,7 +76,8 @@ def show() -> None:
             if experiment_ids
             else None
         )
-    _live(experiment_ids, run_ids, chart, options, selected)
+    methods_view = compare_methods.controls(selected.runs)
+    _live(experiment_ids, run_ids, chart, options, methods_view, selected)
 
 
 def _fetch_experiment(id_or_name: str) -> session.Fetched[Experiment]:
@@ -142,6 +144,7 @@ def _live(
     run_ids: list[str],
     chart: compare_curves.ComparisonChart,
     options: ComparisonOptions | None,
+    methods_view: MethodView,
     selected: _Selected,
 ) -> None:
     """Draw everything below the controls, repeatedly until all runs have ended and all curves are loaded."""
@@ -165,7 +168,7 @@ def _live(
             else:
                 current = _fetch_selected(experiment_ids, run_ids)
                 curves = load_curves(current.runs)
-            _draw(current, curves, chart, options)
+            _draw(current, curves, chart, options, methods_view)
             if current.ended != ended or (ended and not loaded and _all_loaded(current.runs, names)):
                 st.rerun()  # the part above the fragment depends on the state, and the refresh may end
 
@@ -177,6 +180,7 @@ def _draw(
     curves: dict[str, RunCurves],
     chart: compare_curves.ComparisonChart,
     options: ComparisonOptions | None,
+    methods_view: MethodView,
 ) -> None:
     # Each part has its own container: a line that appears above a chart would make the browser redraw the chart.
     with st.container():
@@ -191,11 +195,16 @@ def _draw(
             selected.experiments, selected.runs, other_data, by_experiment=bool(refusal) or not options
         )
         compare_curves.draw(
-            chart, labelled, curves, comparison, key=".".join(item.id for item in selected.experiments) or "runs"
+            chart,
+            labelled,
+            curves,
+            comparison,
+            methods_view,
+            key=".".join(item.id for item in selected.experiments) or "runs",
         )
     with st.container():
         if comparison and options:
-            comparison_results.results(selected.experiments, comparison, options)
+            comparison_results.results(selected.experiments, comparison, options, methods_view)
         elif refusal:
             st.info(f"These experiments cannot be tested together: {escape(refusal)}", icon=":material/balance:")
         _states(selected)
@@ -215,8 +224,9 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
-        result = f" ({value_text(top1, session.headline(experiment.dataset)['unit'], 2)})" if top1 is not None else ""
-        parts.append(f"teacher {escape(experiment.teacher_model)}{escape(result)}")
+        unit = session.headline(experiment.dataset)["unit"]
+        result = f" ({value_text(top1, unit, 2)})" if top1 is not None else ""
+        parts.append(f"teacher {escape(experiment.teacher_model)}{result}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))

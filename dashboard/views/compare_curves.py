@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import Comparison, Experiment, Run, RunSummary
-from dashboard import addresses, session
+from dashboard import addresses, families, session, theme
 from dashboard.charts import chart_component
 from dashboard.charts.comparison_charts import (
     X_AXIS_TITLES,
@@ -20,11 +20,15 @@ from dashboard.charts.comparison_charts import (
     MethodCurves,
     XAxis,
     curves_figure,
+    family_figure,
+    later_range,
     subtract_teacher_time,
 )
 from dashboard.curves.curve import Curve, RunCurves
+from dashboard.families import MANY
 from dashboard.markup import escape
-from dashboard.views import comparison_results
+from dashboard.views import compare_methods, comparison_results
+from dashboard.views.compare_methods import MethodView
 
 _TEACHER_SECONDS = "speed/teacher_seconds"
 _ONE_METRIC, _TWO_AXES = "single metric", "two axes"
@@ -132,7 +136,9 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
     settings = ChartSettings(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
     if figure == _TWO_AXES and beside:
         return ComparisonChart((beside, headline), (titles[beside], f"{titles[headline]}, dashed"), settings, headline)
-    second = beside if metric == headline else ""
+    # With many methods, a line's dash distinguishes variants and not the right axis.
+    many = len({run.label for run in runs if run.role == "student"}) > MANY
+    second = beside if metric == headline and not many else ""
     count_metric = next((str(item.get("of", "")) for item in catalog if item["name"] == metric), "")
     axis_titles = (titles[metric], f"{titles[second]}, dashed" if second else "")
     return ComparisonChart((metric, second), axis_titles, settings, headline, count_metric)
@@ -205,6 +211,7 @@ def draw(
     labelled: Mapping[str, Sequence[RunSummary]],
     curves: Mapping[str, RunCurves],
     comparison: Comparison | None,
+    methods_view: MethodView,
     *,
     key: str,
 ) -> None:
@@ -215,6 +222,7 @@ def draw(
         labelled: The runs of each curve, by the label of the curve.
         curves: Curves by run id.
         comparison: The backend's comparison; None if there is none.
+        methods_view: How many methods are shown.
         key: Identifies the selection, so that another selection gets a new chart.
     """
     without_teacher = chart.over_time and comparison is not None and comparison.timing == "student"
@@ -229,29 +237,95 @@ def draw(
                 result.append(subtract_teacher_time(curve, teacher_seconds) if without_teacher else curve)
         return result
 
+    kinds = compare_methods.kinds_of({label: runs[0].method for label, runs in labelled.items()})
+    results = compare_methods.mean_results((label, run) for label, runs in labelled.items() for run in runs)
+    baseline = comparison.baseline if comparison else ""
     methods = [
-        MethodCurves(label, *(curves_of(runs, metric) for metric in chart.metrics)) for label, runs in labelled.items()
+        MethodCurves(label, curves_of(runs, chart.metrics[0]), curves_of(runs, chart.metrics[1]), kinds[label].family)
+        for label in methods_view.arrange(list(labelled), kinds, results, [baseline])
+        for runs in (labelled[label],)
     ]
     every_run = [run for runs in labelled.values() for run in runs]
     if not any(method.main for method in methods):
         _no_curves(chart, every_run)
         return
-    figure = curves_figure(
-        methods,
-        chart.titles,
-        chart.settings,
+    looks = _Looks(
         teacher=comparison.teacher_top1 if comparison and chart.metrics[0] == chart.headline else None,
         epochs=max((run.total_epochs for run in every_run if run.role == "student"), default=0),
-        colours=session.method_colours(),
+        styles=theme.styles(labelled, session.method_colours(), kinds),
     )
-    chart_component.chart(
-        figure,
-        key=f"compare.{key}",
-        alt=f"{chart.titles[0]} of each method over {chart.settings.x}",
-        filename="dkd-lab-compare",
-    )
+    many = len(labelled) > MANY
+    values = later_range(methods, chart.settings, looks.teacher) if many else None
+    if methods_view.small_figures:
+        _small_figures(chart, methods, looks, values, baseline, key)
+    else:
+        chart_component.chart(
+            curves_figure(
+                methods,
+                chart.titles,
+                chart.settings,
+                teacher=looks.teacher,
+                epochs=looks.epochs,
+                styles=looks.styles,
+                values=values,
+            ),
+            key=f"compare.{key}",
+            alt=f"{chart.titles[0]} of each method over {chart.settings.x}",
+            filename="dkd-lab-compare",
+        )
+    if many:
+        shown = f"{len(methods):,} of {len(labelled):,} methods are shown. " if len(methods) < len(labelled) else ""
+        st.caption(
+            f"{shown}The pointer on a curve or a name highlights the method and shows its band; a click on a name or a "
+            "family hides it. The left axis begins with the values after a quarter of the training; a double click "
+            "shows all."
+        )
     caption = _caption(chart, max(len(runs) for runs in labelled.values()), comparison)
     st.caption(escape(caption + _image_counts(chart, curves)))
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """What all figures of the page have in common: the teacher's value, the number of epochs and the styles."""
+
+    teacher: float | None
+    epochs: int
+    styles: Mapping[str, theme.Style]
+
+
+def _small_figures(
+    chart: ComparisonChart,
+    methods: Sequence[MethodCurves],
+    looks: _Looks,
+    values: tuple[float, float] | None,
+    baseline: str,
+    key: str,
+) -> None:
+    """Draw a figure per family, two beside each other, with equal axes and the baseline in grey."""
+    reference = next((method for method in methods if method.label == baseline), None)
+    columns: Sequence[DeltaGenerator] = ()
+    for index, family in enumerate(families.ordered(method.family for method in methods)):
+        members = [method for method in methods if method.family == family]
+        if index % 2 == 0:
+            columns = st.columns(2, gap="large")
+        with columns[index % 2]:
+            st.markdown(f"**{escape(families.family_title(family))}**")
+            figure = family_figure(
+                members,
+                reference if reference not in members else None,
+                chart.titles,
+                chart.settings,
+                teacher=looks.teacher,
+                epochs=looks.epochs,
+                styles=looks.styles,
+                values=values,
+            )
+            chart_component.chart(
+                figure,
+                key=f"compare.{key}.{family}",
+                alt=f"{chart.titles[0]} of the family {families.family_title(family)} over {chart.settings.x}",
+                filename=f"dkd-lab-{family.replace('_', '-') or 'other'}",
+            )
 
 
 def _no_curves(chart: ComparisonChart, runs: Sequence[RunSummary]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -23,13 +24,15 @@ from common.formatting import (
     value_text,
 )
 from core.protocol.comparison_queries import ComparisonOptions
-from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell
+from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell, OverviewRow
 from core.protocol.public import Comparison, Experiment
-from dashboard import addresses, session
+from dashboard import addresses, families, session, theme
 from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
 from dashboard.forms.widgets import escape, table
 from dashboard.lists import row_text
+from dashboard.views import compare_methods
+from dashboard.views.compare_methods import MethodView
 
 T = TypeVar("T")
 
@@ -152,33 +155,81 @@ def _until_state_changes(key: str, experiments: Sequence[Experiment], request: C
     return reply.value
 
 
-def results(experiments: Sequence[Experiment], result: Comparison, options: ComparisonOptions) -> None:
+@dataclass(frozen=True)
+class _Shown:
+    """The methods that the sections show.
+
+    Attributes:
+        labels: Their labels, in the order of tables.
+        groups: Title of the family of each row of a table; empty if rows are not grouped.
+        styles: Styles of all labels.
+    """
+
+    labels: list[str]
+    groups: list[str]
+    styles: Mapping[str, theme.Style]
+
+    @classmethod
+    def of(cls, result: Comparison, methods_view: MethodView) -> _Shown:
+        labels = [group.label for group in result.groups]
+        kinds = compare_methods.kinds_of({group.label: group.method for group in result.groups})
+        means = {group.label: group.mean for group in result.groups if group.mean is not None}
+        shown = methods_view.arrange(labels, kinds, means, [result.baseline])
+        styles = theme.styles(labels, session.method_colours(), kinds)
+        return cls(shown, methods_view.groups(labels, kinds, shown), styles)
+
+    @property
+    def many(self) -> bool:
+        return len(self.labels) > families.MANY
+
+    def select(self, result: Comparison) -> Comparison:
+        """Return the comparison of these methods in their order; its tests are still those of all methods."""
+        groups = {group.label: group for group in result.groups}
+        paired = {pair.label: pair for pair in result.paired}
+        return result.model_copy(
+            update={
+                "groups": [groups[label] for label in self.labels],
+                "paired": [paired[label] for label in self.labels if label in paired],
+            }
+        )
+
+
+def results(
+    experiments: Sequence[Experiment], result: Comparison, options: ComparisonOptions, methods_view: MethodView
+) -> None:
     """Draw every section that has content."""
     st.subheader("Result" if result.complete else "Result so far")
     if not any(group.n for group in result.groups):
         st.caption("No run of a method has succeeded yet.")
         return
     name = ".".join(experiment.id for experiment in experiments)
-    table(row_text.comparison_rows(result))
-    st.markdown("\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in result.paired))
+    shown = _Shown.of(result, methods_view)
+    selected = shown.select(result)
+    table(row_text.comparison_rows(selected), groups=shown.groups)
+    sentences = "\n".join(f"- **{escape(pair.label)}:** {escape(pair.sentence)}" for pair in selected.paired)
+    if shown.many:
+        with st.expander("The differences in sentences"):
+            st.markdown(sentences)
+    else:
+        st.markdown(sentences)
     st.caption(escape(caption(result)))
     for note in result.notes:
         st.caption(escape(note))
-    _differences(result, name)
-    _convergence(result)
-    _other_metrics(experiments, options)
+    _differences(selected, name, shown.styles)
+    _convergence(selected, shown.groups)
+    _other_metrics(experiments, options, shown)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
     downloads("comparison", "Comparison", {"experiment": ids} | _comparison_params(options))
     downloads("overview", "All metrics", {"experiment": ids} | _overview_params(options))
 
 
-def _differences(result: Comparison, name: str) -> None:
+def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style]) -> None:
     unit = difference_unit(result.unit)
-    colours = session.method_colours()
-    forest = forest_figure(result.paired, f"Difference to {result.baseline}" + (f" ({unit})" if unit else ""), colours)
+    forest = forest_figure(result.paired, f"Difference to {result.baseline}" + (f" ({unit})" if unit else ""), styles)
     axis = f"{result.title} ({result.unit})" if result.unit else result.title
-    seeds = figures.seeds_figure(result.groups, axis, colours)
+    seeds = figures.seeds_figure(result.groups, axis, styles)
+    joined = "" if len(result.groups) > families.MANY else "; grey lines connect runs with the same seed"
     left, right = st.columns(2, gap="large")
     if forest is not None:
         with left:
@@ -203,10 +254,10 @@ def _differences(result: Comparison, name: str) -> None:
                 alt=f"{result.title} {EPOCH_CHOICES[result.epoch]} of each seed, with mean and sd of each method",
                 filename="dkd-lab-seeds",
             )
-            st.caption("Each point is a run; grey lines connect runs with the same seed. Bars: mean ± one sample sd.")
+            st.caption(f"Each point is a run{joined}. Bars: mean ± one sample sd.")
 
 
-def _convergence(result: Comparison) -> None:
+def _convergence(result: Comparison, groups: Sequence[str]) -> None:
     if result.target is None:
         return
     st.subheader(f"Epochs to {escape(result.target_words)}")
@@ -231,30 +282,25 @@ def _convergence(result: Comparison) -> None:
                 "Sign test p (uncorrected)": p_text(pair.sign_p if pair else None),
             }
         )
-    table(rows)
+    table(rows, groups=groups)
     st.caption(
         "A run reaches the target at the first of two consecutive epochs at or above it. A run that never reaches it "
         "counts as later than all others."
     )
 
 
-def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions) -> None:
+def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions, shown: _Shown) -> None:
     overview = _overview(experiments, options)
     if not overview.rows:
         return
     st.subheader("Fidelity, calibration, collapse, robustness")
     present = [name for name in GROUPS if any(row.metric.startswith(f"{name}/") for row in overview.rows)]
     selected = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
-    rows = [
-        {
-            "Metric": row.title + (f" ({row.unit})" if row.unit else ""),
-            "Better": row.better or NOTHING,
-            **{cell.label: _cell(cell, baseline=cell.label == overview.baseline) for cell in row.cells},
-        }
-        for row in overview.rows
-        if row.metric.partition("/")[0] in (selected or present)
-    ]
-    table(rows)
+    metrics = [row for row in overview.rows if row.metric.partition("/")[0] in (selected or present)]
+    if shown.many:
+        table(_method_rows(metrics, shown.labels, overview.baseline), groups=shown.groups)
+    else:
+        table(_metric_rows(metrics, overview.baseline))
     st.caption(
         f"Mean ± sd (n) {EPOCH_CHOICES[overview.epoch]}, followed by the paired difference to "
         f"{escape(overview.baseline)} with its "
@@ -262,6 +308,30 @@ def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions
     )
     for note in overview.notes:
         st.caption(escape(note))
+
+
+def _metric_rows(metrics: Sequence[OverviewRow], baseline: str) -> list[dict[str, str]]:
+    """Return one row per metric and one column per method."""
+    return [
+        {
+            "Metric": row.title + (f" ({row.unit})" if row.unit else ""),
+            "Better": row.better or NOTHING,
+            **{cell.label: _cell(cell, baseline=cell.label == baseline) for cell in row.cells},
+        }
+        for row in metrics
+    ]
+
+
+def _method_rows(metrics: Sequence[OverviewRow], labels: Sequence[str], baseline: str) -> list[dict[str, str]]:
+    """Return one row per method and one column per metric, for more methods than columns that fit."""
+    rows: dict[str, dict[str, str]] = {label: {"Method": label} for label in labels}
+    for metric in metrics:
+        details = ", ".join(filter(None, (metric.unit, f"{metric.better} is better" if metric.better else "")))
+        title = metric.title + (f" ({details})" if details else "")
+        cells = {cell.label: cell for cell in metric.cells}
+        for label, row in rows.items():
+            row[title] = _cell(cells[label], baseline=label == baseline) if label in cells else NOTHING
+    return list(rows.values())
 
 
 def _cell(cell: OverviewCell, *, baseline: bool) -> str:

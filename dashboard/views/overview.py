@@ -10,8 +10,8 @@ from client import ApiError
 from common.durations import duration_text
 from common.formatting import signed, value_text
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
-from core.protocol.public import Comparison, ExperimentSummary, Worker
-from dashboard import session, theme, wording
+from core.protocol.public import Comparison, ExperimentSummary, MethodResult, Worker
+from dashboard import families, session, theme, wording
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
@@ -24,6 +24,8 @@ _HOURS = {"24 hours": 24, "7 days": 24 * 7, "30 days": 24 * 30}
 _SHOWN = 4
 """Number of comparisons shown with their results. Each is requested again when one of its runs has succeeded."""
 _ROWS = 8
+_BEST = 5
+"""Number of methods on the card of a comparison of many."""
 
 
 def show() -> None:
@@ -258,6 +260,7 @@ def _comparison(experiment: ExperimentSummary) -> None:
         except ApiError as error:
             st.caption(escape(wording.sentence(str(error))))
             return
+        shown = _shown_methods(comparison)
         table(
             [
                 {
@@ -265,10 +268,23 @@ def _comparison(experiment: ExperimentSummary) -> None:
                     f"{comparison.title} ({comparison.unit})": row_text.mean_sd(group),
                     "n": str(group.n),
                 }
-                for group in comparison.groups
+                for group in shown
             ]
         )
+        if len(shown) < len(comparison.groups):
+            st.caption(f"The best of {len(comparison.groups):,} methods, and the baseline.")
         for note in comparison.notes:  # for example about labels that name another method, or runs on other data
             st.caption(escape(note))
-        for pair in comparison.paired:
+        labels = {group.label for group in shown}
+        for pair in (pair for pair in comparison.paired if pair.label in labels):
             st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")
+
+
+def _shown_methods(comparison: Comparison) -> list[MethodResult]:
+    """Return the methods of a card: all, or the baseline and the best of many."""
+    groups = {group.label: group for group in comparison.groups}
+    if len(groups) <= families.MANY:
+        return list(groups.values())
+    means = {label: group.mean for label, group in groups.items() if group.mean is not None}
+    best = families.by_result(list(means), means, comparison.better or "higher")[:_BEST]
+    return [groups[label] for label in dict.fromkeys([comparison.baseline, *best]) if label in groups]

@@ -80,7 +80,9 @@ def tables(app: AppTest) -> list[list[dict[str, str]]]:
     result = []
     for table in elements:
         names = [cell.text or "" for cell in table.iter("th")]
-        rows = [[cell.text or "" for cell in row.iter("td")] for row in table.iter("tr")]
+        rows = [
+            [cell.text or "" for cell in row.iter("td")] for row in table.iter("tr") if row.get("class") != "dkd-group"
+        ]
         result.append([dict(zip(names, row, strict=True)) for row in rows if row])
     return result
 
