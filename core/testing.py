@@ -126,6 +126,7 @@ def build_problem(spec: dict[str, Any], epoch: int | None = None) -> tuple[Objec
     run = parse_experiment(spec).plan()[-1].spec
     settings = TrainingSettings()
     task = load_task(RunContext(run, settings, lambda *_: None))
+    torch.manual_seed(0)  # a method may be made of the teacher's weights, which are then the same on every rank
     student = task.build_network()
     teacher = _teacher_network(spec, settings) if run.teacher else None
     objective, setting = objective_for(run, task, student, teacher)
