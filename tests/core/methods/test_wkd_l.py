@@ -41,7 +41,7 @@ def setting(classes: int = CLASSES, samples: int = 30, width: int = 4) -> Settin
         taps = {FEATURES: features[index]} if tuple(names) == (FEATURES,) else {}
         return Outputs(linear(features[index]).detach(), taps)
 
-    return Setting(shape, shape, samples, labels, teacher_outputs)
+    return Setting(shape, shape, samples, labels, teacher_outputs=teacher_outputs)
 
 
 def sinkhorn(p: Array, q: Array, cost: Array, entropy: float, iterations: int) -> float:
