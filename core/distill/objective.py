@@ -99,6 +99,9 @@ class Setting:
         batch_size: B, the samples of a step; the last one of an epoch may have fewer. 0 if it is not known.
         build_network: Builds another network for the same inputs and classes, with weights from torch's random state;
             given None, the student's.
+        teacher_outputs: Returns the teacher's logits and its taps of some names for training samples of some numbers,
+            without augmentation; None where the teacher cannot be asked before the training. It runs the network, so a
+            method asks once.
     """
 
     student: NetworkShape
@@ -107,6 +110,7 @@ class Setting:
     labels: Tensor | None = None
     batch_size: int = 0
     build_network: Callable[[ModelRef | None], nn.Module] | None = None
+    teacher_outputs: Callable[[Sequence[str], Tensor], Outputs] | None = None
 
 
 class ObjectiveError(ValueError):

@@ -110,7 +110,8 @@ def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None,
     if label_smoothing:
         value = (1 - label_smoothing) * value - label_smoothing * batch.weigh(log_p.mean(1)).mean()
     direction = _minus_label(log_p.exp_(), target if weight is None else batch.label, label_smoothing)
-    return Term(value, batch.weigh(direction), 1 / len(target))
+    # A rank of several may have no rows of a small last batch, and its mean of nothing is left out.
+    return Term(value, batch.weigh(direction), 1 / max(len(target), 1))
 
 
 def _minus_label(p: Tensor, target: Tensor, label_smoothing: float) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows
+from core.errors import TrainingError
 from core.settings import TrainingSettings
 from core.specs import ModelRef, RunSpec, Training
 from core.tasks.workload import Workload
@@ -175,6 +176,19 @@ class Task(ABC):
     def training_labels(self) -> Tensor | None:
         """Return the class of each training sample (N,) int64; None where a sample has no single class."""
         return None
+
+    def outputs_of(self, network: nn.Module, names: Sequence[str], index: Tensor) -> Outputs:
+        """Return a network's logits and taps for training samples without augmentation, in eval mode and in float32.
+
+        Args:
+            network: The network; it stays as it is.
+            names: The taps.
+            index: (M,), the numbers of the samples.
+
+        Raises:
+            TrainingError: The task cannot, or the network has no such tap.
+        """
+        raise TrainingError("spec", f"{type(self).__name__} shows training samples only during the training")
 
     @abstractmethod
     def load_teacher(self, source: TeacherSource) -> LoadedTeacher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,7 @@ def objective_for(
             labels,
             spec.training.batch_size,
             lambda model: task.build_another(model or spec.model),
+            partial(task.outputs_of, teacher) if teacher else None,
         )
 
     taps = [member.entry.taps_of(member.parsed_params) for member in method.members]

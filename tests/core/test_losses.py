@@ -16,7 +16,7 @@ from core.distill.logits.decoupled import Decoupled, Reduction
 from core.distill.logits.dkd_align import dkd_align_loss
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
-from core.distill.terms import cross_entropy
+from core.distill.terms import cross_entropy, label_term
 from core.explain import explain, explain_uniform_batches
 from core.specs import MethodRef
 
@@ -289,3 +289,11 @@ def test_every_method_smooths_only_its_cross_entropy(name: str) -> None:
     for term, value in plain.values.items():
         assert (smoothed.values[term].item() == value.item()) == (term != "ce"), term
     assert smoothed.values["ce"].item() == pytest.approx(F.cross_entropy(z, target, label_smoothing=0.2).item())
+
+
+def test_rank_without_rows_has_a_cross_entropy_of_nothing() -> None:
+    """A last batch may have fewer samples than there are ranks."""
+    rows = Rows(torch.zeros(0, 5), None, torch.zeros(0, dtype=torch.long))
+    term = label_term(rows)
+    assert term.value.isnan()
+    assert term.gradient.shape == (0, 5)

@@ -67,10 +67,10 @@ METHODS.add(
         target="core.distill.logits.abkd:abkd_loss",
         params=ABKDParams,
         source="Wang et al., ICML 2025, arXiv 2505.04560",
-        weight_params={"ce": "ce_weight", "abkd": "kd_weight"},
+        weight_params={"ce": "ce_weight", "alpha_beta": "kd_weight"},
         metrics=(
             CE_TERM,
-            Metric("train/abkd", "α-β divergence, unweighted", panel="Term of ABKD", from_zero=True),
+            Metric("train/alpha_beta", "α-β divergence, unweighted", panel="Term of ABKD", from_zero=True),
         ),
         cost="The teacher's logits, two softmax over the batch's logits and their powers.",
     )

@@ -40,7 +40,7 @@ def abkd_loss(batch: Rows, params: ABKDParams, epoch: int | None) -> LossTerms:
         divergence = alpha_beta_divergence(batch, params)
     weighted = {
         "ce": (params.ce_weight, label_term(batch)),
-        "abkd": (params.kd_weight, divergence),
+        "alpha_beta": (params.kd_weight, divergence),
     }
     return compose(batch, {}, weighted)
 

@@ -34,22 +34,33 @@ class RowTerm:
 
     Attributes:
         values: (R,).
-        gradients: (R, C), of each row's loss with respect to its own logits of the student.
+        directions: (R, C); times ``scale`` they are the gradients of each row's loss with respect to its own logits of
+            the student.
         curvature: maps directions (R, C) to the product of each row's Hessian with its direction.
+        scale: see there.
     """
 
     values: Tensor
-    gradients: Tensor
+    directions: Tensor
     curvature: Callable[[Tensor], Tensor]
+    scale: float = 1.0
+
+    @property
+    def gradients(self) -> Tensor:
+        """(R, C), of each row's loss."""
+        return self.directions * self.scale
 
     def mean(self, batch: Rows) -> Term:
         """Return the mean over the rows."""
-        return Term(batch.weigh(self.values).mean(), batch.weigh(self.gradients), 1 / len(self.values))
+        return Term(batch.weigh(self.values).mean(), batch.weigh(self.directions), self.scale / len(self.values))
 
     def scaled(self, factor: float) -> RowTerm:
         """Return the term times a number."""
         return RowTerm(
-            self.values * factor, self.gradients * factor, lambda directions: self.curvature(directions) * factor
+            self.values * factor,
+            self.directions,
+            lambda directions: self.curvature(directions) * factor,
+            self.scale * factor,
         )
 
     def __add__(self, other: RowTerm) -> RowTerm:

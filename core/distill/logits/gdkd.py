@@ -31,9 +31,9 @@ def gdkd_loss(batch: Rows, params: GDKDParams, epoch: int | None) -> LossTerms:
     r = 1.0 if epoch is None else ramp(epoch, params.ramp_epochs, 1)
     standardised = StandardisedLogits(batch) if params.standardise else None
     inputs = standardised.batch if standardised else batch
-    groups = top_groups(inputs.teacher32, params.group_sizes)
-    parts = Partition(inputs, params.temperature, groups)
-    between, top, rest = parts.between(), parts.within(len(groups) - 2), parts.within(len(groups) - 1)
+    chosen = top_groups(inputs.teacher32, params.group_sizes)
+    parts = Partition(inputs, params.temperature, chosen)
+    between, top, rest = parts.between(), parts.within(len(chosen) - 1), parts.within(len(chosen))
 
     def at_raw_logits(term: Term) -> Term:
         return standardised.pull_back(term) if standardised else term

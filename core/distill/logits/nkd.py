@@ -11,7 +11,7 @@ from torch import Tensor
 from core.catalog.methods import NKDParams
 from core.distill.logits.alignment import RowTerm, Weighted, with_alignment
 from core.distill.logits.decoupled import Decoupled
-from core.distill.logits.partition import Partition, target_groups
+from core.distill.logits.partition import Partition
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, label_term
 
@@ -55,4 +55,4 @@ def _pair(batch: Rows, temperature: float) -> tuple[RowTerm, RowTerm]:
         return q_t * (inside - p * inside.sum(1, keepdim=True))
 
     target = RowTerm(-(q_t * log_p.gather(1, index)).squeeze(1), (q_t * p).scatter_add(1, index, -q_t), curvature)
-    return target, Partition(batch, temperature, target_groups(batch)).within(1)
+    return target, Partition(batch, temperature, (index,)).within(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.catalog.methods import RLDParams
 from core.distill.logits.alignment import RowTerm, Weighted, with_alignment
-from core.distill.logits.partition import Partition, target_groups, top_groups
+from core.distill.logits.partition import Partition, top_groups, within_members
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, label_term
@@ -94,14 +94,7 @@ def _pair(batch: Rows, params: RLDParams) -> tuple[RowTerm, RowTerm]:
     the target; MCD is that within the classes below.
     """
     best = Partition(batch, params.confidence_temperature, top_groups(batch.teacher32, (1,)))
-    confidence = Partition(batch, params.confidence_temperature, target_groups(batch)).between(best.log_q)
-    below = batch.teacher32 < batch.teacher32.gather(1, batch.label.unsqueeze(1))
-    has_below = below.any(1, keepdim=True)
-    members = below | ~has_below  # all classes of a row that has none below, which is then left out
-    inside = Partition(batch, params.temperature, (members, ~members)).within(0)
-    correlation = RowTerm(
-        torch.where(has_below.squeeze(1), inside.values, 0.0),
-        torch.where(has_below, inside.gradients, 0.0),
-        lambda directions: torch.where(has_below, inside.curvature(directions), 0.0),
-    )
-    return confidence, correlation
+    index = batch.label.unsqueeze(1)
+    confidence = Partition(batch, params.confidence_temperature, (index,)).between(best.log_q)
+    below = batch.teacher32 < batch.teacher32.gather(1, index)
+    return confidence, within_members(batch, params.temperature, below)

@@ -21,7 +21,7 @@ from core.specs import ModelRef, Training
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Batch, Dataset
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
-from core.tasks.classification.diagnostics.inference import predict_logits
+from core.tasks.classification.diagnostics.inference import predict_logits, predict_taps
 from core.tasks.classification.diagnostics.per_item import item_columns
 from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
 from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness_inputs
@@ -156,6 +156,10 @@ class ClassificationTask(Task):
     def training_labels(self) -> Tensor:
         """Return the class of each training image."""
         return self.dataset.train.labels
+
+    def outputs_of(self, network: nn.Module, names: Sequence[str], index: Tensor) -> Outputs:
+        """Return a network's logits and taps for training images without augmentation."""
+        return predict_taps(network, names, self.dataset, self.dataset.train, index)
 
     def load_teacher(self, source: TeacherSource) -> LoadedTeacher:
         """Build the teacher's network, behind the images that its weights expect."""

@@ -15,7 +15,7 @@ from core.catalog.methods import MethodContext
 from core.catalog.methods.gdkd import GDKDParams, gdkd_warnings
 from core.distill.logits.alignment import alignment
 from core.distill.logits.decoupled import Decoupled, Reduction
-from core.distill.logits.partition import Partition, target_groups, top_groups
+from core.distill.logits.partition import Partition, top_groups
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
@@ -189,7 +189,7 @@ def test_distance_of_two_terms_is_that_of_dkd_align(reduction: Reduction, weight
     z, v, target = random_rows(6, 8)
     weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0], dtype=torch.float64) if weighted else None
     rows = Rows(z, v, target, weight)
-    parts = Partition(rows, 4.0, target_groups(rows))
+    parts = Partition(rows, 4.0, (target.unsqueeze(1),))
     ours = alignment(rows, parts.between(), parts.within(1), reduction, 1e-3 if reduction == "log" else 0.0)
     theirs = Decoupled(rows, 4.0).alignment(reduction, 1e-3 if reduction == "log" else 0.0)
     assert ours.value.item() == pytest.approx(theirs.value.item(), rel=1e-11)
@@ -216,8 +216,8 @@ def test_with_the_groups_probabilities_as_weights_it_is_kd(name: str, sizes: tup
     """KL(q ‖ p) of one row is the divergence between the groups plus those within, each times its group's Q."""
     z, v, target = random_rows(1, 7)
     q = (v / 4).softmax(1)
-    groups = top_groups(v, sizes)
-    top, rest = ((q * group).sum().item() for group in groups[-2:])
+    groups = groups_of(v.numpy()[0], sizes)
+    top, rest = (q[0, group].sum().item() for group in groups[-2:])
     params = {"k": 3, "w0": 1.0, "w1": top, "w2": rest, "ce_weight": 0.0, "ramp_epochs": 0}
     expected = methods.kd(z, v, target, ce_weight=0.0, kd_weight=1.0)
     assert loss(name, Rows(z, v, target), **params).total.item() == pytest.approx(expected.item(), rel=1e-11)
@@ -225,10 +225,9 @@ def test_with_the_groups_probabilities_as_weights_it_is_kd(name: str, sizes: tup
 
 def test_groups_are_the_teachers_ranks() -> None:
     logits = torch.tensor([[0.0, 5.0, 3.0, 4.0, 1.0]])
-    first, second, rest = top_groups(logits, (1, 2))
-    assert first.tolist() == [[False, True, False, False, False]]
-    assert second.tolist() == [[False, False, True, True, False]]
-    assert rest.tolist() == [[True, False, False, False, True]]
+    first, second = top_groups(logits, (1, 2))
+    assert first.tolist() == [[1]]
+    assert second.tolist() == [[3, 2]]
 
 
 def test_too_few_classes_are_refused() -> None:
@@ -272,8 +271,8 @@ def test_epsilon_up_to_the_bound_keeps_the_teacher_an_optimum(sizes: tuple[int, 
                 z[0, index] += sign * step
                 rows = Rows(z, v, torch.zeros(1, dtype=torch.long))
                 parts = Partition(rows, 4.0, groups)
-                inner = parts.within(len(groups) - 1)
-                for group in range(len(groups) - 1):
+                inner = parts.within(len(groups))
+                for group in range(len(groups)):
                     inner = inner + parts.within(group)
                 pull = weights[0] * parts.between().gradients + weights[1] * inner.gradients
                 term = alignment(rows, parts.between(), inner, "sample")

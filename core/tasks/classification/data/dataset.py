@@ -71,6 +71,10 @@ class Split:
         images = self.images[index if self.indices is None else self.indices[index]]
         return images.to(self.labels.device, non_blocking=True)
 
+    def unaugmented(self, index: Tensor) -> Tensor:
+        """Return the images of the samples ``index`` (B,) as they are shown without augmentation."""
+        return center_crop(self.gather(index), self.shown_size)
+
     def gather_pinned(self, index: Tensor) -> Tensor:
         """Return the uncropped images of the samples ``index`` (B,), in pinned memory if the training device is a GPU.
 

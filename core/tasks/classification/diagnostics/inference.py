@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from core.distill.objective import Outputs
 from core.tasks.classification.data import Dataset, Split
+from core.tasks.classification.models.taps import Tapped
 
 _BATCH = 1024  # images; without gradients this fits wherever the training fits, for small images
 _PIXELS = 1024 * 64 * 64  # limit per batch for larger images
@@ -49,6 +51,29 @@ def predict_logits(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
     """Return the logits of every image of a split (N, C), with the network in eval mode."""
     with eval_mode(model):
         return predict(model, dataset, split)
+
+
+def predict_taps(network: nn.Module, names: Sequence[str], dataset: Dataset, split: Split, index: Tensor) -> Outputs:
+    """Return logits and taps of some images of a split, in float32 and with the network in eval mode.
+
+    Args:
+        network: The network.
+        names: The taps.
+        dataset: The data set, for the normalisation.
+        split: The images.
+        index: (M,), the numbers of the images.
+    """
+    tapped = Tapped(network, names)
+    parts: list[list[Tensor]] = []
+    try:
+        with eval_mode(network):
+            for some in torch.split(index, inference_batch_size(dataset.image_size)):
+                images = dataset.normalise(split.unaugmented(some))
+                parts.append([output.float() for output in tapped(images)])
+    finally:
+        tapped.remove_hooks()
+    logits, *taps = (torch.cat(chunks) for chunks in zip(*parts, strict=True))
+    return Outputs(logits, dict(zip(tapped.names, taps, strict=True)))
 
 
 def to_floats(values: Mapping[str, Tensor], may_miss: Collection[str] = ()) -> dict[str, float]:
