@@ -37,6 +37,11 @@ ALLOWED = {
     ("core/specs/presets.py", "dkd"),
     ("core/specs/presets.py", "dkd_align"),
     ("core/specs/components.py", "nckd"),
+    ("core/specs/components.py", "kd"),
+    # The term that methods have in common: a combination counts it once.
+    ("core/specs/combinations.py", "ce"),
+    ("core/specs/components.py", "ce"),
+    ("core/specs/shares.py", "ce"),
     # The key of a control of the page.
     ("dashboard/views/comparison_results.py", "at"),
     # The parameter that adds a term to several methods.
@@ -50,7 +55,7 @@ ALLOWED = {
 }
 
 ORDINARY_WORDS = {"target", "non_target", "divergence", "epsilon", "inter", "intra", "top", "rest", "pairs", "kl"}
-ORDINARY_WORDS |= {"temperature", "distance", "angle"}
+ORDINARY_WORDS |= {"temperature", "distance", "angle", "transport"}
 """Names of terms that are words of other things too. Their metrics, such as ``train/target``, are looked for."""
 
 
