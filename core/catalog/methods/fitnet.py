@@ -46,9 +46,13 @@ METHODS.add(
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",
         taps=features_of,
-        weight_params={"ce": "ce_weight", "hint": "weight", "kd": "kd_weight"},
-        first_stage=FirstStage("hint_epochs", "hint"),
-        metrics=(CE_TERM, KD_TERM, Metric("train/hint", "Hint (mean squared distance), unweighted", panel="Hint")),
+        weight_params={"ce": "ce_weight", "fitnet": "weight", "kd": "kd_weight"},
+        first_stage=FirstStage("hint_epochs", "fitnet"),
+        metrics=(
+            CE_TERM,
+            KD_TERM,
+            Metric("train/fitnet", "FitNet's hint (mean squared distance), unweighted", panel="Term of FitNet"),
+        ),
         published={"variant": "public_code"},
         cost="The teacher's forward pass in every step, and one convolution on the student's map.",
     )

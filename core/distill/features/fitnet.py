@@ -63,5 +63,5 @@ class FitNet(TwoStageObjective):
             squares = (self.regressor(student, rows.share) - teacher).square()
             hint = mean_over_rows(rows, squares.flatten(1).mean(1))
             if params.hint_epochs:
-                return only_part("hint", params.weight, hint)
-            return sum_of_parts(rows, params.ce_weight, {"hint": (params.weight, hint)} | kd)
+                return only_part("fitnet", params.weight, hint)
+            return sum_of_parts(rows, params.ce_weight, {"fitnet": (params.weight, hint)} | kd)

@@ -94,7 +94,7 @@ def test_single_number_of_a_channel_has_no_variance() -> None:
     )
     numbers = single.numbers()
     expected = (relu(numbers.own["regressor.1.bias"]) - numbers.teacher_taps["stage2"][0, :, 0, 0]) ** 2
-    assert float(single.terms().values["hint"]) == pytest.approx(float(np.mean(expected)))
+    assert float(single.terms().values["fitnet"]) == pytest.approx(float(np.mean(expected)))
 
 
 @pytest.mark.parametrize(

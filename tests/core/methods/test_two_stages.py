@@ -155,7 +155,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("name", "term", "epochs"),
-        [("ab", "ab", "init_epochs"), ("ft", "reconstruction", "init_epochs"), ("fitnet", "hint", "hint_epochs")],
+        [("ab", "ab", "init_epochs"), ("ft", "reconstruction", "init_epochs"), ("fitnet", "fitnet", "hint_epochs")],
     )
     def test_share_of_a_first_stage_is_refused(self, name: str, term: str, epochs: str) -> None:
         taps = {"student_tap": "stage1"} if name == "fitnet" else {}
@@ -166,7 +166,7 @@ class TestBadInput:
         assert "the whole loss of the first stage" in problem.message
 
     def test_share_of_a_hint_beside_cross_entropy_is_accepted(self) -> None:
-        experiment({"name": "fitnet", "params": {"student_tap": "stage1"}, "shares": {"hint": 0.3}})
+        experiment({"name": "fitnet", "params": {"student_tap": "stage1"}, "shares": {"fitnet": 0.3}})
 
 
 @pytest.fixture(scope="module")
