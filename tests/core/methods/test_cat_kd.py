@@ -75,7 +75,7 @@ def test_loss_equals_the_formula(
         distances = (activation(values["last_map"], values["student 0"], side, normalise) - target) ** 2
         total = 0.7 * cross_entropy(values["logits"], step.rows.target.numpy(), share)
         for row, c, y, x in np.ndindex(*distances.shape):
-            total += 3 * share[row] * distances[row, c, y, x] / (CLASSES * side * side)
+            total += 3 * float(share[row] * distances[row, c, y, x]) / (CLASSES * side * side)
         return total
 
     assert_equals_oracle(method, step, oracle)

@@ -62,8 +62,8 @@ def projected(values: Values, share: Array) -> Array:
     maps = values["stage1"]
     for name, padding in (("reduce", 0), ("mix", 1), ("expand", 0)):
         maps = convolve(maps, values[f"projector.{name}.weight"], padding=padding)
-        norm = (values[f"projector.{name}_norm.{part}"] for part in ("weight", "bias"))
-        maps = relu(batch_norm(maps, *norm, share))
+        weight, bias = (values[f"projector.{name}_norm.{part}"] for part in ("weight", "bias"))
+        maps = relu(batch_norm(maps, weight, bias, share))
     return maps
 
 
@@ -395,10 +395,10 @@ def test_exported_network_has_the_interface_of_the_catalogs_networks() -> None:
         torch.testing.assert_close(exported.linear(exported.features(images)), exported(images))
         assert list(exported.stages(images)) == ["stem", "stage1", "stage2", "stage3"]
     assert list(exported.tap_points()) == ["stem", "stage1", "stage2", "stage3", "features"]
-    assert exported.layers is not network.layers  # type: ignore[attr-defined]
+    assert exported.layers is not network.layers
     assert next(exported.parameters()) is next(network.parameters())
-    assert isinstance(exported.head, ProjectedHead)  # type: ignore[attr-defined]
-    assert isinstance(exported.head.projector, Projector)  # type: ignore[attr-defined]
+    assert isinstance(exported.head, ProjectedHead)
+    assert isinstance(exported.head.projector, Projector)
 
 
 def test_warning_of_the_log_is_empty(runs: Path) -> None:
