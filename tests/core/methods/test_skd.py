@@ -10,6 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from core.catalog import METHODS
+from core.catalog.methods import MethodContext
+from core.catalog.methods.skd import SKDParams
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
@@ -113,6 +116,16 @@ def test_equal_networks_have_no_distance_and_no_gradient() -> None:
 
 def test_batch_of_one_has_no_direction() -> None:
     assert loss(*random_rows(1, 5)).values["direction"].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_loss_without_cross_entropy_gets_a_warning() -> None:
+    warnings = METHODS["skd"].warnings
+    assert warnings is not None
+    context = MethodContext(epochs=10, batch_size=64, num_classes=10)
+    [warning] = warnings(SKDParams(), context)
+    assert warning.field == "params.ce_weight"
+    assert not list(warnings(SKDParams(ce_weight=0.1), context))
+    assert not list(warnings(SKDParams(variant="public_code"), context))
 
 
 class TestContract(MethodContract):
