@@ -32,7 +32,7 @@ def share_problems(
     for number, (entry, given, chosen) in enumerate(zip(entries, params, shares, strict=True)):
         place: tuple[int | str, ...] = ("with", number - 1) if number else ()
         for name, share in chosen.items():
-            terms = tuple(name for name in entry.terms if not (number and name == "ce"))
+            terms = entry.own_terms if number else entry.terms
             if text := _problem(entry, terms, given, name, share, submitted=submitted):
                 yield (*place, "shares", name), text, share
     every = [share for chosen in shares for share in chosen.values()]
