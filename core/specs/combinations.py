@@ -21,7 +21,7 @@ def added_problems(entry: MethodEntry, params: Mapping[str, Any]) -> Iterator[Pr
         entry: The method to add.
         params: Its parameters as they are given, without defaults.
     """
-    weight = entry.weight_params.get("ce")
+    weight = entry.label_weight
     if weight is not None and weight in params:
         text = "cross-entropy is counted once, with the weight that the first method gives it; remove this weight"
         yield (weight,), text, params[weight]

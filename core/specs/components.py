@@ -141,7 +141,7 @@ class AddedMethod(WeightedMethod):
         if problems := list(added_problems(entry, params)):
             raise validation_error("AddedMethod", *problems)
         complete = super()._complete(params, info)
-        return {name: value for name, value in complete.items() if name != entry.weight_params.get("ce")}
+        return {name: value for name, value in complete.items() if name != entry.label_weight}
 
     @model_serializer(mode="wrap")
     def _without_empty_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -163,7 +163,6 @@ class MethodRef(WeightedMethod):
         max_length=MAX_ADDED,
         description="Methods whose terms are added to those of this one. Cross-entropy is counted once, with the "
         "weight that this method gives it.",
-        examples=[["kd"]],
     )
 
     @model_validator(mode="after")

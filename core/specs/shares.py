@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from core.catalog import MethodEntry
 from core.catalog.suggestions import suggest_name
 from core.specs.problems import ProblemParts
@@ -30,7 +32,7 @@ def share_problems(
     for number, (entry, given, chosen) in enumerate(zip(entries, params, shares, strict=True)):
         place: tuple[int | str, ...] = ("with", number - 1) if number else ()
         for name, share in chosen.items():
-            terms = tuple(name for name in entry.terms if not (number and name == "ce"))
+            terms = entry.own_terms if number else entry.terms
             if text := _problem(entry, terms, given, name, share, submitted=submitted):
                 yield (*place, "shares", name), text, share
     every = [share for chosen in shares for share in chosen.values()]
@@ -64,8 +66,20 @@ def _problem(
     weight = entry.weight_params.get(name)
     if weight and params.get(weight) == 0:
         return f"{weight} is 0, which switches this term off, so that it has no gradient"
-    default = entry.params.model_fields[weight].default if weight else None
-    # A complete spec has every parameter, so that a weight with its default may be one that nobody has given.
-    if submitted and isinstance(default, int | float) and params.get(weight or "") != default:
-        return f"{weight} gives this term a weight already, of {params[weight or '']:g}; remove one of the two"
+    if submitted and weight and _is_given(entry, params, weight):
+        return f"{weight} gives this term a weight already, of {params[weight]:g}; remove one of the two"
     return None
+
+
+def _is_given(entry: MethodEntry, params: Mapping[str, Any], weight: str) -> bool:
+    """Return whether a weight is not the one that the method has without it.
+
+    A complete spec has every parameter, so that a weight with its default may be one that nobody has given. A weight
+    that the method cannot do without may stand beside a share.
+    """
+    others = {name: value for name, value in params.items() if name != weight}
+    try:
+        default = getattr(entry.params.model_validate(others), weight)
+    except ValidationError:
+        return False
+    return default is not None and params.get(weight) != default

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from core.catalog import METHODS, MethodEntry, Params
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.metric import Metric
 from core.catalog.taps import Taps
+
+HINT = next(metric for metric in METHODS["fitnet"].metrics if metric.name == "train/hint")
 
 
 class HintParams(Params):
@@ -33,7 +34,7 @@ if "test_hint" not in METHODS:
             target="tests.core.hint_objective:Hint",
             params=HintParams,
             taps=_taps,
-            metrics=(CE_TERM, Metric("train/hint", "Distance of the hint", panel="Terms of Hint")),
+            metrics=(CE_TERM, HINT),
         )
     )
     METHODS.add(

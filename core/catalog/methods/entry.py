@@ -25,6 +25,8 @@ layers, sample by sample. ``relations``: how samples, channels or stages relate 
 against a memory of others. ``two_stage``: a first stage that prepares networks, then the training.
 ``several_networks``: more than one network beside the student.
 """
+LABEL_TERM = "ce"
+"""Name of the term of cross-entropy with the labels, which methods have in common."""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 COMPARES_NON_TARGETS = "compares the non-target classes with each other"
@@ -182,9 +184,19 @@ class MethodEntry(Entry):
         """Return the names of the terms that the loss has with given parameters."""
         return tuple(term for term in self.terms if not self.is_switched_off(term, params))
 
+    @property
+    def label_weight(self) -> str | None:
+        """The parameter that is the weight of the cross-entropy with the labels; None if there is none."""
+        return self.weight_params.get(LABEL_TERM)
+
+    @property
+    def own_terms(self) -> tuple[str, ...]:
+        """Names of the terms besides the cross-entropy with the labels."""
+        return tuple(term for term in self.terms if term != LABEL_TERM)
+
     def reported_by(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the terms besides cross-entropy, and of what else a loss reports beside them."""
-        return (*(term for term in self.terms_of(params) if term != "ce"), *self.measured)
+        return (*(term for term in self.own_terms if not self.is_switched_off(term, params)), *self.measured)
 
     def is_switched_off(self, term: str, params: Mapping[str, Any]) -> bool:
         """Return whether the parameters leave a term out of the loss."""
