@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from backend.comparisons import experiment_keys, metric_selection, same_data
+from backend.comparisons import experiment_keys, metric_selection, same_data, statistics
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import Method, methods_of, summarize_method
 from backend.comparisons.run_data import Sample, load, merge
 from backend.comparisons.selection import Filter, names_of, tagged
 from backend.db import models
-from core.papers import PAPERS, PUBLISHED_NUMBERS, PublishedNumber, source_notes
+from core.papers import PAPERS, PUBLISHED_NUMBERS, TEACHER, PublishedNumber, source_notes
 from core.protocol import comparisons as protocol
 from core.protocol.comparisons import (
     BesidePublished,
@@ -137,7 +137,25 @@ def _measure(session: Session, experiments: Sequence[models.Experiment]) -> list
     selected = {
         which: metric_selection.select_values(session, merge(loaded), loaded[0].headline, which) for which in _EPOCHS
     }
-    return [measured for sample in samples for measured in _of_sample(sample, selected)]
+    return [measured for sample in samples for measured in (*_teacher_of(sample), *_of_sample(sample, selected))]
+
+
+def _teacher_of(sample: Sample) -> list[_Measured]:
+    """Return the result of the sample's teachers, if one has succeeded; it is that of the last epoch."""
+    values = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
+    if not values:
+        return []
+    summary = statistics.summarize(values)
+    teacher = sample.spec["teacher"]
+    trained = not teacher.get("weights") or teacher["weights"].get("fine_tune")
+    result = MeasuredResult(
+        label=TEACHER,
+        experiments=[item.name for item in sample.experiments],
+        epochs=(teacher.get("training") or sample.spec["training"])["epochs"] if trained else 0,
+        last=None if summary.mean is None else MeasuredValue(mean=summary.mean, sd=summary.sd, n=summary.n),
+        run_ids=[item.run_id for item in sample.teachers if item.top1 is not None],
+    )
+    return [_Measured({"name": TEACHER, "params": {}}, sample.spec["dataset"]["params"], result)]
 
 
 def _of_sample(

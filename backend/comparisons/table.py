@@ -146,6 +146,7 @@ class _Row:
         missing = [key for key in self.keys if key not in method_values]
         cell = TableCell(
             label=label,
+            method=method.name,
             n=summary.n,
             mean=summary.mean,
             sd=summary.sd,

@@ -387,6 +387,7 @@ class TableCell(Message):
     """One method in one row."""
 
     label: str
+    method: str = Field("", description="Name of the method in the catalog.")
     n: int
     mean: float | None = None
     sd: float | None = None
@@ -472,7 +473,7 @@ class MeasuredResult(Message):
 
     label: str
     experiments: list[str]
-    epochs: int = Field(description="Epochs of the training.")
+    epochs: int = Field(description="Epochs of the training; 0 for a teacher whose weights are used as they are.")
     last: MeasuredValue | None = Field(None, description="After the last epoch.")
     oracle: MeasuredValue | None = Field(
         None, description="At the epoch with the best test accuracy, to be compared with published values of this kind."

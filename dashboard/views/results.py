@@ -12,6 +12,7 @@ from dashboard import addresses, session
 from dashboard.forms.widgets import empty_state
 from dashboard.lists import result_rows
 from dashboard.markup import escape
+from dashboard.views import published
 from dashboard.views.comparison_results import EPOCHS, downloads
 
 _REFRESH_SECONDS = 15.0
@@ -64,13 +65,12 @@ def show() -> None:
                 session.show_outage(reply.outage_since)
             with st.container():
                 _table(reply.value, tag_filter)
-            with st.container():
-                _published(reply.value)
 
     body()
     if st.session_state.get("results.any"):
         query: dict[str, Any] = {"tag": tag_filter, "which": which, "test": test}
         downloads("table", "Table", query | ({"baseline": baseline} if baseline else {}))
+    published.show(tag_filter)
     _claims()
 
 
@@ -104,7 +104,7 @@ def _table(table: ResultTable, tag_filter: list[str]) -> None:
         return
     unit = f" ({escape(table.unit)})" if table.unit else ""
     st.markdown(f"**{escape(table.title)}{unit}**, mean ± sample sd (n seeds). Each value links to its runs.")
-    st.table(result_rows.table_rows(table))
+    st.table(result_rows.table_rows(table, session.families()))
     for note in table.notes:
         st.caption(escape(note))
     _missing(table)
@@ -123,20 +123,6 @@ def _missing(table: ResultTable) -> None:
             )
             if row.commands:
                 st.code("\n".join(row.commands), language="sh", wrap_lines=True)
-
-
-def _published(table: ResultTable) -> None:
-    published = _published_table()
-    st.subheader("Published numbers")
-    st.caption(
-        "Test accuracy (%), as printed. “This lab” shows the means of the same networks on the same data set here, "
-        "with any training settings; brackets in the table above contain only published numbers of the same setting. "
-        "Nothing is bold, because a mean alone does not show significance."
-    )
-    for source, rows in result_rows.by_source(published.rows).items():
-        with st.expander(escape(source[:1].upper() + source[1:]), expanded=True):
-            st.table(result_rows.published_rows(rows, table, [item["name"] for item in session.catalog().methods]))
-            st.caption(result_rows.published_runs_caption(rows))
 
 
 def _published_table() -> PublishedTable:

@@ -239,6 +239,9 @@ def test_published_numbers_are_beside_results_of_the_same_networks_and_method(
     assert [item.label for item in by_method["KD+LS"].measured] == ["kd, standardised"]
     assert by_method["KD+LS"].epoch == "oracle"
     assert by_method["FitNet"].measured == []
+    [teacher] = by_method["Teacher"].measured
+    assert teacher.last
+    assert (teacher.label, teacher.last.mean, teacher.last.n, teacher.oracle) == ("teacher", 60.0, 1, None)
     counts = {(item.teacher, item.student): item.experiments for item in reply.settings}
     assert (counts["resnet56", "resnet20"], counts["resnet110", "resnet32"]) == (1, 0)
     assert reply.sources["RepDistiller README"].startswith("Last epoch")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from core.protocol.comparisons import (
+    BesidePublished,
     Interval,
+    MeasuredResult,
+    MeasuredValue,
     MissingPair,
     Overview,
     OverviewCell,
     OverviewRow,
     PaperClaim,
     PaperClaims,
+    PublishedNumber,
     PublishedRow,
+    PublishedSetting,
     PublishedTable,
     PublishedValue,
     ResultTable,
@@ -29,6 +34,50 @@ def several(experiments: Sequence[Experiment]) -> None:
     """Refuse experiments that differ in more than their seeds, as the real backend does."""
     if len({experiment.student_model for experiment in experiments}) > 1:
         raise Refused(422, "the experiments differ in student.model: only seeds may differ")
+
+
+def beside_published(wanted: Mapping[str, str], experiments: Sequence[Experiment], compare: Compare) -> BesidePublished:
+    """Return the published numbers of two pairs, and the results of digits beside those of the first."""
+    settings = [
+        PublishedSetting(dataset="digits", teacher="resnet20", student="small_cnn", experiments=len(experiments)),
+        PublishedSetting(dataset="cifar100", teacher="resnet56", student="resnet20", experiments=0),
+    ]
+    printed = [("KD", "kd", 95.0, "last", None), ("DKD", "dkd", 96.0, "oracle", 5), ("NEW", "", 97.0, None, None)]
+    values = [(group.label, group) for item in experiments for group in compare(item.id).groups if group.mean]
+    items = [
+        PublishedNumber(
+            source="first table",
+            reprinted=["second table"] if name == "KD" else [],
+            dataset=setting.dataset,
+            teacher=setting.teacher,
+            student=setting.student,
+            printed=name,
+            method=method,
+            value=value,
+            epoch=epoch,
+            repeats=runs,
+            measured=[
+                MeasuredResult(
+                    label=label,
+                    experiments=["digits"],
+                    epochs=30,
+                    last=MeasuredValue(mean=group.mean, sd=group.sd, n=group.n),
+                    oracle=MeasuredValue(mean=group.mean + 0.5, sd=group.sd, n=group.n),
+                    run_ids=["run-0001-001"],
+                )
+                for label, group in values
+                if group.method == method and setting.experiments and group.mean is not None
+            ],
+        )
+        for setting in settings
+        for name, method, value, epoch, runs in printed
+    ]
+    chosen = [
+        item
+        for item in items
+        if all(getattr(item, name) == value for name, value in wanted.items() if name in ("teacher", "student"))
+    ]
+    return BesidePublished(items=chosen, settings=settings, sources={"first table": "What its authors say."})
 
 
 def reported(name: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Message:
@@ -115,6 +164,7 @@ def _table(comparisons: Sequence[Comparison], experiments: Sequence[Experiment],
             cells.append(
                 TableCell(
                     label=group.label,
+                    method=group.method,
                     n=group.n,
                     mean=group.mean,
                     sd=group.sd,

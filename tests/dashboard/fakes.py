@@ -47,7 +47,7 @@ from core.protocol.public import (
 from core.specs import ExperimentSpec, SpecError, editable_copy, parse_experiment, warnings_of
 from core.specs.labels import without_automatic_labels
 from tests.dashboard.fake_comparison import compare
-from tests.dashboard.fake_reports import reported, several
+from tests.dashboard.fake_reports import beside_published, reported, several
 from tests.dashboard.fake_server import Refused, Serving
 from tests.dashboard.fake_training import STEPS_AN_EPOCH, FakeRun, train_epoch
 
@@ -400,6 +400,9 @@ class FakeBackend:
                 case ["GET", "comparisons"]:
                     several([self.experiment(name) for name in query["experiment"]])
                     return 200, self.comparison(one["experiment"], one)
+                case ["GET", "comparisons", "published", "measured"]:
+                    named = [self.experiment(name) for name in self.experiments]
+                    return 200, beside_published(one, named, self.comparison)
                 case ["GET", "comparisons", ("overview" | "claims" | "table" | "published") as what]:
                     named = [self.experiment(name) for name in query.get("experiment", self.experiments)]
                     return 200, reported(what, named, self.comparison, one.get("baseline"))

@@ -133,8 +133,8 @@ class Reader:
                 return attr in PLAIN or attr.isupper()
             case ast.Name(id=name):
                 return name.lstrip("_").isupper() or self._set(name)
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="result_rows"))):
-                return True  # that module creates Markdown; tests/dashboard/test_hostile_browser.py checks it
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="result_rows" | "published_rows"))):
+                return True  # these modules create Markdown; tests/dashboard/test_hostile_browser.py checks it
             case ast.Call():
                 return self._answer(node)
         return False

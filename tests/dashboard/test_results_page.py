@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from core.protocol.comparisons import MissingPair, PaperClaim, PublishedValue, TableCell, TableRow
-from dashboard.lists import result_rows
+from core.protocol.comparisons import (
+    MissingPair,
+    PaperClaim,
+    PublishedNumber,
+    PublishedValue,
+    ResultTable,
+    TableCell,
+    TableRow,
+)
+from dashboard.lists import published_rows, result_rows
 from dashboard.markup import escape
 from tests.dashboard.conftest import texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
@@ -54,6 +62,71 @@ def test_claims_are_grouped_by_number() -> None:
     ]
 
 
+def number(method: str, printed: str, value: float, **more: object) -> PublishedNumber:
+    return PublishedNumber(
+        source="table",
+        dataset="cifar100",
+        teacher="t",
+        student="s",
+        printed=printed,
+        method=method,
+        value=value,
+        **more,
+    )
+
+
+def test_published_numbers_are_grouped_by_family_after_the_teacher() -> None:
+    numbers = [
+        *(number("crd", "CRD", 71.0), number("kd", "KD", 70.0), number("", "DistPro", 73.0)),
+        *(number("dkd", "dkd", 72.0), number("teacher", "Teacher", 75.0)),
+    ]
+    family_of = {"kd": "logits", "dkd": "decoupled", "crd": "contrastive"}
+    rows = published_rows.rows(numbers, {"dkd": "DKD", "kd": "KD"}, family_of)
+    assert [(row["Family"], row["Method"]) for row in rows] == [
+        ("", "Teacher"),
+        ("Logits", "KD"),
+        ("Decoupled", "DKD"),
+        ("Contrastive", "CRD"),
+        ("Other methods", "DistPro"),
+    ]
+
+
+def test_many_methods_of_the_result_table_are_rows() -> None:
+    labels = [f"method {index}" for index in range(12)]
+    cells = [TableCell(label=label, method=label.replace(" ", "_"), n=2, mean=70.0) for label in labels]
+    row = TableRow(
+        title="cifar100 t→s",
+        dataset="cifar100",
+        teacher="t",
+        student="s",
+        teacher_top1=75.0,
+        experiments=[],
+        seeds=[],
+        teacher_seeds=[],
+        cells=cells[:-1],
+    )
+    other = row.model_copy(update={"title": "cifar100 t→u", "cells": cells[-1:]})
+    table = ResultTable(
+        metric="test/top1",
+        title="Test accuracy",
+        unit="%",
+        better="higher",
+        epoch="last",
+        test="sign_flip",
+        baseline=labels[0],
+        methods=labels,
+        rows=[row, other],
+        tests=0,
+        notes=[],
+    )
+    families = {f"method_{index}": "features" if index % 2 else "logits" for index in range(12)}
+    shown = result_rows.table_rows(table, families)
+    assert [row["Method"] for row in shown][:3] == ["teacher", "method 0", "method 2"]
+    assert [row["Family"] for row in shown if row["Family"]] == ["Logits", "Features"]
+    assert shown[0]["cifar100 t→s"] == "75.00"
+    assert shown[-1]["cifar100 t→s"] == "–", "the last method is not in this row"
+
+
 class TestPage:
     def test_results_without_experiments_show_published_numbers_and_link_to_the_form(
         self, backend: FakeBackend
@@ -61,10 +134,10 @@ class TestPage:
         app = visit("results")
         assert not app.exception
         assert "There are no results yet" in texts(app)
-        gradient_kd, paper = (table.value for table in app.table)
-        assert list(gradient_kd[escape("dkd_align − dkd")]) == ["+0.94"]
-        assert list(paper["dkd"]) == ["71.97"]
-        assert "dkd: mean of 5 runs, best test epoch" in texts(app)
+        [numbers] = (table.value.to_dict("records") for table in app.table)
+        assert [row["Published"] for row in numbers] == ["95.00", "96.00", "97.00"]
+        assert {row["Here, last epoch"] for row in numbers} == {"–"}
+        assert "What its authors say." in texts(app)
 
     def test_page_shows_table_missing_seeds_and_claims(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
@@ -72,14 +145,29 @@ class TestPage:
             backend.advance(run.id, 30)
         app = visit("results")
         assert not app.exception
-        [row] = app.table[0].value.to_dict("records")
+        [row], numbers = (table.value.to_dict("records") for table in app.table)
         assert "compare?run=run-0001-001" in row["dkd"]
         assert "**" in row[escape("dkd_align (sample)")]
         assert "1\u00a0missing" in row[escape("dkd_align (log)")]
         assert "dkd retry run-1" in texts(app)
+        kd, dkd, new = numbers
+        assert (kd["Source"], kd["Epoch"], kd["Runs"]) == ("first table (reprinted by 1\u00a0other)", "last", "–")
+        assert (dkd["Epoch"], dkd["Runs"]) == ("best test", "5")
+        assert "compare?run=run-0001-001" in dkd["Here, last epoch"]
+        assert "30\u00a0epochs" in dkd["Here, last epoch"]
+        best = float(dkd["Here, best test epoch"].removeprefix("[").split("\u00a0")[0])
+        assert dkd["Here − published"] == f"+{best - 96:.2f}", "at the epoch that the source states"
+        assert (new["Epoch"], new["Here − published"]) == ("–", "–")
         shown = texts(app)
         assert "**1. What is claimed, 1.**" in shown
         assert ":gray-badge[? cannot tell] **dkd\\_align (log) against dkd (3 pairs):** the reason of 3" in shown
+
+    def test_link_selects_a_pair_of_networks(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("results", pair="cifar100: resnet56 → resnet20")
+        assert not app.exception
+        assert app.selectbox(key="pair").value == "cifar100: resnet56 → resnet20"
+        assert {row["Here, last epoch"] for row in app.table[1].value.to_dict("records")} == {"–"}
 
     def test_baseline_is_that_of_the_url_or_the_backends_default(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
