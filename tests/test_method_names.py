@@ -37,11 +37,6 @@ ALLOWED = {
     ("core/specs/presets.py", "dkd"),
     ("core/specs/presets.py", "dkd_align"),
     ("core/specs/components.py", "nckd"),
-    ("core/specs/components.py", "kd"),
-    # The term that methods have in common: a combination counts it once.
-    ("core/specs/combinations.py", "ce"),
-    ("core/specs/components.py", "ce"),
-    ("core/specs/shares.py", "ce"),
     # The key of a control of the page.
     ("dashboard/views/comparison_results.py", "at"),
     # The parameter that adds a term to several methods.

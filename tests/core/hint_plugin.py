@@ -8,9 +8,10 @@ from pydantic import Field
 
 from core.catalog import METHODS, MethodEntry, Params
 from core.catalog.methods.shared import CE_TERM
+from core.catalog.metric import Metric
 from core.catalog.taps import Taps
 
-HINT = next(metric for metric in METHODS["fitnet"].metrics if metric.name == "train/hint")
+HINT = Metric("train/hint", "Distance of the hint", panel="Terms of Hint")
 
 
 class HintParams(Params):

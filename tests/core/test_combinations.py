@@ -318,6 +318,17 @@ class TestTraining:
         names = ("ce", "kd", "inter", "intra")
         assert sum(values[f"grad/share_{name}"] for name in names) == pytest.approx(100.0, rel=1e-6)
 
+    @pytest.mark.parametrize("others", [["kd"], ["kd", "test_hint"]], ids=["logits alone", "with a layer"])
+    def test_share_of_a_term_on_the_logits_of_regions(
+        self, tmp_path: Path, teacher: TeacherSource, others: list[str]
+    ) -> None:
+        method = {"name": "sd_dkd", "shares": {"nckd": 0.3}, "with": others}
+        assert train(method, tmp_path, teacher) == "finished", events(tmp_path)[-1]
+        values = metrics(tmp_path)
+        shares = {name: value for name, value in values.items() if name.startswith("grad/share_")}
+        assert sum(shares.values()) == pytest.approx(100.0, rel=1e-4)
+        assert shares["grad/share_nckd"] == pytest.approx(30.0, rel=1e-4)
+
     def test_a_combination_with_weight_zero_trains_as_its_first_method(
         self, tmp_path: Path, teacher: TeacherSource
     ) -> None:

@@ -15,7 +15,7 @@ from core.catalog import METHODS
 from core.catalog.methods.sdd import RegionParams, SDDKDParams, SDKDParams, SDNKDParams
 from core.catalog.taps import region_grids, regions_tap, unknown_tap
 from core.distill.features.sdd import SDDKD, SDKD, SDNKD
-from core.distill.objective import NetworkShape, Objective, Outputs, Setting, ShareWeighted, Step
+from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step
 from core.distill.rows import Rows
 from core.errors import TrainingError
 from core.tasks.classification import models
@@ -200,18 +200,6 @@ def test_a_batch_of_one_and_extreme_logits_are_finite(kind: Any, params: Any, sc
     (gradient,) = torch.autograd.grad(total, leaf)
     assert total.isfinite()
     assert gradient.isfinite().all()
-
-
-def test_share_is_of_the_gradient_at_all_logits() -> None:
-    params = SDDKDParams()
-    student, regions, teacher, target = problem(params)
-    terms = ShareWeighted(build(SDDKD, params), {"nckd": 0.3})(step_of(params, student, regions, teacher, target))
-    norms = {}
-    for name, part in terms.parts.items():
-        found = torch.autograd.grad(part, [student, regions], retain_graph=True, allow_unused=True)
-        norms[name] = float(torch.cat([gradient.flatten() for gradient in found if gradient is not None]).norm())
-    assert norms["ce"] > 0
-    assert norms["nckd"] / sum(norms.values()) == pytest.approx(0.3, rel=1e-9)
 
 
 def test_grids_begin_with_the_whole_image() -> None:
