@@ -145,6 +145,7 @@ class TestBadInput:
         [
             ({"name": "ab", "params": {"init_epochs": 2}}, "init_epochs"),
             ("ft", "init_epochs"),
+            ({"name": "fsp", "params": {"init_epochs": 2}}, "init_epochs"),
             ({"name": "fitnet", "params": {"hint_epochs": 7, "student_tap": "stage1"}}, "hint_epochs"),
         ],
     )
