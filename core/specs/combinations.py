@@ -49,7 +49,8 @@ def combination_problems(entries: Sequence[MethodEntry], params: Sequence[Mappin
             text = f"{owners[twice].name} and {entry.name} both report {twice}, which could not be told apart"
             yield ("with", number - 1), f"{text}; remove one of the two", entry.name
         owners |= dict.fromkeys(names, entry)
-    staged = [number for number, entry in enumerate(entries) if entry.first_stage]
+    pairs = zip(entries, params, strict=True)
+    staged = [number for number, (entry, given) in enumerate(pairs) if entry.has_first_stage(given)]
     for number in staged[1:]:
         text = f"{entries[staged[0]].name} has a first stage too, and only one of them can be the whole loss at a time"
         yield ("with", number - 1), text, entries[number].name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
-from core.catalog.methods.shared import CE_TERM, KD_TERM, init_epochs_field
+from core.catalog.methods.shared import CE_TERM, init_epochs_field
 from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
@@ -19,8 +19,6 @@ class ABParams(Params):
     weight: float = Field(1.0, gt=0, description="Weight of the first stage's loss.")
     margin: float = Field(1.0, gt=0, description="μ, the distance from the boundary at which a neuron costs nothing.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels, in the second stage.")
-    kd_weight: float = Field(0.0, ge=0, description="Weight of KD in the second stage.")
-    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD; the authors' is 3.")
     student_taps: Names = Field(
         (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
     )
@@ -41,11 +39,10 @@ METHODS.add(
         source="Heo et al. 2019, arXiv 1811.03233",
         family="two_stage",
         taps=stages_of,
-        weight_params={"ab": "weight", "ce": "ce_weight", "kd": "kd_weight"},
+        weight_params={"ab": "weight", "ce": "ce_weight"},
         first_stage=FirstStage("init_epochs", "ab"),
         metrics=(
             CE_TERM,
-            KD_TERM,
             Metric("train/ab", "AB term (activation boundaries), unweighted", panel="Term of AB"),
         ),
         cost="The teacher's forward pass in every step; in the first stage also a convolution for each stage whose "

@@ -198,6 +198,17 @@ class MethodEntry(Entry):
         """Return the names of the terms besides cross-entropy, and of what else a loss reports beside them."""
         return (*(term for term in self.own_terms if not self.is_switched_off(term, params)), *self.measured)
 
+    def has_first_stage(self, params: Mapping[str, Any]) -> bool:
+        """Return whether the method has a first stage of at least one epoch; some have one only if it is asked for.
+
+        Args:
+            params: Its parameters, with or without those that are the defaults.
+        """
+        if self.first_stage is None:
+            return False
+        name = self.first_stage.epochs
+        return bool(params.get(name, self.params.model_fields[name].default))
+
     def is_switched_off(self, term: str, params: Mapping[str, Any]) -> bool:
         """Return whether the parameters leave a term out of the loss."""
         return term in self.switches and params.get(self.switches[term], "off") == "off"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
-from core.catalog.methods.shared import CE_TERM, KD_TERM
+from core.catalog.methods.shared import CE_TERM
 from core.catalog.methods.tapped import features_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
@@ -28,11 +28,9 @@ class FitNetParams(Params):
     hint_epochs: int = Field(
         0,
         ge=0,
-        description="Epochs of a first stage with the hint alone, as in the paper, after which the loss has no hint. "
-        "0: hint and cross-entropy together in every epoch, as in all published tables.",
+        description="Epochs of a first stage with the hint alone, after which the loss has no hint; with KD added "
+        "this is the paper's training. 0: hint and cross-entropy together in every epoch, as in all published tables.",
     )
-    kd_weight: float = Field(0.0, ge=0, description="Weight of KD, which is the paper's second stage.")
-    temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD.")
 
 
 METHODS.add(
@@ -46,11 +44,10 @@ METHODS.add(
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",
         taps=features_of,
-        weight_params={"ce": "ce_weight", "fitnet": "weight", "kd": "kd_weight"},
+        weight_params={"ce": "ce_weight", "fitnet": "weight"},
         first_stage=FirstStage("hint_epochs", "fitnet"),
         metrics=(
             CE_TERM,
-            KD_TERM,
             Metric("train/fitnet", "FitNet's hint (mean squared distance), unweighted", panel="Term of FitNet"),
         ),
         published={"variant": "public_code"},

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM
 from core.catalog.methods.tapped import StagesParams, stages_of
 from core.catalog.metric import Metric
@@ -30,6 +30,13 @@ class FSPParams(StagesParams):
         "max pooling. public_code: their mean, and average pooling.",
     )
 
+    init_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs of a first stage with the distance alone, after which the loss has no distance, as in the "
+        "paper and in RepDistiller (30). 0: both terms in every epoch.",
+    )
+
     @property
     def strength(self) -> float:
         """The weight of the distance."""
@@ -47,6 +54,7 @@ METHODS.add(
         source="Yim et al., CVPR 2017",
         taps=stages_of,
         weight_params={"ce": "ce_weight", "fsp": "weight"},
+        first_stage=FirstStage("init_epochs", "fsp"),
         metrics=(
             CE_TERM,
             Metric("train/fsp", "Distance of the FSP matrices, unweighted", panel="Terms of FSP", from_zero=True),

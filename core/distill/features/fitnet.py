@@ -4,7 +4,7 @@
                                                        r = ReLU(BN(conv(·)))      (``public_code``)
 
 The paper (equation 3) trains the layers up to the student's by ½‖r(f) − F‖² alone, and then the whole student by KD:
-this is ``hint_epochs`` > 0 with ``kd_weight`` > 0. Its sum over the elements is a mean here, as in all code since,
+this is ``hint_epochs`` > 0 with ``with: [kd]``. Its sum over the elements is a mean here, as in all code since,
 which changes the weight by a constant. Published tables have the hint beside the cross-entropy in every epoch.
 
 The paper's r is a convolution without padding, whose kernel is 1 + the difference of the sizes (section 2.2), and the
@@ -19,7 +19,6 @@ from torch import nn
 from core.catalog.methods.fitnet import FitNetParams
 from core.distill.features.adapters import BatchNorm, Layers, resizing_convolution, valid_convolution
 from core.distill.features.common import (
-    kd_part,
     mean_over_rows,
     only_part,
     present_pairs,
@@ -56,12 +55,11 @@ class FitNet(TwoStageObjective):
         """Return the loss of a step."""
         rows, params = step.rows, self._params
         with autocast_disabled(rows):
-            kd = kd_part(rows, params.kd_weight, params.temperature)
             if params.hint_epochs and not self.in_first_stage(step.epoch):
-                return sum_of_parts(rows, params.ce_weight, kd)
+                return sum_of_parts(rows, params.ce_weight, {})
             ((student, teacher),) = present_pairs(step, [self._pair])
             squares = (self.regressor(student, rows.share) - teacher).square()
             hint = mean_over_rows(rows, squares.flatten(1).mean(1))
             if params.hint_epochs:
                 return only_part("fitnet", params.weight, hint)
-            return sum_of_parts(rows, params.ce_weight, {"fitnet": (params.weight, hint)} | kd)
+            return sum_of_parts(rows, params.ce_weight, {"fitnet": (params.weight, hint)})

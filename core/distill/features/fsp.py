@@ -9,8 +9,8 @@ If the maps of the two stages differ in size, the larger are reduced to the smal
 averages in ``public_code`` (RepDistiller). Student and teacher need the same numbers of channels, not the same sizes.
 
 The paper, and RepDistiller with it, minimise the distance alone in a first stage, and train with the labels alone after
-it. Here both terms are minimised together in every step. RepDistiller also has the stem as the first map of the first
-pair: ``student_taps: [stem, stages]``, and the same for the teacher.
+it: this is ``init_epochs`` > 0. Without it both terms are minimised together in every step. RepDistiller also has the
+stem as the first map of the first pair: ``student_taps: [stem, stages]``, and the same for the teacher.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from core.distill.features.common import (
     map_pairs,
     matched,
     mean_over_rows,
+    only_part,
     present_pairs,
     require_equal_channels,
     sum_of_parts,
 )
-from core.distill.objective import Objective, ObjectiveError, Setting, Step
+from core.distill.objective import ObjectiveError, Setting, Step, TwoStageObjective
 from core.distill.terms import LossTerms, autocast_disabled
 
 
-class FSP(Objective):
+class FSP(TwoStageObjective):
     """CE plus the weighted distance of the FSP matrices of consecutive stages."""
 
     scope = "row"
 
     def __init__(self, params: FSPParams, setting: Setting) -> None:
-        super().__init__()
+        super().__init__(params.init_epochs, "some")
         self._params, self._pairs = params, map_pairs(setting)
         if len(self._pairs) < 2:
             raise ObjectiveError("student_taps and teacher_taps: FSP compares consecutive stages, so it needs two")
@@ -50,12 +51,16 @@ class FSP(Objective):
         """Return the loss of a step."""
         rows, params = step.rows, self._params
         with autocast_disabled(rows):
+            if params.init_epochs and not self.in_first_stage(step.epoch):
+                return sum_of_parts(rows, params.ce_weight, {})
             pairs = present_pairs(step, self._pairs)
             distances = [
                 self._distance(self._matrix(s1, s2) - self._matrix(t1, t2))
                 for (s1, t1), (s2, t2) in itertools.pairwise(pairs)
             ]
             term = mean_over_rows(rows, torch.stack(distances).sum(0))
+            if params.init_epochs:
+                return only_part("fsp", params.strength, term)
             return sum_of_parts(rows, params.ce_weight, {"fsp": (params.strength, term)})
 
     def _distance(self, difference: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from tests.core.methods.feature_problem import (
     build,
     cross_entropy,
     feature_problem,
-    kd,
 )
 from tests.core.methods.slow_layers import Array, batch_norm, convolve, convolve_transposed
 
@@ -72,8 +71,8 @@ def test_first_stage_is_that_of_the_formula(weight: Tensor | None) -> None:
 
 @pytest.mark.parametrize("epoch", [3, None])
 def test_second_stage_reads_the_logits_alone(epoch: int | None) -> None:
-    tested = problem(ce_weight=0.5, kd_weight=0.4, temperature=3.0)
-    assert_equals_oracle(tested, lambda numbers: 0.5 * cross_entropy(numbers) + 0.4 * kd(numbers, 3.0), epoch=epoch)
+    tested = problem(ce_weight=0.5)
+    assert_equals_oracle(tested, lambda numbers: 0.5 * cross_entropy(numbers), epoch=epoch)
     assert tested.gradients(epoch=epoch).keys() == {"logits"}
     assert problem().terms(epoch=epoch).parts.keys() == {"ce"}
 
@@ -106,7 +105,7 @@ def test_maps_that_cannot_be_joined_are_refused() -> None:
 
 
 class TestAB(MethodContract):
-    method: ClassVar[Any] = {"name": "ab", "params": {"init_epochs": 1, "kd_weight": 0.5}}
+    method: ClassVar[Any] = {"name": "ab", "params": {"init_epochs": 1}}
 
 
 class TestABFirstStage(MethodContract):

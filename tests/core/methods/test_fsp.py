@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_one_order_of_the_positions_in_both_stages_does_not_matter(variant: str)
     value, _ = term_and_gradients(objective, step_of(student, teacher), "fsp")
     turned = {name: np.rot90(tap, axes=(2, 3)).copy() for name, tap in student.items()}
     assert term_and_gradients(objective, step_of(turned, teacher), "fsp")[0] == pytest.approx(value)
+
+
+def test_first_stage_has_the_distance_alone_and_the_second_the_labels_alone() -> None:
+    student, teacher = random_taps(3, SHAPES, 1), random_taps(3, SHAPES, 2)
+    staged, together = build("fsp", SHAPES, SHAPES, init_epochs=2), build("fsp", SHAPES, SHAPES)
+    step = step_of(student, teacher)
+    both = together(step).parts
+    first, second = (staged(replace(step, epoch=epoch)) for epoch in (1, 2))
+    assert first.parts.keys() == {"fsp"}
+    assert second.parts.keys() == {"ce"}
+    assert first.total.item() == pytest.approx(both["fsp"].item())
+    assert second.total.item() == pytest.approx(both["ce"].item())
+    assert [staged.trains(epoch) for epoch in (1, 2)] == ["some", "all"]
 
 
 def test_weights_of_both_variants_are_alike_for_the_first_stages_of_a_resnet() -> None:

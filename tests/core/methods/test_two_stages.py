@@ -102,6 +102,15 @@ def test_each_stage_reports_its_own_terms(tmp_path: Path, teacher: TeacherSource
     assert epochs[0]["train/loss"] == epochs[0]["train/reconstruction"]
 
 
+def test_term_of_an_added_method_begins_with_the_second_stage(tmp_path: Path, teacher: TeacherSource) -> None:
+    train(METHODS["ab"] | {"with": ["kd"]}, tmp_path, teacher)
+    epochs = [
+        record.event.values for record in read_journal(tmp_path / JOURNAL_NAME) if isinstance(record.event, Metrics)
+    ]
+    terms = [{name for name in values if name in ("train/ce", "train/kd", "train/ab")} for values in epochs]
+    assert terms == [{"train/ab"}, {"train/ce", "train/kd"}]
+
+
 @pytest.mark.parametrize("label", ["ab", "ft public", "hint"])
 @pytest.mark.parametrize("stop_at", [1, STEPS, STEPS + 1], ids=["first stage", "between", "second stage"])
 def test_run_stopped_in_either_stage_continues_bit_for_bit(
@@ -136,6 +145,7 @@ class TestBadInput:
         [
             ({"name": "ab", "params": {"init_epochs": 2}}, "init_epochs"),
             ("ft", "init_epochs"),
+            ({"name": "fsp", "params": {"init_epochs": 2}}, "init_epochs"),
             ({"name": "fitnet", "params": {"hint_epochs": 7, "student_tap": "stage1"}}, "hint_epochs"),
         ],
     )
@@ -163,6 +173,17 @@ class TestBadInput:
         (problem,) = refused.value.problems
         assert problem.path == f"methods.0.shares.{term}"
         assert "the whole loss of the first stage" in problem.message
+
+    def test_two_first_stages_are_refused(self) -> None:
+        with pytest.raises(SpecError) as refused:
+            experiment(
+                {"name": "ab", "params": {"init_epochs": 1}, "with": [{"name": "ft", "params": {"init_epochs": 1}}]}
+            )
+        assert [problem.path for problem in refused.value.problems] == ["methods.0.with.0"]
+
+    def test_hint_in_every_epoch_is_no_first_stage(self) -> None:
+        hint = {"name": "fitnet", "params": {"student_tap": "stage1"}}
+        experiment({"name": "ab", "params": {"init_epochs": 1}, "with": [hint]})
 
     def test_share_of_a_hint_beside_cross_entropy_is_accepted(self) -> None:
         experiment({"name": "fitnet", "params": {"student_tap": "stage1"}, "shares": {"fitnet": 0.3}})
