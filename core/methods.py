@@ -38,6 +38,7 @@ __all__ = [
     "ldrld",
     "nckd",
     "nkd",
+    "pcd",
     "rld",
     "skd",
     "tckd",
@@ -264,6 +265,7 @@ abkd = _method("abkd")
 gdkd = _method("gdkd")
 gdkd3 = _method("gdkd3")
 ldrld = _method("ldrld")
+pcd = _method("pcd")
 skd = _method("skd")
 
 

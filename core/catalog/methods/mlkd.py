@@ -90,6 +90,7 @@ METHODS.add(
             Metric("train/class_level", "MLKD's distance of relations of classes, unweighted", panel=_PANEL),
         ),
         warnings=_warnings,
+        published={"variant": "public_code"},
         cost="With a strong view, two passes of both networks. At each temperature and for each view, two softmax and "
         "the products of the predictions, (B, B) and (C, C).",
     )
