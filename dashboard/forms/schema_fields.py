@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 FieldKind = Literal["integer", "number", "boolean", "choice", "text", "integers", "entries"]
 MAX_SEEDS = 1000
+ADDED = "with"
+"""Field of a method with the methods that are added to it."""
 
 _WORDS = {
     "ce": "CE",
@@ -258,6 +260,12 @@ def _named_choice(value: Any) -> dict[str, Any]:
     return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
 
 
+def _method_draft(value: Any) -> dict[str, Any]:
+    """Return a method in its long form, with the methods that are added to it."""
+    method = {"label": "", **_named_choice(value)}
+    return method | {ADDED: [_named_choice(item) for item in method.get(ADDED) or ()]}
+
+
 def named_choices(value: Any) -> list[dict[str, Any]]:
     """Return the long form of one catalog entry or a list of them."""
     items = value if isinstance(value, list | tuple) else [value] if value else []
@@ -285,7 +293,7 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     draft["dataset"] = _named_choice(draft.get("dataset"))
     student = draft.get("student")
     draft["student"] = {"model": _named_choice(student.get("model") if isinstance(student, Mapping) else student)}
-    draft["methods"] = [{"label": "", **_named_choice(method)} for method in draft.get("methods") or ()]
+    draft["methods"] = [_method_draft(method) for method in draft.get("methods") or ()]
     teacher = draft.get("teacher")
     if isinstance(teacher, Mapping):
         draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
@@ -344,6 +352,10 @@ def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
         compact["label"] = str(choice["label"]).strip()
     if choice.get("params"):
         compact["params"] = deepcopy(choice["params"])
+    if choice.get("shares"):
+        compact["shares"] = deepcopy(choice["shares"])
+    if choice.get(ADDED):
+        compact[ADDED] = [_compact(item) for item in choice[ADDED]]
     return compact
 
 
@@ -392,6 +404,10 @@ def describe_path(path: str, draft: Mapping[str, Any]) -> str:
         methods = draft.get("methods") or []
         name = f" ({methods[index]['name']})" if index < len(methods) else ""
         field_parts = [part for part in parts[2:] if part != "params"]
+        if len(field_parts) > 1 and field_parts[0] == ADDED and field_parts[1].isdigit():
+            added = methods[index].get(ADDED) or [] if index < len(methods) else []
+            number, field_parts = int(field_parts[1]), field_parts[2:]
+            name = f"{name[:-1]} + {added[number]['name']})" if number < len(added) else name
         return f"Method {index + 1}{name}" + (f": {humanise(field_parts[-1])}" if field_parts else "")
     words = [humanise(part) for part in parts if part and part != "params" and not part.isdigit()]
     return ": ".join(words)

@@ -44,7 +44,7 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and _is_catalog_entry(student.get("model"), catalog["models"])
         and isinstance(methods, list)
         and len(methods) > 0
-        and all(_is_catalog_entry(item, catalog["methods"]) for item in methods)
+        and all(_is_method(item, catalog["methods"]) for item in methods)
         and _is_seed_list(data.get("seeds", []))
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
@@ -87,6 +87,12 @@ def _is_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]
         and (training is None or _fits_schema(training, schema["$defs"]["Training"], schema))
         and _is_integer(teacher.get("seed", 0))
     )
+
+
+def _is_method(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a choice is a method, with others that are added to it."""
+    added = choice.get(schema_fields.ADDED) or [] if isinstance(choice, Mapping) else []
+    return isinstance(added, list) and all(_is_catalog_entry(item, entries) for item in (choice, *added))
 
 
 def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:

@@ -209,7 +209,44 @@ def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: Err
                     key=f"{key}.{path}.x",
                 )
         slots.add(f"{path}.label")
-    return {**method, "label": label}
+        added = _added_methods(catalog, method_draft[schema_fields.ADDED], f"{path}.{schema_fields.ADDED}", key, slots)
+    # Shares are of the terms of a method, so they are lost with its name.
+    shares = method_draft.get("shares") if method["name"] == method_draft["name"] else None
+    return {**method, "label": label, "shares": shares, schema_fields.ADDED: added}
+
+
+def _added_methods(
+    catalog: Catalog, given: list[dict[str, Any]], path: str, key: str, slots: ErrorSlots
+) -> list[dict[str, Any]]:
+    """Draw the choice of the methods that are added to one, and the fields of their parameters."""
+    entries = {entry["name"]: entry for entry in catalog.methods if entry["needs_teacher"]}
+    drafts_by_name = {item["name"]: item for item in given}
+    chosen = st.multiselect(
+        "Together with",
+        list(dict.fromkeys([*entries, *drafts_by_name])),
+        default=list(drafts_by_name),
+        format_func=lambda name: entries[name]["title"] if name in entries else name,
+        key=f"{key}.{path}",
+        placeholder="this method alone",
+        help="Methods whose terms are added to those of this one. Cross-entropy is counted once.",
+    )
+    slots.add(path)
+    added = []
+    for number, name in enumerate(chosen):
+        item = drafts_by_name.get(name, {"name": name, "params": {}})
+        if entry := entries.get(name):
+            fields = schema_fields.schema_to_fields(entry["params"])
+            shown = [form_field for form_field in fields if form_field.path != entry["label_weight"]]
+            defaults = schema_fields.schema_defaults(entry["params"])
+            defaults.pop(entry["label_weight"], None)
+            with st.expander(escape(f"Parameters of {entry['title']}")):
+                values = schema_fields.with_defaults(item["params"], defaults)
+                place = f"{path}.{number}.params"
+                params = draw_object(shown, values, path=place, key=f"{key}.{name}", slots=slots)
+            item = {**item, "params": params}
+        slots.add(f"{path}.{number}")
+        added.append(item)
+    return added
 
 
 def _add_method(catalog: Catalog, state: FormState) -> None:
@@ -217,7 +254,7 @@ def _add_method(catalog: Catalog, state: FormState) -> None:
     # The new method starts as a copy of the last one: most comparisons contain variants of a method.
     entry = next((item for item in catalog.methods if item["name"] == draft["methods"][-1]["name"]), catalog.methods[0])
     params = deepcopy(draft["methods"][-1]["params"])
-    draft["methods"].append({"name": entry["name"], "params": params, "label": ""})
+    draft["methods"].append({"name": entry["name"], "params": params, "label": "", schema_fields.ADDED: []})
     drafts.redraw(state, draft)
 
 

@@ -65,6 +65,22 @@ class TestNewExperiment:
         assert "Method 2 (dkd\\_align): Alpha" in form.error[0].value
         assert button(form, "Start").disabled
 
+    def test_method_is_combined_with_another_and_its_error_is_at_its_field(
+        self, form: AppTest, backend: FakeBackend
+    ) -> None:
+        together = next(item for item in form.multiselect if item.label == "Together with")
+        assert "CE" not in together.options
+        together.set_value(["dist"]).run()
+        assert not form.exception
+        assert not any("with.0.params.ce_weight" in str(item.key) for item in form.number_input)
+        field(form, "methods.0.with.0.params.beta").set_value(3.0).run()
+        button(form, "Start 10 runs").click().run()
+        ((_, spec, _),) = backend.experiments.values()
+        assert [(item.name, item.params["beta"]) for item in spec.methods[0].added] == [("dist", 3.0)]
+        assert spec.methods[0].label == "DKD + DIST"
+        field(form, "methods.0.with.0.params.beta").set_value(-1.0).run()
+        assert "Method 1 (dkd + dist): Beta" in form.error[0].value
+
     @pytest.mark.parametrize(
         ("key", "value", "words"),
         [

@@ -232,10 +232,25 @@ def test_nearest_field_is_the_field_or_its_closest_parent() -> None:
     assert schema_fields.nearest_field("dataset", slots) is None
 
 
+def test_form_keeps_added_methods_and_shares() -> None:
+    added = {"name": "kd", "params": {"temperature": 2.0}, "shares": {"kd": 0.2}}
+    method = {"name": "dkd", "params": {"beta": 2.0}, "with": [added, {"name": "dist"}]}
+    written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": [method], "training": {"epochs": 2}}
+    assert schema_fields.to_spec(schema_fields.to_draft(written))["methods"] == [method]
+    short = {**written, "methods": [{"name": "dkd", "with": ["kd"]}]}
+    assert schema_fields.to_spec(schema_fields.to_draft(short))["methods"] == [
+        {"name": "dkd", "with": [{"name": "kd"}]}
+    ]
+
+
 def test_describe_path_names_fields_by_their_labels() -> None:
     draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
     assert schema_fields.describe_path("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
     assert schema_fields.describe_path("methods.0", draft) == "Method 1 (dkd)"
+    both = {"methods": [{"name": "at", "with": [{"name": "kd"}]}]}
+    assert schema_fields.describe_path("methods.0.with.0.params.alpha", both) == "Method 1 (at + kd): Alpha"
+    assert schema_fields.describe_path("methods.0.with.0", both) == "Method 1 (at + kd)"
+    assert schema_fields.describe_path("methods.0.with", both) == "Method 1 (at): With"
     assert schema_fields.describe_path("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
     assert schema_fields.describe_path("seeds.0", draft) == "Seeds"
     assert schema_fields.describe_path("", draft) == ""

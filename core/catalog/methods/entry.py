@@ -230,6 +230,7 @@ class MethodEntry(Entry):
             "min_classes": self.min_classes,
             "tasks": list(self.tasks),
             "terms": list(self.terms),
+            "label_weight": self.label_weight,
             "metrics": [metric.describe() for metric in self.metrics],
             "companion": self.companion,
             "first_stage": asdict(self.first_stage) if self.first_stage else None,

@@ -228,3 +228,23 @@ def test_wrong_label_of_an_old_experiment_is_a_warning_everywhere(database: Data
     assert any(item["path"] == "methods.1.label" and message in item["message"] for item in shown["warnings"])
     (warning,) = api.get(f"/api/v1/runs/{run_id}").json()["warnings"]
     assert message in warning["message"]
+
+
+def test_combination_is_stored_shown_cloned_and_swept(lab: Lab) -> None:
+    both = {"name": "at", "with": [{"name": "kd", "params": {"temperature": 2.0}}]}
+    lab.submit(spec("first", methods=["kd", both]))
+    made = _clone(lab, "first", methods__1__with__0__params__temperature=8.0)
+    assert _labels(made) == ["kd", "AT + KD"]
+    assert made["spec"]["methods"][1]["with"][0]["params"]["temperature"] == 8.0
+    assert "ce_weight" not in made["spec"]["methods"][1]["with"][0]["params"]
+    assert {(run["label"], run["method"]) for run in made["runs"]} >= {("kd", "kd"), ("AT + KD", "at+kd")}
+    assert made["warnings"] == lab.experiment("first")["warnings"]
+    other = _clone(lab, "first", methods__1__with=["dist"])
+    assert _labels(other) == ["kd", "AT + DIST"]
+    base = {key: value for key, value in spec(methods=["kd", both]).items() if key != "name"}
+    sweep = {"name": "s", "experiment": base, "grid": {"methods.1.with.0.params.temperature": [2.0, 4.0]}}
+    reply = lab.admin.post(SWEEPS, json=sweep)
+    assert reply.status_code == 201, reply.text
+    refused = lab.admin.post(EXPERIMENTS, json=spec("bad", methods=[{"name": "at", "with": ["kdd"]}]))
+    assert refused.status_code == 422
+    assert [problem["path"] for problem in refused.json()["errors"]] == ["methods.0.with.0.name"]
