@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from core.catalog import load_plugins
@@ -31,6 +30,7 @@ from core.settings import TrainingSettings
 from core.specs import parse_experiment
 from core.tasks.registry import load_task
 from core.tasks.task import RunContext, TeacherSource
+from core.testing_ranks import run_two_ranks
 from core.train import TrainOptions, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.method import objective_for
@@ -288,7 +288,7 @@ class MethodContract:
             torch.testing.assert_close(gradient if own else gradient[kept], present[name], rtol=1e-7, atol=1e-10)
 
     def test_two_ranks_equal_one(self, spec: dict[str, Any], tmp_path: Path) -> None:
-        mp.spawn(_rank_of_two, args=(spec, self.epoch, self.plugins, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+        run_two_ranks(_rank_of_two, spec, self.epoch, self.plugins, str(tmp_path))
         objective, inputs = build_problem(spec, self.epoch)
         value, gradients = value_and_gradients(objective, inputs)
         parts = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
