@@ -63,12 +63,12 @@ def predict_taps(network: nn.Module, names: Sequence[str], dataset: Dataset, spl
         split: The images.
         index: (M,), the numbers of the images.
     """
-    tapped = Tapped(network, names)
+    tapped, dtype = Tapped(network, names), next(network.parameters()).dtype
     parts: list[list[Tensor]] = []
     try:
         with eval_mode(network):
             for some in torch.split(index, inference_batch_size(dataset.image_size)):
-                images = dataset.normalise(split.unaugmented(some))
+                images = dataset.normalise(split.unaugmented(some)).to(dtype)
                 parts.append([output.float() for output in tapped(images)])
     finally:
         tapped.remove_hooks()
