@@ -132,8 +132,8 @@ def test_parameters_that_are_not_finite_end_the_training(
 
     step = Stepper.step
 
-    def spoil(self: Stepper, *arguments: Any) -> None:
-        step(self, *arguments)
+    def spoil(self: Stepper, *arguments: Any, **named: Any) -> None:
+        step(self, *arguments, **named)
         with torch.no_grad():
             self.objective.get_buffer("steps").fill_(torch.inf)
 
