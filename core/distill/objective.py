@@ -136,6 +136,8 @@ class Objective(nn.Module):
     """Whether it reads ``Step.index``, which is None otherwise. Such a step is not replayed as a CUDA graph."""
     shares: Mapping[str, float] = MappingProxyType({})
     """By the name of a term, its share of the gradient, which the training gives it: see ``core.train.termwise``."""
+    momenta: Mapping[str, float] = MappingProxyType({})
+    """By the name of each term, its momentum, if they differ; the weight decay belongs to the first term."""
     measures_shares: bool = False
     """Whether the training measures the share of each term now and then, as ``grad/share_TERM``."""
 

@@ -26,6 +26,7 @@ from core.specs.components import (
 from core.specs.components import NAME_LENGTH as NAME_LENGTH
 from core.specs.method_checks import method_problems
 from core.specs.method_taps import reads_strong_view, tap_problems
+from core.specs.momenta import optimizer_problems
 from core.specs.presets import apply_preset
 from core.specs.problems import validation_error
 from core.specs.run import RunSpec
@@ -213,6 +214,7 @@ class ExperimentSpec(SpecModel):
                 method, self.dataset, facts, self.training, context, has_teacher=self.teacher is not None
             )
             problems += [(("methods", index, *path), text, value) for path, text, value in of_method]
+        problems += optimizer_problems(self.methods, self.training)
         count = len(self.methods) * len(self.seeds)
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from core.catalog import DATASETS, DatasetFacts
 from core.catalog.methods import MethodContext
 from core.specs.components import DatasetRef, MethodRef
+from core.specs.momenta import momentum_problems
 from core.specs.problems import ProblemParts
 from core.specs.stages import stage_problems
 from core.specs.training import Training
@@ -31,6 +32,7 @@ def method_problems(
         context: The same for the checks of the catalog.
         has_teacher: Whether the experiment has a teacher.
     """
+    yield from momentum_problems(method, training)
     task = DATASETS[dataset.name].task
     for number, member in enumerate(method.members):
         place: tuple[int | str, ...] = ("with", number - 1) if number else ()

@@ -25,7 +25,7 @@ from core.train.interruption import StopRequested
 from core.train.job import Job
 from core.train.method import exported_network, prepare_objective
 from core.train.metric_means import RunningMeans
-from core.train.optimizer import build_optimizer, lr_factor, restore_optimizer
+from core.train.optimizer import build_optimizer, build_term_momentum, lr_factor, restore_optimizer
 from core.train.peer import WithPeer
 from core.train.performance import ExecutionPlan
 from core.train.stepper import Stepper, Update
@@ -94,9 +94,7 @@ class Engine:
         averaged = training.ema is not None and job.ranks.is_main
         self._average = AveragedWeights(self.exported, training.ema or 0.0) if averaged else None
         forward, eager, self.plan = self._build_forward(plan)
-        self.optimizer = build_optimizer(model, spec.training.optimizer, fused=plan.fused)
-        if own := list(self.objective.parameters()):
-            self.optimizer.add_param_group({"params": own})
+        self.optimizer = self._build_optimizer()
         self._timed_teacher = TimedTeacher(self._teacher_outputs(teacher), task.device) if teacher else None
         self.stepper = Stepper(
             task,
@@ -115,6 +113,15 @@ class Engine:
         self._throughput = ThroughputMeter()
         self._last_values: dict[str, float] = {}
         task.prepare_reports(self.teacher if job.ranks.is_main else None)
+
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        spec, own = self.job.spec.training.optimizer, list(self.objective.parameters())
+        if self.objective.momenta:
+            return build_term_momentum(self.model, own, spec, self.objective.momenta)
+        optimizer = build_optimizer(self.model, spec, fused=self.plan.fused)
+        if own:
+            optimizer.add_param_group({"params": own})
+        return optimizer
 
     def _teacher_outputs(self, teacher: LoadedTeacher) -> Teacher:
         taps = self.objective.taps.teacher

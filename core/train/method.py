@@ -25,6 +25,7 @@ from core.distill.rows import Rows
 from core.distill.terms import LossTerms, separate
 from core.errors import TrainingError
 from core.specs import RunSpec
+from core.specs.momenta import momenta_of
 from core.tasks.task import Task
 from core.train.job import Job
 
@@ -43,17 +44,21 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
             of these shapes.
     """
     device = task.device
+    momenta = momenta_of(job.spec.method, job.spec.training.optimizer)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         objective, setting = objective_for(job.spec, task, student, teacher)
         objective.to(device)
         try:
-            try_out(objective, setting, device)
+            terms = try_out(objective, setting, device, by_term=momenta is not None)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a method raises, its first step would raise it
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             name = job.spec.method.full_name
             raise TrainingError("spec", f"{name} cannot compute its loss of these networks: {reason}") from error
+    if momenta:
+        named = {name: value for name, value in momenta.of_terms.items() if name in terms}
+        objective.momenta = named | {name: momenta.rest for name in terms if name not in named}
     return objective
 
 
@@ -92,7 +97,7 @@ def objective_for(
         raise TrainingError("spec", f"{method.full_name}: {error}") from error
 
 
-def try_out(objective: Objective, setting: Setting, device: torch.device) -> None:
+def try_out(objective: Objective, setting: Setting, device: torch.device, *, by_term: bool = False) -> tuple[str, ...]:
     """Compute the loss of two rows of random outputs, in the first epoch and at full strength.
 
     What fails in the first step fails here, before any data is read. A copy of the method computes it, so that neither
@@ -102,6 +107,10 @@ def try_out(objective: Objective, setting: Setting, device: torch.device) -> Non
         objective: The method.
         setting: What it was built for.
         device: Where it is.
+        by_term: Whether its terms are needed one by one, also if it has no shares.
+
+    Returns:
+        The names of the terms; empty if they are not needed.
 
     Raises:
         Exception: What the method raises.
@@ -111,10 +120,12 @@ def try_out(objective: Objective, setting: Setting, device: torch.device) -> Non
         step = replace(step, index=None)
     for epoch in (0, None):
         terms: LossTerms = trial(replace(step, epoch=epoch))
-    if objective.shares or objective.measures_shares:
-        parts = separate(terms, step.rows)
-        if unknown := objective.shares.keys() - parts.keys():
-            raise ValueError(f"it has no term {min(unknown)!r} that could have a share")
+    if not (by_term or objective.shares or objective.measures_shares):
+        return ()
+    parts = separate(terms, step.rows)
+    if unknown := objective.shares.keys() - parts.keys():
+        raise ValueError(f"it has no term {min(unknown)!r} that could have a share")
+    return tuple(parts)
 
 
 def _random_step(objective: Objective, setting: Setting, device: torch.device) -> Step:

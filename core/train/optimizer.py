@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.specs import Optimizer, Schedule
+from core.train.term_momentum import TermMomentum
 
 
 def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -> torch.optim.Optimizer:
@@ -31,6 +32,41 @@ def build_optimizer(model: nn.Module, spec: Optimizer, *, fused: bool = False) -
     params = entry.params.model_validate(spec.params)
     optimizer: torch.optim.Optimizer = entry.load()(model.parameters(), **arguments, **params.arguments())
     return optimizer
+
+
+def build_term_momentum(
+    model: nn.Module, own: Sequence[Tensor], spec: Optimizer, momenta: Mapping[str, float]
+) -> TermMomentum:
+    """Build gradient descent with a momentum for each group of terms, as ``term_groups`` makes them.
+
+    The method's own parameters have the momentum of the spec in every term.
+
+    Args:
+        model: The network to train.
+        own: The parameters of the method.
+        spec: The optimiser of the spec.
+        momenta: By the name of each term, its momentum.
+    """
+    groups = term_groups(momenta)
+    of_groups = {group: momenta[name] for name, group in groups.items()}
+    weights, parameters = ([p for p in given if p.requires_grad] for given in (model.parameters(), own))
+    decay, nesterov = spec.weight_decay, spec.nesterov
+    optimizer = TermMomentum(weights, spec.lr, of_groups, weight_decay=decay, nesterov=nesterov)
+    if parameters:
+        optimizer.add_param_group({"params": parameters, "momenta": dict.fromkeys(of_groups, spec.momentum)})
+    return optimizer
+
+
+def term_groups(momenta: Mapping[str, float]) -> dict[str, str]:
+    """Return the name of the group of each term. Terms with one momentum are a group: the momentum of a sum is the sum.
+
+    Args:
+        momenta: By the name of each term, its momentum.
+    """
+    names: dict[float, list[str]] = {}
+    for name, momentum in momenta.items():
+        names.setdefault(momentum, []).append(name)
+    return {name: "+".join(names[momentum]) for name, momentum in momenta.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from core import tasks
 from core.distill.objective import is_closed_form
 from core.errors import TrainingError
+from core.specs.momenta import momenta_of
 from core.tasks.registry import load_task
 from core.tasks.task import LoadedTeacher, SuppliedWeights, Task
 from core.train.checkpoint import Checkpoint
@@ -119,7 +120,10 @@ def _execution_plan(
     if not training.optimizer.entry.fused:
         plan = plan.model_copy(update={"fused": False})
         plan = plan.without("cuda_graphs", f"{name} cannot be recorded") if plan.cuda_graphs else plan
-    if job.spec.method.all_shares and not is_closed_form(job.spec.method):
+    if momenta_of(job.spec.method, training.optimizer):
+        plan = plan.model_copy(update={"fused": False})
+        plan = _for_single_terms(job, plan)
+    elif job.spec.method.all_shares and not is_closed_form(job.spec.method):
         plan = _for_single_terms(job, plan)
     if training.accumulate > 1 and plan.cuda_graphs:
         plan = plan.without("cuda_graphs", "micro-batches")

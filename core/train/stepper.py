@@ -18,12 +18,13 @@ from core.tasks.task import Batch, Task
 from core.train.accumulation import MicroBatches
 from core.train.compiling import ForwardFn, GraphedCallable
 from core.train.metric_means import RunningMeans
-from core.train.optimizer import capturable, set_lr, start_momentum
+from core.train.optimizer import capturable, set_lr, start_momentum, term_groups
 from core.train.performance import ExecutionPlan
 from core.train.rank_loss import average_gradients, step_loss
 from core.train.ranks import SINGLE_PROCESS, Ranks
 from core.train.teacher import Teacher
-from core.train.termwise import Termwise
+from core.train.term_momentum import TermMomentum
+from core.train.termwise import Gradients, Termwise, sum_gradients
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,13 @@ class Stepper:
         self._trained: Trained | None = None  # in the last step
         self._micro_batches = MicroBatches(task, model, objective, ranks, self._forward, self._network, self.scaler)
         self._eager: ForwardFn = eager or self._network
-        self._termwise = Termwise(task, model, objective, ranks, self._forward_eagerly, self._eager, self.scaler)
-        replayable = objective.capturable and not objective.reads_index and not objective.shares
+        groups = term_groups(objective.momenta)
+        self._termwise = Termwise(
+            task, model, objective, ranks, self._forward_eagerly, self._eager, self.scaler, groups
+        )
+        by_term = bool(objective.shares or groups)
+        self._always_by_term = by_term
+        replayable = objective.capturable and not objective.reads_index and not by_term
         self._capture = _StepCapture() if plan.cuda_graphs and replayable else None
 
     def step(self, batch: Batch, epoch: int, learning_rate: float, *, measure: bool = False) -> None:
@@ -141,9 +147,10 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         count, trained = self._update.micro_batches(batch.total), self.objective.trains(epoch)
         shares: Mapping[str, Tensor] = {}
-        if trained == "all" and (measure or self.objective.shares):
+        of_groups: Mapping[str, Gradients] = {}
+        if trained == "all" and (measure or self._always_by_term):
             step = self._termwise.backward(batch, count, teacher, epoch, measure=measure)
-            loss, shares = step.loss, step.metrics
+            loss, shares, of_groups = step.loss, step.metrics, step.gradients
         else:
             with self._training(trained):
                 if count > 1:
@@ -159,8 +166,12 @@ class Stepper:
         if trained != self._trained:
             start_momentum(self.optimizer)
             self._trained = trained
-        norms = self._clip_gradients()
-        self.scaler.step(self.optimizer)
+        if isinstance(self.optimizer, TermMomentum):
+            norms = self._clip_sum(of_groups)
+            self.optimizer.step(of_groups)
+        else:
+            norms = self._clip_gradients()
+            self.scaler.step(self.optimizer)
         self.scaler.update()
 
         rows = loss.rows if loss.terms.logits is None else replace(loss.rows, student=loss.terms.logits.detach())
@@ -177,6 +188,21 @@ class Stepper:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._update.clip_norm)
         # A float16 step whose gradient overflowed is skipped by the scaler.
+        return {"grad/norm": torch.where(norm.isfinite(), norm, torch.nan)}
+
+    def _clip_sum(self, of_groups: Mapping[str, Gradients]) -> dict[str, Tensor]:
+        """Shorten the gradients of all groups of terms by one factor, by which their sum has the greatest norm allowed.
+
+        Returns:
+            The norm of the sum before that, if there is a limit.
+        """
+        if self._update.clip_norm is None:
+            return {}
+        total = sum_gradients(list(of_groups.values()))
+        norm = nn.utils.get_total_norm([gradient for gradient in total if gradient is not None])
+        factor = (self._update.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as in torch's clip_grad_norm_
+        for gradients in of_groups.values():
+            torch._foreach_mul_([gradient for gradient in gradients if gradient is not None], factor)
         return {"grad/norm": torch.where(norm.isfinite(), norm, torch.nan)}
 
     def _replay(

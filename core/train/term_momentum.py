@@ -14,24 +14,6 @@ import torch
 from torch import Tensor
 
 
-def dot_momenta(momentum: float, delta: float) -> dict[str, float]:
-    """Return the momenta of DOT: μ − Δ for the task's gradient and μ + Δ for that of distillation.
-
-    Args:
-        momentum: μ.
-        delta: Δ.
-
-    Raises:
-        ValueError: One of the two is not in [0, 1).
-    """
-    momenta = {"task": momentum - delta, "distillation": momentum + delta}
-    if not all(0 <= value < 1 for value in momenta.values()):
-        raise ValueError(
-            f"μ − Δ and μ + Δ should be in [0, 1), not {momenta['task']:g} and {momenta['distillation']:g}"
-        )
-    return momenta
-
-
 class TermMomentum(torch.optim.Optimizer):
     """SGD with one momentum buffer per parameter and term: v_k ← μ_k·v_k + g_k, θ ← θ − lr·Σ_k v_k.
 
@@ -42,7 +24,8 @@ class TermMomentum(torch.optim.Optimizer):
         params: The parameters, or groups of them.
         lr: Learning rate.
         momenta: The momentum of each term, by name.
-        weight_decay: L2 penalty. Its gradient belongs to the first term of ``momenta``, because it is counted once.
+        weight_decay: L2 penalty. Its gradient is counted once: it belongs to the first term of ``momenta`` that reaches
+            the parameter in a step.
         nesterov: Whether each term's step is g_k + μ_k·v_k in place of v_k.
 
     Raises:
@@ -97,18 +80,34 @@ class TermMomentum(torch.optim.Optimizer):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _step_group(self, group: dict[str, Any], gradients: Mapping[str, Sequence[Tensor | None]]) -> None:
-        for index, (name, momentum) in enumerate(group["momenta"].items()):
+        decayed: set[int] = set()
+        for name, momentum in group["momenta"].items():
             pairs = zip(group["params"], gradients[name], strict=True)
             reached = [(parameter, gradient) for parameter, gradient in pairs if gradient is not None]
             if not reached:
                 continue
             parameters, moved = [parameter for parameter, _ in reached], [gradient for _, gradient in reached]
-            if group["weight_decay"] and index == 0:
-                moved = list(torch._foreach_add(moved, parameters, alpha=group["weight_decay"]))
+            if group["weight_decay"]:
+                moved = self._with_decay(parameters, moved, decayed, group["weight_decay"])
             if momentum:
                 moved = self._with_momentum(name, momentum, parameters, moved, nesterov=group["nesterov"])
             # One update per term, not one of their sum: the sum would need another copy of all weights.
             torch._foreach_add_(parameters, moved, alpha=-group["lr"])
+
+    @staticmethod
+    def _with_decay(
+        parameters: list[Tensor], gradients: list[Tensor], decayed: set[int], weight_decay: float
+    ) -> list[Tensor]:
+        """Return the gradients, with that of the penalty for the parameters that are reached for the first time."""
+        fresh = [index for index, parameter in enumerate(parameters) if id(parameter) not in decayed]
+        if not fresh:
+            return gradients
+        decayed.update(map(id, parameters))
+        penalised = torch._foreach_add(
+            [gradients[index] for index in fresh], [parameters[index] for index in fresh], alpha=weight_decay
+        )
+        by_index = dict(zip(fresh, penalised, strict=True))
+        return [by_index.get(index, gradient) for index, gradient in enumerate(gradients)]
 
     def _with_momentum(
         self, name: str, momentum: float, parameters: list[Tensor], gradients: list[Tensor], *, nesterov: bool

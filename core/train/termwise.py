@@ -38,6 +38,7 @@ from core.train.rank_loss import StepLoss, step_loss
 from core.train.ranks import Ranks
 
 Gradients = list[Tensor | None]
+"""The gradients at several tensors; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class Termwise:
         return TermwiseStep(_weighted(loss, factors), share_metrics(norms) if measure else {}, gradients)
 
     def _heads(self, local: Tensor, leaves: Outputs) -> Gradients:
-        """Return the gradients of a term at the outputs of the network, and at the method's own parameters."""
-        inputs = [*tensors_of(leaves), *self._own]
+        """Return the gradients of a term at the outputs of the network, and at the parameters that the loss reads."""
+        inputs = [*tensors_of(leaves), *self._read]
         if not local.requires_grad:
             return [None] * len(inputs)
         scaled = self.scaler.scale(local)
@@ -128,6 +129,11 @@ class Termwise:
     @property
     def _own(self) -> list[Tensor]:
         return [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+
+    @property
+    def _read(self) -> list[Tensor]:
+        """The parameters that the loss reads itself: the method's, and those of the student that it uses."""
+        return [*self._own, *self.objective.student_parameters()]
 
     def _norms(self, passes: _Passes, heads: Mapping[str, Gradients]) -> dict[str, Tensor]:
         """Return the norm of the gradient of each term over the whole batch, at the first tap or at the logits."""
@@ -154,28 +160,36 @@ class Termwise:
 
     def _together(self, passes: _Passes, heads: Mapping[str, Gradients]) -> None:
         """Add the gradients of the sum of all terms to those of the parameters."""
-        total = _sum(list(heads.values()))
+        total = sum_gradients(list(heads.values()))
         for outputs, part, is_last in passes.finals():
             with nullcontext() if is_last else without_exchange(self.network):
                 tensors, gradients = _sources(outputs, total, part)
                 torch.autograd.backward(tensors, gradients)
-        for parameter, gradient in zip(self._own, total[len(tensors_of(passes.leaves())) :], strict=True):
+        read = self._averaged(total[len(tensors_of(passes.leaves())) :])
+        for parameter, gradient in zip(self._read, read, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def _separately(self, passes: _Passes, heads: Mapping[str, Gradients]) -> dict[str, Gradients]:
         """Return the gradients of each group of terms at all parameters, averaged over the ranks."""
         by_group = {
-            group: _sum([parts for name, parts in heads.items() if self.groups[name] == group] or [_nothing(heads)])
+            group: sum_gradients(
+                [parts for name, parts in heads.items() if self.groups[name] == group] or [_nothing(heads)]
+            )
             for group in dict.fromkeys(self.groups.values())
         }
-        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # The method's own parameters too, because a network of its own is among the outputs.
+        weights = [*(parameter for parameter in self.model.parameters() if parameter.requires_grad), *self._own]
+        places = {id(parameter): place for place, parameter in enumerate(weights)}
         count = len(tensors_of(passes.leaves()))
-        found = {group: [*[None] * len(weights), *parts[count:]] for group, parts in by_group.items()}
+        found: dict[str, Gradients] = {}
+        for group, parts in by_group.items():
+            found[group] = [None] * len(weights)
+            for parameter, gradient in zip(self._read, parts[count:], strict=True):
+                found[group][places[id(parameter)]] = gradient
         for outputs, part, _ in passes.finals(exchange=False):
             for group, parts in by_group.items():
-                # The method's own parameters too, because a network of its own is among the outputs.
-                found[group] = _sum([found[group], _back(outputs, parts, part, [*weights, *self._own])])
+                found[group] = sum_gradients([found[group], _back(outputs, parts, part, weights)])
         return {group: self._averaged(gradients) for group, gradients in found.items()}
 
     def _averaged(self, gradients: Gradients) -> Gradients:
@@ -269,7 +283,7 @@ def _scaled(gradients: Gradients, factor: Tensor) -> Gradients:
     return [None if gradient is None else gradient * factor.to(gradient.dtype) for gradient in gradients]
 
 
-def _sum(several: Sequence[Gradients]) -> Gradients:
+def sum_gradients(several: Sequence[Gradients]) -> Gradients:
     """Return the sums of gradients at the same tensors; None where there is none."""
     total: Gradients = list(several[0])
     for gradients in several[1:]:

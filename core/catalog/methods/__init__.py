@@ -19,7 +19,7 @@ from core.catalog.methods.nkd import NKDParams
 from core.catalog.methods.rld import RLDParams
 
 # isort: on
-from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
+from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, Momenta, SpecWarning
 from core.catalog.methods.shared import DecoupledParams
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "KDParams",
     "MethodContext",
     "MethodEntry",
+    "Momenta",
     "NKDParams",
     "RLDParams",
     "SpecWarning",

@@ -108,6 +108,26 @@ class FirstStage:
     term: str
 
 
+@dataclass(frozen=True)
+class Momenta:
+    """The momentum of each term, for a method that averages the gradients of its terms over different numbers of steps.
+
+    Attributes:
+        of_terms: By the name of a term. The weight decay belongs to the gradient of the first one.
+        rest: That of every other term, such as those of methods that are added.
+        params: By the name of a term, the parameter that decides its momentum.
+    """
+
+    of_terms: Mapping[str, float]
+    rest: float
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All momenta."""
+        return (*self.of_terms.values(), self.rest)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodEntry(Entry):
     """A method.
@@ -132,6 +152,8 @@ class MethodEntry(Entry):
         share_params: By the name of a term, the parameter that gives the term a share of the gradient.
         companion: Name of the metric that Compare can draw on a second axis beside the headline metric; "" for none.
         first_stage: The stage before the training proper; None for a method of one stage.
+        momenta: Returns the momentum of each term with given parameters and the optimiser's momentum; None if all terms
+            have the optimiser's.
         warnings: Returns warnings about parameters within a spec; None if there are none.
         problems: Returns what makes parameters impossible within a spec, which is then refused; None if nothing does.
         color: Colour of its curves as ``#RRGGBB``; empty for one that the dashboard chooses.
@@ -153,6 +175,7 @@ class MethodEntry(Entry):
     switches: Mapping[str, str] = field(default_factory=dict)
     companion: str = ""
     first_stage: FirstStage | None = None
+    momenta: Callable[[Any, float], Momenta] | None = None
     warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     problems: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     color: str = ""

@@ -36,10 +36,13 @@ class DecoupledParams(Params):
 
 SIMILARITY = Metric("grad/similarity", "Gradient similarity (mean cosine)", panel="Gradient similarity")
 
+TCKD_TERM = Metric("train/tckd", "TCKD term, unweighted", "nats", panel=LOSS_PANEL)
+NCKD_TERM = Metric("train/nckd", "NCKD term, unweighted", "nats", panel=LOSS_PANEL)
+
 DECOUPLED_METRICS = (
     CE_TERM,
-    Metric("train/tckd", "TCKD term, unweighted", "nats", panel=LOSS_PANEL),
-    Metric("train/nckd", "NCKD term, unweighted", "nats", panel=LOSS_PANEL),
+    TCKD_TERM,
+    NCKD_TERM,
     SIMILARITY,
     Metric("grad/skipped", "Samples without a gradient similarity", "%"),
     Metric("grad/covariance", "Normalised covariance of the TCKD and NCKD gradients"),
