@@ -44,6 +44,10 @@ ALLOWED = {
     # A mode in which files are opened.
     ("client/stack/process.py", "ab"),
     ("worker/training_process.py", "ab"),
+    # A style of lines in charts.
+    ("dashboard/charts/comparison_charts.py", "dot"),
+    ("dashboard/charts/panels.py", "dot"),
+    ("dashboard/theme.py", "dot"),
     # Spelling of abbreviations in names of parameters.
     ("dashboard/forms/schema_fields.py", "ce"),
     ("dashboard/forms/schema_fields.py", "kd"),
