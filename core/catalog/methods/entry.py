@@ -192,9 +192,10 @@ class MethodEntry(Entry):
 
     @property
     def share_metrics(self) -> tuple[Metric, ...]:
-        """What a combination with this method reports of each term: its share of the gradient."""
+        """What is reported of each term besides its value: its share of the gradient, and the weight of a share."""
         terms = {metric.name: metric for metric in self.metrics}
-        return tuple(_share_metric(terms[f"train/{name}"]) for name in self.terms)
+        described = [terms[f"train/{name}"] for name in self.terms]
+        return (*map(_share_metric, described), *map(_weight_metric, described))
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -286,6 +287,11 @@ def _share_metric(term: Metric) -> Metric:
     title = f"{term.title.removesuffix(', unweighted')}: share of the gradient"
     name = f"grad/share_{term.name.removeprefix('train/')}"
     return Metric(name, title, "%", panel="Shares of the gradient", from_zero=True)
+
+
+def _weight_metric(term: Metric) -> Metric:
+    title = f"{term.title.removesuffix(', unweighted')}: weight that gives its share"
+    return Metric(f"train/weight_{term.name.removeprefix('train/')}", title, panel="Weights that give shares")
 
 
 class MethodRegistry(Registry[MethodEntry]):
