@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.catalog.suggestions import suggest_name
 
@@ -52,6 +53,23 @@ class Taps:
     def strong_view(self) -> bool:
         """Whether the method reads a second view of the samples."""
         return STRONG_LOGITS in (*self.student, *self.teacher)
+
+
+def tap_choices(*, several: bool) -> dict[str, Any]:
+    """Return what a form offers for a parameter that names taps, besides the taps of the chosen network.
+
+    Args:
+        several: Whether the parameter names several taps, so that one name may stand for several.
+
+    Returns:
+        ``wildcards``: names that every network has. ``suffix``: may follow the taps except ``without_suffix``.
+    """
+    stages = ([STAGES] if several else []) + [LAST_STAGE]
+    return {
+        "wildcards": [*stages, LAST_MAP, *(f"{name}{PREACTIVATION}" for name in stages)],
+        "suffix": PREACTIVATION,
+        "without_suffix": [STEM, FEATURES],
+    }
 
 
 def joined(all_taps: Iterable[Taps]) -> Taps:

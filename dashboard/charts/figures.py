@@ -27,7 +27,7 @@ EPOCH = "Epoch"
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
     """Draw one panel of a run over epochs; None if the run has none of the panel's metrics."""
-    traces = [(trace, curves[trace.metric]) for trace in panel.traces if len(curves.get(trace.metric, ()))]
+    traces = [(trace, curves[trace.metric]) for trace in panel.drawn(curves)]
     if not traces:
         return None
     figure = _figure(panel.axis, height=300)
@@ -50,7 +50,8 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
         second_axis(figure, panel.second_axis)
     if panel.from_zero:
         figure.update_layout(yaxis={"rangemode": "tozero"})
-    figure.update_layout(showlegend=len(traces) > 1)
+    # The axis of a panel of several metrics does not name the only one that is drawn.
+    figure.update_layout(showlegend=len(panel.traces) > 1)
     return figure
 
 

@@ -7,8 +7,8 @@ by unit. So the terms of a new method and new diagnostics appear without a chang
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from common.formatting import title_with_count, value_text
@@ -66,19 +66,47 @@ class Panel:
     from_zero: bool = False
     help: str = ""
 
+    def drawn(self, curves: Mapping[str, Curve]) -> tuple[Trace, ...]:
+        """Return the traces that have points; those of a panel of many metrics have the colours of the first ones."""
+        traces = [trace for trace in self.traces if len(curves.get(trace.metric, ()))]
+        if len(self.traces) <= _MOST_STYLES:
+            return tuple(traces)
+        return tuple(replace(trace, colour=_colour(at), dash=_dash(at)) for at, trace in enumerate(traces))
+
 
 LOSS_PANEL = "Loss and its terms"
 _UNWEIGHTED = (
     "Terms are shown as measured, before their weights, ramp and decay are applied, so the training loss is not their "
     "sum. A term that is defined with the factor T² includes it."
 )
-_LAST = ("Agreement with the teacher", "Learning rate")
+_LAST = ("Shares of the gradient", "Weights that give shares", "Agreement with the teacher", "Learning rate")
 """Panels that follow those of the methods."""
+_MOST_STYLES = 8
+"""Largest number of metrics of a panel whose colours do not depend on the run."""
+_UNDESCRIBED = "Other measurements of the training"
+"""Panel of metrics of the training that the catalog does not describe, as of a plug-in that is not loaded."""
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _GROUPS = {"grad": "Gradients", "nc": "Neural collapse", "speed": "Training speed", "test": "Test", "val": "Validation"}
 
 Described = Mapping[str, Any]
 """A metric as the catalog describes it: name, title, unit, label, panel, of, drawn, from_zero."""
+
+
+def with_undescribed(metrics: Sequence[Described], names: Iterable[str]) -> list[Described]:
+    """Return the metrics of the catalog, followed by a description of every other name.
+
+    Args:
+        metrics: Entries of the catalog.
+        names: Names of the metrics that a run has reported.
+    """
+    known = {metric["name"] for metric in metrics}
+    return [*metrics, *(_describe(name) for name in names if name not in known)]
+
+
+def _describe(name: str) -> Described:
+    title = name.rpartition("/")[2].replace("_", " ").capitalize() or name
+    panel = _UNDESCRIBED if name.startswith("train/") else ""
+    return {"name": name, "title": title, "label": title, "unit": "", "panel": panel}
 
 
 def standard_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
@@ -134,9 +162,9 @@ def _named_panels(title: str, members: Sequence[Described]) -> Iterator[Panel]:
                 Trace(
                     metric["name"],
                     metric["title"],
-                    theme.PALETTE[index % len(theme.PALETTE)],
+                    _colour(index),
                     second=metric["unit"] != left,
-                    dash=_DASHES[index % len(_DASHES)],
+                    dash=_dash(index),
                     count_metric=metric.get("of", ""),
                 )
                 for index, metric in enumerate(shown)
@@ -145,6 +173,16 @@ def _named_panels(title: str, members: Sequence[Described]) -> Iterator[Panel]:
             from_zero=any(metric.get("from_zero") for metric in shown if metric["unit"] == left),
             help=_UNWEIGHTED if unweighted else "",
         )
+
+
+def _colour(index: int) -> str:
+    """Return the colour of the trace with this index in its panel."""
+    return theme.PALETTE[index % len(theme.PALETTE)]
+
+
+def _dash(index: int) -> str:
+    """Return the dash of the trace with this index; with the colour, the first 24 traces are different."""
+    return _DASHES[(index + index // 12) % len(_DASHES)]
 
 
 def _axis(title: str, unit: str, metrics: Sequence[Described]) -> str:

@@ -12,7 +12,7 @@ import streamlit as st
 from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, Experiment, PlannedTeacher
 from dashboard import session
-from dashboard.forms import schema_fields
+from dashboard.forms import spec_draft
 
 _KEY = "new.state"
 
@@ -22,7 +22,7 @@ class FormState:
     """State of the page in one browser session.
 
     Attributes:
-        draft: The form's values, as ``schema_fields.to_draft`` returns them.
+        draft: The form's values, as ``spec_draft.to_draft`` returns them.
         generation: Part of every widget's key. A new generation creates new widgets, which take their values from the
             draft.
         submitted: The last submitted spec as text, and the experiment that it created.
@@ -34,6 +34,7 @@ class FormState:
         message: Describes the template or experiment from which the draft was started.
         copied_teacher: Teacher of a cloned experiment in the draft's form, and the backend's description of it.
         train_new_teacher: Whether the copy trains a new teacher.
+        choosing_method: Whether the list of methods is open.
     """
 
     draft: dict[str, Any]
@@ -47,6 +48,7 @@ class FormState:
     message: str = ""
     copied_teacher: tuple[dict[str, Any], PlannedTeacher] | None = None
     train_new_teacher: bool = False
+    choosing_method: bool = False
 
 
 def form_state(catalog: Catalog) -> FormState:
@@ -60,7 +62,7 @@ def form_state(catalog: Catalog) -> FormState:
 def blank(catalog: Catalog) -> dict[str, Any]:
     """Return the draft of an empty form."""
     entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
-    return schema_fields.blank_draft(entries, catalog.experiment_schema)
+    return spec_draft.blank_draft(entries, catalog.experiment_schema)
 
 
 def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:

@@ -13,10 +13,21 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-FieldKind = Literal["integer", "number", "boolean", "choice", "text", "integers", "entries"]
+FieldKind = Literal[
+    "integer",
+    "number",
+    "boolean",
+    "choice",
+    "text",
+    "integers",
+    "numbers",
+    "texts",
+    "tap",
+    "taps",
+    "mapping",
+    "entries",
+]
 MAX_SEEDS = 1000
-ADDED = "with"
-"""Field of a method with the methods that are added to it."""
 
 _WORDS = {
     "ce": "CE",
@@ -27,6 +38,32 @@ _WORDS = {
     "val": "validation",
     "sha256": "SHA-256",
 }
+
+
+@dataclass(frozen=True)
+class TapChoice:
+    """What a parameter that names taps may name, as the catalog's ``x-taps-of`` describes it.
+
+    Attributes:
+        network: ``student`` or ``teacher``.
+        wildcards: Names that every network has.
+        suffix: May follow the names of the network's taps.
+        without_suffix: Taps that it may not follow.
+    """
+
+    network: str
+    wildcards: tuple[str, ...]
+    suffix: str
+    without_suffix: tuple[str, ...]
+
+    def options(self, known: Sequence[str]) -> list[str]:
+        """Return the names to choose from; other names, such as paths of modules, may be typed.
+
+        Args:
+            known: Taps of the chosen network; empty if the catalog does not know them.
+        """
+        before = [f"{name}{self.suffix}" for name in known if name not in self.without_suffix]
+        return list(dict.fromkeys((*self.wildcards, *known, *before)))
 
 
 @dataclass(frozen=True)
@@ -46,6 +83,7 @@ class FormField:
         entries: For ``entries``, the catalog entries to choose from, each with name, title, summary and params.
         left_out: Whether a spec leaves the default out.
         only_for: Path of another field and its values for which this field exists; None for a field that always does.
+        taps: For a parameter that names taps, which of the networks and what can be named in any network.
     """
 
     path: str
@@ -60,6 +98,7 @@ class FormField:
     entries: tuple[Mapping[str, Any], ...] = ()
     left_out: bool = False
     only_for: tuple[str, tuple[Any, ...]] | None = None
+    taps: TapChoice | None = None
 
     def exists(self, values: Mapping[str, Any]) -> bool:
         """Return whether the field exists beside the other values of the object."""
@@ -109,6 +148,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
                 entries=tuple(item.get("x-entries", ())),
                 left_out=bool(item.get("x-left-out")),
                 only_for=_condition(item.get("x-only-for"), prefix),
+                taps=_tap_choice(item.get("x-taps-of")),
             )
         )
     return fields
@@ -127,6 +167,13 @@ def _condition(given: Mapping[str, Any] | None, prefix: str) -> tuple[str, tuple
     return (f"{prefix}{given['field']}", tuple(given["values"])) if given else None
 
 
+def _tap_choice(given: Mapping[str, Any] | None) -> TapChoice | None:
+    if not given:
+        return None
+    wildcards, plain = tuple(given.get("wildcards", ())), tuple(given.get("without_suffix", ()))
+    return TapChoice(given["network"], wildcards, given.get("suffix", ""), plain)
+
+
 def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Resolve ``$ref`` and ``anyOf [X, null]``; return the schema and whether null is allowed."""
     nullable = False
@@ -142,11 +189,13 @@ def _resolve(item: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _kind(item: Mapping[str, Any]) -> FieldKind | None:
-    """Return the kind of widget; None if there is no widget, as for free mappings and lists of other than integers."""
+    """Return the kind of widget; None if there is no widget, as for lists of mappings."""
     if item.get("enum"):
         return "choice"
     if item.get("x-entries"):
         return "entries"
+    if item.get("x-taps-of"):
+        return "taps" if item.get("type") == "array" else "tap"
     match item.get("type"):
         case "integer":
             return "integer"
@@ -156,8 +205,11 @@ def _kind(item: Mapping[str, Any]) -> FieldKind | None:
             return "boolean"
         case "string":
             return "text"
-        case "array" if item.get("items", {}).get("type") == "integer":
-            return "integers"
+        case "array":
+            kinds: Mapping[Any, FieldKind] = {"integer": "integers", "number": "numbers", "string": "texts"}
+            return kinds.get(item.get("items", {}).get("type"))
+        case "object":
+            return "mapping"
     return None
 
 
@@ -253,161 +305,27 @@ def join_integers(values: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
-def _named_choice(value: Any) -> dict[str, Any]:
-    """Return a reference to a catalog entry in its long form; the short form is a name without parameters."""
-    if isinstance(value, str):
-        return {"name": value, "params": {}}
-    return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
+def parse_numbers(text: str) -> list[float]:
+    """Parse numbers that are separated by commas or spaces: ``1, 0.5`` is [1.0, 0.5].
 
-
-def _method_draft(value: Any) -> dict[str, Any]:
-    """Return a method in its long form, with the methods that are added to it."""
-    method = {"label": "", **_named_choice(value)}
-    return method | {ADDED: [_named_choice(item) for item in method.get(ADDED) or ()]}
-
-
-def named_choices(value: Any) -> list[dict[str, Any]]:
-    """Return the long form of one catalog entry or a list of them."""
-    items = value if isinstance(value, list | tuple) else [value] if value else []
-    return [_named_choice(item) for item in items]
-
-
-def short_choices(choices: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the inverse of ``named_choices`` as a spec has it: a bare name for one entry without parameters."""
-    short = [_compact(choice) if choice.get("params") else choice["name"] for choice in choices]
-    return short[0] if len(short) == 1 and isinstance(short[0], str) else short or None
-
-
-def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spec in the form's representation: short forms expanded and every section present."""
-    draft: dict[str, Any] = {
-        "name": "",
-        "notes": "",
-        "tags": [],
-        "priority": 0,
-        "seeds": [0, 1, 2],
-        "training": {},
-        "resources": {},
-        **deepcopy(dict(spec)),
-    }
-    draft["dataset"] = _named_choice(draft.get("dataset"))
-    student = draft.get("student")
-    draft["student"] = {"model": _named_choice(student.get("model") if isinstance(student, Mapping) else student)}
-    draft["methods"] = [_method_draft(method) for method in draft.get("methods") or ()]
-    teacher = draft.get("teacher")
-    if isinstance(teacher, Mapping):
-        draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
-        draft["teacher"]["model"] = _named_choice(teacher.get("model"))
-        weights = draft["teacher"]["weights"]
-        if isinstance(weights, str):
-            draft["teacher"]["weights"] = {"source": weights}
-    else:
-        draft["teacher"] = None
-    return draft
-
-
-_FORM_FIELDS = frozenset(
-    ("name", "notes", "tags", "priority", "dataset", "teacher", "student", "methods", "seeds", "training", "resources")
-)
-_ANY_WORKER = {"device": "any", "gpus": 1}
-
-
-def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spec of a draft, without empty values."""
-    spec: dict[str, Any] = {"name": str(draft["name"]).strip()}
-    for name in ("notes", "tags", "priority"):
-        if draft.get(name):
-            spec[name] = deepcopy(draft[name])
-    spec["dataset"] = _compact(draft["dataset"])
-    # Fields that the form does not show are passed through unchanged.
-    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _FORM_FIELDS and value}
-    if draft.get("teacher"):
-        teacher = draft["teacher"]
-        shown = ("model", "weights", "training", "seed")
-        other_fields = {name: value for name, value in teacher.items() if name not in shown and value}
-        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(other_fields)}
-        if teacher.get("weights") is not None:
-            spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
-        if teacher.get("training") or spec.get("preset"):  # null overrides the preset's training
-            spec["teacher"]["training"] = deepcopy(teacher.get("training"))
-        if teacher.get("seed"):
-            spec["teacher"]["seed"] = teacher["seed"]
-    elif spec.get("preset"):
-        spec["teacher"] = None
-    spec["student"] = {"model": _compact(draft["student"]["model"])}
-    spec["methods"] = [_compact(method) for method in draft["methods"]]
-    spec["seeds"] = list(draft["seeds"])
-    spec["training"] = deepcopy(draft["training"])
-    resources = {
-        name: value for name, value in draft.get("resources", {}).items() if value and value != _ANY_WORKER.get(name)
-    }
-    if resources:
-        spec["resources"] = deepcopy(resources)
-    return spec
-
-
-def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
-    compact: dict[str, Any] = {"name": choice["name"]}
-    if str(choice.get("label") or "").strip():
-        compact["label"] = str(choice["label"]).strip()
-    if choice.get("params"):
-        compact["params"] = deepcopy(choice["params"])
-    if choice.get("shares"):
-        compact["shares"] = deepcopy(choice["shares"])
-    if choice.get(ADDED):
-        compact[ADDED] = [_compact(item) for item in choice[ADDED]]
-    return compact
-
-
-def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the draft of a new form: the catalog's first data set and model, and its first method with a teacher.
-
-    Args:
-        catalog: Entries by kind: methods, models and datasets.
-        schema: JSON schema of an experiment spec, whose ``Training`` defines the training settings.
+    Raises:
+        ValueError: The text cannot be parsed; the message is a sentence for people.
     """
-    training = schema.get("$defs", {}).get("Training", {})
-    model = {"name": catalog["models"][0]["name"], "params": schema_defaults(catalog["models"][0]["params"])}
-    dataset = catalog["datasets"][0]
-    method = next((item for item in catalog["methods"] if item.get("needs_teacher")), catalog["methods"][0])
-    return to_draft(
-        {
-            "dataset": {"name": dataset["name"], "params": schema_defaults(dataset["params"])},
-            "teacher": {"model": deepcopy(model)},
-            "student": {"model": model},
-            "methods": [{"name": method["name"], "params": schema_defaults(method["params"])}],
-            "training": schema_defaults(training, schema),
-        }
-    )
+    numbers: list[float] = []
+    for part in filter(None, re.split(r"[,;\s]+", text.strip())):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            raise ValueError(f"{part!r} is not a number") from None
+    return numbers
 
 
-def nearest_field(path: str, slots: Iterable[str]) -> str | None:
-    """Return the path at which the form shows an error: its own path or the nearest enclosing one; None if none exists.
-
-    Args:
-        path: Path of the error from the backend, such as ``methods.1.params.alpha``.
-        slots: Paths at which the form can show errors.
-    """
-    slot_paths = set(slots)
-    while path:
-        if path in slot_paths:
-            return path
-        path = path.rpartition(".")[0]
-    return None
+def join_numbers(values: Iterable[float]) -> str:
+    """Format numbers for ``parse_numbers``: [1.0, 0.5] is ``1, 0.5``."""
+    return ", ".join(f"{value:g}" for value in values)
 
 
-def describe_path(path: str, draft: Mapping[str, Any]) -> str:
-    """Return a path as text for people: ``Method 2 (dkd): Alpha`` for ``methods.1.params.alpha``."""
-    parts = path.split(".")
-    if parts[0] == "methods" and len(parts) > 1 and parts[1].isdigit():
-        index = int(parts[1])
-        methods = draft.get("methods") or []
-        name = f" ({methods[index]['name']})" if index < len(methods) else ""
-        field_parts = [part for part in parts[2:] if part != "params"]
-        if len(field_parts) > 1 and field_parts[0] == ADDED and field_parts[1].isdigit():
-            added = methods[index].get(ADDED) or [] if index < len(methods) else []
-            number, field_parts = int(field_parts[1]), field_parts[2:]
-            name = f"{name[:-1]} + {added[number]['name']})" if number < len(added) else name
-        return f"Method {index + 1}{name}" + (f": {humanise(field_parts[-1])}" if field_parts else "")
-    words = [humanise(part) for part in parts if part and part != "params" and not part.isdigit()]
-    return ": ".join(words)
+def uncovered(values: Mapping[str, Any], fields: Iterable[FormField]) -> dict[str, Any]:
+    """Return the values that no field shows, which a form passes through unchanged."""
+    shown = {item.path.partition(".")[0] for item in fields}
+    return {name: deepcopy(value) for name, value in values.items() if name not in shown}

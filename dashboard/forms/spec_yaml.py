@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -16,6 +17,14 @@ def yaml_of(spec: Mapping[str, Any]) -> str:
     return yaml.dump(
         _inline_lists(deepcopy(dict(spec))), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )
+
+
+def one_line(mapping: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML on one line, without braces: ``width: 8, depth: 2``."""
+    text: str = yaml.dump(
+        dict(mapping), Dumper=YamlDumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=math.inf
+    )
+    return text.strip().removeprefix("{").removesuffix("}")
 
 
 class _InlineList(list[Any]):

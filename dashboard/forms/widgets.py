@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import session
-from dashboard.forms import schema_fields
+from dashboard.forms import schema_fields, spec_draft, spec_yaml, yaml_import
 from dashboard.markup import escape as escape
 from dashboard.markup import html
 
 _FIELD_WIDTH = 148  # pixels: four beside each other on a screen, two on a phone
+_WIDE_WIDTH = 312  # two fields and the space between them
 
 
 @dataclass
@@ -41,7 +42,7 @@ class ErrorSlots:
         """Show each message at its field. Messages without a field appear only in the summary."""
         by_field: dict[str, list[str]] = {}
         for path, message in problems:
-            slot = schema_fields.nearest_field(path, self.slots)
+            slot = spec_draft.nearest_field(path, self.slots)
             if slot is not None:
                 by_field.setdefault(slot, []).append(message)
         for slot, messages in by_field.items():
@@ -57,8 +58,11 @@ def draw_object(
     key: str,
     slots: ErrorSlots,
     folded: Collection[str] = (),
+    taps: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Draw the fields of an object side by side, with a heading per group, and return their values.
+
+    Values without a field are returned unchanged.
 
     Args:
         fields: Fields of the object.
@@ -67,8 +71,9 @@ def draw_object(
         key: Prefix of the widgets' keys.
         slots: Receives the placeholders for errors.
         folded: Rarely used groups, which are drawn as closed expanders.
+        taps: Taps of the chosen networks, by "student" and "teacher".
     """
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = schema_fields.uncovered(values, fields)
     groups: dict[str, list[schema_fields.FormField]] = {}
     for item in fields:
         groups.setdefault(item.group, []).append(item)
@@ -76,21 +81,31 @@ def draw_object(
         # Switches have no label above them and are drawn in a separate row, so that the fields of a row are aligned.
         switches = [item for item in members if item.kind == "boolean"]
         lists = [item for item in members if item.kind == "entries"]
-        plain = [item for item in members if item not in switches and item not in lists]
+        wide = [item for item in members if item.kind in ("taps", "tap", "texts")]
+        plain = [item for item in members if item not in (*switches, *lists, *wide)]
         with st.expander(escape(group)) if group in folded else st.container():
             if group and group not in folded:
                 st.markdown(f"**{escape(group)}**")
-            for row in filter(None, (plain, switches)):
+            for row, width in ((plain, _FIELD_WIDTH), (wide, _WIDE_WIDTH), (switches, _FIELD_WIDTH)):
+                if not row:
+                    continue
                 with st.container(horizontal=True):
                     for item in row:
                         if not item.exists(result):
                             continue
-                        with st.container(width=_FIELD_WIDTH):
-                            value = _draw_item(item, values, path, key, slots)
+                        with st.container(width=width):
+                            value = _draw_item(_with_taps(item, taps), values, path, key, slots)
                         schema_fields.set_path(result, item.path, value)
             for item in lists:
                 schema_fields.set_path(result, item.path, _draw_item(item, values, path, key, slots))
     return result
+
+
+def _with_taps(item: schema_fields.FormField, taps: Mapping[str, Sequence[str]] | None) -> schema_fields.FormField:
+    """Return a field that names taps with those of the chosen network as its choices."""
+    if item.taps is None:
+        return item
+    return replace(item, choices=tuple(item.taps.options((taps or {}).get(item.taps.network, ()))))
 
 
 def _draw_item(item: schema_fields.FormField, values: dict[str, Any], path: str, key: str, slots: ErrorSlots) -> Any:
@@ -139,6 +154,67 @@ def _text(item: schema_fields.FormField, value: Any, path: str, key: str, slots:
     return st.text_input(escape(item.label), value=str(value or ""), help=escape(item.help) or None, key=key) or None
 
 
+def _tap(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    options = _with_values(item.choices, [value] if value else [])
+    return st.selectbox(
+        escape(item.label),
+        options,
+        index=options.index(value) if value else None,
+        accept_new_options=True,
+        placeholder="choose a layer, or type a path",
+        help=escape(item.help) or None,
+        key=key,
+    )
+
+
+def _texts(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    values = [str(name) for name in value or ()]
+    return st.multiselect(
+        escape(item.label),
+        _with_values(item.choices, values),
+        default=values,
+        accept_new_options=True,
+        placeholder="choose layers, or type paths" if item.kind == "taps" else "type values",
+        help=escape(item.help) or None,
+        key=key,
+    )
+
+
+def _with_values(choices: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """Return the choices, and the values that are not among them."""
+    return list(dict.fromkeys((*choices, *values)))
+
+
+def _numbers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    text = st.text_input(
+        escape(item.label),
+        value=schema_fields.join_numbers(value or ()),
+        help=f"{escape(item.help)} Separated by commas.".strip(),
+        key=key,
+        placeholder="none",
+    )
+    try:
+        return schema_fields.parse_numbers(text)
+    except ValueError as error:
+        slots.add_error(path, str(error))
+        return value
+
+
+def _mapping(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+    text = st.text_input(
+        escape(item.label),
+        value=spec_yaml.one_line(value) if value else "",
+        help=f"{escape(item.help)} For example width: 8, depth: 2.".strip(),
+        key=key,
+        placeholder="none",
+    )
+    try:
+        return yaml_import.parse_mapping(text) if text.strip() else {}
+    except ValueError as error:
+        slots.add_error(path, str(error))
+        return value
+
+
 def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     return draw_integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
 
@@ -161,7 +237,7 @@ def draw_integers(label: str, value: list[int], *, path: str, key: str, slots: E
 
 def _entries(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
     """Draw a selection of catalog entries, and the fields of those that have parameters."""
-    given = {choice["name"]: choice for choice in schema_fields.named_choices(value)}
+    given = {choice["name"]: choice for choice in spec_draft.named_choices(value)}
     known = {entry["name"]: entry for entry in item.entries}
     names = st.multiselect(
         escape(item.label),
@@ -185,7 +261,7 @@ def _entries(item: schema_fields.FormField, value: Any, path: str, key: str, slo
                 slots=slots,
             )
         chosen.append({"name": name, "params": params})
-    return schema_fields.short_choices(chosen)
+    return spec_draft.short_choices(chosen)
 
 
 _WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, Any, str, str, ErrorSlots], Any]] = {
@@ -195,6 +271,11 @@ _WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, An
     "choice": _choice,
     "text": _text,
     "integers": _integers,
+    "numbers": _numbers,
+    "texts": _texts,
+    "tap": _tap,
+    "taps": _texts,
+    "mapping": _mapping,
     "entries": _entries,
 }
 

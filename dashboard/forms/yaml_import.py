@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from client import SpecError, load_text
-from dashboard.forms import schema_fields
+from dashboard.forms import schema_fields, spec_draft
 
 CatalogEntries = Mapping[str, Sequence[Mapping[str, Any]]]
 """Entries of the catalog by kind: methods, models and datasets."""
@@ -27,6 +27,16 @@ def parse(text: str) -> dict[str, Any]:
     return fields
 
 
+def parse_mapping(text: str) -> dict[str, Any]:
+    """Return the fields of a mapping on one line, such as ``width: 8, depth: 2``, with or without braces.
+
+    Raises:
+        ValueError: The text is not a mapping; the message is a sentence for people.
+    """
+    line = text.strip()
+    return parse(line if line.startswith("{") else f"{{{line}}}")
+
+
 def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapping[str, Any]) -> bool:
     """Return whether the form can show a spec that the backend has refused, with each error at its field.
 
@@ -44,7 +54,7 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and _is_catalog_entry(student.get("model"), catalog["models"])
         and isinstance(methods, list)
         and len(methods) > 0
-        and all(_is_method(item, catalog["methods"]) for item in methods)
+        and all(_is_catalog_entry(item, catalog["methods"]) for item in methods)
         and _is_seed_list(data.get("seeds", []))
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
@@ -64,16 +74,25 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_seed_list(value: Any) -> bool:
     return isinstance(value, list) and all(_is_integer(item) and item >= 0 for item in value)
 
 
 _TYPE_CHECKS: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {
     "integer": _is_integer,
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "number": _is_number,
     "boolean": lambda value: isinstance(value, bool),
     "text": lambda value: isinstance(value, str),
+    "mapping": lambda value: isinstance(value, Mapping),
+    "tap": lambda value: isinstance(value, str),
     "integers": _is_seed_list,
+    "numbers": lambda value: isinstance(value, list) and all(_is_number(item) for item in value),
+    "texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "taps": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }
 
 
@@ -89,12 +108,6 @@ def _is_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]
     )
 
 
-def _is_method(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a choice is a method, with others that are added to it."""
-    added = choice.get(schema_fields.ADDED) or [] if isinstance(choice, Mapping) else []
-    return isinstance(added, list) and all(_is_catalog_entry(item, entries) for item in (choice, *added))
-
-
 def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a choice, a name or a mapping with ``name`` and ``params``, is one of the entries and fits it."""
     name = choice.get("name") if isinstance(choice, Mapping) else choice
@@ -103,7 +116,15 @@ def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool
         return False
     if not isinstance(choice, Mapping):
         return True
-    return isinstance(choice.get("label", ""), str) and _fits_schema(choice.get("params", {}), entry["params"])
+    shares, added = choice.get("shares", {}), choice.get(spec_draft.ADDED, [])
+    return (
+        isinstance(choice.get("label", ""), str)
+        and _fits_schema(choice.get("params", {}), entry["params"])
+        and isinstance(shares, Mapping)
+        and all(term in entry.get("terms", ()) and _is_number(share) for term, share in shares.items())
+        and isinstance(added, list)
+        and all(_is_catalog_entry(item, entries) for item in added)
+    )
 
 
 def _fits_schema(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:
@@ -111,24 +132,32 @@ def _fits_schema(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any]
     if not isinstance(values, Mapping):
         return False
     fields = {item.path: item for item in schema_fields.schema_to_fields(schema, root)}
+    whole = {path for path, item in fields.items() if item.kind == "mapping"}
     return all(
         path in fields and ((value is None and fields[path].nullable) or _has_field_type(fields[path], value))
-        for path, value in _leaves(values, "")
+        for path, value in _leaves(values, "", whole)
     )
 
 
-def _leaves(values: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
-    """Return the values of nested mappings with their paths, such as ``optimizer.lr``."""
+def _leaves(values: Mapping[Any, Any], prefix: str, whole: Collection[str]) -> list[tuple[str, Any]]:
+    """Return the values of nested mappings with their paths, such as ``optimizer.lr``.
+
+    Args:
+        values: The mappings.
+        prefix: Prefix of the paths.
+        whole: Paths of mappings that are one value.
+    """
     leaves: list[tuple[str, Any]] = []
     for name, value in values.items():
         path = f"{prefix}{name}"
-        leaves += _leaves(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
+        nested = isinstance(value, Mapping) and path not in whole
+        leaves += _leaves(value, f"{path}.", whole) if nested else [(path, value)]
     return leaves
 
 
 def _has_field_type(item: schema_fields.FormField, value: Any) -> bool:
     if item.kind == "entries":
         names = {entry["name"] for entry in item.entries}
-        choices = schema_fields.named_choices(value)
+        choices = spec_draft.named_choices(value)
         return all(choice["name"] in names and isinstance(choice["params"], Mapping) for choice in choices)
     return value in item.choices if item.kind == "choice" else _TYPE_CHECKS[item.kind](value)

@@ -17,7 +17,7 @@ from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
 from dashboard import addresses, session, theme, wording
 from dashboard.curves.curve import RunCurves
-from dashboard.forms import schema_fields
+from dashboard.forms import spec_draft
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
@@ -231,7 +231,7 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
     for warning in experiment.warnings:
-        field = schema_fields.describe_path(warning.path, experiment.spec)
+        field = spec_draft.describe_path(warning.path, experiment.spec)
         st.caption(f":material/warning: {escape(f'{field}: {warning.message}')}")
 
 

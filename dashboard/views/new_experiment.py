@@ -10,10 +10,10 @@ import streamlit as st
 from core.protocol.public import Catalog
 from dashboard import session
 from dashboard.forms import draft as drafts
-from dashboard.forms import schema_fields
+from dashboard.forms import schema_fields, spec_draft
 from dashboard.forms.draft import FormState
 from dashboard.forms.widgets import ErrorSlots, draw_integers, draw_object, escape
-from dashboard.views import new_preview, new_templates
+from dashboard.views import new_methods, new_preview, new_templates
 
 _FOLDED = ("Speed",)
 _USE, _TRAIN = "Keep", "Train a new one"
@@ -58,9 +58,8 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
 
     st.subheader("Methods")
     st.caption("The first method is the baseline. A method can be added several times with different parameters.")
-    edited["methods"] = [_method(catalog, state, index, key, slots) for index in range(len(draft["methods"]))]
-    slots.add("methods")
-    st.button("Add a method", icon=":material/add:", on_click=_add_method, args=(catalog, state), key=f"{key}.add")
+    taps = new_methods.taps_of_networks(catalog, edited["student"]["model"], edited["teacher"])
+    edited["methods"] = new_methods.draw(catalog, state, key, slots, taps)
 
     st.subheader("Seeds and training")
     edited["seeds"] = draw_integers(
@@ -120,9 +119,7 @@ def _teacher(
     slots.add("teacher")
     if not with_teacher:
         return None
-    teacher_draft = (
-        teacher_draft or schema_fields.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
-    )
+    teacher_draft = teacher_draft or spec_draft.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
     schema = catalog.experiment_schema
     with st.container(border=True):
         if state.copied_teacher and _keeps_teacher(state, key):
@@ -185,83 +182,6 @@ def _weights(
         )
     slots.add("teacher.weights")
     return weights
-
-
-def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: ErrorSlots) -> dict[str, Any]:
-    path = f"methods.{index}"
-    method_draft = state.draft["methods"][index]
-    with st.container(border=True):
-        method = _choice(f"Method {index + 1}", catalog.methods, method_draft, path, key, slots)
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            label = st.text_input(
-                "Label",
-                value=method_draft["label"],
-                key=f"{key}.{path}.label",
-                placeholder="automatic",
-                help="Name in tables and curves. By default the name of the method, with its reduction if it has one.",
-            )
-            if len(state.draft["methods"]) > 1:
-                st.button(
-                    "Remove",
-                    icon=":material/delete:",
-                    on_click=_remove_method,
-                    args=(state, index),
-                    key=f"{key}.{path}.x",
-                )
-        slots.add(f"{path}.label")
-        added = _added_methods(catalog, method_draft[schema_fields.ADDED], f"{path}.{schema_fields.ADDED}", key, slots)
-    # Shares are of the terms of a method, so they are lost with its name.
-    shares = method_draft.get("shares") if method["name"] == method_draft["name"] else None
-    return {**method, "label": label, "shares": shares, schema_fields.ADDED: added}
-
-
-def _added_methods(
-    catalog: Catalog, given: list[dict[str, Any]], path: str, key: str, slots: ErrorSlots
-) -> list[dict[str, Any]]:
-    """Draw the choice of the methods that are added to one, and the fields of their parameters."""
-    entries = {entry["name"]: entry for entry in catalog.methods if entry["needs_teacher"]}
-    drafts_by_name = {item["name"]: item for item in given}
-    chosen = st.multiselect(
-        "Together with",
-        list(dict.fromkeys([*entries, *drafts_by_name])),
-        default=list(drafts_by_name),
-        format_func=lambda name: entries[name]["title"] if name in entries else name,
-        key=f"{key}.{path}",
-        placeholder="this method alone",
-        help="Methods whose terms are added to those of this one. Cross-entropy is counted once.",
-    )
-    slots.add(path)
-    added = []
-    for number, name in enumerate(chosen):
-        item = drafts_by_name.get(name, {"name": name, "params": {}})
-        if entry := entries.get(name):
-            fields = schema_fields.schema_to_fields(entry["params"])
-            shown = [form_field for form_field in fields if form_field.path != entry["label_weight"]]
-            defaults = schema_fields.schema_defaults(entry["params"])
-            defaults.pop(entry["label_weight"], None)
-            with st.expander(escape(f"Parameters of {entry['title']}")):
-                values = schema_fields.with_defaults(item["params"], defaults)
-                place = f"{path}.{number}.params"
-                params = draw_object(shown, values, path=place, key=f"{key}.{name}", slots=slots)
-            item = {**item, "params": params}
-        slots.add(f"{path}.{number}")
-        added.append(item)
-    return added
-
-
-def _add_method(catalog: Catalog, state: FormState) -> None:
-    draft = deepcopy(state.draft)
-    # The new method starts as a copy of the last one: most comparisons contain variants of a method.
-    entry = next((item for item in catalog.methods if item["name"] == draft["methods"][-1]["name"]), catalog.methods[0])
-    params = deepcopy(draft["methods"][-1]["params"])
-    draft["methods"].append({"name": entry["name"], "params": params, "label": "", schema_fields.ADDED: []})
-    drafts.redraw(state, draft)
-
-
-def _remove_method(state: FormState, index: int) -> None:
-    draft = deepcopy(state.draft)
-    del draft["methods"][index]
-    drafts.redraw(state, draft)
 
 
 def _extras(draft: dict[str, Any], edited: dict[str, Any], schema: dict[str, Any], key: str, slots: ErrorSlots) -> None:

@@ -12,7 +12,7 @@ from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, Experiment, Preview
 from dashboard import session, wording
 from dashboard.forms import draft as drafts
-from dashboard.forms import estimates, schema_fields, spec_yaml, yaml_import
+from dashboard.forms import estimates, spec_draft, spec_yaml, yaml_import
 from dashboard.forms.draft import FormState
 from dashboard.forms.widgets import ErrorSlots, table
 from dashboard.lists import row_text
@@ -25,7 +25,7 @@ _MAX_CHARACTERS = 100_000
 
 def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
     """Draw the column, and show errors at the form's fields."""
-    spec = schema_fields.to_spec(state.draft)
+    spec = spec_draft.to_spec(state.draft)
     text = json.dumps(spec, sort_keys=True)
     if state.submitted and state.submitted[0] == text:
         _show_submitted(state.submitted[1])
@@ -136,7 +136,7 @@ def _show_problems(problems: list[tuple[str, str]], draft: dict[str, Any]) -> No
 def _problem_lines(problems: list[tuple[str, str]], draft: dict[str, Any]) -> str:
     lines = []
     for path, message in problems:
-        field = schema_fields.describe_path(path, draft)
+        field = spec_draft.describe_path(path, draft)
         lines.append(f"- **{escape(field)}:** {escape(message)}" if field else f"- {escape(message)}")
     return "\n".join(lines)
 
@@ -216,9 +216,9 @@ def _apply_yaml(catalog: Catalog, state: FormState) -> None:
     except ApiError as error:
         entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
         if error.status == 422 and yaml_import.form_can_show(data, entries, catalog.experiment_schema):
-            drafts.load(state, schema_fields.to_draft(data))
+            drafts.load(state, spec_draft.to_draft(data))
         else:
             problems = [(item.path, item.message) for item in error.problem.errors]
             state.rejected_yaml = (text, problems or [("", str(error))])
     else:
-        drafts.load(state, schema_fields.to_draft({**draft, "name": name}))
+        drafts.load(state, spec_draft.to_draft({**draft, "name": name}))

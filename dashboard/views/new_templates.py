@@ -10,7 +10,7 @@ from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, CatalogExample
 from dashboard import addresses, session
 from dashboard.forms import draft as drafts
-from dashboard.forms import schema_fields
+from dashboard.forms import spec_draft
 from dashboard.forms.draft import FormState
 from dashboard.markup import escape
 
@@ -103,7 +103,7 @@ def _example(catalog: Catalog, state: FormState, name: str) -> None:
         if complete_spec is None:
             return
         spec = complete_spec
-    drafts.load(state, schema_fields.to_draft({**spec, "name": drafts.free_name(name)}))
+    drafts.load(state, spec_draft.to_draft({**spec, "name": drafts.free_name(name)}))
     if example.summary:
         state.message = example.summary
 
@@ -134,13 +134,11 @@ def _clone(state: FormState, key: str) -> None:
         # The spec was valid when it was submitted and is no longer valid. The form shows the error at its field.
         drafts.load(
             state,
-            schema_fields.to_draft(
-                {**original.spec, "tags": list(original.tags), "notes": original.notes, "name": name}
-            ),
+            spec_draft.to_draft({**original.spec, "tags": list(original.tags), "notes": original.notes, "name": name}),
         )
         state.message = f"Copy of {original.name}. It must be changed before it can be submitted."
         return
-    drafts.load(state, schema_fields.to_draft({**copy.draft, "name": name}), copy.teacher)
+    drafts.load(state, spec_draft.to_draft({**copy.draft, "name": name}), copy.teacher)
     state.message = f"Copy of {original.name}."
     if copy.teacher:
         state.message += " It uses the teacher of the original, also if you change the students' training."

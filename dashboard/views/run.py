@@ -156,10 +156,10 @@ def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
 
 
 def _draw_tab(tab: str, feed: RunFeed) -> None:
-    run, metrics = feed.run, session.catalog().metrics
+    run, metrics = feed.run, panels.with_undescribed(session.catalog().metrics, feed.curves.curves)
     match tab:
         case "Curves":
-            _curves(run, feed.curves)
+            _curves(run, feed.curves, metrics)
             if feed.lines or run.log_tail:
                 st.markdown("**Log**")
                 _log_tail(run, feed.lines[-_TAIL:])
@@ -212,7 +212,7 @@ def _figures(run: Run, stored: RunCurves) -> None:
         run_machine.show(run)
 
 
-def _curves(run: Run, stored: RunCurves) -> None:
+def _curves(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) -> None:
     if not any(len(curve) for curve in stored.curves.values()):
         text = {
             "waiting": "This run waits for its teacher. Curves appear when training starts.",
@@ -221,10 +221,10 @@ def _curves(run: Run, stored: RunCurves) -> None:
         }.get(run.state, "No metrics yet. They appear after the first epoch." if run.state not in TERMINAL else "")
         st.info(text or "This run ended before it reported any metrics.", icon=":material/hourglass_empty:")
         return
-    _grid(panels.standard_panels(session.catalog().metrics), stored)
+    _grid(panels.standard_panels(metrics), stored)
 
 
-def _more_measurements(stored: RunCurves, metrics: list[dict[str, object]]) -> None:
+def _more_measurements(stored: RunCurves, metrics: Sequence[panels.Described]) -> None:
     final = panels.final_measurements(stored.curves, metrics)
     single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
     curves = RunCurves({name: curve for name, curve in stored.curves.items() if name not in single})

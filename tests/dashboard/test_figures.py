@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.catalog import METHODS
 from core.catalog.metrics import METRICS, describe_metrics
 from core.protocol.public import MethodResult
 from dashboard.charts import figures, panels
@@ -77,8 +78,39 @@ def test_one_axis_has_one_unit() -> None:
     for panel in (*panels.standard_panels(describe_metrics()), *panels.additional_panels(describe_metrics())):
         for second in (False, True):
             assert len({METRICS[trace.metric].unit for trace in panel.traces if trace.second is second}) < 2, panel
-        assert len({(trace.colour, trace.dash) for trace in panel.traces}) == len(panel.traces)
-        assert len(panel.traces) <= 8, "more than one can tell apart"
+        if panel.title not in ("Shares of the gradient", "Weights that give shares"):  # a run has those of its method
+            assert len({(trace.colour, trace.dash) for trace in panel.traces}) == len(panel.traces)
+            assert len(panel.traces) <= 8, "more than one can tell apart"
+
+
+def test_the_shares_of_a_runs_terms_are_told_apart() -> None:
+    shares = run_panels()["shares-of-the-gradient"]
+    assert len(shares.traces) > 24
+    curves = {trace.metric: curve([50.0, 40.0], trace.metric) for trace in shares.traces[::4]}
+    figure = figures.run_figure(shares, curves)
+    assert figure is not None
+    lines = {(trace.line.color, trace.line.dash) for trace in figure.data}
+    assert len(lines) == len(curves)
+    assert figure.layout.yaxis.title.text == "Shares of the gradient (%)"
+
+
+def test_every_term_has_a_share_and_the_weight_that_gives_it() -> None:
+    for entry in METHODS:
+        for term in entry.terms:
+            assert METRICS[f"grad/share_{term}"].panel == "Shares of the gradient"
+            assert METRICS[f"train/weight_{term}"].panel == "Weights that give shares"
+
+
+def test_metrics_that_the_catalog_does_not_describe_are_drawn() -> None:
+    metrics = panels.with_undescribed(
+        describe_metrics(), ["train/loss", "train/odd_term", "mine/angle", "mine/length", "alone"]
+    )
+    assert len(metrics) == len(describe_metrics()) + 4
+    standard = {panel.title: panel for panel in panels.standard_panels(metrics)}
+    assert [trace.title for trace in standard["Other measurements of the training"].traces] == ["Odd term"]
+    more = {panel.title: panel for panel in panels.additional_panels(metrics)}
+    assert [trace.metric for trace in more["Mine"].traces] == ["mine/angle", "mine/length"]
+    assert [trace.metric for trace in more["Alone"].traces] == ["alone"]
 
 
 @pytest.mark.parametrize(

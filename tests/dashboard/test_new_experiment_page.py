@@ -25,13 +25,23 @@ def form(backend: FakeBackend) -> AppTest:
     return app
 
 
+def duplicate_last(app: AppTest) -> None:
+    """Press the button of the last method that adds it once more."""
+    [item for item in app.button if item.label == "Duplicate"][-1].click().run()
+
+
 class TestNewExperiment:
     def test_form_lists_the_catalog(self, backend: FakeBackend) -> None:
         app = visit("new")
         assert not app.exception
         methods = next(item for item in app.selectbox if item.label == "Method 1")
-        assert methods.options == [entry["title"] for entry in describe()["methods"]]
-        assert "DKD-Align" in methods.options
+        assert sorted(option.partition(" · ")[2] for option in methods.options) == sorted(
+            entry["title"] for entry in describe()["methods"]
+        )
+        families = [option.partition(" · ")[0] for option in methods.options]
+        assert list(dict.fromkeys(families))[:3] == ["Labels", "Logits", "Decoupled"], "family by family"
+        assert families == sorted(families, key=list(dict.fromkeys(families)).index)
+        assert "Decoupled · DKD-Align" in methods.options
         assert "name" in texts(app).lower()
 
     def test_example_with_a_taken_name_gets_a_free_one(self, form: AppTest, backend: FakeBackend) -> None:
@@ -235,7 +245,7 @@ class TestNewExperiment:
         assert "The teacher is run run-0001-000 (resnet20, 30 epochs)." in texts(app)
         assert not [item for item in app.number_input if "teacher.training" in str(item.key)]
         field(app, ".training.epochs").set_value(5).run()
-        button(app, "Add a method").click().run()
+        duplicate_last(app)
         field(app, "methods.3.label").set_value("again").run()
         button(app, "Start 13 runs").click().run()
         first, made = (backend.experiment(key).runs[0].id for key in ("exp-0001", "exp-0002"))
@@ -247,7 +257,7 @@ class TestNewExperiment:
         epochs = field(app, "teacher.training.epochs")
         assert epochs.value == 30, "begun with what the kept one was trained with"
         epochs.set_value(7).run()
-        button(app, "Add a method").click().run()
+        duplicate_last(app)
         field(app, "methods.3.label").set_value("again").run()
         button(app, "Start 13 runs").click().run()
         assert backend.experiment("exp-0003").spec["teacher"]["training"]["epochs"] == 7
@@ -284,7 +294,7 @@ class TestNewExperiment:
         assert not button(form, "Start 4 runs").disabled
 
     def test_a_method_is_added_with_the_last_ones_values_and_needs_a_label(self, form: AppTest) -> None:
-        button(form, "Add a method").click().run()
+        duplicate_last(form)
         assert "two methods are labelled" in form.error[0].value
         field(form, "methods.3.label").set_value("log, twice ε").run()
         field(form, "methods.3.params.epsilon_share").set_value(0.2).run()

@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.markup import escape
-from tests.dashboard.conftest import button, charts, texts, visit
+from tests.dashboard.conftest import button, charts, curve_names, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
 
@@ -42,6 +42,24 @@ class TestRun:
         named = ("accuracy", "loss-and-its-terms", "gradient-similarity", "alignment-term", "learning-rate")
         assert {*(f"run.{name}" for name in named), "run.agreement-with-the-teacher"} == drawn
         assert button(app, "Cancel")
+
+    def test_terms_their_shares_and_unknown_metrics_have_panels(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec(methods=["kd", {"name": "dkd", "shares": {"nckd": 0.3}}]))
+        backend.advance("run-0001-002", 12)
+        run = backend.runs["run-0001-002"]
+        assert run.plan.spec.method.name == "dkd"
+        run.points += [(name, 30, 2.0, 1.0, 0.5) for name in ("train/of_a_plugin", "plugin/angle")]
+        app = visit("run", id=run.id)
+        assert not app.exception
+        assert {
+            "run.loss-and-its-terms",
+            "run.shares-of-the-gradient",
+            "run.weights-that-give-shares",
+            "run.other-measurements-of-the-training",
+        } <= charts(app)
+        assert curve_names(app, "run.shares-of-the-gradient") == ["NCKD term: share of the gradient"]
+        app = self.look(run.id, "More measurements")
+        assert any(row["Final measurement"] == "Angle" for rows in tables(app) for row in rows)
 
     @pytest.mark.parametrize(
         ("view", "words"),

@@ -10,7 +10,7 @@ import yaml
 
 from core.catalog import describe
 from core.specs import ExperimentSpec, SpecError, parse_experiment, read_experiment
-from dashboard.forms import schema_fields, spec_yaml
+from dashboard.forms import schema_fields, spec_draft, spec_yaml
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
 
@@ -90,8 +90,8 @@ def test_omitted_defaults_are_not_in_the_draft() -> None:
     "augment", ["flip", ["standard", {"name": "mixup", "params": {"alpha": 0.3}}], ["none", "trivialaugment"]]
 )
 def test_list_of_entries_has_a_long_and_a_short_form(augment: Any) -> None:
-    assert schema_fields.short_choices(schema_fields.named_choices(augment)) == augment
-    assert schema_fields.short_choices([]) is None
+    assert spec_draft.short_choices(spec_draft.named_choices(augment)) == augment
+    assert spec_draft.short_choices([]) is None
 
 
 def test_field_labels_are_readable_words() -> None:
@@ -124,8 +124,8 @@ def test_parse_integers_explains_invalid_text(text: str, words: str) -> None:
 
 
 def test_blank_form_is_a_valid_spec_except_for_its_name() -> None:
-    draft = schema_fields.blank_draft(CATALOG, SCHEMA)
-    spec = schema_fields.to_spec(draft)
+    draft = spec_draft.blank_draft(CATALOG, SCHEMA)
+    spec = spec_draft.to_spec(draft)
     assert spec["name"] == ""
     parsed = parse_experiment({**spec, "name": "x"})
     assert parsed.seeds == (0, 1, 2)
@@ -133,7 +133,7 @@ def test_blank_form_is_a_valid_spec_except_for_its_name() -> None:
 
 def test_form_keeps_the_example_unchanged() -> None:
     written = yaml.safe_load(DIGITS.read_text(encoding="utf-8"))
-    assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == read_experiment(DIGITS)
+    assert parse_experiment(spec_draft.to_spec(spec_draft.to_draft(written))) == read_experiment(DIGITS)
 
 
 def test_form_keeps_a_spec_without_a_teacher_and_with_bare_names() -> None:
@@ -149,7 +149,7 @@ def test_form_keeps_a_spec_without_a_teacher_and_with_bare_names() -> None:
         "tags": ["a"],
         "notes": "why",
     }
-    assert parse_experiment(schema_fields.to_spec(schema_fields.to_draft(written))) == parse_experiment(written)
+    assert parse_experiment(spec_draft.to_spec(spec_draft.to_draft(written))) == parse_experiment(written)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_form_keeps_a_spec_without_a_teacher_and_with_bare_names() -> None:
 )
 def test_form_submits_the_resources(resources: dict[str, Any], sent: dict[str, Any] | None) -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["ce"], "training": {"epochs": 2}}
-    spec = schema_fields.to_spec(schema_fields.to_draft({**written, "resources": resources}))
+    spec = spec_draft.to_spec(spec_draft.to_draft({**written, "resources": resources}))
     assert spec.get("resources") == sent
 
 
 def test_form_keeps_values_without_a_field() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
     teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
-    assert schema_fields.to_spec(schema_fields.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
+    assert spec_draft.to_spec(spec_draft.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
 
 
 @pytest.mark.parametrize(
@@ -190,27 +190,25 @@ def test_form_keeps_teacher_weights_unchanged(weights: Any) -> None:
         "seeds": [0],
         "training": {"epochs": 2},
     }
-    sent = yaml.safe_load(spec_yaml.yaml_of(schema_fields.to_spec(schema_fields.to_draft(written))))
+    sent = yaml.safe_load(spec_yaml.yaml_of(spec_draft.to_spec(spec_draft.to_draft(written))))
     assert parse_experiment(sent) == parse_experiment(written)
 
 
 def test_weights_given_as_a_string_are_their_source() -> None:
-    draft = schema_fields.to_draft(
-        {"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}}
-    )
+    draft = spec_draft.to_draft({"dataset": "digits", "teacher": {"model": "resnet20", "weights": "a/b.safetensors"}})
     assert draft["teacher"]["weights"] == {"source": "a/b.safetensors"}
 
 
 def test_requested_weights_without_a_name_are_an_error() -> None:
-    draft = schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
+    draft = spec_draft.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8")))
     draft["teacher"]["weights"] = {"fine_tune": False}
     with pytest.raises(SpecError) as refused:
-        parse_experiment(schema_fields.to_spec(draft))
+        parse_experiment(spec_draft.to_spec(draft))
     assert [problem.path for problem in refused.value.problems] == ["teacher.weights.source"]
 
 
 def test_shown_yaml_equals_the_submitted_spec() -> None:
-    spec = schema_fields.to_spec(schema_fields.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
+    spec = spec_draft.to_spec(spec_draft.to_draft(yaml.safe_load(DIGITS.read_text(encoding="utf-8"))))
     text = spec_yaml.yaml_of(spec)
     assert yaml.safe_load(text) == spec
     assert "seeds: [0, 1, 2]" in text
@@ -224,36 +222,35 @@ def test_with_defaults_fills_in_missing_values_only() -> None:
 
 def test_nearest_field_is_the_field_or_its_closest_parent() -> None:
     slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
-    assert schema_fields.nearest_field("methods.1.params.alpha", slots) == "methods.1.params.alpha"
-    assert schema_fields.nearest_field("methods.1.params.unknown", slots) == "methods.1.params"
-    assert schema_fields.nearest_field("methods.0.params.alpha", slots) == "methods"
-    assert schema_fields.nearest_field("seeds.3", slots) == "seeds"
-    assert schema_fields.nearest_field("", slots) is None
-    assert schema_fields.nearest_field("dataset", slots) is None
+    assert spec_draft.nearest_field("methods.1.params.alpha", slots) == "methods.1.params.alpha"
+    assert spec_draft.nearest_field("methods.1.params.unknown", slots) == "methods.1.params"
+    assert spec_draft.nearest_field("methods.0.params.alpha", slots) == "methods"
+    assert spec_draft.nearest_field("seeds.3", slots) == "seeds"
+    assert spec_draft.nearest_field("", slots) is None
+    assert spec_draft.nearest_field("dataset", slots) is None
 
 
 def test_form_keeps_added_methods_and_shares() -> None:
     added = {"name": "kd", "params": {"temperature": 2.0}, "shares": {"kd": 0.2}}
     method = {"name": "dkd", "params": {"beta": 2.0}, "with": [added, {"name": "dist"}]}
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": [method], "training": {"epochs": 2}}
-    assert schema_fields.to_spec(schema_fields.to_draft(written))["methods"] == [method]
+    assert spec_draft.to_spec(spec_draft.to_draft(written))["methods"] == [method]
     short = {**written, "methods": [{"name": "dkd", "with": ["kd"]}]}
-    assert schema_fields.to_spec(schema_fields.to_draft(short))["methods"] == [
-        {"name": "dkd", "with": [{"name": "kd"}]}
-    ]
+    assert spec_draft.to_spec(spec_draft.to_draft(short))["methods"] == [{"name": "dkd", "with": [{"name": "kd"}]}]
 
 
 def test_describe_path_names_fields_by_their_labels() -> None:
     draft = {"methods": [{"name": "dkd"}, {"name": "dkd_align"}]}
-    assert schema_fields.describe_path("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
-    assert schema_fields.describe_path("methods.0", draft) == "Method 1 (dkd)"
+    assert spec_draft.describe_path("methods.1.params.alpha", draft) == "Method 2 (dkd_align): Alpha"
+    assert spec_draft.describe_path("methods.0", draft) == "Method 1 (dkd)"
     both = {"methods": [{"name": "at", "with": [{"name": "kd"}]}]}
-    assert schema_fields.describe_path("methods.0.with.0.params.alpha", both) == "Method 1 (at + kd): Alpha"
-    assert schema_fields.describe_path("methods.0.with.0", both) == "Method 1 (at + kd)"
-    assert schema_fields.describe_path("methods.0.with", both) == "Method 1 (at): With"
-    assert schema_fields.describe_path("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
-    assert schema_fields.describe_path("seeds.0", draft) == "Seeds"
-    assert schema_fields.describe_path("", draft) == ""
+    assert spec_draft.describe_path("methods.0.with.0.params.alpha", both) == "Method 1 (at + kd): Alpha"
+    assert spec_draft.describe_path("methods.0.with.0", both) == "Method 1 (at + kd)"
+    assert spec_draft.describe_path("methods.0.with", both) == "Method 1 (at): With"
+    assert spec_draft.describe_path("methods.0.with.0.shares.kd", both) == "Method 1 (at + kd): Share of kd"
+    assert spec_draft.describe_path("training.optimizer.lr", draft) == "Training: Optimizer: Learning rate"
+    assert spec_draft.describe_path("seeds.0", draft) == "Seeds"
+    assert spec_draft.describe_path("", draft) == ""
 
 
 def test_fields_at_dotted_paths() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from core.catalog.datasets import DatasetFacts
 from core.catalog.metric import Metric
 from core.catalog.registry import Entry, Registry
-from core.catalog.taps import Taps
+from core.catalog.taps import Taps, tap_choices
 from core.catalog.tasks import TASKS
 
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
@@ -192,9 +192,10 @@ class MethodEntry(Entry):
 
     @property
     def share_metrics(self) -> tuple[Metric, ...]:
-        """What a combination with this method reports of each term: its share of the gradient."""
+        """What is reported of each term besides its value: its share of the gradient, and the weight of a share."""
         terms = {metric.name: metric for metric in self.metrics}
-        return tuple(_share_metric(terms[f"train/{name}"]) for name in self.terms)
+        described = [terms[f"train/{name}"] for name in self.terms]
+        return (*map(_share_metric, described), *map(_weight_metric, described))
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -247,13 +248,20 @@ class MethodEntry(Entry):
         return self.taps(params) if self.taps else Taps()
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {
+        described = super().describe()
+        if self.taps:
+            described["params"] = _with_tap_fields(described["params"])
+        return described | {
             "family": self.family,
             "needs_teacher": self.needs_teacher,
             "min_classes": self.min_classes,
             "tasks": list(self.tasks),
             "terms": list(self.terms),
+            "own_terms": list(self.own_terms),
             "label_weight": self.label_weight,
+            "weight_params": dict(self.weight_params),
+            "share_params": dict(self.share_params),
+            "switches": dict(self.switches),
             "metrics": [metric.describe() for metric in self.metrics],
             "companion": self.companion,
             "first_stage": asdict(self.first_stage) if self.first_stage else None,
@@ -264,10 +272,26 @@ class MethodEntry(Entry):
         }
 
 
+def _with_tap_fields(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of parameters with ``x-taps-of`` in those that name taps, by which a form offers the taps."""
+    properties = dict(schema.get("properties", {}))
+    for network in ("student", "teacher"):
+        for name, several in ((f"{network}_tap", False), (f"{network}_taps", True)):
+            if name in properties:
+                choice = {"network": network, **tap_choices(several=several)}
+                properties[name] = {**properties[name], "x-taps-of": choice}
+    return {**schema, "properties": properties}
+
+
 def _share_metric(term: Metric) -> Metric:
     title = f"{term.title.removesuffix(', unweighted')}: share of the gradient"
     name = f"grad/share_{term.name.removeprefix('train/')}"
     return Metric(name, title, "%", panel="Shares of the gradient", from_zero=True)
+
+
+def _weight_metric(term: Metric) -> Metric:
+    title = f"{term.title.removesuffix(', unweighted')}: weight that gives its share"
+    return Metric(f"train/weight_{term.name.removeprefix('train/')}", title, panel="Weights that give shares")
 
 
 class MethodRegistry(Registry[MethodEntry]):

@@ -1,0 +1,179 @@
+"""Conversion of a spec to the form's draft and of the draft to a spec, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from dashboard.forms.schema_fields import humanise, schema_defaults
+
+ADDED = "with"
+"""Field of a method with the methods that are added to it."""
+
+
+def _named_choice(value: Any) -> dict[str, Any]:
+    """Return a reference to a catalog entry in its long form; the short form is a name without parameters."""
+    if isinstance(value, str):
+        return {"name": value, "params": {}}
+    return {"params": {}, **deepcopy(dict(value))} if isinstance(value, Mapping) else {"name": "", "params": {}}
+
+
+def named_choices(value: Any) -> list[dict[str, Any]]:
+    """Return the long form of one catalog entry or a list of them."""
+    items = value if isinstance(value, list | tuple) else [value] if value else []
+    return [_named_choice(item) for item in items]
+
+
+def short_choices(choices: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the inverse of ``named_choices`` as a spec has it: a bare name for one entry without parameters."""
+    short = [_compact(choice) if choice.get("params") else choice["name"] for choice in choices]
+    return short[0] if len(short) == 1 and isinstance(short[0], str) else short or None
+
+
+def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec in the form's representation: short forms expanded and every section present."""
+    draft: dict[str, Any] = {
+        "name": "",
+        "notes": "",
+        "tags": [],
+        "priority": 0,
+        "seeds": [0, 1, 2],
+        "training": {},
+        "resources": {},
+        **deepcopy(dict(spec)),
+    }
+    draft["dataset"] = _named_choice(draft.get("dataset"))
+    student = draft.get("student")
+    draft["student"] = {"model": _named_choice(student.get("model") if isinstance(student, Mapping) else student)}
+    draft["methods"] = [
+        {"label": "", **_named_choice(method), ADDED: added_methods(method)} for method in draft.get("methods") or ()
+    ]
+    teacher = draft.get("teacher")
+    if isinstance(teacher, Mapping):
+        draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
+        draft["teacher"]["model"] = _named_choice(teacher.get("model"))
+        weights = draft["teacher"]["weights"]
+        if isinstance(weights, str):
+            draft["teacher"]["weights"] = {"source": weights}
+    else:
+        draft["teacher"] = None
+    return draft
+
+
+def added_methods(method: Any) -> list[dict[str, Any]]:
+    """Return the long form of the methods whose terms are added to those of a method."""
+    added = method.get(ADDED) if isinstance(method, Mapping) else None
+    return named_choices(added)
+
+
+_FORM_FIELDS = frozenset(
+    ("name", "notes", "tags", "priority", "dataset", "teacher", "student", "methods", "seeds", "training", "resources")
+)
+_ANY_WORKER = {"device": "any", "gpus": 1}
+
+
+def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec of a draft, without empty values."""
+    spec: dict[str, Any] = {"name": str(draft["name"]).strip()}
+    for name in ("notes", "tags", "priority"):
+        if draft.get(name):
+            spec[name] = deepcopy(draft[name])
+    spec["dataset"] = _compact(draft["dataset"])
+    # Fields that the form does not show are passed through unchanged.
+    spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _FORM_FIELDS and value}
+    if draft.get("teacher"):
+        teacher = draft["teacher"]
+        shown = ("model", "weights", "training", "seed")
+        other_fields = {name: value for name, value in teacher.items() if name not in shown and value}
+        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(other_fields)}
+        if teacher.get("weights") is not None:
+            spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
+        if teacher.get("training") or spec.get("preset"):  # null overrides the preset's training
+            spec["teacher"]["training"] = deepcopy(teacher.get("training"))
+        if teacher.get("seed"):
+            spec["teacher"]["seed"] = teacher["seed"]
+    elif spec.get("preset"):
+        spec["teacher"] = None
+    spec["student"] = {"model": _compact(draft["student"]["model"])}
+    spec["methods"] = [_compact(method) for method in draft["methods"]]
+    spec["seeds"] = list(draft["seeds"])
+    spec["training"] = deepcopy(draft["training"])
+    resources = {
+        name: value for name, value in draft.get("resources", {}).items() if value and value != _ANY_WORKER.get(name)
+    }
+    if resources:
+        spec["resources"] = deepcopy(resources)
+    return spec
+
+
+def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
+    compact: dict[str, Any] = {"name": choice["name"]}
+    if str(choice.get("label") or "").strip():
+        compact["label"] = str(choice["label"]).strip()
+    if choice.get("params"):
+        compact["params"] = deepcopy(choice["params"])
+    if choice.get("shares"):
+        compact["shares"] = dict(choice["shares"])
+    if choice.get(ADDED):
+        compact[ADDED] = [_compact(added) for added in choice[ADDED]]
+    return compact
+
+
+def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the draft of a new form: the catalog's first data set and model, and its first method with a teacher.
+
+    Args:
+        catalog: Entries by kind: methods, models and datasets.
+        schema: JSON schema of an experiment spec, whose ``Training`` defines the training settings.
+    """
+    training = schema.get("$defs", {}).get("Training", {})
+    model = {"name": catalog["models"][0]["name"], "params": schema_defaults(catalog["models"][0]["params"])}
+    dataset = catalog["datasets"][0]
+    method = next((item for item in catalog["methods"] if item.get("needs_teacher")), catalog["methods"][0])
+    return to_draft(
+        {
+            "dataset": {"name": dataset["name"], "params": schema_defaults(dataset["params"])},
+            "teacher": {"model": deepcopy(model)},
+            "student": {"model": model},
+            "methods": [{"name": method["name"], "params": schema_defaults(method["params"])}],
+            "training": schema_defaults(training, schema),
+        }
+    )
+
+
+def nearest_field(path: str, slots: Iterable[str]) -> str | None:
+    """Return the path at which the form shows an error: its own path or the nearest enclosing one; None if none exists.
+
+    Args:
+        path: Path of the error from the backend, such as ``methods.1.params.alpha``.
+        slots: Paths at which the form can show errors.
+    """
+    slot_paths = set(slots)
+    while path:
+        if path in slot_paths:
+            return path
+        path = path.rpartition(".")[0]
+    return None
+
+
+def describe_path(path: str, draft: Mapping[str, Any]) -> str:
+    """Return a path as text for people: ``Method 2 (dkd): Alpha`` for ``methods.1.params.alpha``."""
+    parts = path.split(".")
+    if parts[0] == "methods" and len(parts) > 1 and parts[1].isdigit():
+        index = int(parts[1])
+        methods = draft.get("methods") or []
+        method = methods[index] if index < len(methods) else {}
+        names = [method["name"]] if method else []
+        rest = parts[2:]
+        if rest[:1] == [ADDED] and len(rest) > 1 and rest[1].isdigit():
+            added = method.get(ADDED) or []
+            names += [added[int(rest[1])]["name"]] if int(rest[1]) < len(added) else []
+            rest = rest[2:]
+        title = f"Method {index + 1}" + (f" ({' + '.join(names)})" if names else "")
+        if rest[:1] == ["shares"] and len(rest) > 1:
+            return f"{title}: Share of {rest[1]}"
+        field_parts = [part for part in rest if part != "params"]
+        return title + (f": {humanise(field_parts[-1])}" if field_parts else "")
+    words = [humanise(part) for part in parts if part and part != "params" and not part.isdigit()]
+    return ": ".join(words)

@@ -1,0 +1,236 @@
+"""The methods of a new experiment: a card for each, and the list to choose from, grouped by family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import streamlit as st
+
+from core.protocol.public import Catalog
+from dashboard import families
+from dashboard.families import Kind
+from dashboard.forms import draft as drafts
+from dashboard.forms import method_fields, schema_fields, spec_draft
+from dashboard.forms.draft import FormState
+from dashboard.forms.method_fields import Entry
+from dashboard.forms.widgets import ErrorSlots, escape
+
+Draft = dict[str, Any]
+Taps = Mapping[str, Sequence[str]]
+
+
+def taps_of_networks(catalog: Catalog, student: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> Taps:
+    """Return the taps of the chosen networks; none for a network that the catalog does not list.
+
+    Args:
+        catalog: The catalog.
+        student: The student's model in the draft.
+        teacher: The teacher in the draft; None without one.
+    """
+    taps = {entry["name"]: tuple(entry.get("taps", ())) for entry in catalog.models}
+    names = {"student": student["name"], "teacher": teacher["model"]["name"] if teacher else ""}
+    return {network: taps.get(name, ()) for network, name in names.items()}
+
+
+def draw(catalog: Catalog, state: FormState, key: str, slots: ErrorSlots, taps: Taps) -> list[Draft]:
+    """Draw every method of the draft and the buttons that add some; return the methods with the current input."""
+    methods = [_method(catalog, state, index, key, slots, taps) for index in range(len(state.draft["methods"]))]
+    slots.add("methods")
+    st.button("Add a method", icon=":material/add:", on_click=_open_list, args=(state,), key=f"{key}.add")
+    if state.choosing_method:
+        _method_list(catalog, state)
+    return methods
+
+
+def _open_list(state: FormState) -> None:
+    state.choosing_method = True
+
+
+def _grouped(catalog: Catalog) -> dict[str, list[Entry]]:
+    """Return the methods of the catalog by family, in the order of families."""
+    entries = {entry["name"]: entry for entry in catalog.methods}
+    kinds = {name: Kind(name, entry.get("family") or "") for name, entry in entries.items()}
+    return {family: [entries[name] for name in names] for family, names in families.grouped(entries, kinds).items()}
+
+
+def _method_list(catalog: Catalog, state: FormState) -> None:
+    """Draw the list of methods as a dialog, which stays open until a method is chosen or the dialog is closed."""
+
+    def close() -> None:
+        state.choosing_method = False
+
+    st.dialog("Methods", width="large", on_dismiss=close)(_choose)(catalog, state)
+
+
+def _choose(catalog: Catalog, state: FormState) -> None:
+    """Draw the methods that contain the searched words; a chosen one is added to the draft."""
+    text = st.text_input(
+        "Search", key="new.methods.search", icon=":material/search:", placeholder="name, source, what it compares"
+    )
+    words = text.lower().split()
+    found = 0
+    for family, entries in _grouped(catalog).items():
+        matching = [entry for entry in entries if all(word in _searched(entry, family) for word in words)]
+        if not matching:
+            continue
+        found += len(matching)
+        st.subheader(escape(families.family_title(family)))
+        for entry in matching:
+            with st.container(border=True, gap="xsmall"):
+                if st.button(escape(entry["title"]), icon=":material/add:", key=f"new.methods.{entry['name']}"):
+                    _add(state, {"name": entry["name"], "params": schema_fields.schema_defaults(entry["params"])})
+                    state.choosing_method = False
+                    st.rerun()
+                _facts(entry)
+    if not found:
+        st.caption("No method contains these words.")
+
+
+def _searched(entry: Entry, family: str) -> str:
+    parts = (entry["name"], entry["title"], entry["summary"], entry.get("source", ""), entry.get("cost", ""))
+    return " ".join((*parts, families.family_title(family))).lower()
+
+
+def _facts(entry: Entry) -> None:
+    """Draw the summary of a method, its source and its cost."""
+    st.caption(escape(entry["summary"]))
+    facts = (entry.get("source"), f"Cost: {entry['cost']}" if entry.get("cost") else "")
+    shown = " · ".join(fact for fact in facts if fact)
+    if shown:
+        st.caption(escape(shown))
+
+
+def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: ErrorSlots, taps: Taps) -> dict[str, Any]:
+    path = f"methods.{index}"
+    draft, title = state.draft["methods"][index], f"Method {index + 1}"
+    many = len(state.draft["methods"]) > families.MANY
+    folded = st.expander(escape(f"{title}: {draft['label'] or draft['name']}")) if many else st.container(border=True)
+    with folded:
+        entry = _select(catalog, draft["name"], title, f"{key}.{path}.name")
+        slots.add(f"{path}.name")
+        added_place = draft.get(spec_draft.ADDED) or []
+        if entry is None:
+            slots.add(path)
+            method, added = deepcopy(draft), added_place
+        else:
+            _facts(entry)
+            slots.add(path)
+            fields = st.container()
+            added = _added(catalog, added_place, entry, path, key, slots, taps)
+            with fields:
+                method = method_fields.draw(
+                    entry, draft, path=path, key=key, slots=slots, taps=taps, combined=bool(added)
+                )
+        label = _label_and_buttons(state, index, key)
+        slots.add(f"{path}.label")
+    return {**method, "label": label, spec_draft.ADDED: added}
+
+
+def _select(catalog: Catalog, name: str, title: str, key: str) -> Entry | None:
+    """Draw the selection of a method, family by family; None if the catalog does not have the draft's method."""
+    grouped = _grouped(catalog)
+    entries = {entry["name"]: entry for group in grouped.values() for entry in group}
+    titles = {
+        entry["name"]: f"{families.family_title(family)} · {entry['title']}"
+        for family, group in grouped.items()
+        for entry in group
+    }
+    names = list(titles) if name in titles else [*titles, name]
+    chosen = st.selectbox(
+        escape(title),
+        names,
+        index=names.index(name),
+        format_func=lambda method: titles.get(method, method),
+        key=key,
+        help="Type to search by family or name. “Add a method” shows all methods with their sources and costs.",
+    )
+    return entries.get(chosen)
+
+
+def _added(
+    catalog: Catalog,
+    draft: Sequence[Mapping[str, Any]],
+    first: Entry,
+    path: str,
+    key: str,
+    slots: ErrorSlots,
+    taps: Taps,
+) -> list[Draft]:
+    """Draw the methods whose terms are added to those of a method; none if the spec has no such field."""
+    method_schema = catalog.experiment_schema.get("$defs", {}).get("MethodRef", {})
+    schema = method_schema.get("properties", {}).get(spec_draft.ADDED)
+    if schema is None:
+        return list(map(dict, draft))
+    entries = {entry["name"]: entry for group in _grouped(catalog).values() for entry in group}
+    given = {item["name"]: item for item in draft}
+    # A method without terms of its own, such as cross-entropy, adds nothing.
+    options = [name for name, entry in entries.items() if entry.get("own_terms") and name != first["name"]]
+    names = st.multiselect(
+        "Together with",
+        list(dict.fromkeys((*options, *given))),
+        default=list(given),
+        format_func=lambda name: entries[name]["title"] if name in entries else name,
+        key=f"{key}.{path}.with",
+        placeholder="this method alone",
+        max_selections=schema.get("maxItems"),
+        help=escape(schema.get("description", "")) or None,
+    )
+    slots.add(f"{path}.with")
+    added = []
+    for number, name in enumerate(names):
+        own_path, entry = f"{path}.with.{number}", entries.get(name)
+        value = given.get(name, {"name": name, "params": {}})
+        if entry is None:
+            added.append(dict(value))
+            continue
+        with st.container(border=True):
+            st.markdown(f"**+ {escape(entry['title'])}**")
+            st.caption(escape(entry["summary"]))
+            slots.add(own_path)
+            added.append(
+                method_fields.draw(
+                    entry, value, path=own_path, key=key, slots=slots, taps=taps, combined=True, added=True
+                )
+            )
+    return added
+
+
+def _label_and_buttons(state: FormState, index: int, key: str) -> str:
+    path = f"methods.{index}"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        label: str = st.text_input(
+            "Label",
+            value=state.draft["methods"][index]["label"],
+            key=f"{key}.{path}.label",
+            placeholder="automatic",
+            help="Name in tables and curves. By default the name of the method, with its reduction if it has one.",
+        )
+        st.button(
+            "Duplicate",
+            icon=":material/content_copy:",
+            on_click=_duplicate,
+            args=(state, index),
+            key=f"{key}.{path}.copy",
+            help="Add the same method once more, to change some of its parameters.",
+        )
+        if len(state.draft["methods"]) > 1:
+            st.button("Remove", icon=":material/delete:", on_click=_remove, args=(state, index), key=f"{key}.{path}.x")
+    return label
+
+
+def _add(state: FormState, method: Mapping[str, Any]) -> None:
+    draft = deepcopy(state.draft)
+    draft["methods"].append({"label": "", "shares": {}, spec_draft.ADDED: [], **method})
+    drafts.redraw(state, draft)
+
+
+def _duplicate(state: FormState, index: int) -> None:
+    _add(state, {**deepcopy(state.draft["methods"][index]), "label": ""})
+
+
+def _remove(state: FormState, index: int) -> None:
+    draft = deepcopy(state.draft)
+    del draft["methods"][index]
+    drafts.redraw(state, draft)
