@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import alignment, busy, losses, methods, startup, train
+from benchmarks.parity import command as parity
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "startup": lambda _: startup.main(),
@@ -12,6 +13,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "train": train.main,
     "busy": busy.main,
     "methods": methods.main,
+    "parity": parity.main,
 }
 IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")
 """Those that need nothing from elsewhere."""

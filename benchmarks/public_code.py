@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,7 +81,7 @@ class PublicCode:
             samples: The number of training samples, which CRD's memory has.
         """
         networks = self.network(student), self.network(teacher).requires_grad_(False)
-        config = _config(student, teacher)
+        config = configuration(_CHANNELS[student], _CHANNELS[teacher])
         extra = (samples,) if method == "crd" else ()
         return self._distillers[NAMES[method]](*networks, config, *extra).train()
 
@@ -108,13 +108,24 @@ class WithNegatives(torch.utils.data.Dataset[tuple[Tensor, int, int, Tensor]]):
         return image, label, index, torch.from_numpy(np.concatenate(([index], drawn)))
 
 
-def _config(student: str, teacher: str) -> SimpleNamespace:
-    """Return its default settings of all methods, see ``mdistiller/engine/cfg.py`` there."""
+def configuration(
+    student: tuple[int, ...],
+    teacher: tuple[int, ...],
+    negatives: int = NEGATIVES,
+    heights: tuple[Sequence[int], Sequence[int]] = ((32, 16, 8, 1), (32, 16, 8, 1)),
+) -> SimpleNamespace:
+    """Return its default settings of all methods, see ``mdistiller/engine/cfg.py`` there.
+
+    Args:
+        student: Channels of the student's stages and of its pooled features.
+        teacher: Channels of the teacher's.
+        negatives: CRD's K.
+        heights: Heights of the student's maps and of the teacher's, in the same order.
+    """
 
     def plain(weight: float, **more: Any) -> SimpleNamespace:
         return SimpleNamespace(LOSS=SimpleNamespace(CE_WEIGHT=1.0, FEAT_WEIGHT=weight), **more)
 
-    width = _CHANNELS[student][-1], _CHANNELS[teacher][-1]
     return SimpleNamespace(
         KD=SimpleNamespace(TEMPERATURE=4, LOSS=SimpleNamespace(CE_WEIGHT=0.1, KD_WEIGHT=0.9)),
         DKD=SimpleNamespace(CE_WEIGHT=1.0, ALPHA=1.0, BETA=8.0, T=4.0, WARMUP=20),
@@ -130,17 +141,17 @@ def _config(student: str, teacher: str) -> SimpleNamespace:
         CRD=plain(
             0.8,
             MODE="exact",
-            FEAT=SimpleNamespace(DIM=128, STUDENT_DIM=width[0], TEACHER_DIM=width[1]),
-            NCE=SimpleNamespace(K=NEGATIVES, MOMENTUM=0.5, TEMPERATURE=0.07),
+            FEAT=SimpleNamespace(DIM=128, STUDENT_DIM=student[-1], TEACHER_DIM=teacher[-1]),
+            NCE=SimpleNamespace(K=negatives, MOMENTUM=0.5, TEMPERATURE=0.07),
         ),
         REVIEWKD=SimpleNamespace(
             CE_WEIGHT=1.0,
             REVIEWKD_WEIGHT=1.0,
             WARMUP_EPOCHS=20,
-            SHAPES=[1, 8, 16, 32],
-            OUT_SHAPES=[1, 8, 16, 32],
-            IN_CHANNELS=list(_CHANNELS[student]),
-            OUT_CHANNELS=list(_CHANNELS[teacher]),
+            SHAPES=[*reversed(heights[0])],
+            OUT_SHAPES=[*reversed(heights[1])],
+            IN_CHANNELS=[*student],
+            OUT_CHANNELS=[*teacher],
             MAX_MID_CHANNEL=512,
             STU_PREACT=False,
         ),
