@@ -32,6 +32,12 @@ REPOSITORIES: Mapping[str, str] = {
     "skd": "HyunJunSik/StreamLined",
     "torchdistill": "yoshitomo-matsubara/torchdistill",
     "semckd": "DefangChen/SemCKD",
+    "simkd": "DefangChen/SimKD",
+    "srrl": "jingyang2017/KD_SRRL",
+    "cat_kd": "GzyAftermath/CAT-KD",
+    "sdd": "shicaiwei123/SDD-CVPR2024",
+    "wkd": "JiamingLv/WKD",
+    "deepkd": "haiduo/DeepKD",
     "ofd": "clovaai/overhaul-distillation",
     "at": "szagoruyko/attention-transfer",
 }

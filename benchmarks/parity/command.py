@@ -9,19 +9,22 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import features, logits, mdistiller, repdistiller
+from benchmarks.parity import classifiers, features, logits, mdistiller, repdistiller, updates
 from benchmarks.parity.checkout import REPOSITORIES, Checkout
-from benchmarks.parity.comparison import ROUNDING, Comparison, Measured, measure
+from benchmarks.parity.comparison import ROUNDING, Comparison, Measured
 from benchmarks.parity.inputs import BATCH
 from benchmarks.parity.variants import Variants, compare_variants, difference_of, with_variants
 from core.catalog import METHODS
 
 RESULTS = Path(__file__).parents[1] / "results" / "parity.md"
-COMPARISONS: tuple[Comparison, ...] = (
+Either = Comparison | updates.UpdateComparison
+COMPARISONS: tuple[Either, ...] = (
     *mdistiller.COMPARISONS,
     *repdistiller.COMPARISONS,
     *features.COMPARISONS,
+    *classifiers.COMPARISONS,
     *logits.COMPARISONS,
+    *updates.COMPARISONS,
 )
 
 
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         for comparison in COMPARISONS:
             is_chosen = comparison.method == entry.name and entry.name in (options["method"] or [entry.name])
             if is_chosen and comparison.repository in checkouts:
-                found.append((comparison, measure(comparison, checkouts[comparison.repository])))
+                found.append((comparison, comparison.measure(checkouts[comparison.repository])))
                 print(_row(*found[-1]), flush=True)
     chosen = [entry for entry in with_variants() if entry.name in (options["method"] or [entry.name])]
     variants = {entry.name: compare_variants(entry) for entry in chosen}
@@ -58,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _document(
-    found: Sequence[tuple[Comparison, Measured]],
+    found: Sequence[tuple[Either, Measured]],
     variants: Mapping[str, Variants],
     checkouts: Mapping[str, Checkout],
 ) -> list[str]:
@@ -81,6 +84,9 @@ def _document(
         *(_row(*one) for one in found),
         "",
     ]
+    compared = {comparison.method for comparison in COMPARISONS}
+    others = ", ".join(entry.title for entry in METHODS if entry.name not in compared)
+    lines += [f"No repository that can be run in this way has {others}.", ""]
     if variants:
         lines += [
             "## The paper and the public code",
@@ -99,7 +105,7 @@ def _document(
     return [*lines, f"Measured with torch {torch.__version__} on a CPU, beside {', '.join(commits)}."]
 
 
-def _row(comparison: Comparison, measured: Measured) -> str:
+def _row(comparison: Either, measured: Measured) -> str:
     reason = "" if measured.is_rounding else comparison.reason or "**no reason is known**"
     numbers = f"{measured.public:.6g} | {measured.own:.6g} | {measured.value:.0e} | {measured.gradient:.0e}"
     title, repository = METHODS[comparison.method].title, REPOSITORIES[comparison.repository]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.parity.checkout import Checkout, running_public_code
 from benchmarks.parity.inputs import Inputs, build, random_inputs, step_of
+from core.catalog import METHODS
 from core.distill.objective import Objective
 from core.specs import MethodRef
 
@@ -63,6 +64,12 @@ class Comparison:
     reason: str = ""
     part: str = ""
 
+    def measure(self, checkout: Checkout) -> Measured:
+        """Compute both losses and their gradients, for all shapes."""
+        found = [_measure(self, checkout, random_inputs(shapes)) for shapes in self.shapes]
+        values, gradients = [one.value for one in found], [one.gradient for one in found]
+        return Measured(found[0].public, found[0].own, max(values), max(gradients))
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -107,15 +114,12 @@ def copied(public: nn.Module | Iterable[Tensor], own: nn.Module | Iterable[Tenso
     return list(zip(theirs, ours, strict=True))
 
 
-def measure(comparison: Comparison, checkout: Checkout) -> Measured:
-    """Compute both losses and their gradients, for all shapes of a comparison."""
-    found = [_measure(comparison, checkout, random_inputs(shapes)) for shapes in comparison.shapes]
-    return Measured(found[0].public, found[0].own, max(one.value for one in found), max(one.gradient for one in found))
-
-
 def _measure(comparison: Comparison, checkout: Checkout, inputs: Inputs) -> Measured:
-    method = MethodRef.model_validate({"name": comparison.method, "params": {"ce_weight": 0} | dict(comparison.params)})
-    objective, own, other = build(method, inputs), inputs.copy(), inputs.copy()
+    method = MethodRef.model_validate(
+        {"name": comparison.method, "params": without_labels(comparison.method, comparison.params)}
+    )
+    own, other = inputs.copy(), inputs.copy()
+    objective = build(method, own)
     with running_public_code(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -123,20 +127,20 @@ def _measure(comparison: Comparison, checkout: Checkout, inputs: Inputs) -> Meas
         public.loss.backward()  # type: ignore[no-untyped-call]
     total = objective(step_of(method, own, comparison.epoch)).total
     total.backward()
-    pairs = [(other.student.outputs[name], own.student.outputs[name]) for name in own.student.outputs]
+    pairs = list(zip(other.student.tensors(), own.student.tensors(), strict=True))
     gradients = [(_gradient(one), _gradient(two)) for one, two in pairs + public.adapters]
     least = _NOTHING * max(_largest(*both) for both in gradients)
-    differences = [_difference(*both) for both in gradients if _largest(*both) > least]
+    differences = [difference(*both) for both in gradients if _largest(*both) > least]
     values = public.loss.detach(), total.detach()
-    return Measured(float(values[0]), float(values[1]), _difference(*values), max(differences))
+    return Measured(float(values[0]), float(values[1]), difference(*values), max(differences))
 
 
 def _gradient(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def _difference(public: Tensor, own: Tensor) -> float:
-    """Return the largest absolute difference, divided by the largest absolute number; 0 if all are 0."""
+def difference(public: Tensor, own: Tensor) -> float:
+    """Return the largest absolute difference of two tensors, divided by the largest number in them; 0 if all are 0."""
     largest = _largest(public, own)
     return float((public.flatten() - own.flatten()).abs().max()) / largest if largest else 0.0
 
@@ -151,3 +155,9 @@ def gradients_of(objective: Objective, method: MethodRef, inputs: Inputs, epoch:
     total = objective(step_of(method, own, epoch)).total
     total.backward()
     return total.detach(), torch.cat([_gradient(tensor).flatten() for tensor in own.student.outputs.values()])
+
+
+def without_labels(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a method with the weight 0 for cross-entropy, where it has one."""
+    has_labels = "ce_weight" in METHODS[method].params.model_fields
+    return ({"ce_weight": 0} if has_labels else {}) | dict(params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog import METHODS
-from core.catalog.taps import FEATURES, PREACTIVATION, STEM, STRONG_LOGITS, expand
+from core.catalog.taps import FEATURES, LAST_MAP, PREACTIVATION, STEM, STRONG_LOGITS, expand, regions_tap
 from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step, build_objective
 from core.distill.rows import Rows
 from core.specs import MethodRef
 
 BATCH, CLASSES, SAMPLES = 64, 100, 4096
+REGIONS = regions_tap((1, 2))
 Maps = tuple[tuple[int, int], ...]
 """Channels and height of the stages, from shallow to deep."""
 
@@ -37,7 +39,7 @@ class Network:
 
     Attributes:
         outputs: By the name of this package: ``logits``, the taps ``stem``, ``stage1``, ``stage1:preact``, …,
-            ``features``, and ``strong_logits``.
+            ``features``, ``strong_logits``, and the logits of regions.
         norms: The batch norm before the activation of each stage.
         linear: The last layer.
     """
@@ -59,14 +61,19 @@ class Network:
     def taps(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the taps that a method of this package names."""
         known = [STEM, *(f"stage{number + 1}" for number in range(len(self.stages))), FEATURES]
-        return {name: self.outputs[name] for name in expand(names, known)}
+        outputs = {LAST_MAP: self.stages[-1], **self.outputs}
+        return {name: outputs[name] for name in expand(names, known)}
 
     def copy(self) -> Network:
         """Return new tensors with the same numbers, which receive gradients as these do."""
         copies = {
             name: tensor.detach().clone().requires_grad_(tensor.requires_grad) for name, tensor in self.outputs.items()
         }
-        return replace(self, outputs=copies)
+        return replace(self, outputs=copies, linear=copy.deepcopy(self.linear))
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that may receive a gradient, in a fixed order."""
+        return [*self.outputs.values(), *self.linear.parameters()]
 
 
 @dataclass(frozen=True)
@@ -117,13 +124,13 @@ def _network(maps: Maps, generator: torch.Generator, *, trained: bool) -> Networ
             norm.weight.copy_(0.5 + sample(channels).abs())
             norm.bias.copy_(sample(channels))
         norms.append(norm)
-    outputs[FEATURES] = sample(BATCH, maps[-1][0]).relu()
+    outputs |= {FEATURES: sample(BATCH, maps[-1][0]).relu(), REGIONS: sample(BATCH, 5, CLASSES, scale=2)}
     linear = nn.Linear(maps[-1][0], CLASSES).double()
     with torch.no_grad():
         linear.weight.copy_(sample(CLASSES, maps[-1][0], scale=0.2))
         linear.bias.copy_(sample(CLASSES))
     leaves = {name: tensor.requires_grad_(trained) for name, tensor in outputs.items()}
-    return Network(leaves, tuple(norms), linear.requires_grad_(False))
+    return Network(leaves, tuple(norms), linear.requires_grad_(trained))
 
 
 def build(method: MethodRef, inputs: Inputs) -> Objective:
@@ -157,7 +164,7 @@ def _setting(method: MethodRef, inputs: Inputs) -> Setting:
             f"stage{number}{PREACTIVATION}": (norm.weight.detach(), norm.bias.detach())
             for number, norm in enumerate(network.norms, start=1)
         }
-        return NetworkShape(CLASSES, shapes, network.linear, norms)
+        return NetworkShape(CLASSES, shapes, network.linear, norms, frozenset({LAST_MAP, f"stage{len(norms)}"}))
 
     student, teacher = shape(inputs.student, taps.student), shape(inputs.teacher, taps.teacher)
     return Setting(student, teacher, SAMPLES, inputs.labels, BATCH)

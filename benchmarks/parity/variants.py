@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.parity.comparison import copied, gradients_of
+from benchmarks.parity.comparison import copied, gradients_of, without_labels
 from benchmarks.parity.inputs import build, random_inputs
 from core.catalog import METHODS
 from core.catalog.methods.entry import MethodEntry
@@ -50,8 +50,8 @@ def compare_variants(entry: MethodEntry) -> Variants:
     results = []
     first: Any = None
     for variant in ("paper", "public_code"):
-        params = {"ce_weight": 0, "variant": variant}
-        params |= dict(entry.published) if variant == "public_code" else {}
+        published = dict(entry.published) if variant == "public_code" else {}
+        params = without_labels(entry.name, {"variant": variant} | published)
         method = MethodRef.model_validate({"name": entry.name, "params": params})
         objective = build(method, inputs)
         if first is not None and _shapes(first) == _shapes(objective):
