@@ -79,8 +79,22 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one run; workers start this command")
     train.add_argument("--run", dest="input", type=Path, required=True, metavar="RUN.json")
     train.add_argument("--out", type=Path, required=True, help="the folder of this attempt")
-    train.add_argument("--teacher", type=Path, metavar="TEACHER_RUN.json", help="the run that made the teacher")
-    train.add_argument("--teacher-weights", type=Path, metavar="FILE", help="the teacher's weights (safetensors)")
+    train.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="TEACHER_RUN.json",
+        help="the run that made the teacher; repeatable",
+    )
+    train.add_argument(
+        "--teacher-weights",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the teacher's weights (safetensors), once for each --teacher",
+    )
     train.add_argument(
         "--resume", type=Path, metavar="CHECKPOINT", help="a checkpoint of an earlier attempt at the same run"
     )
@@ -197,9 +211,9 @@ def _make_folder(out: Path) -> None:
 def _train(options: argparse.Namespace) -> int:
     settings: TrainingSettings = options.settings
     spec = _read_run(options.input)
-    if (options.teacher is None) != (options.teacher_weights is None):
+    if len(options.teacher) != len(options.teacher_weights):
         raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
-    teacher_spec = _read_run(options.teacher) if options.teacher else None
+    teacher_specs = [_read_run(path) for path in options.teacher]
 
     info = launch.rank_from_env()
     if options.ranks > 1 and info is None:
@@ -207,14 +221,15 @@ def _train(options: argparse.Namespace) -> int:
         return code if code >= 0 else launch.exit_by_signal(-code)
     from core.train import MachineError, TeacherSource, TrainOptions, run_rank, run_training, stop_on_sigterm
 
-    teacher = TeacherSource(teacher_spec, options.teacher_weights) if teacher_spec else None
+    pairs = zip(teacher_specs, options.teacher_weights, strict=True)
+    teachers = [TeacherSource(teacher, weights) for teacher, weights in pairs]
     start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds)
     try:
         if info:
-            result = run_rank(info, spec, options.out, teacher, options.resume, start, settings)
+            result = run_rank(info, spec, options.out, teachers, options.resume, start, settings)
         else:
             with stop_on_sigterm(start) as stoppable:
-                result = run_training(spec, options.out, teacher, options.resume, stoppable, settings=settings)
+                result = run_training(spec, options.out, teachers, options.resume, stoppable, settings=settings)
     except (OSError, MachineError) as error:
         if isinstance(error, OSError) and not is_full_disk(error):
             raise

@@ -67,7 +67,7 @@ def run_experiment(
     _check_networks(spec)
     for warning in warnings_of(spec):
         _print(f"warning: {warning}", error=True)
-    teacher: TeacherSource | None = None
+    teachers: dict[str, TeacherSource] = {}
     results: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     warned: defaultdict[str, list[str]] = defaultdict(list)
     failed = False
@@ -79,7 +79,8 @@ def run_experiment(
             name = f"{planned.label} seed {planned.spec.seed}"
             result = _finished(folder, planned)
             if not result:
-                _train(planned, folder, teacher, options, parallelism, settings)
+                sources = [teachers[fingerprint] for fingerprint in planned.spec.teachers]
+                _train(planned, folder, sources, options, parallelism, settings)
                 result = _finished(folder, planned)
             for text in _warnings(folder):
                 if text not in warned:
@@ -97,7 +98,7 @@ def run_experiment(
             _print_result(planned, result, headline)
             results[planned.label, _image_identity(folder)].append(result.summary[headline.name])
             if planned.spec.role == "teacher":
-                teacher = TeacherSource(planned.spec, folder / result.weights)
+                teachers[planned.spec.fingerprint()] = TeacherSource(planned.spec, folder / result.weights)
     _print_summary(results, headline)
     for text, names in warned.items():
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
@@ -141,7 +142,8 @@ def _check_networks(spec: ExperimentSpec) -> None:
     facts = DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params)
     if facts is None:  # a folder: each run checks its own network when it has read the images
         return
-    choices = {"student.model": spec.student.model} | ({"teacher.model": spec.teacher.model} if spec.teacher else {})
+    choices = {"student.model": spec.student.model}
+    choices |= {".".join(map(str, (*path, "model"))): teacher.model for path, teacher in spec.all_teachers()}
     problems = []
     for path, choice in choices.items():
         if choice.name.startswith(TIMM):
@@ -157,7 +159,7 @@ def _check_networks(spec: ExperimentSpec) -> None:
 def _train(
     planned: PlannedRun,
     folder: Path,
-    teacher: TeacherSource | None,
+    teachers: Sequence[TeacherSource],
     options: TrainOptions,
     parallelism: Parallelism,
     settings: TrainingSettings,
@@ -168,15 +170,15 @@ def _train(
     checkpoint = folder / CHECKPOINT_NAME
     is_same_run = checkpoint.exists() and _fingerprint(folder) == planned.spec.fingerprint()
     (folder / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()), encoding="utf-8")
-    source = teacher if planned.spec.teacher else None
     resume = checkpoint if is_same_run else None
     if parallelism.ranks == 1:
-        run_training(planned.spec, folder, source, resume, options, settings=settings)
+        run_training(planned.spec, folder, teachers, resume, options, settings=settings)
         return
     arguments = ["train", "--run", str(run), "--out", str(folder), "--ranks", str(parallelism.ranks)]
-    if source:
-        (folder / "teacher.json").write_text(source.spec.model_dump_json(indent=2), encoding="utf-8")
-        arguments += ["--teacher", str(folder / "teacher.json"), "--teacher-weights", str(source.weights)]
+    for number, source in enumerate(teachers, start=1):
+        described = folder / ("teacher.json" if number == 1 else f"teacher-{number}.json")
+        described.write_text(source.spec.model_dump_json(indent=2), encoding="utf-8")
+        arguments += ["--teacher", str(described), "--teacher-weights", str(source.weights)]
     if resume:
         arguments += ["--resume", str(resume)]
     plugins = [word for plugin in parallelism.plugins for word in ("--plugin", plugin)]

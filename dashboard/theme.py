@@ -6,6 +6,7 @@ is invisible on a dark page and yellow on a light one. Many methods have more co
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,11 @@ class Style:
 TEACHER = Style(GREY)
 
 
+def _is_teacher(label: str) -> bool:
+    """Return whether a label is that of a teacher's run: "teacher", "teacher 2" …"""
+    return re.fullmatch(r"teacher( \d+)?", label) is not None
+
+
 def styles(
     labels: Iterable[str], colours: Mapping[str, str] | None = None, kinds: Mapping[str, Kind] | None = None
 ) -> dict[str, Style]:
@@ -82,7 +88,7 @@ def styles(
     used = set(result.values())
     all_styles = [Style(colour, symbol) for symbol in SYMBOLS for colour in PALETTE]
     for label in unique_labels:
-        if label == "teacher":
+        if _is_teacher(label):
             result[label] = TEACHER
         elif label not in result:
             result[label] = _next_free(label, all_styles, used)
@@ -107,7 +113,7 @@ def _family_styles(labels: list[str], kinds: Mapping[str, Kind]) -> dict[str, St
             colour, dash = next(free, own[0])
             used.add((colour, dash))
             result[label] = Style(colour, SYMBOLS[(len(used) - 1) % len(SYMBOLS)], dash)
-    return result | {label: TEACHER for label in labels if label == "teacher"}
+    return result | {label: TEACHER for label in labels if _is_teacher(label)}
 
 
 def _next_free(label: str, all_styles: list[Style], used: set[Style]) -> Style:

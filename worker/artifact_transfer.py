@@ -40,7 +40,7 @@ class ArtifactTransfer:
         self._root = root
 
     def fetch_inputs(self, claim: Claim) -> None:
-        """Fetch the training's input files: the teacher's weights, uploaded weights and the checkpoint.
+        """Fetch the training's input files: the teachers' weights, uploaded weights and the checkpoint.
 
         A file that the store does not have is skipped. The code that reads the file from the folder reports that it
         is missing.
@@ -55,7 +55,7 @@ class ArtifactTransfer:
             if not _touch_if_present(local):
                 with contextlib.suppress(FileNotFoundError):
                     self._store.get(upload_key(sha256), local, None, sha256)
-        for ref in (claim.teacher, claim.checkpoint):
+        for ref in (claim.teacher, *(teacher.weights for teacher in claim.further_teachers), claim.checkpoint):
             if ref is not None:
                 self._fetch(ref)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from common.object_store import sha256_of
 from common.report_bounds import MAX_LINE, fit_text
 from core.events import JOURNAL_NAME, Finished
-from core.protocol.worker import ArtifactRef, Claim
+from core.protocol.worker import ArtifactRef, Claim, TeacherRef
 
 log = structlog.get_logger()
 
@@ -84,7 +84,8 @@ def prepare_attempt(root: Path, claim: Claim) -> AttemptFolder:
         OSError: The folder cannot be written.
     """
     path = resolve_inside(root, claim.folder)
-    arguments = ["--out", str(path), *_teacher_weights(root, claim)]
+    teachers = _teachers(root, claim)
+    arguments = ["--out", str(path)]
     checkpoint = _checkpoint(root, claim.checkpoint)
     if path.exists() and any(path.iterdir()):
         # The folder of another run from before the backend's database was recreated. The training would append its
@@ -94,10 +95,10 @@ def prepare_attempt(root: Path, claim: Claim) -> AttemptFolder:
     run = path / "run.json"
     run.write_text(json.dumps(claim.spec, indent=1, ensure_ascii=False), encoding="utf-8")
     arguments += ["--run", str(run)]
-    if claim.teacher_spec is not None and claim.teacher is not None:
-        teacher = path / "teacher.json"
-        teacher.write_text(json.dumps(claim.teacher_spec, indent=1, ensure_ascii=False), encoding="utf-8")
-        arguments += ["--teacher", str(teacher)]
+    for number, (spec, weights) in enumerate(teachers, start=1):
+        teacher = path / ("teacher.json" if number == 1 else f"teacher-{number}.json")
+        teacher.write_text(json.dumps(spec, indent=1, ensure_ascii=False), encoding="utf-8")
+        arguments += ["--teacher", str(teacher), "--teacher-weights", str(weights)]
     if checkpoint is not None:
         arguments += ["--resume", str(checkpoint)]
     if claim.gpus > 1:
@@ -121,15 +122,19 @@ def resolve_inside(root: Path, relative: str) -> Path:
     return path
 
 
-def _teacher_weights(root: Path, claim: Claim) -> Sequence[str]:
-    """Return the arguments that name the teacher's weights, after checking them."""
+def _teachers(root: Path, claim: Claim) -> list[tuple[dict[str, Any], Path]]:
+    """Return the spec and the checked weights of each teacher."""
     if claim.teacher is None or claim.teacher_spec is None:
         if claim.needs_teacher:
             raise ClaimError("the run needs a teacher, and the backend named none")
-        return ()
-    path = resolve_inside(root, claim.teacher.path)
-    _check_hash(path, claim.teacher.sha256, "the teacher's weights")
-    return ("--teacher-weights", str(path))
+        return []
+    first = TeacherRef(weights=claim.teacher, spec=claim.teacher_spec)
+    teachers = []
+    for teacher in (first, *claim.further_teachers):
+        path = resolve_inside(root, teacher.weights.path)
+        _check_hash(path, teacher.weights.sha256, "the teacher's weights")
+        teachers.append((teacher.spec, path))
+    return teachers
 
 
 def _checkpoint(root: Path, ref: ArtifactRef | None) -> Path | None:

@@ -20,7 +20,7 @@ from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
 from core.protocol.artifacts import UPLOAD, Upload
 from core.protocol.public import TERMINAL, ProblemField
-from core.specs import ExperimentSpec, Problem, SpecError
+from core.specs import ExperimentSpec, Problem, SpecError, TeacherSpec
 
 _MAX_TRIES = 5
 
@@ -205,24 +205,28 @@ def resolve_uploads(
             return find(session, name, locked=True)
 
     problems: list[Problem] = []
-    resolved: list[tuple[str, ExperimentSpec]] = []
-    for prefix, spec in specs:
-        weights = spec.teacher.weights if spec.teacher else None
-        if spec.teacher is None or weights is None or not weights.source.startswith(UPLOAD):
-            resolved.append((prefix, spec))
-            continue
-        path = f"{prefix}teacher.weights"
+
+    def named_by_hash(path: str, teacher: TeacherSpec) -> TeacherSpec:
+        weights = teacher.weights
+        if weights is None or not weights.source.startswith(UPLOAD):
+            return teacher
         upload = upload_named(weights.source.removeprefix(UPLOAD))
         if upload is None:
             text = f"there is no upload {weights.source.removeprefix(UPLOAD)!r}; `dkd upload` makes one"
             problems.append(Problem(f"{path}.source", text))
-            continue
+            return teacher
         if weights.sha256 not in (None, upload.sha256):
             problems.append(Problem(f"{path}.sha256", f"the upload has the SHA-256 {upload.sha256}"))
-            continue
+            return teacher
         update: dict[str, Any] = {"source": UPLOAD + upload.sha256, "sha256": upload.sha256}
-        teacher = spec.teacher.model_copy(update={"weights": weights.model_copy(update=update)})
-        resolved.append((prefix, spec.model_copy(update={"teacher": teacher})))
+        return teacher.model_copy(update={"weights": weights.model_copy(update=update)})
+
+    def resolve(prefix: str, spec: ExperimentSpec) -> ExperimentSpec:
+        return spec.with_teachers(
+            lambda path, teacher: named_by_hash(f"{prefix}{'.'.join(map(str, path))}.weights", teacher)
+        )
+
+    resolved = [(prefix, resolve(prefix, spec)) for prefix, spec in specs]
     if problems:
         raise SpecError(problems)
     return resolved

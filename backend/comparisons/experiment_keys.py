@@ -14,32 +14,41 @@ from core.specs import parse_stored_experiment
 def setting(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a spec that determines its row of the table.
 
-    Defaults are filled in, so that a spec stored before a field existed equals one stored after. The teacher's seed is
-    left out: it is a repetition, like the students' seeds.
+    Defaults are filled in, so that a spec stored before a field existed equals one stored after. The seeds of teachers
+    are left out: they are repetitions, like the students' seeds.
     """
     complete = _with_defaults(spec)
-    teacher = complete.get("teacher")
-    return {
+    own = {
         "dataset": complete["dataset"],
         "training": complete["training"],  # before the teacher, whose training may follow it
-        "teacher": teacher and {key: value for key, value in teacher.items() if key != "seed"},
+        "teacher": _without_seeds(complete.get("teacher")),
         "student": complete["student"],
     }
+    teachers = [_without_seeds(teacher) for teacher in complete.get("teachers") or ()]
+    return own | ({"teachers": teachers, "ensemble": complete.get("ensemble")} if teachers else {})
+
+
+def _without_seeds(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a teacher without its seed and those of its own teachers."""
+    if teacher is None:
+        return None
+    kept = {key: value for key, value in teacher.items() if key != "seed"}
+    return kept | ({"teacher": _without_seeds(kept["teacher"])} if "teacher" in kept else {})
 
 
 def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the spec with defaults; unchanged if this backend cannot read it (a missing plugin, a newer version).
 
-    The teacher's training is written out: a teacher trained like the students equals one whose spec repeats their
+    The teachers' trainings are written out: a teacher trained like the students equals one whose spec repeats their
     training.
     """
     try:
         experiment = parse_stored_experiment(spec)
     except ValidationError:
         return spec
-    complete, training = experiment.model_dump(mode="json"), experiment.teacher_training()
-    if training:
-        complete["teacher"]["training"] = training.model_dump(mode="json")
+    complete: dict[str, Any] = experiment.with_teachers(
+        lambda _, teacher: teacher.model_copy(update={"training": teacher.training_like(experiment.training)})
+    ).model_dump(mode="json")
     return complete
 
 
@@ -51,7 +60,7 @@ def methods(spec: dict[str, Any]) -> dict[str, Any]:
 def difference(first: dict[str, Any], second: dict[str, Any]) -> str | None:
     """Return the part in which two specs differ, such as "training"; None if only seeds and labels differ."""
     one, other = setting(first), setting(second)
-    part = next((name for name, value in one.items() if value != other[name]), None)
+    part = next((name for name in one | other if one.get(name) != other.get(name)), None)
     return part or _method_difference(methods(first), methods(second))
 
 

@@ -243,17 +243,14 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
     headlines = {item.id: headline_of(item.spec["dataset"]["name"]) for item in experiments}
     latest_points = latest(session, succeeded, sorted({*headlines.values()}))
+    of_teachers: dict[str, list[Any]] = {}
+    for row in rows:
+        if row.role == "teacher":
+            of_teachers.setdefault(row.experiment_id, []).append(row)
+    several = {item.id for item in experiments if item.spec.get("teachers")}
     teachers = {
-        row.experiment_id: TeacherRun(
-            row.id,
-            row.fingerprint,
-            row.seed,
-            row.state,
-            _finite(latest_points.get(row.id, {}).get(headlines[row.experiment_id])),
-            ImageData.of(row),
-        )
-        for row in rows
-        if row.role == "teacher"
+        key: _teacher_run(found, latest_points, headlines[key], is_ensemble=key in several)
+        for key, found in of_teachers.items()
     }
     students: dict[str, list[StudentRun]] = {key: [] for key in names}
     for row in rows:
@@ -278,6 +275,26 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
         item.id: Sample((item,), tuple(students[item.id]), (teachers[item.id],) if item.id in teachers else ())
         for item in experiments
     }
+
+
+def _teacher_run(
+    rows: Sequence[Any], latest_points: Mapping[str, Mapping[str, LatestPoint]], headline: str, *, is_ensemble: bool
+) -> TeacherRun:
+    """Return the teacher of an experiment's students.
+
+    Args:
+        rows: The runs of all its teachers; the last is the students' own, of several their first.
+        latest_points: The newest points of their metrics.
+        headline: Name of the headline metric.
+        is_ensemble: Whether the students have several teachers. No run measures the accuracy of these together.
+    """
+    own = rows[-1]
+    top1 = _finite(latest_points.get(own.id, {}).get(headline))
+    if not is_ensemble:
+        return TeacherRun(own.id, own.fingerprint, own.seed, own.state, top1, ImageData.of(own))
+    unfinished = next((row for row in rows if row.state != "succeeded"), own)
+    fingerprint = "+".join(sorted(row.fingerprint for row in rows))
+    return TeacherRun(own.id, fingerprint, own.seed, unfinished.state, None, ImageData.of(own))
 
 
 def merge(samples: Sequence[Sample]) -> Sample:

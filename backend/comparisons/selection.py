@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from backend.db import models
 from backend.errors import invalid
 from core.protocol.public import ProblemField
+from core.specs import teacher_model
 
 MAX_EXPERIMENTS = 500
 
@@ -40,7 +41,7 @@ class Filter:
 
 def names_of(spec: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the names of data set, teacher and student; that of the teacher is empty without one."""
-    teacher = spec["teacher"]["model"]["name"] if spec.get("teacher") else ""
+    teacher = teacher_model(spec) or ""
     return (spec["dataset"]["name"], teacher, spec["student"]["model"]["name"])
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Table, func, insert, select, text
+from sqlalchemy import URL, Connection, Select, Table, func, insert, literal, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -134,12 +134,19 @@ def _snapshot(database: Database) -> Iterator[Connection]:
 
 
 def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Mapping[str, Any]]]:
-    query = select(table)
-    if "role" in table.c:  # teachers first, since students refer to them
-        query = query.order_by(table.c.role.desc())
+    query = _teachers_first(table) if "teacher_run_id" in table.c and "role" in table.c else select(table)
     result = connection.execute(query, execution_options={"yield_per": _ROWS})
     for rows in result.mappings().partitions():
         yield [dict(row) for row in rows]
+
+
+def _teachers_first(runs: Table) -> Select[Any]:
+    """Select all runs, each after its teacher, to which it refers."""
+    level = select(runs.c.id, literal(0).label("level")).where(runs.c.teacher_run_id.is_(None)).cte(recursive=True)
+    student = runs.alias()
+    of_students = select(student.c.id, level.c.level + 1).join(level, student.c.teacher_run_id == level.c.id)
+    level = level.union_all(of_students)
+    return select(runs).join(level, level.c.id == runs.c.id).order_by(level.c.level)
 
 
 def _set_sequence(connection: Connection, table: Table) -> None:

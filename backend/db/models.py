@@ -146,7 +146,9 @@ class Run(Base):
     )
     queued_at: Mapped[datetime | None] = mapped_column(doc="Time at which it was queued.")
     not_before: Mapped[datetime | None]
-    teacher_run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
+    teacher_run_id: Mapped[str | None] = mapped_column(
+        ForeignKey("runs.id"), doc="The run's teacher; the first one if there are further ones (FurtherTeacher)."
+    )
     teacher_failed: Mapped[bool] = mapped_column(
         default=False, doc="The run failed because its teacher failed; reviving the teacher revives it."
     )
@@ -174,6 +176,19 @@ class Run(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     reported_at: Mapped[datetime | None] = mapped_column(doc="Time of the training's last report.")
+
+
+class FurtherTeacher(Base):
+    """A teacher of a run besides the first one, for a run with several teachers."""
+
+    __tablename__ = "further_teachers"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, doc="Place among the run's teachers, from 1."
+    )
+    teacher_run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
 
 
 class Attempt(Base):

@@ -11,6 +11,7 @@ from backend.db import chunked
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
 from backend.queue.lifecycle import lock_run, lock_runs
+from backend.queue.teacher_links import all_teachers, students_first, students_of
 from core.protocol.public import TERMINAL, ProblemField
 from core.protocol.submissions import MAX_TAGS, ExperimentEdit
 
@@ -60,9 +61,8 @@ def delete_experiment(session: Session, experiment: Experiment) -> list[str]:
     shared = select(ExperimentRun.run_id).where(in_other_experiment).exists()
     exclusive = lock_runs(session, Run.id.in_(linked) & ~shared)
     ids = [run.id for run in exclusive]
-    teachers = {run.id for run in exclusive if run.role == "teacher"}
-    # A student of another experiment may have moved to this teacher when its own had failed.
-    used_elsewhere = _used_from_outside(session, teachers, ids)
+    # A student of another experiment may have moved to a teacher of this one when its own had failed.
+    used_elsewhere = _used_from_outside(session, [run.id for run in exclusive if run.role == "teacher"], ids)
     to_delete = [run for run in exclusive if run.id not in used_elsewhere]
     unfinished = [run for run in to_delete if run.state not in TERMINAL]
     if unfinished:
@@ -89,7 +89,7 @@ def delete_run(session: Session, run_id: str) -> list[str]:
     if run.state not in TERMINAL:
         raise conflict(f"this run has not ended: it is {run.state}; cancel it first")
     if run.role == "teacher":
-        students = session.scalars(select(Run.id).where(Run.teacher_run_id == run.id).limit(1)).all()
+        students = session.scalars(select(Run.id).where(students_of(run.id)).limit(1)).all()
         if students:
             raise conflict(f"students use this teacher, e.g. run {students[0]}; delete them first")
     session.execute(delete(ExperimentRun).where(ExperimentRun.run_id == run.id))
@@ -97,12 +97,14 @@ def delete_run(session: Session, run_id: str) -> list[str]:
     return [run_id]
 
 
-def _used_from_outside(session: Session, teachers: set[str], ids: Sequence[str]) -> set[str]:
-    if not teachers:
-        return set()
-    students = session.execute(select(Run.id, Run.teacher_run_id).where(Run.teacher_run_id.in_(teachers)))
-    deleted_ids = set(ids)
-    return {str(teacher) for student, teacher in students if student not in deleted_ids}
+def _used_from_outside(session: Session, teachers: Sequence[str], ids: Sequence[str]) -> set[str]:
+    """Return those of the teachers that other runs than the given ones use, and the teachers of these."""
+    used = {
+        teacher
+        for teacher in teachers
+        if session.scalars(select(Run.id).where(students_of(teacher), Run.id.not_in(ids)).limit(1)).all()
+    }
+    return used | all_teachers(session, used)
 
 
 def _reassign_owner(session: Session, experiment_id: str) -> None:
@@ -120,8 +122,8 @@ def _reassign_owner(session: Session, experiment_id: str) -> None:
 
 
 def _delete_runs(session: Session, runs: Sequence[Run]) -> None:
-    # Students first: they reference their teacher.
-    for role in ("student", "teacher"):
-        ids = [run.id for run in runs if run.role == role]
-        for chunk in chunked(ids):
-            session.execute(delete(Run).where(Run.id.in_(chunk)).execution_options(synchronize_session=False))
+    # Students first: they reference their teachers.
+    students = [run.id for run in runs if run.role == "student"]
+    teachers = students_first(session, [run for run in runs if run.role == "teacher"])
+    for chunk in [*chunked(students), *([teacher.id] for teacher in teachers)]:
+        session.execute(delete(Run).where(Run.id.in_(chunk)).execution_options(synchronize_session=False))

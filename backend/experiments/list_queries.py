@@ -16,6 +16,7 @@ from backend.db import UtcDateTime
 from backend.db.headlines import headline_id
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, Run
 from backend.experiments import serializers
+from backend.queue.teacher_links import students_of
 from core.protocol.public import TERMINAL, ExperimentPage, RunPage, RunState
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -194,7 +195,7 @@ def _run_conditions(filters: RunQuery) -> list[ColumnElement[bool]]:
     if filters.id:
         conditions.append(Run.id.in_(filters.id))
     if filters.teacher:
-        conditions.append(Run.teacher_run_id == filters.teacher)
+        conditions.append(students_of(filters.teacher))
     if filters.role:
         conditions.append(Run.role == filters.role)
     if filters.text:

@@ -17,7 +17,7 @@ from common.formatting import value_text
 from core.catalog import METRICS
 from core.catalog.datasets import headline_of
 from core.protocol.public import FieldDifference, PlannedTeacher, ProblemField
-from core.specs import ExperimentSpec, RunSpec
+from core.specs import ExperimentSpec, PlannedRun, RunSpec
 
 MAX_PREVIEWED = 20
 """Maximum number of teachers in the preview of a sweep."""
@@ -27,16 +27,10 @@ _MAX_NAMED = 6
 """Maximum number of differences that the sentence names; the list has all of them."""
 
 
-def plan_teacher(session: Session, spec: ExperimentSpec) -> PlannedTeacher | None:
-    """Return the teacher of one spec; None if no method needs one."""
-    teachers = plan_teachers(session, [spec], MAX_PREVIEWED)[0]
-    return teachers[0] if teachers else None
-
-
 def plan_teachers(
     session: Session, specs: Iterable[ExperimentSpec], limit: int
 ) -> tuple[list[PlannedTeacher], int, int]:
-    """Return the distinct teachers of several specs.
+    """Return the distinct teachers of several specs, each after its own teacher.
 
     Args:
         session: A read transaction.
@@ -46,18 +40,18 @@ def plan_teachers(
     Returns:
         The first ``limit`` teachers, the number of all teachers, and the number of new ones.
     """
-    requested: dict[str, tuple[ExperimentSpec, RunSpec]] = {}
+    requested: dict[str, tuple[ExperimentSpec, PlannedRun]] = {}
     for spec in specs:
-        if run := spec.teacher_run():
-            requested.setdefault(run.fingerprint(), (spec, run))
+        for run in spec.teacher_runs():
+            requested.setdefault(run.spec.fingerprint(), (spec, run))
     live = _live_teachers(session, list(requested))
     candidates: dict[str, Sequence[Any]] = {}
     planned = []
     for fingerprint, (spec, run) in list(requested.items())[:limit]:
         if fingerprint in live:
-            planned.append(_describe_existing(session, run, fingerprint, live[fingerprint]))
+            planned.append(_describe_existing(session, run.spec, fingerprint, live[fingerprint]))
             continue
-        name = run.dataset.name
+        name = run.spec.dataset.name
         if name not in candidates:
             candidates[name] = _candidates(session, name)
         planned.append(_describe_new(spec, run, fingerprint, candidates[name], _last_failed(session, fingerprint)))
@@ -117,8 +111,9 @@ def _describe_existing(session: Session, run: RunSpec, fingerprint: str, candida
 
 
 def _describe_new(
-    spec: ExperimentSpec, run: RunSpec, fingerprint: str, candidates: Sequence[Any], failed: Any
+    spec: ExperimentSpec, planned: PlannedRun, fingerprint: str, candidates: Sequence[Any], failed: Any
 ) -> PlannedTeacher:
+    run = planned.spec
     description = f"A new teacher is trained ({_run_text(run)})"
     if failed is not None:
         ending = "was cancelled" if failed.state == "cancelled" else "failed"
@@ -133,7 +128,7 @@ def _describe_new(
         candidates_with_differences, key=lambda item: (item[0].model != run.model.name, len(item[1]))
     )
     fields = [
-        FieldDifference(path=_path_in_spec(path, spec), here=requested_value, there=other)
+        FieldDifference(path=_path_in_spec(path, spec, planned.path), here=requested_value, there=other)
         for path, (requested_value, other) in differing.items()
     ]
     if candidate.model != run.model.name:
@@ -144,7 +139,7 @@ def _describe_new(
     )
     more = f" and {len(fields) - _MAX_NAMED} more fields" if len(fields) > _MAX_NAMED else ""
     text = f"{description}: the most similar one, run {candidate.id}, differs in {difference_text}{more}."
-    if any(item.path.startswith("training") for item in fields):
+    if len(planned.path) == 1 and any(item.path.startswith("training") for item in fields):
         text += (
             " It is trained like the students, since the spec has no teacher.training; set teacher.training to keep "
             "the teacher when the students' training changes."
@@ -170,6 +165,8 @@ def _run_text(run: RunSpec) -> str:
         description = (
             f"{description} from {run.weights.source}" if run.weights.fine_tune else f"weights of {run.weights.source}"
         )
+    if run.teacher:
+        description = f"{description} with {run.method.name}"
     return f"{run.model.name} on {run.dataset.name}, seed {run.seed}, {description}"
 
 
@@ -195,7 +192,7 @@ def _differences(requested_value: Mapping[str, Any], candidate: Mapping[str, Any
     return {
         path: values
         for path, values in _differing_fields(requested_value, completed, "").items()
-        if not path.startswith("method.") and path != "data_seed"
+        if path not in ("method.label", "data_seed")
     }
 
 
@@ -210,14 +207,14 @@ def _differing_fields(requested_value: Any, candidate: Any, path: str) -> dict[s
     return {} if requested_value == candidate else {path: (requested_value, candidate)}
 
 
-def _path_in_spec(path: str, spec: ExperimentSpec) -> str:
-    """Return the path in an experiment's spec of the field at ``path`` of its teacher's run."""
+def _path_in_spec(path: str, spec: ExperimentSpec, teacher: tuple[int | str, ...]) -> str:
+    """Return the path in an experiment's spec of the field at ``path`` of the run of a teacher."""
     part = path.partition(".")[0]
     if part == "dataset":
         return path
-    if part == "training" and spec.teacher is not None and spec.teacher.training is None:
+    if part == "training" and dict(spec.all_teachers())[teacher].training is None:
         return path
-    return f"teacher.{path}"
+    return ".".join(map(str, (*teacher, path)))
 
 
 def _value_text(value: Any) -> str:

@@ -12,12 +12,13 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked, models, new_ids, now, session_on
-from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, FurtherTeacher, Run
 from backend.db.upsert import insert_if_absent, insert_new
 from backend.errors import invalid
 from backend.experiments import planned_teachers
 from backend.experiments.estimates import estimate
 from backend.queue.eligibility import decode_labels, encode_labels
+from backend.queue.teacher_links import further_rows, students_first
 from backend.queue.teachers import inherit_priority, live_teacher, reactivate
 from core.protocol.public import PlannedRunInfo, Preview, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
@@ -95,10 +96,10 @@ def create(
     teacher_rows = [row for _, row in planned if row["role"] == "teacher"]
     if teacher_rows:
         with session_on(connection) as session:
-            teachers = _get_or_create_teachers(session, teacher_rows, timestamp)
+            needs = {row["fingerprint"]: run.spec.teachers for run, row in planned if row["role"] == "teacher"}
+            teachers = _get_or_create_teachers(session, teacher_rows, needs, timestamp)
             runs = _insert_runs(connection, planned, teachers)
-            for teacher in teachers.values():
-                inherit_priority(session, teacher)
+            inherit_priority(session, *students_first(session, list(teachers.values())))
     else:
         runs = _insert_runs(connection, planned, {})
     return [
@@ -116,6 +117,7 @@ def _insert_runs(
         The rows of each experiment's runs, in that order, by the experiment's id.
     """
     students: list[dict[str, Any]] = []
+    further: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run, row in planned:
@@ -124,17 +126,25 @@ def _insert_runs(
             row["id"] = teachers[row["fingerprint"]].id
         else:
             students.append(row)
-            if run.spec.teacher:
-                teacher = teachers[run.spec.teacher]
-                row["teacher_run_id"] = teacher.id
-                if teacher.state != "succeeded":
-                    row |= {"state": "waiting", "queued_at": None}
+            further += _set_teachers(row, [teachers[fingerprint] for fingerprint in run.spec.teachers])
         position = len(runs[experiment_id])
         runs[experiment_id].append(row)
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
     connection.execute(insert(Run), students)
+    if further:
+        connection.execute(insert(FurtherTeacher), further)
     connection.execute(insert(ExperimentRun), links)
     return runs
+
+
+def _set_teachers(row: dict[str, Any], teachers: Sequence[Run]) -> list[dict[str, Any]]:
+    """Let the row of a run refer to its teachers, and wait for them; return the rows of those besides the first."""
+    if not teachers:
+        return []
+    row["teacher_run_id"] = teachers[0].id
+    if any(teacher.state != "succeeded" for teacher in teachers):
+        row |= {"state": "waiting", "queued_at": None}
+    return further_rows(row["id"], [teacher.id for teacher in teachers])
 
 
 def _insert_experiments(
@@ -174,8 +184,9 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
         draft: The spec for further editing.
     """
     plan = resolved.plan()
-    teacher = planned_teachers.plan_teacher(session, resolved)
-    shared = [item.spec.role == "teacher" and teacher is not None and teacher.run_id is not None for item in plan]
+    teachers, _, _ = planned_teachers.plan_teachers(session, [resolved], planned_teachers.MAX_PREVIEWED)
+    existing = {teacher.fingerprint for teacher in teachers if teacher.run_id is not None}
+    shared = [item.spec.role == "teacher" and item.spec.fingerprint() in existing for item in plan]
     runs = [
         PlannedRunInfo(
             label=item.label, role=item.spec.role, model=item.spec.model.name, seed=item.spec.seed, shared=is_shared
@@ -190,7 +201,8 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
     return Preview(
         spec=spec.model_dump(mode="json"),
         draft=dict(draft),
-        teacher=teacher,
+        teacher=teachers[-1] if teachers else None,
+        teachers=teachers,
         estimate=estimate(session, spec, trained),
         runs=runs,
         warnings=warnings,
@@ -246,10 +258,18 @@ def _run_row(planned: PlannedRun, experiment_id: str, spec: ExperimentSpec, time
     }
 
 
-def _get_or_create_teachers(session: Session, rows: Sequence[dict[str, Any]], timestamp: datetime) -> dict[str, Run]:
-    """Lock the live teacher of each fingerprint, creating missing ones.
+def _get_or_create_teachers(
+    session: Session, rows: Sequence[dict[str, Any]], needs: Mapping[str, Sequence[str]], timestamp: datetime
+) -> dict[str, Run]:
+    """Lock the live teacher of each fingerprint, creating missing ones, each after its own teachers.
 
-    The order by fingerprint prevents deadlocks of requests that share several teachers.
+    The order prevents deadlocks of requests that share several teachers.
+
+    Args:
+        session: A write transaction.
+        rows: Values of the teachers' rows.
+        needs: The fingerprints of the teachers of each teacher, by its own.
+        timestamp: The database's time.
     """
     teacher_rows: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -258,10 +278,16 @@ def _get_or_create_teachers(session: Session, rows: Sequence[dict[str, Any]], ti
         shared_row["device"] = _common_device(shared_row["device"], row["device"])
         shared_row["labels"] = _common_labels(shared_row["labels"], row["labels"])
         shared_row["gpus"] = min(shared_row["gpus"], row["gpus"])
-    return {
-        fingerprint: _get_or_create_teacher(session, teacher_rows[fingerprint], timestamp)
-        for fingerprint in sorted(teacher_rows)
-    }
+
+    def depth(fingerprint: str) -> int:
+        return 1 + max(map(depth, needs[fingerprint]), default=0)
+
+    teachers: dict[str, Run] = {}
+    for fingerprint in sorted(teacher_rows, key=lambda key: (depth(key), key)):
+        row = teacher_rows[fingerprint]
+        _set_teachers(row, [teachers[key] for key in needs[fingerprint]])
+        teachers[fingerprint] = _get_or_create_teacher(session, row, timestamp)
+    return teachers
 
 
 def _common_device(device: str, other: str) -> str:
@@ -287,6 +313,6 @@ def _get_or_create_teacher(session: Session, row: dict[str, Any], timestamp: dat
     teacher.labels = _common_labels(teacher.labels, row["labels"])
     if teacher.attempt == 0:  # the number of GPUs that share a batch must not change during training
         teacher.gpus = min(teacher.gpus, row["gpus"])
-    reactivate(teacher, timestamp)
+    reactivate(session, teacher, timestamp)
     session.flush()
     return teacher

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, inspect, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, inspect, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from backend.db import models
@@ -24,7 +24,7 @@ from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.catalog.datasets import headline_of
 from core.protocol import public
 from core.protocol.public import TERMINAL
-from core.specs import parse_stored_experiment, problems_of, warnings_of
+from core.specs import parse_stored_experiment, problems_of, teacher_model, warnings_of
 from core.specs.labels import misleading_label_of
 
 RECORD_ONLY_KEYS = ("packages", "diff")
@@ -35,18 +35,23 @@ _TAIL_LINES = 40
 
 # Rows instead of objects: reading a page of runs takes a third of the time.
 _SHOWN = (
-    *(Run.id, Run.label, Run.role, Run.experiment_id, Run.state, Run.reason, Run.dataset, Run.model, Run.method),
+    *(Run.id, Run.role, Run.experiment_id, Run.state, Run.reason, Run.dataset, Run.model, Run.method),
     *(Run.seed, Run.teacher_run_id, Run.priority, Run.pausing, Run.attempt, Run.step, Run.total_steps, Run.epoch),
     *(Run.total_epochs, Run.created_at, Run.started_at, Run.ended_at, Run.device, Run.gpus, Run.labels),
 )
 
 
-RUN_QUERY = (
-    select(*_SHOWN, Experiment.name.label("experiment"), models.Attempt.worker_name.label("worker"))
-    .select_from(Run)
-    .outerjoin(Experiment, Experiment.id == Run.experiment_id)
-    .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
-)
+def _runs_labelled(label: InstrumentedAttribute[str]) -> Select[*tuple[Any, ...]]:
+    experiment, worker = Experiment.name.label("experiment"), models.Attempt.worker_name.label("worker")
+    return (
+        select(*_SHOWN, label.label("label"), experiment, worker)
+        .select_from(Run)
+        .outerjoin(Experiment, Experiment.id == Run.experiment_id)
+        .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
+    )
+
+
+RUN_QUERY = _runs_labelled(Run.label)
 """The columns of a run summary, with the experiment's name and the worker of the newest attempt."""
 _INITIAL = {
     column.key: column.default.arg if isinstance(column.default, ScalarElementColumnDefault) else None
@@ -55,7 +60,8 @@ _INITIAL = {
 """The values in the row of a new run that ``planning`` leaves to their defaults."""
 _OF_IDS = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
 _PLANNED = (
-    RUN_QUERY.join(ExperimentRun, ExperimentRun.run_id == Run.id)
+    _runs_labelled(ExperimentRun.label)  # a shared teacher may have another label in another experiment
+    .join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))
     .order_by(ExperimentRun.position)
 )
@@ -189,7 +195,9 @@ def created_experiment(connection: Connection, created: CreatedExperiment) -> pu
     teacher_ids = [row["id"] for row in created.runs if row["role"] == "teacher"]
     teachers = {row.id: row for row in rows_of_runs(connection, teacher_ids)} if teacher_ids else {}
     rows = [
-        teachers.get(row["id"]) or SimpleNamespace(**(_INITIAL | row), experiment=experiment.name, worker=None)
+        SimpleNamespace(**{**teachers[row["id"]]._mapping, "label": row["label"]})
+        if row["id"] in teachers
+        else SimpleNamespace(**(_INITIAL | row), experiment=experiment.name, worker=None)
         for row in created.runs
     ]
     warnings = warnings_as_fields(warnings_of(created.spec))
@@ -321,7 +329,7 @@ def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dic
         "name": experiment.name,
         "state": state,
         "dataset": spec["dataset"]["name"],
-        "teacher_model": spec["teacher"]["model"]["name"] if spec.get("teacher") else None,
+        "teacher_model": teacher_model(spec),
         "student_model": spec["student"]["model"]["name"],
         "methods": [method["label"] for method in spec["methods"]],
         "tags": tags,

@@ -183,9 +183,7 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
 def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedExperiments:
     """Return the reply to a bulk submission or a sweep, without reading the database."""
     items = [
-        SubmittedExperiment(
-            id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + (spec.teacher_run() is not None)
-        )
+        SubmittedExperiment(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + len(spec.teacher_runs()))
         for key, spec in zip(ids, specs, strict=True)
     ]
     return SubmittedExperiments(items=items, runs=count_runs(specs))
@@ -193,7 +191,7 @@ def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> Submi
 
 def count_runs(specs: Sequence[ExperimentSpec]) -> int:
     """Return the number of runs of all specs; shared teachers are counted once."""
-    teachers = {teacher.fingerprint() for spec in specs if (teacher := spec.teacher_run())}
+    teachers = {planned.spec.fingerprint() for spec in specs for planned in spec.teacher_runs()}
     return len(teachers) + sum(len(spec.seeds) * len(spec.methods) for spec in specs)
 
 

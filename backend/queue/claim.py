@@ -14,8 +14,9 @@ from backend.db.models import Attempt, Run, Worker
 from backend.errors import not_found
 from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready
 from backend.queue.lifecycle import LEASED_STATES, end_run, lock_runs
+from backend.queue.teacher_links import direct_teachers
 from backend.settings import Settings
-from core.protocol.worker import ArtifactRef, Claim, ClaimRequest
+from core.protocol.worker import ArtifactRef, Claim, ClaimRequest, TeacherRef
 from core.specs import RunSpec, problems_of
 
 
@@ -217,8 +218,12 @@ def _claim_reply(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Set
 def _teacher_fields(session: Session, run: Run) -> dict[str, Any]:
     if run.teacher_run_id is None:
         return {}
-    teacher = session.get_one(Run, run.teacher_run_id)
-    return {
-        "teacher": ArtifactRef(path=teacher.weights_path, sha256=teacher.weights_sha256),
-        "teacher_spec": RunSpec.model_validate(teacher.spec).model_dump(mode="json"),
-    }
+    first, *further = (_teacher_ref(session.get_one(Run, key)) for key in direct_teachers(session, [run.id])[run.id])
+    return {"teacher": first.weights, "teacher_spec": first.spec, "further_teachers": further}
+
+
+def _teacher_ref(teacher: Run) -> TeacherRef:
+    return TeacherRef(
+        weights=ArtifactRef(path=teacher.weights_path, sha256=teacher.weights_sha256),
+        spec=RunSpec.model_validate(teacher.spec).model_dump(mode="json"),
+    )

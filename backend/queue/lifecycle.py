@@ -1,8 +1,9 @@
 """A run's states and the transitions between them. Functions with a run as argument expect its row to be locked.
 
-``waiting`` (for its teacher) → ``queued`` → ``running`` → ``cancelling`` → ``succeeded`` | ``failed`` | ``cancelled``;
+``waiting`` (for its teachers) → ``queued`` → ``running`` → ``cancelling`` → ``succeeded`` | ``failed`` | ``cancelled``;
 a lost or interrupted run returns to ``queued``, or to ``paused`` if a person has paused it meanwhile. Teachers are
-locked before students, and runs of one role in the order of their ids, so that two transactions never deadlock.
+locked before students, and runs of one role in the order of their ids, so that two transactions never deadlock. A
+teacher may have teachers of its own, and is then a student of these.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ from sqlalchemy.orm import Session, defer
 
 from backend.db.models import Attempt, ExperimentRun, Run
 from backend.errors import conflict, not_found
-from backend.queue.teachers import inherit_priority, live_teacher, reactivate, refuse_if_students_wait
+from backend.queue.teacher_links import (
+    all_teachers,
+    direct_teachers,
+    has_teacher_in,
+    set_teachers,
+    students_first,
+    students_of,
+)
+from backend.queue.teachers import enqueue, inherit_priority, live_teacher, reactivate, refuse_if_students_wait
 from backend.settings import Settings
 from core.protocol.public import TERMINAL
 
 _UNSTARTED = frozenset({"waiting", "queued", "paused"})
+_UNSUCCESSFUL = ("failed", "cancelled")
 LEASED_STATES = ("running", "cancelling")
 """States in which a worker holds a lease on the run."""
 
@@ -56,25 +66,36 @@ def lock_run(session: Session, run_id: str) -> Run:
     return run
 
 
-def lock_run_and_teacher(session: Session, run_id: str) -> tuple[Run, Run | None]:
-    """Lock one run and the teacher to which it refers, if any.
+def lock_run_and_teachers(session: Session, run_id: str) -> tuple[Run, list[Run]]:
+    """Lock one run, its teachers, their teachers, and so on.
+
+    Returns:
+        The run, and its teachers, each before its own teachers.
 
     Raises:
         ApiError: 404 if there is no such run.
     """
-    teacher_id = session.scalars(select(Run.teacher_run_id).where(Run.id == run_id)).one_or_none()
-    runs = {run.id: run for run in lock_runs(session, Run.id.in_([run_id, teacher_id] if teacher_id else [run_id]))}
-    if run_id not in runs:
+    runs = lock_runs(session, Run.id.in_([run_id, *all_teachers(session, [run_id])]))
+    run = next((run for run in runs if run.id == run_id), None)
+    if run is None:
         raise not_found("run", run_id)
-    return runs[run_id], runs.get(teacher_id or "")
+    return run, students_first(session, [other for other in runs if other is not run]) if len(runs) > 1 else []
 
 
 def lock_experiment_runs(session: Session, experiment_id: str) -> list[Run]:
-    """Lock the unfinished runs of an experiment and the teachers for which they wait, teachers first."""
+    """Lock the unfinished runs of an experiment and the teachers for which they wait.
+
+    Returns:
+        The students, then the teachers, each before its own teachers.
+    """
     linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment_id)
+    unfinished = Run.state.not_in(TERMINAL)
     # A student that was retried may have moved to a teacher of another experiment.
-    teachers = select(Run.teacher_run_id).where(Run.id.in_(linked), Run.teacher_run_id.is_not(None))
-    return lock_runs(session, or_(Run.id.in_(linked), Run.id.in_(teachers)) & Run.state.not_in(TERMINAL))
+    waiting = session.scalars(select(Run.id).where(Run.id.in_(linked), unfinished, Run.teacher_run_id.is_not(None)))
+    teachers = all_teachers(session, waiting)
+    runs = lock_runs(session, or_(Run.id.in_(linked), Run.id.in_(teachers)) & unfinished)
+    students = [run for run in runs if run.role == "student"]
+    return students + students_first(session, [run for run in runs if run.role == "teacher"])
 
 
 def cancel_run(session: Session, run_id: str, timestamp: datetime) -> None:
@@ -83,12 +104,11 @@ def cancel_run(session: Session, run_id: str, timestamp: datetime) -> None:
     Raises:
         ApiError: 404 if there is no such run, or 409 for a teacher for which students wait.
     """
-    run, teacher = lock_run_and_teacher(session, run_id)
+    run, teachers = lock_run_and_teachers(session, run_id)
     if run.role == "teacher" and run.state not in (*TERMINAL, "cancelling"):
         refuse_if_students_wait(session, run)
     cancel(session, run, timestamp)
-    if teacher is not None:
-        inherit_priority(session, teacher)
+    inherit_priority(session, *teachers)
 
 
 def cancel(session: Session, run: Run, timestamp: datetime) -> None:
@@ -108,11 +128,12 @@ def cancel_experiment(session: Session, experiment_id: str, timestamp: datetime)
     session.flush()
     for run in runs:
         if run.role == "teacher":
-            needed = select(exists().where(Run.teacher_run_id == run.id, Run.state.not_in(TERMINAL)))
+            needed = select(exists().where(students_of(run.id), Run.state.not_in(TERMINAL)))
             if session.scalars(needed).one():
                 inherit_priority(session, run)
             else:
                 cancel(session, run, timestamp)
+                session.flush()
 
 
 def set_priority(session: Session, run_id: str, priority: int) -> None:
@@ -121,12 +142,11 @@ def set_priority(session: Session, run_id: str, priority: int) -> None:
     Raises:
         ApiError: 404 if there is no such run, or 409 for a run that has ended or a teacher with its students' priority.
     """
-    run, teacher = lock_run_and_teacher(session, run_id)
+    run, teachers = lock_run_and_teachers(session, run_id)
     if run.state in TERMINAL:
         raise conflict(f"this run has ended ({run.state}); its priority has no effect")
     run.priority = priority
-    if teacher is not None:
-        inherit_priority(session, teacher)
+    inherit_priority(session, *teachers)
     if run.role == "teacher":
         inherit_priority(session, run)
         if run.priority != priority:
@@ -152,15 +172,10 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
     Raises:
         ApiError: 404 if there is no such run, or 409 if it has succeeded or is still being cancelled.
     """
-    unlocked = session.get(Run, run_id)
-    if unlocked is None:
+    if session.get(Run, run_id) is None:
         raise not_found("run", run_id)
-    teacher = session.get(Run, unlocked.teacher_run_id) if unlocked.teacher_run_id else None
-    if teacher is not None and teacher.state in ("failed", "cancelled"):
-        # The same teacher may have been created again since, under another id.
-        teacher = live_teacher(session, teacher.fingerprint) or teacher
-    ids = [run_id, teacher.id] if teacher else [run_id]
-    run = next(row for row in lock_runs(session, Run.id.in_(ids)) if row.id == run_id)
+    locked = lock_runs(session, Run.id.in_(_needed_by_retry(session, run_id)))
+    run = next(row for row in locked if row.id == run_id)
     if run.state == "succeeded":
         raise conflict("this run has succeeded; submit an experiment to train it again")
     if run.state == "cancelling":
@@ -169,18 +184,11 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
         return run
     if run.role == "teacher":
         _retry_teacher(session, run, timestamp)
-        inherit_priority(session, run)
-        return run
-    _reset_for_retry(run, timestamp)
-    if teacher is not None:
-        run.teacher_run_id = teacher.id
-        if teacher.state in ("failed", "cancelled"):
-            _retry_teacher(session, teacher, timestamp)
-        else:
-            reactivate(teacher, timestamp)
-        if teacher.state != "succeeded":
-            run.state, run.queued_at = "waiting", None
-            inherit_priority(session, teacher)
+    else:
+        _reset_for_retry(run, timestamp)
+        _await_teachers(session, run, timestamp)
+    teachers = [row for row in locked if row.role == "teacher"]
+    inherit_priority(session, *students_first(session, teachers))
     return run
 
 
@@ -266,32 +274,84 @@ def _reset_for_retry(run: Run, timestamp: datetime) -> None:
     run.not_before, run.ended_at = None, None
 
 
+def _needed_by_retry(session: Session, run_id: str) -> set[str]:
+    """Return the ids of a run and of the teachers that a retry of it uses, with those in place of failed ones."""
+    needed: set[str] = set()
+    pending = {run_id}
+    while pending:
+        needed |= pending
+        direct = {key for keys in direct_teachers(session, pending).values() for key in keys}
+        failed = select(Run.fingerprint).where(Run.id.in_(direct), Run.state.in_(_UNSUCCESSFUL))
+        live = [live_teacher(session, fingerprint) for fingerprint in session.scalars(failed)]
+        pending = (direct | {teacher.id for teacher in live if teacher}) - needed
+    return needed
+
+
+def _await_teachers(session: Session, run: Run, timestamp: datetime) -> None:
+    """Let a run that was reset wait for its teachers, which are retried or resumed where they do not run."""
+    teacher_ids = []
+    for teacher_id in direct_teachers(session, [run.id]).get(run.id, ()):
+        teacher = session.get_one(Run, teacher_id)
+        if teacher.state in _UNSUCCESSFUL:
+            # The same teacher may have been created again since, under another id.
+            teacher = live_teacher(session, teacher.fingerprint) or teacher
+        if teacher.state in _UNSUCCESSFUL:
+            _retry_teacher(session, teacher, timestamp)
+        else:
+            reactivate(session, teacher, timestamp)
+        teacher_ids.append(teacher.id)
+    if teacher_ids:
+        set_teachers(session, run, teacher_ids)
+        enqueue(session, [run], timestamp)
+
+
 def _retry_teacher(session: Session, teacher: Run, timestamp: datetime) -> None:
     live = live_teacher(session, teacher.fingerprint)
     if live is not None and live.id != teacher.id:
         raise conflict(f"run {live.id} trains the same teacher; retry the students instead")
     _reset_for_retry(teacher, timestamp)
+    _await_teachers(session, teacher, timestamp)
     session.flush()
-    session.execute(
-        update(Run)
-        .where(Run.teacher_run_id == teacher.id, Run.state == "failed", Run.teacher_failed)
-        .values(state="waiting", reason="", teacher_failed=False, ended_at=None)
-        .execution_options(synchronize_session=False)
-    )
+    _revive_students(session, teacher.id)
+
+
+def _revive_students(session: Session, teacher_id: str) -> None:
+    """Let the runs wait again that failed because of a teacher, unless another of their teachers has failed too."""
+    failed = students_of(teacher_id) & (Run.state == "failed") & Run.teacher_failed & ~has_teacher_in(_UNSUCCESSFUL)
+    values = {"state": "waiting", "reason": "", "teacher_failed": False, "ended_at": None}
+    revive = update(Run).values(values).execution_options(synchronize_session="fetch")
+    teachers = session.execute(select(Run.id, Run.fingerprint).where(failed, Run.role == "teacher")).all()
+    session.execute(revive.where(failed, Run.role == "student"))
+    for row in teachers:
+        if live_teacher(session, row.fingerprint) is None:  # else it was created again, under another id
+            session.execute(revive.where(Run.id == row.id))
+            _revive_students(session, row.id)
 
 
 def _update_students(session: Session, teacher: Run, timestamp: datetime) -> None:
-    values: dict[str, object] = {"state": "queued", "queued_at": timestamp}
-    states = ["waiting"]
+    session.flush()
     if teacher.state != "succeeded":
         ending = f"failed: {teacher.reason}" if teacher.state == "failed" else "was cancelled"
-        reason = f"its teacher (run {teacher.id}) {ending}"
-        values = {"state": "failed", "reason": reason, "teacher_failed": True, "ended_at": timestamp}
-        states.append("paused")
-    session.flush()
+        _fail_students(session, teacher.id, f"its teacher (run {teacher.id}) {ending}", timestamp)
+        return
+    ready = students_of(teacher.id) & (Run.state == "waiting") & ~has_teacher_in(("succeeded",), negated=True)
     session.execute(
         update(Run)
-        .where(Run.teacher_run_id == teacher.id, Run.state.in_(states))
-        .values(values)
+        .where(ready)
+        .values(state="queued", queued_at=timestamp)
         .execution_options(synchronize_session=False)
     )
+
+
+def _fail_students(session: Session, teacher_id: str, reason: str, timestamp: datetime) -> None:
+    """Fail the runs that wait for a teacher, and those that wait for these."""
+    waiting = students_of(teacher_id) & Run.state.in_(("waiting", "paused"))
+    teachers = session.scalars(select(Run.id).where(waiting, Run.role == "teacher")).all()
+    session.execute(
+        update(Run)
+        .where(waiting)
+        .values(state="failed", reason=reason, teacher_failed=True, ended_at=timestamp)
+        .execution_options(synchronize_session=False)
+    )
+    for run_id in teachers:
+        _fail_students(session, run_id, f"its teacher (run {run_id}) failed: {reason}", timestamp)

@@ -7,14 +7,16 @@ resumed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Run
-from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teacher
-from backend.queue.teachers import reactivate
+from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teachers
+from backend.queue.teacher_links import students_of
+from backend.queue.teachers import enqueue, reactivate
 from core.protocol.public import TERMINAL
 
 
@@ -24,22 +26,22 @@ def pause(session: Session, run_id: str) -> None:
     Raises:
         ApiError: 404 if there is no such run.
     """
-    run, _ = lock_run_and_teacher(session, run_id)
+    run, _ = lock_run_and_teachers(session, run_id)
     _pause(run)
 
 
 def resume(session: Session, run_id: str, timestamp: datetime) -> None:
-    """Resume one run and its teacher; a run that is not paused stays as it is.
+    """Resume one run and its teachers; a run that is not paused stays as it is.
 
     Raises:
         ApiError: 404 if there is no such run.
     """
-    run, teacher = lock_run_and_teacher(session, run_id)
+    run, teachers = lock_run_and_teachers(session, run_id)
     if run.state != "paused" and not run.pausing:
         return
-    if teacher is not None:
-        reactivate(teacher, timestamp)
-    _resume(run, teacher, timestamp)
+    for teacher in teachers:
+        reactivate(session, teacher, timestamp)
+    _resume(session, [run], timestamp)
 
 
 def pause_experiment(session: Session, experiment_id: str) -> None:
@@ -52,16 +54,14 @@ def pause_experiment(session: Session, experiment_id: str) -> None:
     for run in runs:
         if run.role == "teacher":
             continuing = Run.state.not_in([*TERMINAL, "paused"]) & ~Run.pausing
-            if not session.scalars(select(exists().where(Run.teacher_run_id == run.id, continuing))).one():
+            if not session.scalars(select(exists().where(students_of(run.id), continuing))).one():
                 _pause(run)
+                session.flush()
 
 
 def resume_experiment(session: Session, experiment_id: str, timestamp: datetime) -> None:
     """Resume the paused runs of an experiment."""
-    runs = lock_experiment_runs(session, experiment_id)
-    for run in runs:
-        teacher = session.get(Run, run.teacher_run_id) if run.teacher_run_id else None
-        _resume(run, teacher, timestamp)
+    _resume(session, lock_experiment_runs(session, experiment_id), timestamp)
 
 
 def _pause(run: Run) -> None:
@@ -71,12 +71,10 @@ def _pause(run: Run) -> None:
         run.pausing = True
 
 
-def _resume(run: Run, teacher: Run | None, timestamp: datetime) -> None:
-    run.pausing = False
-    if run.state != "paused":
-        return
-    run.reason = ""
-    if teacher is not None and teacher.state != "succeeded":
-        run.state = "waiting"
-    else:
-        run.state, run.queued_at = "queued", timestamp
+def _resume(session: Session, runs: Sequence[Run], timestamp: datetime) -> None:
+    paused = [run for run in runs if run.state == "paused"]
+    for run in runs:
+        run.pausing = False
+    for run in paused:
+        run.reason = ""
+    enqueue(session, paused, timestamp)

@@ -5,16 +5,19 @@ The caller has locked the teacher's row, except for ``live_teacher`` and ``list_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased, defer
 
+from backend.db import chunked
 from backend.db.headlines import headline_id
-from backend.db.models import Experiment, ExperimentRun, MetricLatest, Run
+from backend.db.models import Experiment, ExperimentRun, FurtherTeacher, MetricLatest, Run
 from backend.errors import conflict
 from backend.metrics.point_store import HAS_VALUE, decode
 from backend.queue.eligibility import explain_wait, online_capacities
+from backend.queue.teacher_links import direct_teachers, has_teacher_in, students_of
 from core.protocol.public import TERMINAL, TeacherInfo
 
 LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
@@ -37,23 +40,45 @@ def live_teacher(session: Session, fingerprint: str, *, lock: bool = False) -> R
     return session.scalars(query).one_or_none()
 
 
-def reactivate(teacher: Run, timestamp: datetime) -> None:
-    """Resume a teacher that is paused or being cancelled, because a student waits for it again."""
+def enqueue(session: Session, runs: Sequence[Run], timestamp: datetime) -> None:
+    """Queue runs, or let them wait for their teachers."""
+    session.flush()
+    unfinished = has_teacher_in(("succeeded",), negated=True)
+    waiting: set[str] = set()
+    for chunk in chunked(run.id for run in runs):
+        waiting.update(session.scalars(select(Run.id).where(Run.id.in_(chunk), unfinished)))
+    for run in runs:
+        run.state, run.queued_at = ("waiting", None) if run.id in waiting else ("queued", timestamp)
+
+
+def reactivate(session: Session, teacher: Run, timestamp: datetime) -> None:
+    """Resume a teacher that is paused or being cancelled, because a student waits for it again; its teachers too."""
+    if teacher.state == "succeeded":
+        return
+    for run_id in direct_teachers(session, [teacher.id]).get(teacher.id, ()):
+        reactivate(session, session.get_one(Run, run_id), timestamp)
     teacher.pausing = False
     if teacher.state == "paused":
-        teacher.state, teacher.reason, teacher.queued_at = "queued", "", timestamp
+        teacher.reason = ""
+        enqueue(session, [teacher], timestamp)
     elif teacher.state == "cancelling":
         # If its worker already has the order, it will report "cancelled"; the run then returns to the queue.
         teacher.state = "running"
 
 
-def inherit_priority(session: Session, teacher: Run) -> None:
-    """Set a teacher's priority to the highest of the students that wait for it; without such students it stays."""
-    session.flush()
-    students = select(func.max(Run.priority)).where(Run.teacher_run_id == teacher.id, Run.state.not_in(TERMINAL))
-    highest = session.scalars(students).one()
-    if highest is not None and teacher.state not in TERMINAL:
-        teacher.priority = highest
+def inherit_priority(session: Session, *teachers: Run) -> None:
+    """Set the priority of teachers to the highest of the runs that wait for each; without such runs it stays.
+
+    Args:
+        session: A write transaction.
+        teachers: Students' teachers before teachers' teachers.
+    """
+    for teacher in teachers:
+        session.flush()
+        students = select(func.max(Run.priority)).where(students_of(teacher.id), Run.state.not_in(TERMINAL))
+        highest = session.scalars(students).one()
+        if highest is not None and teacher.state not in TERMINAL:
+            teacher.priority = highest
 
 
 def refuse_if_students_wait(session: Session, teacher: Run) -> None:
@@ -66,7 +91,7 @@ def refuse_if_students_wait(session: Session, teacher: Run) -> None:
         select(Experiment.name, func.count())
         .select_from(Run)
         .outerjoin(Experiment, Experiment.id == Run.experiment_id)
-        .where(Run.teacher_run_id == teacher.id, Run.state.not_in(TERMINAL))
+        .where(students_of(teacher.id), Run.state.not_in(TERMINAL))
         .group_by(Experiment.name)
         .order_by(Experiment.name)
     )
@@ -84,7 +109,9 @@ def refuse_if_students_wait(session: Session, teacher: Run) -> None:
 def list_teachers(session: Session) -> list[TeacherInfo]:
     """Return the newest 1,000 teachers, newest first, with the students and experiments that use them."""
     latest, link, student = MetricLatest, ExperimentRun, aliased(Run)
-    students = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
+    first = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
+    further = select(func.count()).where(FurtherTeacher.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
+    students = first + further
     experiments_of_run = select(link.experiment_id).where(link.run_id == Run.id).correlate(Run)
     source, fine_tune = Run.spec["weights"]["source"].as_string(), Run.spec["weights"]["fine_tune"].as_boolean()
     query = (

@@ -246,7 +246,7 @@ def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
 
 
 def render_preview(preview: Preview) -> RenderableType:
-    """Return the runs that a spec would create, its teacher, and warnings."""
+    """Return the runs that a spec would create, its teachers, and warnings."""
     table = new_table("method", "model", "seed", "", numbers=("seed",))
     for item in preview.runs:
         table.add_row(item.label, item.model, str(item.seed), "already trained" if item.shared else "")
@@ -254,8 +254,8 @@ def render_preview(preview: Preview) -> RenderableType:
     shared_count = len(preview.runs) - new_count
     text = f"{new_count} run(s) to train" + (f", {shared_count} shared" if shared_count else "")
     notes = [Text(f"note: {item.path}: {item.message}", style="yellow") for item in preview.warnings]
-    teacher = [Text(preview.teacher.sentence)] if preview.teacher else []
-    return Group(table, Text(), Text(text), *teacher, *notes)
+    teachers = [Text(sentence) for sentence in preview.teacher_sentences]
+    return Group(table, Text(), Text(text), *teachers, *notes)
 
 
 def catalog_table(kind: str, entries: Iterable[dict[str, Any]]) -> Table:

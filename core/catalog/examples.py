@@ -23,6 +23,9 @@ _TITLES = {
     "quick": "Quick",
     "digits-align-seeds": "Digits, seven seeds",
     "cifar100-every-method": "Every method, part of CIFAR-100",
+    "cifar100-teacher-assistant": "A teacher assistant, CIFAR-100",
+    "cifar100-born-again": "Born-again generations, CIFAR-100",
+    "cifar100-several-teachers": "Several teachers, CIFAR-100",
 }
 
 

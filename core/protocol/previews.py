@@ -79,7 +79,17 @@ class Preview(Message):
         description="The spec as a draft to edit: automatic labels are left out, so that they follow when the methods "
         "change. In the draft of a clone, the teacher's training is written out too.",
     )
-    teacher: PlannedTeacher | None = Field(None, description="null if no method needs a teacher.")
+    teacher: PlannedTeacher | None = Field(
+        None, description="The students' teacher, of several the first; null if no method needs a teacher."
+    )
+    teachers: list[PlannedTeacher] = Field(
+        default_factory=list, description="All teachers, each after its own teacher; the last is `teacher`."
+    )
     estimate: Estimate = Field(default_factory=Estimate)
     runs: list[PlannedRunInfo]
     warnings: list[ProblemField] = Field(default_factory=list)
+
+    @property
+    def teacher_sentences(self) -> list[str]:
+        """What becomes of each teacher. A backend of an earlier version describes one."""
+        return [item.sentence for item in self.teachers or filter(None, [self.teacher])]

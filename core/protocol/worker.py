@@ -127,6 +127,18 @@ class ClaimRequest(Message):
     usable_gpus: int | None = Field(None, ge=0, le=MOST_SLOTS)
 
 
+class TeacherRef(Message):
+    """A teacher besides the first.
+
+    Attributes:
+        weights: Its weights.
+        spec: The spec of its run (RunSpec).
+    """
+
+    weights: ArtifactRef
+    spec: dict[str, Any]
+
+
 class Claim(Message):
     """A run that is leased to this worker.
 
@@ -143,6 +155,9 @@ class Claim(Message):
     teacher: ArtifactRef | None = Field(None, description="The teacher's weights.")
     teacher_spec: dict[str, Any] | None = Field(
         None, description="The spec of the teacher's run (RunSpec), from which the training builds its network."
+    )
+    further_teachers: list[TeacherRef] = Field(
+        default_factory=list, description="Of a run with several teachers, those besides the first, in their order."
     )
     checkpoint: ArtifactRef | None = Field(None, description="Checkpoint of an earlier attempt to resume from.")
     label: str = Field("", description="The method's label, for the worker's log.")

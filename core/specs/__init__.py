@@ -10,7 +10,7 @@ from core.specs.components import (
     WorkerLabel,
 )
 from core.specs.derivation import detach_derived_fields, editable_copy
-from core.specs.experiment import ExperimentSpec, PlannedRun, StudentSpec, TeacherSpec
+from core.specs.experiment import ExperimentSpec, PlannedRun, StudentSpec
 from core.specs.field_paths import field_at, with_field, with_fields
 from core.specs.loading import (
     MAX_CHARACTERS,
@@ -27,6 +27,7 @@ from core.specs.loading import (
 from core.specs.problems import Problem, SpecError, problems_of
 from core.specs.run import RunSpec
 from core.specs.sweep import SweepSpec, parse_sweep
+from core.specs.teachers import Ensemble, TeacherSpec, teacher_model
 from core.specs.training import Optimizer, Schedule, Speed, Training
 from core.specs.warnings import warnings_of
 from core.specs.weights import Weights
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_CHARACTERS",
     "AugmentationRef",
     "DatasetRef",
+    "Ensemble",
     "ExperimentSpec",
     "MethodRef",
     "ModelRef",
@@ -68,6 +70,7 @@ __all__ = [
     "parse_text",
     "problems_of",
     "read_experiment",
+    "teacher_model",
     "to_yaml",
     "warnings_of",
     "with_field",

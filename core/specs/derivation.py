@@ -6,18 +6,17 @@ teacher that is trained "like the students" must not become another teacher when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from core.catalog import UnknownNameError
-from core.specs.field_paths import with_field
+from core.specs.field_paths import with_fields
 from core.specs.labels import without_automatic_labels
 from core.specs.presets import apply_preset
+from core.specs.teachers import MAX_CHAIN
 from core.specs.training import Training
-
-TEACHER_TRAINING = "teacher.training"
 
 
 def editable_copy(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,26 +40,40 @@ def detach_derived_fields(data: Any, paths: Iterable[str]) -> Any:
 
 
 def with_teacher_training(data: Any) -> Any:
-    """Return a copy in which the teacher's training is written out, if it followed the students' training.
+    """Return a copy in which the training of each teacher is written out that followed the students' training.
 
-    The teacher's fingerprint stays the same. The data is returned unchanged if there is no teacher, if the teacher has
-    a training of its own or weights that are used as they are, and if the students' training is not complete.
+    The teachers' fingerprints stay the same. The data is returned unchanged if there is no such teacher, and if the
+    students' training is not complete. A teacher whose weights are used as they are has no training.
     """
     try:
         filled = apply_preset(data) if isinstance(data, dict) else None
     except UnknownNameError:
         return data
-    teacher = filled.get("teacher") if filled else None
-    if not filled or not isinstance(teacher, Mapping) or teacher.get("training") is not None:
-        return data
-    weights = teacher.get("weights")
-    if weights and not (isinstance(weights, Mapping) and weights.get("fine_tune")):
+    paths = list(_trained_like_students(filled)) if filled else []
+    if not filled or not paths:
         return data
     try:
         training = Training.model_validate(filled.get("training"))
     except ValidationError:
         return data
-    return with_field(data, TEACHER_TRAINING, training.for_teacher().model_dump(mode="json"))
+    written = training.for_teacher().model_dump(mode="json")
+    return with_fields(data, {f"{path}.training": written for path in paths})
+
+
+def _trained_like_students(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths of the teachers that are trained like the students."""
+    listed = data.get("teachers")
+    pending = [("teacher", data.get("teacher"))]
+    pending += [(f"teachers.{n}", item) for n, item in enumerate(listed if isinstance(listed, list | tuple) else ())]
+    while pending:
+        path, teacher = pending.pop(0)
+        if not isinstance(teacher, Mapping) or path.count("teacher") > MAX_CHAIN:
+            continue
+        pending.append((f"{path}.teacher", teacher.get("teacher")))
+        weights = teacher.get("weights")
+        is_trained = not weights or (isinstance(weights, Mapping) and weights.get("fine_tune"))
+        if teacher.get("training") is None and is_trained:
+            yield path
 
 
 def _changes_training(path: str) -> bool:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from core.catalog import DATASETS, DatasetFacts, UnknownNameError
-from core.catalog.augmentations import Stage
-from core.catalog.methods import TEACHER_METHOD, MethodContext
+from core.catalog import DATASETS, UnknownNameError
+from core.catalog.methods import TEACHER_METHOD
 from core.specs import int_ranges
-from core.specs.augment import augmentations_of
 from core.specs.components import (
     LABEL_LENGTH,
     DatasetRef,
@@ -28,11 +35,12 @@ from core.specs.method_checks import method_problems
 from core.specs.method_taps import reads_strong_view, tap_problems
 from core.specs.momenta import optimizer_problems
 from core.specs.presets import apply_preset
-from core.specs.problems import validation_error
+from core.specs.problems import ProblemParts, validation_error
 from core.specs.run import RunSpec
+from core.specs.teachers import MAX_TEACHERS, Ensemble, Path, TeacherSpec, changed, teacher_problems, walk
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
-from core.specs.weights import Weights, size_problem, weights_problems
+from core.specs.weights import size_problem
 
 MAX_RUNS = 10_000
 MAX_METHODS = 1000
@@ -75,32 +83,6 @@ def _labelled_twice(first: MethodRef, second: MethodRef) -> str:
     return f"{text}; they differ in {', '.join(different)}: give one of them another label, such as {example!r}"
 
 
-def method_context(training: Training, facts: DatasetFacts | None) -> MethodContext:
-    """Return what a method's warnings and problems may depend on.
-
-    Args:
-        training: How the students are trained.
-        facts: What is known of the data set; None if only the worker can know it.
-    """
-    mixes = next((ref.name for ref in augmentations_of(training.augment) if ref.entry.stage is Stage.MIX), "")
-    return MethodContext(
-        training.epochs,
-        training.batch_size,
-        facts.num_classes if facts else None,
-        facts,
-        mixes,
-    )
-
-
-class TeacherSpec(SpecModel):
-    """The teacher of the distilled students. It is trained once by cross-entropy and shared by equal specs."""
-
-    model: ModelRef
-    weights: Weights | None = Field(None, description="Existing weights, which are used as they are or fine-tuned.")
-    training: Training | None = Field(None, description="How the teacher is trained; if left out, like the students.")
-    seed: Seed = Field(0, description="Seed of its initialisation and its data order.")
-
-
 class StudentSpec(SpecModel):
     """The student: the network that every method trains."""
 
@@ -112,12 +94,14 @@ class PlannedRun:
     """A run in an experiment's plan.
 
     Attributes:
-        label: The method's label, or "teacher".
+        label: The method's label, or "teacher", "teacher 2" …
         spec: The run's spec.
+        path: The path of the teacher in the experiment's spec; empty for a student.
     """
 
     label: str
     spec: RunSpec
+    path: Path = ()
 
 
 class ExperimentSpec(SpecModel):
@@ -137,6 +121,10 @@ class ExperimentSpec(SpecModel):
     )
     dataset: DatasetRef
     teacher: TeacherSpec | None = None
+    teachers: tuple[TeacherSpec, ...] = Field(
+        (), max_length=MAX_TEACHERS, description="Several teachers in place of one."
+    )
+    ensemble: Ensemble | None = Field(None, description="How several teachers are combined; by default their mean.")
     student: StudentSpec
     methods: tuple[MethodRef, ...] = Field(min_length=1, description="Methods to compare; the first is the baseline.")
     seeds: tuple[Seed, ...] = Field(
@@ -184,16 +172,12 @@ class ExperimentSpec(SpecModel):
     def _fits_together(self, info: ValidationInfo) -> Self:
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         facts = DATASETS[self.dataset.name].facts(self.dataset.parsed_params)
-        models: list[tuple[tuple[int | str, ...], ModelRef]] = [(("student", "model"), self.student.model)]
-        if self.teacher:
-            models.append((("teacher", "model"), self.teacher.model))
-            if self.teacher.weights:
-                problems += weights_problems(self.teacher.model, self.teacher.weights, facts)
-        if facts:
-            for path, model in models:
-                if text := size_problem(model, self.dataset.name, facts):
-                    problems.append((path, text, model.name))
-        context = method_context(self.training, facts)
+        own = self.own_teachers
+        if facts and (text := size_problem(self.student.model, self.dataset.name, facts)):
+            problems.append((("student", "model"), text, self.student.model.name))
+        problems += self._ensemble_problems()
+        problems += teacher_problems(own, self.dataset, facts, self.training)
+        teacher_labels = [label for label, *_ in self._labelled_teachers()] or [TEACHER]
         labels: Counter[str] = Counter()
         for index, method in enumerate(self.methods):
             # Not in MethodRef: a run that was queued with such a label must still be read.
@@ -203,16 +187,16 @@ class ExperimentSpec(SpecModel):
                 except ValueError as error:
                     problems.append((("methods", index, "label"), str(error), method.label))
             labels[method.label] += 1
-            if method.label == TEACHER:
-                text = f"{TEACHER!r} is the label of the teacher's run; give the method another label"
+            if method.label in teacher_labels:
+                text = f"{method.label!r} is the label of the teacher's run; give the method another label"
                 problems.append((("methods", index, "label"), text, method.label))
             if labels[method.label] == 2:
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
-            problems += tap_problems(index, method, self.student.model, self.teacher.model if self.teacher else None)
-            of_method = method_problems(
-                method, self.dataset, facts, self.training, context, has_teacher=self.teacher is not None
-            )
+            of_method = [
+                *tap_problems(method, self.student.model, own[0][1].model if len(own) == 1 else None),
+                *method_problems(method, self.dataset, facts, self.training, has_teacher=bool(own)),
+            ]
             problems += [(("methods", index, *path), text, value) for path, text, value in of_method]
         problems += optimizer_problems(self.methods, self.training)
         count = len(self.methods) * len(self.seeds)
@@ -222,38 +206,93 @@ class ExperimentSpec(SpecModel):
             raise validation_error("ExperimentSpec", *problems)
         return self
 
-    def teacher_training(self) -> Training | None:
-        """Return how the teacher is trained; None without a teacher."""
-        if self.teacher is None:
-            return None
-        if self.teacher.weights and not self.teacher.weights.fine_tune:
-            return Training(epochs=1)  # always the same, because nothing is trained
-        # Without the measurements of the students, which would make it another teacher.
-        return self.teacher.training or self.training.for_teacher()
+    @model_serializer(mode="wrap")
+    def _without_ensemble(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what an experiment with one teacher does not have, so that it reads as it did before."""
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if name not in ("teachers", "ensemble") or value}
+
+    def _ensemble_problems(self) -> Iterator[ProblemParts]:
+        """Yield why the teachers cannot be combined."""
+        if not self.teachers:
+            if self.ensemble:
+                text = "an ensemble is made of several teachers, which the field teachers lists"
+                yield ("ensemble",), text, self.ensemble.by
+            return
+        if self.teacher:
+            yield ("teachers",), "teacher and teachers exclude each other", len(self.teachers)
+        if len(self.teachers) == 1:
+            yield ("teachers",), "one teacher is no ensemble; name it as teacher", 1
+        if self.ensemble and self.ensemble.weights and len(self.ensemble.weights) != len(self.teachers):
+            text = f"{len(self.ensemble.weights)} weights for {len(self.teachers)} teachers"
+            yield ("ensemble", "weights"), text, list(self.ensemble.weights)
+        seen: dict[str, int] = {}
+        for index, teacher in enumerate(self.teachers):
+            if (first := seen.setdefault(teacher.model_dump_json(), index)) != index:
+                text = f"this is the same teacher as teachers.{first}; a teacher counts once, give it a weight instead"
+                yield ("teachers", index), text, teacher.model.name
+        for index, method in enumerate(self.methods):
+            if any(member.entry.taps_of(member.parsed_params).teacher for member in method.members):
+                text = f"{method.name} reads inner layers of one teacher, and the spec has {len(self.teachers)}"
+                yield ("methods", index), text, method.name
+
+    @property
+    def own_teachers(self) -> list[tuple[Path, TeacherSpec]]:
+        """The teachers of the students with their paths."""
+        if self.teacher:
+            return [(("teacher",), self.teacher)]
+        return [(("teachers", index), teacher) for index, teacher in enumerate(self.teachers)]
+
+    def all_teachers(self) -> list[tuple[Path, TeacherSpec]]:
+        """Return the teachers of the students, their teachers, and so on, with their paths."""
+        return list(walk(self.own_teachers))
+
+    def with_teachers(self, change: Callable[[Path, TeacherSpec], TeacherSpec]) -> Self:
+        """Return the spec with a change of each teacher, which gets the teacher's path too."""
+        teacher = changed(self.teacher, ("teacher",), change) if self.teacher else None
+        teachers = tuple(changed(item, ("teachers", index), change) for index, item in enumerate(self.teachers))
+        return self.model_copy(update={"teacher": teacher, "teachers": teachers})
+
+    def _labelled_teachers(self) -> list[tuple[str, Path, TeacherSpec]]:
+        """Return all teachers with their paths and the labels of their runs: "teacher", "teacher 2" …"""
+        numbered = enumerate(self.all_teachers(), start=1)
+        return [(f"{TEACHER} {n}" if n > 1 else TEACHER, path, teacher) for n, (path, teacher) in numbered]
+
+    def teacher_runs(self) -> list[PlannedRun]:
+        """Return the runs of all teachers, each once and after its own teacher; none if no method reads a teacher."""
+        return self._plan_teachers()[0]
 
     def teacher_run(self) -> RunSpec | None:
-        """Return the teacher's run; None if no method needs a teacher."""
-        training = self.teacher_training()
-        if self.teacher is None or training is None:
-            return None
+        """Return the run of the students' teacher, of several the first; None if no method reads a teacher."""
+        runs = self.teacher_runs()
+        return runs[-1].spec if runs else None
+
+    def _plan_teachers(self) -> tuple[list[PlannedRun], tuple[str, ...]]:
+        """Return the runs of all teachers, and the fingerprints of the students' own teachers."""
         if not any(method.needs_teacher for method in self.methods):
-            return None
-        return RunSpec(
-            role="teacher",
-            dataset=self.dataset,
-            model=self.teacher.model,
-            method=MethodRef(name=TEACHER_METHOD, label=TEACHER),
-            training=training,
-            seed=self.teacher.seed,
-            data_seed=self.teacher.seed,
-            weights=self.teacher.weights,
-        )
+            return [], ()
+        planned: dict[str, PlannedRun] = {}
+        fingerprints: dict[int, str] = {}
+        for label, path, teacher in reversed(self._labelled_teachers()):
+            method = teacher.method or MethodRef(name=TEACHER_METHOD)
+            spec = RunSpec(
+                role="teacher",
+                dataset=self.dataset,
+                model=teacher.model,
+                method=method.model_copy(update={"label": label}),
+                training=teacher.training_like(self.training),
+                seed=teacher.seed,
+                data_seed=teacher.seed,
+                teacher=fingerprints[id(teacher.teacher)] if teacher.teacher else None,
+                weights=teacher.weights,
+            )
+            fingerprints[id(teacher)] = fingerprint = spec.fingerprint()
+            planned.setdefault(fingerprint, PlannedRun(label, spec, path))
+        return list(planned.values()), tuple(fingerprints[id(teacher)] for _, teacher in self.own_teachers)
 
     def plan(self) -> list[PlannedRun]:
-        """Return every run of the experiment: the teacher first, then seed by seed, so that pairs finish together."""
-        teacher = self.teacher_run()
-        runs = [PlannedRun(TEACHER, teacher)] if teacher else []
-        fingerprint = teacher.fingerprint() if teacher else None
+        """Return every run of the experiment: the teachers first, then seed by seed, so that pairs finish together."""
+        runs, teachers = self._plan_teachers()
         for seed in self.seeds:
             for method in self.methods:
                 spec = RunSpec(
@@ -264,7 +303,9 @@ class ExperimentSpec(SpecModel):
                     training=self.training if reads_strong_view(method) else self.training.without_strong_view(),
                     seed=seed,
                     data_seed=seed,
-                    teacher=fingerprint if method.needs_teacher else None,
+                    teacher=teachers[0] if method.needs_teacher else None,
+                    further_teachers=teachers[1:] if method.needs_teacher else (),
+                    ensemble=(self.ensemble or Ensemble()) if method.needs_teacher and len(teachers) > 1 else None,
                 )
                 runs.append(PlannedRun(method.label, spec))
         return runs

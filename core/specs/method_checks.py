@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from core.catalog import DATASETS, DatasetFacts
+from core.catalog.augmentations import Stage
 from core.catalog.methods import MethodContext
+from core.specs.augment import augmentations_of
 from core.specs.components import DatasetRef, MethodRef
 from core.specs.momenta import momentum_problems
 from core.specs.problems import ProblemParts
@@ -13,27 +15,42 @@ from core.specs.stages import stage_problems
 from core.specs.training import Training
 
 
+def method_context(training: Training, facts: DatasetFacts | None) -> MethodContext:
+    """Return what a method's warnings and problems may depend on.
+
+    Args:
+        training: The training with the method.
+        facts: What is known of the data set; None if only the worker can know it.
+    """
+    mixes = next((ref.name for ref in augmentations_of(training.augment) if ref.entry.stage is Stage.MIX), "")
+    return MethodContext(
+        training.epochs,
+        training.batch_size,
+        facts.num_classes if facts else None,
+        facts,
+        mixes,
+    )
+
+
 def method_problems(
     method: MethodRef,
     dataset: DatasetRef,
     facts: DatasetFacts | None,
     training: Training,
-    context: MethodContext,
     *,
     has_teacher: bool,
 ) -> Iterator[ProblemParts]:
-    """Yield why a method, or one that is added to it, cannot be trained in an experiment.
+    """Yield why a method, or one that is added to it, cannot be trained in an experiment, with paths within it.
 
     Args:
         method: The method.
         dataset: The data set.
         facts: What is known of it; None if only the worker can know it.
-        training: How the students are trained.
-        context: The same for the checks of the catalog.
-        has_teacher: Whether the experiment has a teacher.
+        training: The training with the method.
+        has_teacher: Whether it has a teacher.
     """
     yield from momentum_problems(method, training)
-    task = DATASETS[dataset.name].task
+    task, context = DATASETS[dataset.name].task, method_context(training, facts)
     for number, member in enumerate(method.members):
         place: tuple[int | str, ...] = ("with", number - 1) if number else ()
         entry, params = member.entry, member.parsed_params

@@ -11,20 +11,19 @@ from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.problems import ProblemParts
 
 
-def tap_problems(index: int, method: MethodRef, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
-    """Yield the taps of a method that the networks of an experiment do not have.
+def tap_problems(method: MethodRef, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
+    """Yield the taps of a method that the networks do not have, with paths within the method.
 
     Only names of stages are checked here, and only of networks whose stages the catalog knows. The worker checks all
     taps before the first step.
 
     Args:
-        index: Number of the method in the spec, from 0.
         method: The method, with those that are added to it.
         student: The student's network.
         teacher: The teacher's network; None without a teacher.
     """
     for number, member in enumerate(method.members):
-        place: tuple[int | str, ...] = ("methods", index, "with", number - 1) if number else ("methods", index)
+        place: tuple[int | str, ...] = ("with", number - 1) if number else ()
         for path, text, value in _of_member(member, student, teacher):
             yield (*place, *path), text, value
 

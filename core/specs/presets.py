@@ -53,7 +53,10 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     preset = find_preset(name) if isinstance(name, str) else None
     if preset is None:
         raise UnknownNameError("preset", str(name), dict.fromkeys(PRESETS, ()))
-    return _merge(preset.fields, data)
+    fields = preset.fields
+    if data.get("teachers"):  # in place of the protocol's one
+        fields = {name: value for name, value in fields.items() if name != "teacher"}
+    return _merge(fields, data)
 
 
 def preset_deviations(name: str, spec: Mapping[str, Any]) -> list[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel
+from core.specs.teachers import Ensemble
 from core.specs.training import Speed, Training
 from core.specs.weights import Weights
 
 FINGERPRINT_VERSION = 1
 """Increased when the same RunSpec comes to mean another training; old teachers and caches are then not reused."""
+
+Fingerprint = Annotated[str, Field(pattern=r"^v\d+-[0-9a-f]{32}$")]
 
 _ADDED = ("collapse_every", "robustness", "stylised")
 """Fields of ``Training`` that were added later. Their defaults are left out, so that fingerprints stay the same."""
@@ -23,14 +26,16 @@ class RunSpec(SpecModel):
     """One training: everything that decides its metrics, and nothing else.
 
     Attributes:
-        role: A teacher is trained by cross-entropy and shared. Students are compared with each other.
+        role: A teacher is shared. Students are compared with each other.
         dataset: The data set.
         model: The network.
         method: The loss.
         training: Epochs, optimiser, augmentation …
         seed: Seed of the initialisation.
         data_seed: Seed of the batch order and the augmentation. Runs that share both seeds form a pair.
-        teacher: Fingerprint of the teacher's run, if the method reads a teacher.
+        teacher: Fingerprint of the teacher's run, if the method reads a teacher; of several teachers, of the first.
+        further_teachers: Of several teachers, the fingerprints of the others.
+        ensemble: How several teachers are combined; None with at most one.
         weights: Weights that the training starts from, or that are used without training; None to initialise them.
     """
 
@@ -41,8 +46,22 @@ class RunSpec(SpecModel):
     training: Training
     seed: Seed
     data_seed: Seed
-    teacher: str | None = Field(None, pattern=r"^v\d+-[0-9a-f]{32}$")
+    teacher: Fingerprint | None = None
     weights: Weights | None = None
+    further_teachers: tuple[Fingerprint, ...] = ()
+    ensemble: Ensemble | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_ensemble(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a run with one teacher does not have, so that its fingerprint stays the same."""
+        values: dict[str, Any] = serialise(self)
+        added = ("further_teachers", "ensemble")
+        return {name: value for name, value in values.items() if name not in added or value}
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Fingerprints of all teachers."""
+        return (self.teacher, *self.further_teachers) if self.teacher else ()
 
     @property
     def uses_weights_unchanged(self) -> bool:

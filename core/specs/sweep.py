@@ -283,7 +283,7 @@ def expand(sweep: SweepSpec, check_cancelled: Callable[[], None] = lambda: None)
                 break
             continue
         specs.append(spec)
-        runs += len(spec.seeds) * len(spec.methods) + (spec.teacher is not None and spec.teacher_run() is not None)
+        runs += len(spec.seeds) * len(spec.methods) + len(spec.teacher_runs())
         if runs > sweep.max_runs:
             break
     if problems:

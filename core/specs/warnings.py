@@ -8,11 +8,13 @@ from core.catalog import DATASETS, DatasetFacts
 from core.catalog.methods import MethodContext
 from core.catalog.optimizers import LR
 from core.specs.components import MethodRef, ModelRef
-from core.specs.experiment import ExperimentSpec, method_context
+from core.specs.experiment import ExperimentSpec
 from core.specs.labels import misleading_label_of
+from core.specs.method_checks import method_context
 from core.specs.method_taps import reads_strong_view
 from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
+from core.specs.teachers import Path
 from core.specs.training import Optimizer, Training
 from core.specs.weights import size_warning
 
@@ -41,6 +43,10 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))
+    for teacher_path, teacher in spec.all_teachers():
+        if teacher.method:
+            own = method_context(teacher.training_like(spec.training), facts)
+            found.extend(_of_method(f"{_dotted(teacher_path)}.method", teacher.method, own))
     context = method_context(spec.training, facts)
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
@@ -95,4 +101,9 @@ def _of_all(some: Sequence[int], every: Sequence[int]) -> str:
 
 def _models(spec: ExperimentSpec) -> list[tuple[str, ModelRef]]:
     student = [("student.model", spec.student.model)]
-    return [("teacher.model", spec.teacher.model), *student] if spec.teacher else student
+    teachers = [(f"{_dotted(path)}.model", teacher.model) for path, teacher in spec.all_teachers()]
+    return [*teachers, *student]
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(map(str, path))

@@ -119,12 +119,21 @@ class Weights(SpecModel):
         return self
 
 
-def weights_problems(model: ModelRef, weights: Weights, facts: DatasetFacts | None) -> list[FieldProblem]:
-    """Return why a teacher cannot have these weights, as far as it can be known without reading them."""
+def weights_problems(
+    model: ModelRef, weights: Weights, facts: DatasetFacts | None, teacher: tuple[int | str, ...]
+) -> list[FieldProblem]:
+    """Return why a teacher cannot have these weights, as far as it can be known without reading them.
+
+    Args:
+        model: The teacher's network.
+        weights: The weights.
+        facts: What is known of the data set; None if only the worker can know it.
+        teacher: The teacher's path in the spec.
+    """
     if weights.source != PRETRAINED:
         return []
     entry: ModelEntry = MODELS[model.name]
-    path = ("teacher", "weights")
+    path = (*teacher, "weights")
     if entry.pretrained_classes is None:
         text = (
             f"{model.name} has no published weights; name a file (`python -m core convert` makes one from a checkpoint)"

@@ -60,10 +60,12 @@ class LoadedTeacher:
     Attributes:
         network: In eval mode, without gradients, on the device of the training.
         cache_key: What identifies the teacher's outputs on disk, except the epoch; None if they are not cached.
+        members: Of an ensemble, its teachers, each of which is cached by itself.
     """
 
     network: nn.Module
     cache_key: Mapping[str, Any] | None = None
+    members: tuple[LoadedTeacher, ...] = ()
 
 
 class Batch(Protocol):

@@ -21,6 +21,7 @@ from core.train.checkpoint import Checkpoint, Progress, RandomState, save_checkp
 from core.train.clock import Calendar, Clock
 from core.train.compiling import CompilationError, ForwardFn, capture_stream, compile_network
 from core.train.ema import AveragedWeights, averaged_names
+from core.train.ensemble import EnsembleTeacher
 from core.train.interruption import StopRequested
 from core.train.job import Job
 from core.train.method import exported_network, prepare_objective
@@ -124,6 +125,10 @@ class Engine:
         return optimizer
 
     def _teacher_outputs(self, teacher: LoadedTeacher) -> Teacher:
+        if teacher.members:
+            assert self.job.spec.ensemble
+            members = [self._teacher_outputs(member) for member in teacher.members]
+            return EnsembleTeacher(members, self.job.spec.ensemble, self.task)
         taps = self.objective.taps.teacher
         live = LiveTeacher(teacher.network, self.plan, self.task, taps, self.job.warn)
         if teacher.cache_key is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.events import Journal
@@ -22,7 +23,7 @@ class Job:
         settings: What the training takes from its environment.
         options: When checkpoints are written, and how the training is stopped.
         ranks: The processes that share the training.
-        teacher: Where the teacher comes from; None for a run without one.
+        teachers: Where the teachers come from; empty for a run without one.
     """
 
     spec: RunSpec
@@ -30,7 +31,7 @@ class Job:
     settings: TrainingSettings
     options: TrainOptions = field(default_factory=TrainOptions)
     ranks: Ranks = SINGLE_PROCESS
-    teacher: TeacherSource | None = None
+    teachers: Sequence[TeacherSource] = ()
 
     @property
     def context(self) -> RunContext:

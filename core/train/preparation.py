@@ -20,6 +20,7 @@ from core.tasks.registry import load_task
 from core.tasks.task import LoadedTeacher, SuppliedWeights, Task
 from core.train.checkpoint import Checkpoint
 from core.train.engine import Engine
+from core.train.ensemble import EnsembleNetwork
 from core.train.job import Job
 from core.train.performance import ExecutionPlan, plan_execution
 from core.weights.metadata import Metadata
@@ -87,13 +88,17 @@ def journal_data_messages(job: Job) -> Iterator[None]:
 
 
 def _load_teacher(job: Job, task: Task) -> LoadedTeacher | None:
-    spec, source = job.spec, job.teacher
-    if not spec.teacher:
-        return None
-    if source is None or source.spec.fingerprint() != spec.teacher:
-        raise TrainingError("spec", f"the run needs the teacher {spec.teacher}, which was not given")
-    teacher = task.load_teacher(source)
-    return teacher if spec.training.speed.reuse_teacher else replace(teacher, cache_key=None)
+    spec, sources = job.spec, {source.spec.fingerprint(): source for source in job.teachers}
+    loaded = []
+    for fingerprint in spec.teachers:
+        if fingerprint not in sources:
+            raise TrainingError("spec", f"the run needs the teacher {fingerprint}, which was not given")
+        teacher = task.load_teacher(sources[fingerprint])
+        loaded.append(teacher if spec.training.speed.reuse_teacher else replace(teacher, cache_key=None))
+    if not spec.ensemble:
+        return loaded[0] if loaded else None
+    network = EnsembleNetwork([teacher.network for teacher in loaded], spec.ensemble)
+    return LoadedTeacher(network, members=tuple(loaded))
 
 
 def _for_single_terms(job: Job, plan: ExecutionPlan) -> ExecutionPlan:

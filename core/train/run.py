@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -35,7 +36,7 @@ Result = Literal["finished", "stopped", "failed"]
 def run_training(
     spec: RunSpec,
     out: Path,
-    teacher: TeacherSource | None = None,
+    teacher: TeacherSource | Sequence[TeacherSource] | None = None,
     resume: Path | None = None,
     options: TrainOptions | None = None,
     ranks: Ranks = SINGLE_PROCESS,
@@ -49,7 +50,7 @@ def run_training(
     Args:
         spec: The run.
         out: A folder for this attempt alone; it is created if it is missing.
-        teacher: Where the teacher comes from; needed if ``spec.teacher`` names one.
+        teacher: Where the teacher comes from; needed if ``spec.teacher`` names one. Several teachers in any order.
         resume: A checkpoint of an earlier attempt at the same run.
         options: When checkpoints are written, and how the training is stopped.
         ranks: The processes of this training. Each of them calls this function; only the first writes to ``out``.
@@ -75,7 +76,8 @@ def run_training(
     if ranks.is_main:
         promote(lookup.path, out)
     with Journal(journal_path) as journal:
-        job = Job(spec, journal, settings, options or TrainOptions(), ranks, teacher)
+        teachers = (teacher,) if isinstance(teacher, TeacherSource) else teacher or ()
+        job = Job(spec, journal, settings, options or TrainOptions(), ranks, teachers)
         if lookup.problems:
             used = "the previous one is used" if lookup.path else "the training starts from the beginning"
             job.warn("; ".join((*lookup.problems, used)))
@@ -86,7 +88,7 @@ def run_rank(
     info: RankInfo,
     spec: RunSpec,
     out: Path,
-    teacher: TeacherSource | None,
+    teacher: Sequence[TeacherSource],
     resume: Path | None,
     options: TrainOptions,
     settings: TrainingSettings,

@@ -117,6 +117,8 @@ def _teacher(
     teacher_draft = draft["teacher"]
     with_teacher = st.toggle("With a teacher", value=teacher_draft is not None, key=f"{key}.teacher")
     slots.add("teacher")
+    if others := drafts.further_teachers(draft):
+        st.caption(escape(f"{others}. Only the YAML text can change this."))
     if not with_teacher:
         return None
     teacher_draft = teacher_draft or spec_draft.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]

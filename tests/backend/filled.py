@@ -31,6 +31,11 @@ def fill(lab: Lab, database: Database) -> dict[str, str]:
     lab.finish(claim, "failed", reason="NaN", log_tail=["one", "two"])
     broken = claim["run_id"]
     held = lab.claim()["run_id"]
+    teachers = [
+        {"model": "resnet8", "method": "kd", "teacher": {"model": "resnet14"}},
+        {"model": "small_cnn"},
+    ]
+    lab.submit(spec("ensemble", teacher=None, teachers=teachers, priority=-1))
     with database.write() as session:
         experiment = session.query(models.Experiment).first()
         assert experiment is not None

@@ -81,12 +81,17 @@ def test_preview_prints_the_planned_runs(spec_file: Path, backend: FakeBackend, 
             {"label": "teacher", "role": "teacher", "model": "resnet20", "seed": 0, "shared": True},
             {"label": "kd", "role": "student", "model": "small_cnn", "seed": 1},
         ],
+        "teachers": [
+            {"fingerprint": "v1-a", "model": m, "dataset": "digits", "seed": 0, "epochs": 1, "sentence": f"{m} waits."}
+            for m in ("resnet56", "resnet20")
+        ],
         "warnings": [{"path": "seeds", "message": "two are few"}],
     }
     assert run(["preview", str(spec_file)]) == 0
     out = capsys.readouterr().out
     assert "already trained" in out
     assert "1 run(s) to train, 1 shared" in out
+    assert out.index("resnet56 waits.") < out.index("resnet20 waits.")
     assert "seeds: two are few" in out
 
 

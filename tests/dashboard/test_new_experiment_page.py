@@ -188,6 +188,21 @@ class TestNewExperiment:
         assert field(app, ".example").key != examples.key
         assert field(app, ".example").value is None
 
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [
+            ("cifar100-born-again", "The teacher is itself distilled, from resnet20, which learns from resnet20"),
+            ("cifar100-several-teachers", "The experiment has several teachers: resnet56"),
+        ],
+    )
+    def test_teachers_without_fields_are_named_and_kept(self, backend: FakeBackend, name: str, sentence: str) -> None:
+        app = visit("new")
+        field(app, ".example").set_value(name).run()
+        assert not app.exception
+        assert any(sentence in caption.value for caption in app.caption), [caption.value for caption in app.caption]
+        labels = [run.label for run in backend.preview(yaml.safe_load(field(app, "new.yaml").value)).runs]
+        assert "teacher 2" in labels
+
     def test_invalid_value_in_yaml_is_shown_at_its_field(self, form: AppTest) -> None:
         text = field(form, "new.yaml").value
         field(form, "new.yaml").set_value(text.replace("epochs: 40", "epochs: 0")).run()

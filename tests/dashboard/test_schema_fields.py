@@ -29,7 +29,8 @@ def fields(name: str) -> dict[str, schema_fields.FormField]:
 def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
     for kind in ("methods", "models", "datasets", "optimizers", "augmentations"):
         for item in CATALOG[kind]:
-            names = {item_field.path for item_field in schema_fields.schema_to_fields(item["params"])}
+            # A parameter may be the parameters of an entry that another one names.
+            names = {found.path.partition(".")[0] for found in schema_fields.schema_to_fields(item["params"])}
             assert names == set(item["params"].get("properties", {})), item["name"]
 
 
@@ -170,6 +171,10 @@ def test_form_keeps_values_without_a_field() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
     teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
     assert spec_draft.to_spec(spec_draft.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
+    chain = {"model": {"name": "resnet20"}, "method": "kd", "teacher": {"model": "resnet56"}}
+    assert spec_draft.to_spec(spec_draft.to_draft({**written, "teacher": chain}))["teacher"] == chain
+    several = {"teachers": [{"model": "resnet20"}, {"model": "resnet56"}], "ensemble": "confidence"}
+    assert several.items() <= spec_draft.to_spec(spec_draft.to_draft({**written, **several})).items()
 
 
 @pytest.mark.parametrize(

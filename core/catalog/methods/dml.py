@@ -16,6 +16,11 @@ from core.catalog.registry import Params, UnknownNameError
 PEER_TOP1 = Metric("test/peer_top1", "Test accuracy of the method's own network", "%", "higher")
 
 
+def _schemas_of_models() -> dict[str, Any]:
+    """Return the JSON schemas of the parameters of the models that have any, for the form."""
+    return {entry.name: entry.params.model_json_schema() for entry in MODELS if entry.params.model_fields}
+
+
 class DMLParams(Params):
     """Parameters of DML."""
 
@@ -24,7 +29,10 @@ class DMLParams(Params):
     temperature: float = Field(1.0, gt=0, le=100, description="T, the temperature of both softened distributions.")
     peer: str = Field("", description="Model of the other network; empty for the student's.")
     peer_params: dict[str, Any] = Field(
-        default_factory=dict, validate_default=True, description="Parameters of that model."
+        default_factory=dict,
+        validate_default=True,
+        description="Parameters of that model.",
+        json_schema_extra={"x-params-of": {"field": "peer", "entries": _schemas_of_models()}},
     )
 
     @field_validator("peer")
