@@ -134,6 +134,9 @@ class Objective(nn.Module):
     """Whether a step may be replayed as a CUDA graph. An objective that draws random numbers of its own may not."""
     reads_index: bool = False
     """Whether it reads ``Step.index``, which is None otherwise. Such a step is not replayed as a CUDA graph."""
+    changes_logits: bool = False
+    """Whether its terms have logits of their own, of a network that it exports. Methods that are added to it read
+    these."""
     shares: Mapping[str, float] = MappingProxyType({})
     """By the name of a term, its share of the gradient, which the training gives it: see ``core.train.termwise``."""
     momenta: Mapping[str, float] = MappingProxyType({})
@@ -240,14 +243,15 @@ class LogitObjective(Objective):
 class Combination(Objective):
     """Several methods whose terms are added. Cross-entropy is that of the first.
 
-    Each member sees only the taps that it reads. While a member is in its first stage, its loss is the whole loss. What
-    the members measure of closed-form gradients is without shares.
+    Each member sees only the taps that it reads. The logits that all members see are those of the network that is
+    exported: the student's, or those of the member that changes them. While a member is in its first stage, its loss is
+    the whole loss. What the members measure of closed-form gradients is without shares.
 
     Args:
         members: The methods, the first one first; no two have a term of one name besides ``ce``.
 
     Raises:
-        ObjectiveError: Two members have a network of their own.
+        ObjectiveError: Two members have a network of their own, or change the logits of the student.
     """
 
     def __init__(self, members: Sequence[Objective]) -> None:
@@ -258,6 +262,9 @@ class Combination(Objective):
         self.capturable = all(member.capturable for member in members)
         self.reads_index = any(member.reads_index for member in members)
         self.measures_shares = True
+        self.changes_logits = any(member.changes_logits for member in members)
+        if sum(member.changes_logits for member in members) > 1:
+            raise ObjectiveError("two of the methods change what the student's classifier reads, and one can do so")
         if sum(member.peer() is not None for member in members) > 1:
             raise ObjectiveError("two of the methods train a network beside the student, and one can be trained")
 
@@ -267,23 +274,29 @@ class Combination(Objective):
         Raises:
             ValueError: A member returns its loss as one sum.
         """
-        found: list[tuple[Objective, LossTerms]] = []
-        for member in self._active(step.epoch):
+        active = self._active(step.epoch)
+        logits: Tensor | None = None
+        results: dict[Objective, tuple[LossTerms, Rows]] = {}
+        for member in sorted(active, key=lambda member: not member.changes_logits):
             terms: LossTerms = member(_seen_by(member, step))
-            found.append((member, terms))
+            results[member] = terms, step.rows
+            if terms.logits is not None:
+                logits = terms.logits
+                student = replace(step.student, logits=logits)
+                step = replace(step, rows=replace(step.rows, student=logits), student=student)
+        found = {member: results[member] for member in active}
         values: dict[str, Tensor] = {}
         parts: dict[str, Tensor] = {}
-        for member, terms in found:
+        for member, (terms, rows) in found.items():
             left_out = set() if member is self.members[0] else {"ce"}
             values |= {name: value for name, value in terms.values.items() if name not in left_out}
-            parts |= {name: part for name, part in separate(terms, step.rows).items() if name not in left_out}
-        measures = [partial(terms.diagnostics, terms.gradients) for _, terms in found if terms.diagnostics]
+            parts |= {name: part for name, part in separate(terms, rows).items() if name not in left_out}
+        measures = [partial(terms.diagnostics, terms.gradients) for terms, _ in found.values() if terms.diagnostics]
 
         def measure(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: value for found in reversed(measures) for name, value in found().items()}
+            return {name: value for measured in reversed(measures) for name, value in measured().items()}
 
         total = torch.stack(list(parts.values())).sum()
-        logits = next((terms.logits for _, terms in found if terms.logits is not None), None)
         return LossTerms(total, values, diagnostics=measure if measures else None, parts=parts, logits=logits)
 
     def _active(self, epoch: int | None) -> list[Objective]:
@@ -296,7 +309,11 @@ class Combination(Objective):
 
     def trains(self, epoch: int) -> Trained:
         """Return of which of the student's parameters the loss of an epoch depends."""
-        found = {member.trains(epoch) for member in self._active(epoch)}
+        active = self._active(epoch)
+        # The logits that the others read are no longer those of the student's own last layers.
+        if changed := next((member for member in active if member.changes_logits), None):
+            return changed.trains(epoch)
+        found = {member.trains(epoch) for member in active}
         return "all" if "all" in found else "some" if "some" in found else "none"
 
     def peer(self) -> nn.Module | None:
@@ -305,7 +322,8 @@ class Combination(Objective):
 
     def student_parameters(self) -> tuple[Tensor, ...]:
         """Return the parameters of the student that the members read themselves."""
-        return tuple(parameter for member in self._active(None) for parameter in member.student_parameters())
+        found = (parameter for member in self._active(None) for parameter in member.student_parameters())
+        return tuple({id(parameter): parameter for parameter in found}.values())
 
     def exported(self, student: nn.Module) -> nn.Module:
         """Return the student with what all members add to it."""

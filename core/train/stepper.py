@@ -148,7 +148,8 @@ class Stepper:
         count, trained = self._update.micro_batches(batch.total), self.objective.trains(epoch)
         shares: Mapping[str, Tensor] = {}
         of_groups: Mapping[str, Gradients] = {}
-        if trained == "all" and (measure or self._always_by_term):
+        has_all_terms = trained == "all" or self.objective.changes_logits  # and not those of a first stage
+        if has_all_terms and (measure or self._always_by_term):
             step = self._termwise.backward(batch, count, teacher, epoch, measure=measure)
             loss, shares, of_groups = step.loss, step.metrics, step.gradients
         else:

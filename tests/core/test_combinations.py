@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from core.catalog import METHODS, MethodEntry, load_plugins
 from core.catalog.metrics import METRICS
 from core.distill.loss import build_loss
 from core.distill.objective import Combination, NetworkShape, Setting
 from core.distill.rows import Rows
+from core.errors import TrainingError
 from core.events import JOURNAL_NAME, Metrics, read_journal
 from core.settings import TrainingSettings
 from core.specs import (
@@ -113,6 +115,37 @@ class TestLoss:
         assert float(terms.total.detach()) == pytest.approx(float(expected.detach()), rel=1e-10)
         assert list(terms.parts) == ["ce", "hint", "at", "kd"]
 
+    @pytest.mark.parametrize("method", ["norm", "simkd"])
+    @pytest.mark.parametrize("first", [True, False])
+    def test_added_terms_read_the_logits_of_the_exported_network(self, method: str, first: bool) -> None:
+        combined = {"name": method, "with": ["kd"]} if first else {"name": "kd", "with": [method]}
+        whole, inputs = build_problem(spec_of(combined))
+        alone, _ = build_problem(spec_of(method))
+        step = inputs.step()
+        own, terms = alone(step), whole(step)
+        assert own.logits is not None
+        kd = build_loss(MethodRef(name="kd"))(replace(step.rows, student=own.logits), None)
+        assert float(terms.values["kd"]) == pytest.approx(float(kd.values["kd"]), rel=1e-12)
+        left_out = own.parts.get("ce", 0.0) if not first else 0.1 * kd.values["ce"]
+        expected = own.total + kd.total - left_out
+        assert float(terms.total.detach()) == pytest.approx(float(expected.detach()), rel=1e-10)
+        (tap,) = step.student.taps.values()
+        gradients = [torch.autograd.grad(total, tap, retain_graph=True)[0] for total in (terms.total, expected)]
+        # What is left out of the expected value has no graph if it is the value of a term.
+        difference = 0.1 * _gradient_of_ce(step.rows, own.logits, tap) if first else 0.0
+        torch.testing.assert_close(gradients[0], gradients[1] - difference, rtol=1e-8, atol=1e-12)
+        assert terms.logits is not None
+        torch.testing.assert_close(terms.logits, own.logits)
+        assert whole.trains(0) == alone.trains(0)
+
+    def test_two_methods_that_change_the_logits_are_refused(self) -> None:
+        with pytest.raises(TrainingError, match="two of the methods change what the student's classifier reads"):
+            build_problem(spec_of({"name": "norm", "with": ["simkd"]}))
+
+    def test_weights_that_two_members_read_are_read_once(self) -> None:
+        objective, _ = build_problem(spec_of({"name": "cat_kd", "with": ["norm"]}))
+        assert [parameter.shape for parameter in objective.student_parameters()] == [(5, 8), (5,)]
+
     def test_members_export_the_student_one_after_the_other(self) -> None:
         class Exporting(Hint):
             def exported(self, student: nn.Module) -> nn.Module:
@@ -123,6 +156,11 @@ class TestLoss:
         inner, last = Combination(members).exported(student).children()
         assert list(inner.children()) == [student, members[0].adapter]
         assert last is members[1].adapter
+
+
+def _gradient_of_ce(batch: Rows, logits: Tensor, tap: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits, batch.target), tap, retain_graph=True)
+    return gradient
 
 
 def shapes() -> Setting:

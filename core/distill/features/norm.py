@@ -99,6 +99,7 @@ class NORM(Objective):
     """
 
     scope = "batch"
+    changes_logits = True
 
     def __init__(self, params: NORMParams, setting: Setting) -> None:
         super().__init__()

@@ -43,6 +43,7 @@ class SimKD(Objective):
     """
 
     scope = "batch"
+    changes_logits = True
 
     def __init__(self, params: SimKDParams, setting: Setting) -> None:
         super().__init__()

@@ -165,6 +165,10 @@ class TestNORM(MethodContract):
     method = "norm"
 
 
+class TestNORMWithKD(MethodContract):
+    method: ClassVar[Any] = {"name": "norm", "params": {"copies": 2}, "with": ["kd"]}
+
+
 class TestNORMOfThePublicCode(MethodContract):
     method: ClassVar[Any] = {"name": "norm", "params": {"variant": "public_code", "copies": 2}}
     networks: ClassVar[Any] = ("wrn_16_1", {"name": "small_cnn", "params": {"width": 4}})
