@@ -86,10 +86,10 @@ def one_fails(root: Path, ranks: Ranks) -> None:
     """The second rank runs out of memory at its third step; the first loses it."""
     steps, step = iter(range(100)), Stepper.step
 
-    def failing(self: Stepper, *arguments: Any) -> None:
+    def failing(self: Stepper, *arguments: Any, **options: Any) -> None:
         if ranks.rank == 1 and next(steps) == 2:
             raise MemoryError
-        step(self, *arguments)
+        step(self, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stepper, "step", failing)
