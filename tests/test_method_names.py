@@ -39,6 +39,10 @@ ALLOWED = {
     ("core/specs/components.py", "nckd"),
     # The key of a control of the page.
     ("dashboard/views/comparison_results.py", "at"),
+    # Dashes of lines.
+    ("dashboard/charts/comparison_charts.py", "dot"),
+    ("dashboard/charts/panels.py", "dot"),
+    ("dashboard/theme.py", "dot"),
     # The parameter that adds a term to several methods.
     ("core/specs/labels.py", "align"),
     # A mode in which files are opened.

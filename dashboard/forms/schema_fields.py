@@ -207,7 +207,8 @@ def _kind(item: Mapping[str, Any]) -> FieldKind | None:
             return "text"
         case "array":
             kinds: Mapping[Any, FieldKind] = {"integer": "integers", "number": "numbers", "string": "texts"}
-            return kinds.get(item.get("items", {}).get("type"))
+            types = {part.get("type") for part in (item.get("items") or {}, *item.get("prefixItems", ())) if part}
+            return kinds.get(types.pop()) if len(types) == 1 else None
         case "object":
             return "mapping"
     return None
