@@ -187,7 +187,7 @@ class TestFailure:
         build = build_loss
 
         def breaking(method: MethodRef) -> Loss:
-            inner, steps = build(method), iter(range(1, 100))
+            inner, steps = build(method), iter(range(-1, 100))  # the trial before the first step calls it twice
 
             def loss(batch: Rows, epoch: int | None) -> LossTerms:
                 terms = inner(batch, epoch)
@@ -213,8 +213,8 @@ class TestFailure:
         monkeypatch.setattr(engine, "CHECK_FINITE_EVERY", 2)
         step, seen = Stepper.step, []
 
-        def breaking(self: Stepper, batch: data.Batch, epoch: int, rate: float) -> None:
-            step(self, replace(batch, images=batch.images * torch.nan), epoch, rate)
+        def breaking(self: Stepper, batch: data.Batch, epoch: int, rate: float, *, measure: bool) -> None:
+            step(self, replace(batch, images=batch.images * torch.nan), epoch, rate, measure=measure)
             seen.append(epoch)
 
         monkeypatch.setattr(Stepper, "step", breaking)
@@ -225,8 +225,8 @@ class TestFailure:
     def test_non_finite_weights_are_not_saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         step = Stepper.step
 
-        def breaking(self: Stepper, *arguments: Any) -> None:
-            step(self, *arguments)
+        def breaking(self: Stepper, *arguments: Any, **named: Any) -> None:
+            step(self, *arguments, **named)
             with torch.no_grad():
                 next(self.model.parameters()).mul_(torch.inf)
 

@@ -23,7 +23,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pkt": {"weight": 10.0, "variant": "public_code"},
     "rkd": {"distance_weight": 1.0, "angle_weight": 1.0},
     "cc": {"weight": 10.0, "variant": "public_code", "gamma": 1.0, "order": 3, "public_code width": 5},
-    "fsp": {"weight": 10.0, "variant": "public_code"},
+    "fsp": {"weight": 10.0, "variant": "public_code", "init_epochs": 1},
     "kdsvd": {"weight": 10.0, "vectors": 2, "variant": "public_code"},
 }
 
