@@ -15,7 +15,7 @@ import pytest
 
 from common.object_store import ObjectStore, StoreError
 from core.events import Checkpointed, read_journal
-from core.protocol.worker import ArtifactRef
+from core.protocol.worker import ArtifactRef, TeacherRef
 from tests.waiting import until
 from tests.worker.conftest import Rig
 from tests.worker.fake import RUN, FakeBackend
@@ -174,14 +174,21 @@ def test_failed_checkpoint_upload_is_a_warning(make: Callable[..., Rig], store: 
 
 def test_teacher_is_fetched_and_verified(make: Callable[..., Rig], store: Flaky, tmp_path: Path) -> None:
     put(store, "runs/t1/attempt-3", "weights.safetensors", b"weights", tmp_path)
+    put(store, "runs/t2/attempt-1", "weights.safetensors", b"weights", tmp_path)
     rig = make()
-    student(rig.backend, teacher=ArtifactRef(path="runs/t1/attempt-3/weights.safetensors", sha256=DIGEST))
+    second = ArtifactRef(path="runs/t2/attempt-1/weights.safetensors", sha256=DIGEST)
+    student(
+        rig.backend,
+        teacher=ArtifactRef(path="runs/t1/attempt-3/weights.safetensors", sha256=DIGEST),
+        further_teachers=[TeacherRef(weights=second, spec=RUN.model_dump(mode="json"))],
+    )
     rig.start()
     until(lambda: rig.backend.outcomes, "an outcome")
     outcome = rig.backend.outcome()
     assert outcome
     assert outcome.outcome == "succeeded"
-    assert (tmp_path / "artifacts/runs/t1/attempt-3/weights.safetensors").read_bytes() == b"weights"
+    for folder in ("t1/attempt-3", "t2/attempt-1"):
+        assert (tmp_path / f"artifacts/runs/{folder}/weights.safetensors").read_bytes() == b"weights"
     rig.idle()
     assert not rig.folder().exists(), "a student's files are only in the store"
 
