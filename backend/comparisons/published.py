@@ -15,10 +15,10 @@ from backend.comparisons.run_data import Sample, load, merge
 from backend.comparisons.selection import Filter, names_of, tagged
 from backend.db import models
 from core.papers import PAPERS, PUBLISHED_NUMBERS, TEACHER, PublishedNumber, source_notes
-from core.protocol import comparisons as protocol
-from core.protocol.comparisons import (
+from core.protocol import result_tables as protocol
+from core.protocol.comparisons import EpochChoice
+from core.protocol.result_tables import (
     BesidePublished,
-    EpochChoice,
     MeasuredResult,
     MeasuredValue,
     PublishedSetting,

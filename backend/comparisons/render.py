@@ -27,10 +27,8 @@ from core.protocol.comparisons import (
     OverviewCell,
     PairedDifference,
     PaperClaims,
-    PublishedValue,
-    ResultTable,
-    TableCell,
 )
+from core.protocol.result_tables import PublishedValue, ResultTable, TableCell
 
 
 def comparison_sheet(comparison: Comparison) -> Sheet:

@@ -23,14 +23,9 @@ from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
 from core.catalog.datasets import headline_of
 from core.papers import TEACHER, PublishedNumber, published_for
-from core.protocol.comparisons import (
-    EPOCH_CHOICES,
-    EpochChoice,
-    ResultTable,
-    TableCell,
-    TableRow,
-)
+from core.protocol.comparisons import EPOCH_CHOICES, EpochChoice
 from core.protocol.public import ProblemField
+from core.protocol.result_tables import ResultTable, TableCell, TableRow
 
 Test = Literal["sign_flip", "t"]
 

@@ -22,7 +22,8 @@ from core.protocol.comparison_queries import (
     PublishedQuery,
     TableQuery,
 )
-from core.protocol.comparisons import BesidePublished, Comparison, Overview, PaperClaims, PublishedTable, ResultTable
+from core.protocol.comparisons import Comparison, Overview, PaperClaims
+from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
 

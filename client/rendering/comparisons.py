@@ -31,10 +31,8 @@ from core.protocol.comparisons import (
     PairedConvergence,
     PairedDifference,
     PaperClaims,
-    PublishedValue,
-    ResultTable,
-    TableCell,
 )
+from core.protocol.result_tables import PublishedValue, ResultTable, TableCell
 
 _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
 _STYLES = {"better": "bold green", "worse": "red"}

@@ -7,15 +7,8 @@ from typing import Literal
 
 from client.connection import API, Query
 from client.resources.base import Resource
-from core.protocol.comparisons import (
-    BesidePublished,
-    Comparison,
-    EpochChoice,
-    Overview,
-    PaperClaims,
-    PublishedTable,
-    ResultTable,
-)
+from core.protocol.comparisons import Comparison, EpochChoice, Overview, PaperClaims
+from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 TextFormat = Literal["csv", "markdown", "latex"]
 Report = Literal["comparison", "overview", "claims", "table"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from common.formatting import NOTHING, mean_text, signed, value_text
-from core.protocol.comparisons import EpochChoice, MeasuredResult, MeasuredValue, PublishedNumber, PublishedSetting
+from core.protocol.comparisons import EpochChoice
+from core.protocol.result_tables import MeasuredResult, MeasuredValue, PublishedNumber, PublishedSetting
 from dashboard import families
 from dashboard.markup import escape
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from common.formatting import NOTHING, mean_text, value_text
-from core.protocol.comparisons import PaperClaim, PublishedValue, ResultTable, TableCell, TableRow
+from core.protocol.comparisons import PaperClaim
+from core.protocol.result_tables import PublishedValue, ResultTable, TableCell, TableRow
 from dashboard import families
 from dashboard.markup import escape
 

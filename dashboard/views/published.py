@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.protocol.comparisons import BesidePublished, PublishedSetting
+from core.protocol.result_tables import BesidePublished, PublishedSetting
 from dashboard import session
 from dashboard.lists import published_rows
 from dashboard.markup import escape

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import streamlit as st
 
 from client import ApiError
-from core.protocol.comparisons import EpochChoice, PublishedTable, ResultTable
+from core.protocol.comparisons import EpochChoice
+from core.protocol.result_tables import PublishedTable, ResultTable
 from dashboard import addresses, session
 from dashboard.forms.widgets import empty_state
 from dashboard.lists import result_rows

@@ -15,8 +15,9 @@ from backend.db import Database
 from client import Client
 from client.exporters.series import points
 from core.catalog import DATASETS, METHODS, METRICS, TASKS, MethodEntry, Metric, load_plugins
-from core.protocol.comparisons import Comparison, ResultTable
+from core.protocol.comparisons import Comparison
 from core.protocol.public import Catalog
+from core.protocol.result_tables import ResultTable
 from core.specs import parse_experiment, warnings_of
 from dashboard.charts import figures, panels
 from dashboard.curves.curve import Curve

@@ -8,7 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.db import Database
-from core.protocol.comparisons import Comparison, Overview, PaperClaims, ResultTable
+from core.protocol.comparisons import Comparison, Overview, PaperClaims
+from core.protocol.result_tables import ResultTable
 from tests.backend import rows
 
 OLD, NEW = "a" * 16, "b" * 16

@@ -15,7 +15,7 @@ from client.cli.options import set_field
 from core.catalog import MODELS
 from core.papers import PUBLISHED
 from core.papers.decoupled_gradient_kd import results
-from core.protocol.comparisons import BesidePublished, PublishedTable, ResultTable, TableCell
+from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable, TableCell
 from core.specs import load_text, parse_experiment
 from tests.backend import rows
 

@@ -16,11 +16,8 @@ from core.protocol.comparisons import (
     OverviewRow,
     PaperClaim,
     PaperClaims,
-    PublishedValue,
-    ResultTable,
-    TableCell,
-    TableRow,
 )
+from core.protocol.result_tables import PublishedValue, ResultTable, TableCell, TableRow
 from tests.client import fakes
 from tests.client.captured import Captured
 from tests.client.fakes import FakeBackend, page, problem

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from core.protocol.comparisons import (
-    BesidePublished,
     Interval,
-    MeasuredResult,
-    MeasuredValue,
     MissingPair,
     Overview,
     OverviewCell,
     OverviewRow,
     PaperClaim,
     PaperClaims,
+)
+from core.protocol.public import Comparison, Experiment, Message
+from core.protocol.result_tables import (
+    BesidePublished,
+    MeasuredResult,
+    MeasuredValue,
     PublishedNumber,
     PublishedRow,
     PublishedSetting,
@@ -24,7 +27,6 @@ from core.protocol.comparisons import (
     TableCell,
     TableRow,
 )
-from core.protocol.public import Comparison, Experiment, Message
 from tests.dashboard.fake_server import Refused
 
 Compare = Callable[[str], Comparison]

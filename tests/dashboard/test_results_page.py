@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.protocol.comparisons import (
-    MissingPair,
-    PaperClaim,
-    PublishedNumber,
-    PublishedValue,
-    ResultTable,
-    TableCell,
-    TableRow,
-)
+from core.protocol.comparisons import MissingPair, PaperClaim
+from core.protocol.result_tables import PublishedNumber, PublishedValue, ResultTable, TableCell, TableRow
 from dashboard.lists import published_rows, result_rows
 from dashboard.markup import escape
 from tests.dashboard.conftest import texts, visit

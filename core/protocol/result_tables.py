@@ -1,0 +1,156 @@
+"""Shapes of result tables, and of published numbers beside measured ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.protocol.base import Message
+from core.protocol.comparisons import Better, EpochChoice, Interval, MissingPair
+
+
+class PublishedValue(Message):
+    """A number somebody else published for a row of the table."""
+
+    source: str
+    method: str
+    value: float
+    repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
+    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+
+
+class TableCell(Message):
+    """One method in one row."""
+
+    label: str
+    method: str = Field("", description="Name of the method in the catalog.")
+    n: int
+    mean: float | None = None
+    sd: float | None = None
+    interval: Interval | None = None
+    pairs: int = 0
+    units: int = Field(0, description="What the test is over: pairs, or teachers where these vary.")
+    mean_difference: float | None = None
+    difference_interval: Interval | None = None
+    p: float | None = Field(None, description="Of this comparison alone.")
+    p_holm: float | None = Field(None, description="After Holm over the whole table.")
+    verdict: Literal["better", "worse", "unclear"] | None = Field(
+        None, description="Against the row's baseline after Holm over the table; null for the baseline itself."
+    )
+    run_ids: list[str] = Field(default_factory=list)
+    missing: list[MissingPair] = Field(default_factory=list, description="Seeds of the row that it has no value for.")
+    published: list[PublishedValue] = Field(default_factory=list)
+
+
+class TableRow(Message):
+    """A data set, a teacher and a student, trained in one way."""
+
+    title: str = Field(description="dataset teacher→student.")
+    images: str = Field("", description="Which data the row is of, where the data of its setting changed between runs.")
+    dataset: str
+    teacher: str
+    student: str
+    teacher_top1: float | None = None
+    published: list[PublishedValue] = Field(default_factory=list, description="Published accuracies of the teacher.")
+    condition: str = ""
+    experiments: list[str]
+    seeds: list[int]
+    teacher_seeds: list[int]
+    cells: list[TableCell]
+    commands: list[str] = Field(default_factory=list, description="What would queue the missing seeds.")
+
+
+class ResultTable(Message):
+    """The paper's table: a row a setting, a column a method."""
+
+    metric: str
+    title: str
+    unit: str
+    better: Better | None
+    epoch: EpochChoice
+    test: Literal["sign_flip", "t"]
+    baseline: str
+    methods: list[str]
+    rows: list[TableRow]
+    tests: int = Field(description="Comparisons that Holm's correction is over.")
+    notes: list[str]
+
+
+class PublishedRow(Message):
+    """One row of somebody else's table."""
+
+    source: str
+    dataset: str
+    teacher: str
+    student: str
+    values: list[PublishedValue] = Field(description='By method; "teacher" is the teacher\'s own.')
+    method: str = Field(
+        "", description="Method that the source is about; empty if it has no claims that runs can test."
+    )
+    baseline: str = Field("", description="Method that the source compares it with.")
+
+
+class PublishedTable(Message):
+    """What others have published of such settings, as printed."""
+
+    rows: list[PublishedRow]
+
+
+class MeasuredValue(Message):
+    """Mean over the runs of a method that succeeded; if teachers vary, of the means per teacher."""
+
+    mean: float
+    sd: float | None = Field(None, description="Sample standard deviation; null below n = 2.")
+    n: int
+
+
+class MeasuredResult(Message):
+    """What was measured here for a published number: the same data set, networks and method, with any training."""
+
+    label: str
+    experiments: list[str]
+    epochs: int = Field(description="Epochs of the training; 0 for a teacher whose weights are used as they are.")
+    last: MeasuredValue | None = Field(None, description="After the last epoch.")
+    oracle: MeasuredValue | None = Field(
+        None, description="At the epoch with the best test accuracy, to be compared with published values of this kind."
+    )
+    run_ids: list[str]
+
+
+class PublishedNumber(Message):
+    """A published number with the results measured here."""
+
+    source: str
+    reprinted: list[str] = Field(default_factory=list, description="Later sources that print the same number.")
+    dataset: str
+    teacher: str
+    student: str
+    printed: str = Field(description="The method as it was printed.")
+    method: str = Field(
+        "",
+        description='Name of the method in the catalog; "teacher" for the teacher\'s own value; empty if it has none.',
+    )
+    value: float
+    repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
+    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    measured: list[MeasuredResult] = Field(default_factory=list)
+
+
+class PublishedSetting(Message):
+    """A data set, a teacher and a student with published numbers."""
+
+    dataset: str
+    teacher: str
+    student: str
+    experiments: int = Field(description="Number of experiments here with these networks.")
+
+
+class BesidePublished(Message):
+    """Published numbers beside the results measured here."""
+
+    items: list[PublishedNumber]
+    settings: list[PublishedSetting]
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="What the authors of a source say about the epoch and the runs, and where."
+    )
