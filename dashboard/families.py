@@ -39,6 +39,11 @@ def families_of(methods: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {entry["name"]: entry.get("family") or "" for entry in methods}
 
 
+def family_of(method: str, known: Mapping[str, str]) -> str:
+    """Return the family of a method; of a combination, whose names are joined by ``+``, that of its first method."""
+    return known.get(method) or known.get(method.partition("+")[0], "")
+
+
 def ordered(families: Iterable[str]) -> list[str]:
     """Return each family once, in the order in which families are shown."""
     present = dict.fromkeys(families)

@@ -37,7 +37,7 @@ def table_rows(table: ResultTable, family_of: Mapping[str, str]) -> list[dict[st
 def _method_rows(table: ResultTable, family_of: Mapping[str, str]) -> list[dict[str, str]]:
     """Return one row per method and one column per setting, as the tables of papers have them."""
     methods = {cell.label: cell.method for row in table.rows for cell in row.cells}
-    kinds = {label: families.Kind(name, family_of.get(name, "")) for label, name in methods.items()}
+    kinds = {label: families.Kind(name, families.family_of(name, family_of)) for label, name in methods.items()}
     cells = {(row.title, cell.label): cell for row in table.rows for cell in row.cells}
     rows = [{"Family": "", "Method": "teacher", **{escape(row.title): _teacher(row) for row in table.rows}}]
     for family, labels in families.grouped(table.methods, kinds).items():

@@ -69,7 +69,7 @@ def kinds_of(methods: Mapping[str, str]) -> dict[str, Kind]:
         methods: Name of the method in the catalog, by label.
     """
     known = session.families()
-    return {label: Kind(name, known.get(name, "")) for label, name in methods.items()}
+    return {label: Kind(name, families.family_of(name, known)) for label, name in methods.items()}
 
 
 def mean_results(runs: Iterable[tuple[str, RunSummary]]) -> dict[str, float]:

@@ -243,6 +243,32 @@ def test_refresh_without_changes_sends_no_curves(page: Page, backend: FakeBacken
     assert sum(received) < first_load / 10, "the curves are not sent again"
 
 
+def test_method_is_chosen_from_the_list_of_families(page: Page, backend: FakeBackend) -> None:
+    page.goto("/new?example=digits-dkd-vs-dkd-align")
+    browser.wait_until_drawn(page)
+    page.get_by_role("button", name="Add a method").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("heading", name="Relations").wait_for()
+    search = dialog.get_by_role("textbox", name="Search")
+    search.fill("pearson")
+    search.press("Enter")
+    dialog.get_by_role("heading", name="Relations").wait_for(state="detached")
+    dialog.get_by_role("button", name="DIST").click()
+    dialog.wait_for(state="detached")
+    page.get_by_role("button", name="Start 13 runs").wait_for()
+    page.get_by_role("button", name="Add a method").click()
+    dialog.wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    page.get_by_role("textbox", name="Seeds", exact=True).fill("0-1")
+    page.get_by_role("textbox", name="Seeds", exact=True).press("Enter")
+    page.get_by_role("button", name="Start 9 runs").wait_for()
+    assert dialog.count() == 0, "a closed list stays closed"
+    page.get_by_role("button", name="Start 9 runs").click()
+    page.get_by_text("is queued: 9 runs").wait_for()
+    assert [item.name for item in list(backend.experiments.values())[-1][1].methods][-1] == "dist"
+
+
 def test_form_and_yaml_update_each_other_and_start_submits_uncommitted_input(page: Page, backend: FakeBackend) -> None:
     page.goto("/new?example=digits-dkd-vs-dkd-align")
     browser.wait_until_drawn(page)

@@ -29,6 +29,13 @@ def test_every_family_of_the_catalog_has_a_place_and_colours() -> None:
 KINDS = {"a": Kind("a", "features"), "b": Kind("b", "labels"), "c": Kind("c", "features"), "d": Kind()}
 
 
+def test_a_combination_is_of_the_family_of_its_first_method() -> None:
+    known = {"crd": "contrastive", "kd": "logits"}
+    assert [families.family_of(name, known) for name in ("crd", "crd+kd", "kd+crd", "mine", "mine+kd")] == [
+        *("contrastive", "contrastive", "logits", "", "")
+    ]
+
+
 class TestOrder:
     def test_labels_are_grouped_in_the_order_of_families(self) -> None:
         assert families.grouped("abcd", KINDS) == {"labels": ["b"], "features": ["a", "c"], "": ["d"]}
