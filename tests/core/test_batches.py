@@ -67,9 +67,9 @@ class TestBatches:
         seen: dict[str, list[str]] = {}
         original = Stepper.step
 
-        def spy(self: Stepper, batch: Batch, *rest: Any) -> None:
+        def spy(self: Stepper, batch: Batch, *rest: Any, **options: Any) -> None:
             seen.setdefault(label, []).extend(fingerprints(iter([batch])))
-            original(self, batch, *rest)
+            original(self, batch, *rest, **options)
 
         monkeypatch.setattr(Stepper, "step", spy)
         for label, method, seed in (("ce", "ce", 0), ("again", "ce", 0), ("other seed", "ce", 1)):

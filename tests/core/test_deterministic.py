@@ -38,9 +38,9 @@ def test_deterministic_algorithms_are_enabled_during_training_only(
 ) -> None:
     step, seen = Stepper.step, set()
 
-    def looking(self: Stepper, *arguments: Any) -> None:
+    def looking(self: Stepper, *arguments: Any, **options: Any) -> None:
         seen.add(torch.are_deterministic_algorithms_enabled())
-        step(self, *arguments)
+        step(self, *arguments, **options)
 
     monkeypatch.setattr(Stepper, "step", looking)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
