@@ -41,5 +41,6 @@ def _specs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("page", "content"), list(_specs()))
 def test_specs_in_the_documentation_are_valid(page: str, content: dict[str, Any]) -> None:
-    spec = ExperimentSpec.model_validate(_COMPLETION | content)
+    completion = {name: value for name, value in _COMPLETION.items() if name != "teacher" or "teachers" not in content}
+    spec = ExperimentSpec.model_validate(completion | content)
     assert spec.methods, page

@@ -145,8 +145,8 @@ def _show_plan(preview: Preview, warnings: list[tuple[str, str]], draft: dict[st
     count = row_text.planned_count(preview)
     st.markdown(f"**This experiment has {wording.counted(count, 'run')}.**")
     table(row_text.planned_rows(preview))
-    for sentence in preview.teacher_sentences:
-        st.markdown(f":material/school: {escape(sentence)}")
+    for described in preview.teacher_sentences:
+        st.markdown(f":material/school: {escape(described)}")
     for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
     if warnings:

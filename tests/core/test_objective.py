@@ -276,7 +276,7 @@ class TestTrialBeforeTheFirstStep:
         states, counts = [], []
         for name in ("tried", "untried"):
             if name == "untried":
-                monkeypatch.setattr("core.train.method.try_out", lambda *_: None)
+                monkeypatch.setattr("core.train.method.try_out", lambda *_, **__: ())
             options = TrainOptions(stop_requested=lambda: True)
             assert train("test_hint", tmp_path / name, teacher, options) == "stopped"
             spec = experiment("test_hint").plan()[-1].spec

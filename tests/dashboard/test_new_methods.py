@@ -271,10 +271,9 @@ def test_a_draft_keeps_shares_and_combinations() -> None:
     assert digits_spec(methods=spec_draft.to_spec(spec_draft.to_draft(written))["methods"]) == spec
 
 
-def test_mappings_are_typed_on_one_line(backend: FakeBackend) -> None:
+def test_parameters_of_another_model_have_fields_once_it_is_chosen(backend: FakeBackend) -> None:
     app = opened(backend, "kd", "dml")
-    field(app, "methods.1.params.peer_params").set_value("width: 8").run()
-    assert method(app, 1)["params"]["peer_params"] == {"width": 8}
-    field(app, "methods.1.params.peer_params").set_value("- 8").run()
+    field(app, "methods.1.params.peer").set_value("small_cnn").run()
+    field(app, "methods.1.params.peer_params.width").set_value(8).run()
     assert not app.exception
-    assert app.error
+    assert method(app, 1)["params"]["peer_params"] == {"width": 8}
