@@ -31,6 +31,19 @@ PEER = "peer"
 
 
 @dataclass(frozen=True)
+class OwnTerm:
+    """A term of a task's own loss, which is trained on beside the objective: the mean ``total / count``.
+
+    Attributes:
+        total: Scalar with its graph, the sum over what the term is a mean of.
+        count: Scalar, a constant: their number, or the sum of their weights. Where it is 0, the term is 0.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What one forward pass of a network returns.
 
@@ -40,11 +53,50 @@ class Outputs:
             (B, D).
         first_tap: Where the first tapped layer's output is in the graph, if it was asked for: all that is computed
             after it depends on it, which is not so of ``taps``, because those may be converted.
+        offsets: (R, C, 4), for each row that is a box and for each class, how the box is to be moved; None if rows are
+            no boxes.
+        own_terms: By name, the terms of the task's own loss.
+        extra: What only the task reads.
     """
 
     logits: Tensor
     taps: Mapping[str, Tensor] = field(default_factory=dict)
     first_tap: GradientEdge | None = None
+    offsets: Tensor | None = None
+    own_terms: Mapping[str, OwnTerm] = field(default_factory=dict)
+    extra: Any = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a loss may read, in a fixed order."""
+        offsets = [] if self.offsets is None else [self.offsets]
+        return [self.logits, *self.taps.values(), *offsets, *(term.total for term in self.own_terms.values())]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Outputs:
+        """Return the same outputs with other tensors in the order of ``tensors``, and without ``first_tap``."""
+        logits, *others = tensors
+        taps = dict(zip(self.taps, others, strict=False))
+        rest = others[len(taps) :]
+        offsets = None if self.offsets is None else rest.pop(0)
+        own = {
+            name: replace(term, total=total) for (name, term), total in zip(self.own_terms.items(), rest, strict=True)
+        }
+        return replace(self, logits=logits, taps=taps, offsets=offsets, own_terms=own, first_tap=None)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The labelled objects in a batch of images.
+
+    Attributes:
+        image: (M,) int64, the number of each object's image in the batch.
+        boxes: (M, 4), left, top, right and bottom in [0, 1], as shares of the width and the height that the maps cover.
+        label: (M,) int64, the class.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    label: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,6 +110,10 @@ class Step:
         index: (B,) int64, the samples' numbers in the training split, on the device of the rows; None for an objective
             that does not read them.
         epoch: Counted from 0; None means full strength of every schedule.
+        objects: The labelled objects of the images; None for a task without boxes.
+        offset_target: (R, 4), the offsets of the labelled object of each row that is a box; 0 for background. None for
+            a task without boxes.
+        sample_rows: Whether each row is a sample, so that every rank knows how many rows the others have.
     """
 
     rows: Rows
@@ -65,6 +121,9 @@ class Step:
     teacher: Outputs | None = None
     index: Tensor | None = None
     epoch: int | None = None
+    objects: Objects | None = None
+    offset_target: Tensor | None = None
+    sample_rows: bool = True
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class Rows:
             not checked, because a check would make the host wait for the device. A row of weight 0 may hold anything:
             its logits and its target are never used.
         label_smoothing: The share of the label that cross-entropy spreads over all classes. No other term reads it.
+        label_weight: (R,), the weights of the rows in the cross-entropy with the labels, if they are others than
+            ``weight``. A row whose label counts and whose teacher does not has the weight 0 and a label weight.
 
     Raises:
         ValueError: The weights do not have the shape of the targets.
@@ -34,11 +36,20 @@ class Rows:
     target: Tensor
     weight: Tensor | None = None
     label_smoothing: float = 0.0
+    label_weight: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.weight is not None and self.weight.shape != self.target.shape:
-            shapes = f"{tuple(self.weight.shape)} for targets {tuple(self.target.shape)}"
-            raise ValueError(f"expected one weight for each row, got weights {shapes}")
+        for weight in (self.weight, self.label_weight):
+            if weight is not None and weight.shape != self.target.shape:
+                shapes = f"{tuple(weight.shape)} for targets {tuple(self.target.shape)}"
+                raise ValueError(f"expected one weight for each row, got weights {shapes}")
+
+    @property
+    def for_labels(self) -> Rows:
+        """The rows with the weights that they have in the cross-entropy with the labels."""
+        if self.label_weight is None:
+            return self
+        return replace(self, weight=self.label_weight, label_weight=None)
 
     def total_weight(self) -> Tensor:
         """Return the sum of the rows' weights, a scalar on their device."""

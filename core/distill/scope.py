@@ -35,6 +35,7 @@ def gather_rows(batch: Rows, counts: Sequence[int]) -> Rows:
         gather_tensor(batch.target, counts),
         gather_tensor(batch.weight32, counts) if batch.weight32 is not None else None,
         batch.label_smoothing,
+        gather_tensor(batch.label_weight, counts) if batch.label_weight is not None else None,
     )
 
 

@@ -123,7 +123,8 @@ def _minus_label(p: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
 
 def label_term(batch: Rows) -> Term:
     """Return the cross-entropy of a batch with its labels, its weights and its label smoothing."""
-    return cross_entropy(batch.student32, batch.target, batch.weight, batch.label_smoothing)
+    rows = batch.for_labels
+    return cross_entropy(rows.student32, rows.target, rows.weight, rows.label_smoothing)
 
 
 def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term:

@@ -68,7 +68,7 @@ class MicroBatches:
         step = self.task.step(student, teacher, batch, epoch, with_index=self.objective.reads_index)
         loss = step_loss(self.objective, step, batch.total, self.ranks, copies=batch.copies)
         self.scaler.scale(loss.local).backward()  # type: ignore[no-untyped-call]
-        if all(tensor.grad is None for tensor in tensors_of(student)):
+        if all(tensor.grad is None for tensor in student.tensors):
             return loss
         after = RandomState.now(device)
         random.restore(device)  # the same dropout as in the first pass
@@ -77,7 +77,7 @@ class MicroBatches:
                 outputs = self.forward(batch.part(part))
                 pairs = [
                     (tensor, whole.grad[part])
-                    for tensor, whole in zip(tensors_of(outputs), tensors_of(student), strict=True)
+                    for tensor, whole in zip(outputs.tensors, student.tensors, strict=True)
                     if whole.grad is not None
                 ]
                 torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
@@ -126,7 +126,7 @@ def rehearse(
         results = [forward(batch.part(part)) for part in parts]
     taps = {name: torch.cat([result.taps[name] for result in results]) for name in results[0].taps}
     whole = Outputs(torch.cat([result.logits for result in results]), taps)
-    for tensor in tensors_of(whole):
+    for tensor in whole.tensors:
         tensor.requires_grad_()
     return whole
 
@@ -160,11 +160,6 @@ def sum_of(scalars: Sequence[Tensor]) -> Tensor:
 def marking_last(parts: Sequence[slice]) -> Iterator[tuple[slice, bool]]:
     """Yield micro-batches, each with whether it is the last."""
     return ((part, number == len(parts)) for number, part in enumerate(parts, start=1))
-
-
-def tensors_of(outputs: Outputs) -> list[Tensor]:
-    """Return the logits and the taps."""
-    return [outputs.logits, *outputs.taps.values()]
 
 
 def _part_of(outputs: Outputs | None, part: slice) -> Outputs | None:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from core.distill.objective import Objective, Outputs, Step
+from core.distill.objective import Objective, Objects, Outputs, OwnTerm, Step
 from core.distill.rows import Rows
 from core.distill.scope import gather_rows, gather_tensor, local_part
 from core.distill.terms import LossTerms, separate, with_gradient
@@ -53,12 +53,35 @@ def step_loss(
     if ranks.size == 1:
         terms: LossTerms = objective(part)
         parts = separate(terms, part.rows) if by_term else {}
-        return StepLoss(terms, part.rows, terms.total, {name: (value.detach(), value) for name, value in parts.items()})
-    counts = [copies * count for count in ranks.counts(total)]
+        named = {name: (value.detach(), value) for name, value in parts.items()}
+        return _with_own_terms(StepLoss(terms, part.rows, terms.total, named), part.student.own_terms, ranks)
+    samples = [copies * count for count in ranks.counts(total)]
+    counts = samples if part.sample_rows else ranks.exchange_counts(len(part.rows.target), part.rows.target.device)
     rows = gather_rows(part.rows, counts)
-    if objective.scope == "row":
-        return _mean_over_rows(objective, part, rows, ranks, by_term=by_term)
-    return _over_batch(objective, part, rows, counts, ranks, by_term=by_term)
+    if objective.scope == "row" and part.sample_rows:
+        loss = _mean_over_rows(objective, part, rows, ranks, by_term=by_term)
+    else:
+        loss = _over_batch(objective, part, rows, counts, samples, ranks, by_term=by_term)
+    return _with_own_terms(loss, part.student.own_terms, ranks)
+
+
+def _with_own_terms(loss: StepLoss, own: Mapping[str, OwnTerm], ranks: Ranks) -> StepLoss:
+    """Return the loss of a step with the terms of the task's own loss added, each a mean over all ranks."""
+    if not own:
+        return loss
+    totals = torch.stack([term.total.detach().float() for term in own.values()])
+    counts = torch.stack([term.count.float() for term in own.values()])
+    if ranks.size > 1:
+        for sums in (totals, counts):
+            dist.all_reduce(sums)
+    divisors = torch.where(counts > 0, counts, torch.inf)
+    values = dict(zip(own, (totals / divisors).unbind(), strict=True))
+    of_rank = {name: term.total * ranks.size / n for (name, term), n in zip(own.items(), divisors, strict=True)}
+    total = torch.stack([loss.terms.total.detach(), *values.values()]).sum()
+    terms = replace(loss.terms, total=total, values={**loss.terms.values, **values})
+    local = torch.stack([loss.local, *of_rank.values()]).sum()
+    parts = {name: (values[name], term) for name, term in of_rank.items()} if loss.parts else {}
+    return replace(loss, terms=terms, local=local, parts={**loss.parts, **parts})
 
 
 def average_gradients(module: nn.Module, ranks: Ranks) -> None:
@@ -127,22 +150,54 @@ def _weightless_row(part: Step) -> Step:
 
 
 def _over_batch(
-    objective: Objective, part: Step, rows: Rows, counts: Sequence[int], ranks: Ranks, *, by_term: bool
+    objective: Objective,
+    part: Step,
+    rows: Rows,
+    counts: Sequence[int],
+    samples: Sequence[int],
+    ranks: Ranks,
+    *,
+    by_term: bool,
 ) -> StepLoss:
-    """Return the loss of the gathered batch; its gradient reaches this rank's own samples alone."""
-    student = {name: gather_tensor(tap, counts).requires_grad_() for name, tap in part.student.taps.items()}
+    """Return the loss of the gathered batch; its gradient reaches this rank's own samples alone.
+
+    Args:
+        objective: The method.
+        part: The step with the samples of this rank.
+        rows: The rows of all ranks.
+        counts: The number of rows of each rank.
+        samples: The number of samples of each rank.
+        ranks: The processes that share the batch.
+        by_term: Whether to return the terms one by one.
+    """
+    student = {name: gather_tensor(tap, samples).requires_grad_() for name, tap in part.student.taps.items()}
+    offsets = None
+    if part.student.offsets is not None:
+        offsets = gather_tensor(part.student.offsets.detach(), counts).requires_grad_()
     teacher = None
     if part.teacher:
         assert rows.teacher is not None
-        teacher = Outputs(rows.teacher, _gathered(part.teacher.taps, counts))
-    index = None if part.index is None else gather_tensor(part.index, counts)
-    whole = replace(part, rows=rows, student=Outputs(rows.student, student), teacher=teacher, index=index)
+        taps = {name: gather_tensor(tap, samples) for name, tap in part.teacher.taps.items()}
+        teacher = replace(part.teacher, logits=rows.teacher, taps=taps, offsets=_gathered(part.teacher.offsets, counts))
+    whole = replace(
+        part,
+        rows=rows,
+        student=replace(part.student, logits=rows.student, taps=student, offsets=offsets, first_tap=None),
+        teacher=teacher,
+        index=_gathered(part.index, samples),
+        objects=_gathered_objects(part.objects, samples, ranks),
+        offset_target=_gathered(part.offset_target, counts),
+    )
     terms: LossTerms = objective(whole)
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     parameters = [*trained, *objective.student_parameters()]
-    gathered = [rows.student, *student.values()]
-    first = sum(counts[: ranks.rank])
+    gathered = [rows.student, *student.values(), *([] if offsets is None else [offsets])]
+    first_row, first_sample = sum(counts[: ranks.rank]), sum(samples[: ranks.rank])
     own = [part.rows.student, *part.student.taps.values()]
+    firsts = [first_row, *[first_sample] * len(student)]
+    if part.student.offsets is not None:
+        own.append(part.student.offsets)
+        firsts.append(first_row)
 
     def of_this_rank(scalar: Tensor) -> Tensor:
         """Return a scalar of the whole batch as one whose gradient reaches the rows of this rank."""
@@ -153,7 +208,7 @@ def _over_batch(
         values = [scalar.detach(), *[zero] * (len(own) - 1)]
         of_rows = [
             local_part(value, gradient, rows_of_rank, first, ranks.size)
-            for value, gradient, rows_of_rank in zip(values, gradients, own, strict=False)
+            for value, gradient, rows_of_rank, first in zip(values, gradients, own, firsts, strict=False)
             if gradient is not None
         ]
         local = torch.stack(of_rows).sum() if of_rows else zero
@@ -168,5 +223,14 @@ def _over_batch(
     return StepLoss(terms, rows, torch.stack([local for _, local in parts.values()]).sum(), parts)
 
 
-def _gathered(taps: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:
-    return {name: gather_tensor(tap, counts) for name, tap in taps.items()}
+def _gathered(values: Tensor | None, counts: Sequence[int]) -> Tensor | None:
+    return None if values is None else gather_tensor(values, counts)
+
+
+def _gathered_objects(objects: Objects | None, samples: Sequence[int], ranks: Ranks) -> Objects | None:
+    """Return the objects of all ranks, with the numbers that their images have in the whole batch."""
+    if objects is None:
+        return None
+    counts = ranks.exchange_counts(len(objects.label), objects.label.device)
+    image = objects.image + sum(samples[: ranks.rank])
+    return Objects(*(gather_tensor(values, counts) for values in (image, objects.boxes, objects.label)))

@@ -108,6 +108,13 @@ class Ranks:
         shares = [_share(total, rank, self.size) for rank in range(self.size)]
         return [share.stop - share.start for share in shares]
 
+    def exchange_counts(self, count: int, device: torch.device) -> list[int]:
+        """Return the number of rows of each rank, where a sample has any number of them. The host waits for it."""
+        own = torch.tensor([count], device=device)
+        gathered = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(gathered, own)
+        return torch.cat(gathered).tolist()
+
     def should_sync(self, step: int, device: torch.device) -> bool:
         """Whether the ranks agree on an action before this step."""
         return self.size == 1 or device.type == "cpu" or step % _SYNC_EVERY == 0

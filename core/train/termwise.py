@@ -30,7 +30,6 @@ from core.train.accumulation import (
     marking_last,
     networks_of,
     rehearse,
-    tensors_of,
     without_exchange,
 )
 from core.train.checkpoint import RandomState
@@ -112,7 +111,7 @@ class Termwise:
 
     def _heads(self, local: Tensor, leaves: Outputs) -> Gradients:
         """Return the gradients of a term at the outputs of the network, and at the parameters that the loss reads."""
-        inputs = [*tensors_of(leaves), *self._read]
+        inputs = [*leaves.tensors, *self._read]
         if not local.requires_grad:
             return [None] * len(inputs)
         scaled = self.scaler.scale(local)
@@ -165,7 +164,7 @@ class Termwise:
             with nullcontext() if is_last else without_exchange(self.network):
                 tensors, gradients = _sources(outputs, total, part)
                 torch.autograd.backward(tensors, gradients)
-        read = self._averaged(total[len(tensors_of(passes.leaves())) :])
+        read = self._averaged(total[len(passes.leaves().tensors) :])
         for parameter, gradient in zip(self._read, read, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
@@ -181,7 +180,7 @@ class Termwise:
         # The method's own parameters too, because a network of its own is among the outputs.
         weights = [*(parameter for parameter in self.model.parameters() if parameter.requires_grad), *self._own]
         places = {id(parameter): place for place, parameter in enumerate(weights)}
-        count = len(tensors_of(passes.leaves()))
+        count = len(passes.leaves().tensors)
         found: dict[str, Gradients] = {}
         for group, parts in by_group.items():
             found[group] = [None] * len(weights)
@@ -211,7 +210,7 @@ class _Passes:
 
     def __init__(self, step: Termwise, batch: Batch, count: int, random: RandomState) -> None:
         self._step, self._batch, self._random = step, batch, random
-        self._parts = divide(batch, count)
+        self._parts = divide(batch, count) if count > 1 else [slice(None)]
         self._device = batch.tensors()[0].device
         self._outputs: Outputs | None = None
         if count == 1:
@@ -248,15 +247,14 @@ class _Passes:
 
 
 def _as_leaves(outputs: Outputs) -> Outputs:
-    taps = {name: tap.detach().requires_grad_() for name, tap in outputs.taps.items()}
-    return Outputs(outputs.logits.detach().requires_grad_(), taps)
+    return outputs.with_tensors([tensor.detach().requires_grad_() for tensor in outputs.tensors])
 
 
 def _sources(outputs: Outputs, heads: Gradients, part: slice) -> tuple[list[Tensor], list[Tensor]]:
     """Return the outputs of a micro-batch that have a gradient, and the gradients."""
     pairs = [
-        (tensor, gradient[part])
-        for tensor, gradient in zip(tensors_of(outputs), heads, strict=False)
+        (tensor, gradient if part == slice(None) else gradient[part])
+        for tensor, gradient in zip(outputs.tensors, heads, strict=False)
         if gradient is not None and tensor.requires_grad
     ]
     return [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]
