@@ -1,0 +1,1 @@
+"""Detection of objects: data sets, detectors, the boxes that student and teacher are compared on, and metrics."""
