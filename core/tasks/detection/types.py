@@ -90,6 +90,11 @@ class DetectionBatch:
         """How often each sample is in the rows; regions are counted by the step itself."""
         return 1
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
     def part(self, samples: slice) -> DetectionBatch:
         """Return some of the images."""
         return replace(
@@ -139,6 +144,14 @@ class Regions:
     labels: Tensor | None = None
     offset_target: Tensor | None = None
     weight: Tensor | None = None
+
+    def split(self, images: int) -> list[Tensor]:
+        """Return the boxes (n, 4) of each image.
+
+        Args:
+            images: The number of images.
+        """
+        return list(self.boxes.split(torch.bincount(self.image, minlength=images).tolist()))
 
 
 @dataclass(frozen=True)
