@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from core.catalog.datasets import DatasetFacts
-from core.catalog.metric import Metric
+from core.catalog.metric import Metric, share_metric
 from core.catalog.registry import Entry, Registry
 from core.catalog.taps import Taps, tap_choices
 from core.catalog.tasks import TASKS
@@ -195,7 +195,7 @@ class MethodEntry(Entry):
         """What is reported of each term besides its value: its share of the gradient, and the weight of a share."""
         terms = {metric.name: metric for metric in self.metrics}
         described = [terms[f"train/{name}"] for name in self.terms]
-        return (*map(_share_metric, described), *map(_weight_metric, described))
+        return (*map(share_metric, described), *map(_weight_metric, described))
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -281,12 +281,6 @@ def _with_tap_fields(schema: Mapping[str, Any]) -> dict[str, Any]:
                 choice = {"network": network, **tap_choices(several=several)}
                 properties[name] = {**properties[name], "x-taps-of": choice}
     return {**schema, "properties": properties}
-
-
-def _share_metric(term: Metric) -> Metric:
-    title = f"{term.title.removesuffix(', unweighted')}: share of the gradient"
-    name = f"grad/share_{term.name.removeprefix('train/')}"
-    return Metric(name, title, "%", panel="Shares of the gradient", from_zero=True)
 
 
 def _weight_metric(term: Metric) -> Metric:
