@@ -45,3 +45,10 @@ class Metric:
     def describe(self) -> dict[str, Any]:
         """Return the metric as JSON."""
         return asdict(self) | {"label": self.label}
+
+
+def share_metric(term: Metric) -> Metric:
+    """Return the metric with the share of the gradient that a term of the loss has."""
+    title = f"{term.title.removesuffix(', unweighted')}: share of the gradient"
+    name = f"grad/share_{term.name.removeprefix('train/')}"
+    return Metric(name, title, "%", panel="Shares of the gradient", from_zero=True)

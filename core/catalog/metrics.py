@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from core.catalog.methods import METHODS, MethodEntry
@@ -15,7 +16,8 @@ __all__ = ["METRICS", "ROBUSTNESS", "Metric", "count_metrics", "describe_metrics
 class _AllMetrics(Mapping[str, Metric]):
     """Every metric by name, including those of plug-ins, which may add entries at any time.
 
-    Metrics of methods follow those of the training. Most belong there, and the diagnostics are a long list.
+    Metrics of methods follow those of the training. Most belong there, and the diagnostics are a long list. A metric of
+    a class is found by its name, but not listed, because its name depends on the data set.
     """
 
     def __init__(self) -> None:
@@ -26,23 +28,37 @@ class _AllMetrics(Mapping[str, Metric]):
         entries = [*TASKS, *METHODS]
         if entries != self._entries:
             # Entries that share a metric describe it equally: see ``MethodRegistry.add``.
-            of_tasks = [metric for task in TASKS for metric in task.metrics]
+            of_training, others = [], []
+            for task in TASKS:
+                last = max(
+                    (at for at, metric in enumerate(task.metrics) if metric.name.startswith("train/")), default=-1
+                )
+                of_training += task.metrics[: last + 1]
+                others += task.metrics[last + 1 :]
             of_methods = [metric for method in METHODS for metric in method.metrics]
             of_methods += [metric for method in METHODS for metric in method.share_metrics]
-            after = 1 + max(index for index, metric in enumerate(of_tasks) if metric.name.startswith("train/"))
-            listed = [*of_tasks[:after], *of_methods, *of_tasks[after:]]
+            listed = [*of_training, *of_methods, *others]
             self._known = {metric.name: metric for metric in listed}
             self._entries = entries
         return self._known
 
     def __getitem__(self, name: str) -> Metric:
-        return self._by_name()[name]
+        metric = self._by_name().get(name)
+        return metric or _of_class(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name())
 
     def __len__(self) -> int:
         return len(self._by_name())
+
+
+def _of_class(name: str) -> Metric:
+    """Return the metric of one class of a data set."""
+    for family in (family for task in TASKS for family in task.families):
+        if len(name) > len(family.name) and name.startswith(family.name):
+            return replace(family, name=name, title=family.title.format(name.removeprefix(family.name)))
+    raise KeyError(name)
 
 
 METRICS: Mapping[str, Metric] = _AllMetrics()

@@ -19,11 +19,14 @@ class TaskEntry(Entry):
             teacher's score.
         validation: Name of the headline metric as it is measured on the validation split.
         metrics: What every training of the task reports, whatever its method.
+        families: Metrics of which there is one for each class of the data set. The class's name follows ``name``, which
+            ends with a slash, and replaces ``{}`` in the title.
     """
 
     headline: str
     validation: str
     metrics: tuple[Metric, ...]
+    families: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
         names = {metric.name for metric in self.metrics}

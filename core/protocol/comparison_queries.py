@@ -10,7 +10,7 @@ from core.protocol.comparisons import EpochChoice
 from core.specs.components import Seed
 
 Format = Literal["json", "csv", "markdown", "latex"]
-METRIC_GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "collapse", "robustness")
+METRIC_GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "errors", "collapse", "robustness")
 """Groups of metrics in an overview: the part of a metric's name before the slash."""
 
 _Experiments = Annotated[

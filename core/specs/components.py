@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -18,15 +17,15 @@ from pydantic import (
 
 from common.input_bounds import SUBMITTED, max_if_submitted
 from core.catalog import DATASETS, METHODS, MODELS, Entry, MethodEntry, Params, Registry, UnknownNameError
-from core.catalog.registry import StrictModel
 from core.catalog.suggestions import iter_field_paths
 from core.specs.combinations import MAX_ADDED, added_problems, combination_problems
+from core.specs.labels import LABEL_LENGTH as LABEL_LENGTH
 from core.specs.labels import automatic_label
 from core.specs.problems import validation_error
+from core.specs.regions import RegionOptions, complete_background_params, with_background_params
 from core.specs.shares import share_problems
+from core.specs.spec_model import SpecModel as SpecModel
 
-LABEL_LENGTH = 60
-"""Characters of a method's label."""
 NAME_LENGTH = 100
 MAX_EPOCHS = 10_000
 
@@ -45,12 +44,6 @@ def limit_length(items: Any, info: ValidationInfo, limit: int) -> Any:
     if info.context is SUBMITTED and isinstance(items, list | tuple) and len(items) > limit:
         raise ValueError(f"has {len(items)} entries; at most {limit} are allowed")
     return items
-
-
-class SpecModel(StrictModel):
-    """Base of everything in a spec. Unknown fields are refused, and values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def _limit_name(name: str, info: ValidationInfo) -> str:
@@ -153,7 +146,8 @@ class MethodRef(WeightedMethod):
     """A method with its parameters, and methods whose terms are added to its own.
 
     ``label`` distinguishes settings of one method in tables and curves. By default it is the method's name, with the
-    reduction if the method has one; of a combination it is the titles of its methods.
+    reduction if the method has one; of a combination it is the titles of its methods. What differs from the default in
+    ``regions`` follows.
     """
 
     label: str = Field("", max_length=LABEL_LENGTH)
@@ -163,6 +157,11 @@ class MethodRef(WeightedMethod):
         max_length=MAX_ADDED,
         description="Methods whose terms are added to those of this one. Cross-entropy is counted once, with the "
         "weight that this method gives it.",
+    )
+    regions: RegionOptions | None = Field(
+        None,
+        description="In detection: on which boxes student and teacher are compared, and what boxes without an object "
+        "count.",
     )
 
     @model_validator(mode="after")
@@ -175,6 +174,9 @@ class MethodRef(WeightedMethod):
         ]
         if problems:
             raise validation_error("MethodRef", *problems)
+        if self.regions and (given := self.regions.background_params):
+            complete = complete_background_params(entries, params, given, info.context)
+            object.__setattr__(self, "regions", self.regions.model_copy(update={"background_params": complete}))
         return self
 
     @model_serializer(mode="wrap")
@@ -182,19 +184,33 @@ class MethodRef(WeightedMethod):
         """Leave fields out that were added later and are empty, so that other trainings keep their fingerprints."""
         values: dict[str, Any] = serialise(self)
         added_later = {"shares": values.pop("shares"), "with": values.pop("added", None) or values.pop("with", None)}
+        regions = values.pop("regions")
+        added_later["regions"] = regions if self.regions != RegionOptions() else None
         return values | {name: value for name, value in added_later.items() if value}
 
     @model_validator(mode="after")
     def _default_label(self) -> Self:
         if not self.label:
             others = [(item.name, item.params) for item in self.added]
-            object.__setattr__(self, "label", automatic_label(self.name, self.params, others)[:LABEL_LENGTH])
+            label = automatic_label(self.name, self.params, others, self.regions and self.regions.model_dump())
+            object.__setattr__(self, "label", label)
         return self
 
     @property
     def members(self) -> tuple[WeightedMethod, ...]:
         """The method itself, and the methods that are added to it."""
         return (self, *self.added)
+
+    @property
+    def background_members(self) -> tuple[WeightedMethod, ...]:
+        """The members with the parameters that they have for boxes without an object."""
+        given = self.regions.background_params if self.regions else {}
+        return tuple(
+            WeightedMethod(
+                name=item.name, params=with_background_params(item.entry, item.params, given), shares=item.shares
+            )
+            for item in self.members
+        )
 
     @property
     def full_name(self) -> str:

@@ -9,6 +9,10 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 
 from core.catalog import METHODS, UnknownNameError
+from core.specs.regions import words_of
+
+LABEL_LENGTH = 60
+"""Characters of a method's label."""
 
 _REDUCTION = "reduction"
 _ALIGN, _OFF = "align", "off"
@@ -21,14 +25,21 @@ Member = tuple[str, Mapping[str, Any]]
 """A method's name and its parameters."""
 
 
-def automatic_label(name: str, params: Mapping[str, Any], added: Sequence[Member] = ()) -> str:
+def automatic_label(name: str, params: Mapping[str, Any], added: Sequence[Member] = (), regions: object = None) -> str:
     """Return the label of a method without one: its name, with the reduction and the alignment term if it has them.
 
     Args:
         name: The method.
         params: Its parameters.
         added: Methods that are added to it. The label then has the titles: "CRD + KD".
+        regions: How it is applied to regions, as plain data; what differs from the default follows: "dkd fixed".
     """
+    words = words_of(regions)
+    separator = ", " if added else " "
+    return separator.join(filter(None, (_of_members(name, params, added), words)))[:LABEL_LENGTH]
+
+
+def _of_members(name: str, params: Mapping[str, Any], added: Sequence[Member]) -> str:
     if not added:
         return _with_reduction(name, params)
     members = [(name, params), *added]
@@ -52,8 +63,8 @@ def is_automatic_label(choice: Mapping[str, Any]) -> bool:
     if not members:
         return False
     (name, params), *added = members
-    label = choice.get("label")
-    if label == automatic_label(name, params, added):
+    label, regions = choice.get("label"), choice.get("regions")
+    if label == automatic_label(name, params, added, regions):
         return True
     try:
         # A reduction that is left out may have a default.
@@ -63,7 +74,7 @@ def is_automatic_label(choice: Mapping[str, Any]) -> bool:
     except (ValidationError, UnknownNameError):
         return False
     (name, params), *added = complete
-    return bool(label == automatic_label(name, params, added))
+    return bool(label == automatic_label(name, params, added, regions))
 
 
 def _complete(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +84,7 @@ def _complete(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
 def misleading_label_of(choice: Mapping[str, Any]) -> str | None:
     """Return a sentence if the label of a method, as plain data, names another method or reduction; else None."""
     (name, params), *added = _members(choice)
-    return misleading_label(name, params, choice["label"], added)
+    return misleading_label(name, params, choice["label"], added, choice.get("regions"))
 
 
 def combined_name(choice: Mapping[str, Any]) -> str:
@@ -111,7 +122,9 @@ def _without_automatic_label(choice: Any) -> Any:
     return {key: value for key, value in choice.items() if key != "label"}
 
 
-def misleading_label(name: str, params: Mapping[str, Any], label: str, added: Sequence[Member] = ()) -> str | None:
+def misleading_label(
+    name: str, params: Mapping[str, Any], label: str, added: Sequence[Member] = (), regions: object = None
+) -> str | None:
     """Return a sentence if a label names another method or reduction than its own; else None.
 
     Args:
@@ -119,10 +132,11 @@ def misleading_label(name: str, params: Mapping[str, Any], label: str, added: Se
         params: Its parameters.
         label: The label.
         added: Methods that are added to it.
+        regions: How it is applied to regions, as plain data.
     """
     members = [(name, params), *added]
-    automatic = automatic_label(name, params, added)
-    if label == automatic:
+    automatic = automatic_label(name, params, added, regions)
+    if label in (automatic, automatic_label(name, params, added)):  # the boxes need not be named
         return None
     if label in _automatic_labels():
         return f"the label {label!r} is the automatic name of another method or reduction; this one is {automatic}"

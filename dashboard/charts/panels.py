@@ -79,6 +79,8 @@ _UNWEIGHTED = (
     "Terms are shown as measured, before their weights, ramp and decay are applied, so the training loss is not their "
     "sum. A term that is defined with the factor T² includes it."
 )
+_FIRST = ("Accuracy", "Average precision")
+"""Panels of what results are judged by. A run has those of its task."""
 _LAST = ("Shares of the gradient", "Weights that give shares", "Agreement with the teacher", "Learning rate")
 """Panels that follow those of the methods."""
 _MOST_STYLES = 8
@@ -86,7 +88,17 @@ _MOST_STYLES = 8
 _UNDESCRIBED = "Other measurements of the training"
 """Panel of metrics of the training that the catalog does not describe, as of a plug-in that is not loaded."""
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_GROUPS = {"grad": "Gradients", "nc": "Neural collapse", "speed": "Training speed", "test": "Test", "val": "Validation"}
+_GROUPS = {
+    "ap_class": "AP by class",
+    "ap_class_teacher": "Teacher's AP by class",
+    "grad": "Gradients",
+    "nc": "Neural collapse",
+    "speed": "Training speed",
+    "test": "Test",
+    "val": "Validation",
+}
+_OF_CLASSES = ("ap_class/", "ap_class_teacher/")
+"""Beginnings of the names of metrics in % that there is one of for each class of a data set."""
 
 Described = Mapping[str, Any]
 """A metric as the catalog describes it: name, title, unit, label, panel, of, drawn, from_zero."""
@@ -104,6 +116,9 @@ def with_undescribed(metrics: Sequence[Described], names: Iterable[str]) -> list
 
 
 def _describe(name: str) -> Described:
+    if name.startswith(_OF_CLASSES):
+        title = name.partition("/")[2]
+        return {"name": name, "title": title, "label": f"{title} (%)", "unit": "%", "panel": ""}
     title = name.rpartition("/")[2].replace("_", " ").capitalize() or name
     panel = _UNDESCRIBED if name.startswith("train/") else ""
     return {"name": name, "title": title, "label": title, "unit": "", "panel": panel}
@@ -112,7 +127,7 @@ def _describe(name: str) -> Described:
 def standard_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
     """Return the panels that the catalog's metrics name, in the order in which they are first named.
 
-    A loss term that names no panel is in the panel of the loss.
+    Those of what results are judged by are the first. A loss term that names no panel is in the panel of the loss.
 
     Args:
         metrics: Entries of the catalog.
@@ -121,7 +136,11 @@ def standard_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
     for metric in metrics:
         if title := _panel_title(metric):
             panels.setdefault(title, []).append(metric)
-    ordered = sorted(panels, key=lambda title: _LAST.index(title) if title in _LAST else -1)
+
+    def place(title: str) -> int:
+        return -2 if title in _FIRST else _LAST.index(title) if title in _LAST else -1
+
+    ordered = sorted(panels, key=place)
     return tuple(panel for title in ordered for panel in _named_panels(title, panels[title]))
 
 

@@ -43,10 +43,11 @@ def test_every_metric_of_the_catalog_that_is_to_be_drawn_is_drawn_on_the_run_pag
 
 
 def test_panels_are_in_the_order_of_a_training() -> None:
-    first, second, *methods, last_but_one, last = run_panels()
-    assert (first, second) == ("accuracy", "loss-and-its-terms")
-    assert (last_but_one, last) == ("agreement-with-the-teacher", "learning-rate")
-    assert methods[:2] == ["gradient-similarity", "alignment-term"]
+    titles = list(run_panels())
+    assert titles[:3] == ["accuracy", "average-precision", "loss-and-its-terms"]
+    assert titles[-2:] == ["agreement-with-the-teacher", "learning-rate"]
+    assert titles.index("terms-of-the-detector") < titles.index("gradient-similarity")
+    assert titles[titles.index("gradient-similarity") + 1] == "alignment-term"
 
 
 def described(name: str, title: str, unit: str = "", **more: str) -> dict[str, str]:
@@ -111,6 +112,13 @@ def test_metrics_that_the_catalog_does_not_describe_are_drawn() -> None:
     more = {panel.title: panel for panel in panels.additional_panels(metrics)}
     assert [trace.metric for trace in more["Mine"].traces] == ["mine/angle", "mine/length"]
     assert [trace.metric for trace in more["Alone"].traces] == ["alone"]
+
+
+def test_ap_of_the_classes_of_a_data_set_is_drawn_under_their_names() -> None:
+    metrics = panels.with_undescribed(describe_metrics(), ["ap_class/RBC", "ap_class/traffic light"])
+    (panel,) = (panel for panel in panels.additional_panels(metrics) if panel.title == "AP by class")
+    assert [trace.title for trace in panel.traces] == ["RBC", "traffic light"]
+    assert panel.axis == "AP by class (%)"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ METHODS.add(
         summary="The α-β divergence of student and teacher, which contains KL, reverse KL, Hellinger and Euclidean "
         "distance.",
         target="core.distill.logits.abkd:abkd_loss",
+        reads_rows_alone=True,
         params=ABKDParams,
         source="Wang et al., ICML 2025, arXiv 2505.04560",
         weight_params={"ce": "ce_weight", "alpha_beta": "kd_weight"},

@@ -31,6 +31,7 @@ METHODS.add(
         family="features",
         summary="Where a stage is active: maps of the mean squared activation, of norm 1, of all stages.",
         target="core.distill.features.at:AT",
+        reads_maps_alone=True,
         params=ATParams,
         source="Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928",
         taps=stages_of,

@@ -13,6 +13,7 @@ CE = METHODS.add(
         summary="Cross-entropy with the labels only, without a teacher.",
         family="labels",
         target="core.distill.logits.ce:ce_loss",
+        reads_rows_alone=True,
         needs_teacher=False,
         metrics=(CE_TERM,),
         color="#56B4E9",

@@ -115,6 +115,7 @@ METHODS.add(
         summary="DKD whose three gradients have momenta of their own, with NCKD over a growing number of classes.",
         family="decoupled",
         target="core.distill.logits.deepkd:deepkd_loss",
+        reads_rows_alone=True,
         params=DeepKDParams,
         source="Huang et al., NeurIPS 2025, arXiv 2505.15133",
         min_classes=3,

@@ -27,6 +27,7 @@ METHODS.add(
         title="DIST",
         summary="Pearson correlation with the teacher, over the classes of a sample and over the samples of a class.",
         target="core.distill.logits.dist:dist_loss",
+        reads_rows_alone=True,
         params=DISTParams,
         source="Huang et al., NeurIPS 2022, arXiv 2205.10536",
         weight_params={"ce": "ce_weight", "inter": "beta", "intra": "gamma"},

@@ -32,6 +32,7 @@ METHODS.add(
         summary="KD split into a target part (TCKD) and a non-target part (NCKD) with separate weights.",
         family="decoupled",
         target="core.distill.logits.dkd:dkd_loss",
+        reads_rows_alone=True,
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",
         min_classes=3,

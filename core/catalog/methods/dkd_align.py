@@ -112,6 +112,7 @@ METHODS.add(
         summary="DKD minus ε times the distance between the gradients of its two parts, in closed form.",
         family="decoupled",
         target="core.distill.logits.dkd_align:dkd_align_loss",
+        reads_rows_alone=True,
         params=DKDAlignParams,
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,

@@ -41,6 +41,7 @@ METHODS.add(
         summary="DKD plus squared differences of the target probabilities and of the distances to them.",
         family="decoupled",
         target="core.distill.logits.dkd_divergence:dkd_divergence_loss",
+        reads_rows_alone=True,
         params=DKDDivergenceParams,
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,

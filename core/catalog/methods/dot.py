@@ -34,6 +34,7 @@ METHODS.add(
         aliases=("distillation_oriented_trainer",),
         summary="KD whose gradient has a larger momentum than that of the cross-entropy.",
         target="core.distill.logits.kd:kd_loss",
+        reads_rows_alone=True,
         params=DOTParams,
         source="Zhao, Song and Liang, ICCV 2023, arXiv 2307.08436",
         weight_params={"ce": "ce_weight", "kd": "kd_weight"},

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from core.catalog.datasets import DatasetFacts
-from core.catalog.metric import Metric
+from core.catalog.metric import Metric, share_metric
 from core.catalog.registry import Entry, Registry
 from core.catalog.taps import Taps, tap_choices
 from core.catalog.tasks import TASKS
@@ -139,7 +139,13 @@ class MethodEntry(Entry):
         family: What it compares.
         needs_teacher: Whether the loss reads a teacher's logits.
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
-        tasks: Names of the tasks that the method can be trained on; empty for every task.
+        tasks: Names of the tasks that the method can be trained on; empty for every task whose rows it can read.
+        reads_rows_alone: Whether the loss is a function of the rows alone: of logits, classes and weights, in whatever
+            number and of whatever, so that the rows may be regions of images. It then has the form
+            ``(Rows, params, epoch) -> LossTerms``.
+        reads_maps_alone: Whether all terms besides cross-entropy are of maps of whole images, without logits or classes
+            of images, so that the rows may be regions of images.
+        needs_own_boxes: Whether regions are those that the student itself proposes, and no boxes can be given to it.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
         classes_needed: Returns the least number of classes with given parameters, and why; None if it is
             ``min_classes`` whatever they are.
@@ -165,6 +171,9 @@ class MethodEntry(Entry):
     family: Family = "logits"
     needs_teacher: bool = True
     tasks: tuple[str, ...] = ()
+    reads_rows_alone: bool = False
+    reads_maps_alone: bool = False
+    needs_own_boxes: bool = False
     min_classes: int = 2
     classes_needed: Callable[[Any], ClassesNeeded] | None = None
     taps: Callable[[Any], Taps] | None = None
@@ -195,7 +204,7 @@ class MethodEntry(Entry):
         """What is reported of each term besides its value: its share of the gradient, and the weight of a share."""
         terms = {metric.name: metric for metric in self.metrics}
         described = [terms[f"train/{name}"] for name in self.terms]
-        return (*map(_share_metric, described), *map(_weight_metric, described))
+        return (*map(share_metric, described), *map(_weight_metric, described))
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -256,6 +265,8 @@ class MethodEntry(Entry):
             "needs_teacher": self.needs_teacher,
             "min_classes": self.min_classes,
             "tasks": list(self.tasks),
+            "reads_rows_alone": self.reads_rows_alone,
+            "reads_maps_alone": self.reads_maps_alone,
             "terms": list(self.terms),
             "own_terms": list(self.own_terms),
             "label_weight": self.label_weight,
@@ -281,12 +292,6 @@ def _with_tap_fields(schema: Mapping[str, Any]) -> dict[str, Any]:
                 choice = {"network": network, **tap_choices(several=several)}
                 properties[name] = {**properties[name], "x-taps-of": choice}
     return {**schema, "properties": properties}
-
-
-def _share_metric(term: Metric) -> Metric:
-    title = f"{term.title.removesuffix(', unweighted')}: share of the gradient"
-    name = f"grad/share_{term.name.removeprefix('train/')}"
-    return Metric(name, title, "%", panel="Shares of the gradient", from_zero=True)
 
 
 def _weight_metric(term: Metric) -> Metric:

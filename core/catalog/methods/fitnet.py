@@ -40,6 +40,7 @@ METHODS.add(
         aliases=("hint", "fitnets"),
         summary="The student's map at one layer, through a convolutional regressor, is near the teacher's.",
         target="core.distill.features.fitnet:FitNet",
+        reads_maps_alone=True,
         params=FitNetParams,
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",

@@ -77,6 +77,7 @@ METHODS.add(
         summary="KD split into three parts by the teacher's top k classes: between top and rest, within each of them.",
         family="decoupled",
         target="core.distill.logits.gdkd:gdkd_loss",
+        reads_rows_alone=True,
         params=GDKDParams,
         source="Zheng and Cheng, TNNLS 2025, arXiv 2512.04625",
         min_classes=3,

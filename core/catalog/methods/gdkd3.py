@@ -28,6 +28,7 @@ METHODS.add(
         summary="GDKD with three groups of classes: the teacher's first, its next k − 1, and the rest.",
         family="decoupled",
         target="core.distill.logits.gdkd:gdkd_loss",
+        reads_rows_alone=True,
         params=GDKD3Params,
         source="Zheng and Cheng, TNNLS 2025, arXiv 2512.04625",
         min_classes=3,

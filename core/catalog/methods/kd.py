@@ -25,6 +25,7 @@ METHODS.add(
         aliases=("hinton", "vanilla_kd", "soft_target", "logits"),
         summary="The teacher's softened distribution is the target.",
         target="core.distill.logits.kd:kd_loss",
+        reads_rows_alone=True,
         params=KDParams,
         source="Hinton et al. 2015, arXiv 1503.02531",
         weight_params={"ce": "ce_weight", "kd": "kd_weight"},

@@ -49,6 +49,7 @@ METHODS.add(
         summary="Each pair of the student's top classes by itself, weighted by rank; the top classes; and the rest.",
         family="decoupled",
         target="core.distill.logits.ldrld:ldrld_loss",
+        reads_rows_alone=True,
         params=LDRLDParams,
         source="Xu et al., ICCV 2025, arXiv 2507.15911",
         min_classes=3,

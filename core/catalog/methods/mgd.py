@@ -29,6 +29,7 @@ METHODS.add(
         aliases=("masked_generative_distillation",),
         summary="The teacher's last map is generated from the student's, of which random channels are masked.",
         target="core.distill.features.mgd:MGD",
+        reads_maps_alone=True,
         params=MGDParams,
         source="Yang et al. 2022, arXiv 2205.01529",
         family="features",

@@ -34,6 +34,7 @@ METHODS.add(
         summary="The teacher's target probability as a soft label, and the normalised non-target distributions.",
         family="decoupled",
         target="core.distill.logits.nkd:nkd_loss",
+        reads_rows_alone=True,
         params=NKDParams,
         source="Yang et al., ICCV 2023, arXiv 2303.13005",
         min_classes=3,

@@ -55,6 +55,7 @@ METHODS.add(
         summary="The softened distributions within groups of classes, ranked by the distance of the logits, in stages.",
         family="decoupled",
         target="core.distill.logits.pcd:pcd_loss",
+        reads_rows_alone=True,
         params=PCDParams,
         source="Li et al. 2025, arXiv 2505.24310",
         weight_params={"ce": "ce_weight", "pcd": "alpha"},

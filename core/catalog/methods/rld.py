@@ -44,6 +44,7 @@ METHODS.add(
         title="RLD",
         summary="The teacher's confidence for the true class, and its ranking of the classes below the true one.",
         target="core.distill.logits.rld:rld_loss",
+        reads_rows_alone=True,
         params=RLDParams,
         source="Sun et al. 2024, arXiv 2408.07703",
         min_classes=3,

@@ -50,6 +50,7 @@ METHODS.add(
         summary="KD, and the Mahalanobis distance between the cosines of all pairs of a batch's logits.",
         family="relations",
         target="core.distill.logits.skd:skd_loss",
+        reads_rows_alone=True,
         params=SKDParams,
         source="Jeong et al., CVPR 2026",
         weight_params={"ce": "ce_weight", "instance": "instance_weight", "direction": "direction_weight"},

@@ -6,14 +6,24 @@ C = K + 1 is the width of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from core.items.boxes import Detections, GroundTruth
+
+__all__ = [
+    "DetectionBatch",
+    "Detections",
+    "Draws",
+    "GroundTruth",
+    "ImageDetections",
+    "ImageTargets",
+    "Regions",
+    "Size",
+]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -167,62 +177,3 @@ class ImageDetections:
     boxes: Tensor
     labels: Tensor
     scores: Tensor
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What a detector found in all images of a split.
-
-    Attributes:
-        image: (D,) int64, the number of each detection's image in the split; ascending.
-        boxes: (D, 4) float32 in pixels of the original image.
-        labels: (D,) int64, 1 to K.
-        scores: (D,) float32; descending within an image.
-    """
-
-    image: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, images: Sequence[ImageDetections]) -> Detections:
-        """Return the detections of the images of a split, in its order, with boxes of the original images."""
-        count = [len(image.scores) for image in images]
-
-        def joined(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-            arrays = [getattr(image, name).detach().cpu().numpy() for image in images]
-            return np.concatenate([np.empty(shape, dtype), *arrays]).astype(dtype)
-
-        return cls(
-            np.repeat(np.arange(len(images), dtype=np.int64), count),
-            joined("boxes", (0, 4), np.float32),
-            joined("labels", (0,), np.int64),
-            joined("scores", (0,), np.float32),
-        )
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The labelled objects of all images of a split.
-
-    Attributes:
-        image: (M,) int64, the number of each object's image in the split; ascending.
-        boxes: (M, 4) float32 in pixels of the original image.
-        labels: (M,) int64, 1 to K.
-        ignored: (M,) bool, crowds and difficult objects.
-        area: (M,) float32, the area that decides the size of an object: that of its mask where the data set has one,
-            else that of its box.
-        images: The number of images of the split.
-        classes: The names of the classes 1 to K.
-        ids: (images,) int64, the images' ids in their data set; their numbers where it has none.
-    """
-
-    image: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    ignored: NDArray[np.bool_]
-    area: NDArray[np.float32]
-    images: int
-    classes: tuple[str, ...]
-    ids: NDArray[np.int64]

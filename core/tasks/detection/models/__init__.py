@@ -1,0 +1,1 @@
+"""The detectors of the catalog, built on the parts of torchvision."""
