@@ -24,6 +24,9 @@ from core.specs.components import MAX_EPOCHS, CatalogName, CatalogRef, SpecModel
 from core.specs.problems import validation_error
 
 MAX_MILESTONES = 100
+MAX_WARMUP_STEPS = 1_000_000
+_LEFT_OUT: dict[str, Any] = {"x-left-out": True}
+"""Tells a form to leave the default out too."""
 
 _COMPLETE = ("sgd", "adamw")
 """Optimisers of the first version, whose fields are all written out, so that fingerprints stay the same."""
@@ -109,11 +112,29 @@ class Schedule(SpecModel):
         (), description="For step: epochs after which the learning rate is multiplied by gamma."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="For step: factor of the learning rate at each milestone.")
+    warmup_steps: Annotated[int, Field(ge=0), max_if_submitted(MAX_WARMUP_STEPS)] = Field(
+        0,
+        description="Steps of linear warm-up, in place of warmup_epochs. Detectors are usually warmed up for 500 to "
+        "1000.",
+        json_schema_extra=_LEFT_OUT,
+    )
 
     @field_validator("milestones", mode="before")
     @classmethod
     def _limit_milestones(cls, given: Any, info: ValidationInfo) -> Any:
         return limit_length(given, info, MAX_MILESTONES)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps and self.warmup_epochs:
+            text = "warmup_epochs and warmup_steps exclude each other"
+            raise validation_error("Schedule", (("warmup_steps",), text, self.warmup_steps))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_warmup_steps(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if name != "warmup_steps" or value}
 
     @model_validator(mode="after")
     def _milestones(self) -> Self:
@@ -178,8 +199,6 @@ class Speed(SpecModel):
 
 _ADDED = ("label_smoothing", "clip_grad_norm", "accumulate", "ema", "evaluate_every", "strong_augment")
 """Fields that were added later. They are written out only if they are set, so that fingerprints stay the same."""
-_LEFT_OUT: dict[str, Any] = {"x-left-out": True}
-"""Tells a form to leave the default out too."""
 
 
 class Training(SpecModel):

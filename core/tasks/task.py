@@ -116,6 +116,9 @@ class Task(ABC):
 
     headline: ClassVar[str]
     """Name of the metric that ranks runs."""
+    has_fixed_shapes: ClassVar[bool] = True
+    """Whether all full batches have tensors of the same shapes, so that a step can be compiled, or recorded and
+    replayed."""
 
     train_size: int
     test_size: int
@@ -175,6 +178,10 @@ class Task(ABC):
     def network_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
         """Return the shapes of the network's logits and of its named taps. The network stays as it is."""
 
+    def teacher_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
+        """Return the shapes of a teacher's outputs in a step, by which they are cached."""
+        return self.network_shape(network, names)
+
     def training_labels(self) -> Tensor | None:
         """Return the class of each training sample (N,) int64; None where a sample has no single class."""
         return None
@@ -230,6 +237,10 @@ class Task(ABC):
             taps: The names of the taps.
             first_tap: Whether to set ``Outputs.first_tap``, if there are taps.
         """
+
+    def with_teacher(self, batch: Any, teacher: Outputs | None) -> Any:
+        """Return a batch with what the student's pass needs of the teacher's outputs."""
+        return batch
 
     @abstractmethod
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Any) -> Rows:

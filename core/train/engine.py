@@ -133,7 +133,7 @@ class Engine:
         live = LiveTeacher(teacher.network, self.plan, self.task, taps, self.job.warn)
         if teacher.cache_key is None:
             return live
-        shape = self.task.network_shape(teacher.network, taps)
+        shape = self.task.teacher_shape(teacher.network, taps)
         return reused_teacher(live, teacher.cache_key, self.job, self.task, shape, self.plan)
 
     def _build_forward(self, plan: ExecutionPlan) -> tuple[ForwardFn, ForwardFn, ExecutionPlan]:
@@ -270,8 +270,10 @@ class Engine:
     def _learning_rate(self) -> float:
         """Return the learning rate of the next step."""
         training = self.job.spec.training
-        epochs_done = self.clock.calendar.epochs_done(self.progress.epoch, self.progress.batch)
-        return training.optimizer.lr * lr_factor(training.schedule, epochs_done, training.epochs)
+        calendar = self.clock.calendar
+        epochs_done = calendar.epochs_done(self.progress.epoch, self.progress.batch)
+        factor = lr_factor(training.schedule, epochs_done, training.epochs, calendar.steps_per_epoch)
+        return training.optimizer.lr * factor
 
     def _evaluate(self) -> dict[str, float] | None:
         """Return the metrics of the epoch whose steps are done, or None if a stop was requested meanwhile.

@@ -99,19 +99,21 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def lr_factor(schedule: Schedule, epoch: float, epochs: int) -> float:
+def lr_factor(schedule: Schedule, epoch: float, epochs: int, steps_per_epoch: int) -> float:
     """Return the factor of the peak learning rate.
 
     Args:
         schedule: The schedule of the spec.
         epoch: The number of epochs done, with a fraction within an epoch.
         epochs: The number of epochs of the whole run.
+        steps_per_epoch: The number of steps of an epoch.
     """
-    if epoch < schedule.warmup_epochs:
-        return epoch / schedule.warmup_epochs
+    warmup = schedule.warmup_epochs or schedule.warmup_steps / steps_per_epoch
+    if epoch < warmup:
+        return epoch / warmup
     if schedule.name == "cosine":
-        rest = max(epochs - schedule.warmup_epochs, 1)
-        return 0.5 * (1 + math.cos(math.pi * min((epoch - schedule.warmup_epochs) / rest, 1)))
+        rest = max(epochs - warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min((epoch - warmup) / rest, 1)))
     if schedule.name == "step":
         return schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
     return 1.0

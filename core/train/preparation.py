@@ -130,6 +130,9 @@ def _execution_plan(
         plan = _for_single_terms(job, plan)
     elif job.spec.method.all_shares and not is_closed_form(job.spec.method):
         plan = _for_single_terms(job, plan)
+    if not task.has_fixed_shapes:
+        for switch in _WHOLE_STEPS:
+            plan = plan.without(switch, "batches of many shapes") if getattr(plan, switch) else plan
     if training.accumulate > 1 and plan.cuda_graphs:
         plan = plan.without("cuda_graphs", "micro-batches")
     if ranks.size > 1:  # both rewrite or record a step, and the ranks communicate within a step

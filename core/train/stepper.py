@@ -115,6 +115,7 @@ class Stepper:
         set_lr(self.optimizer, learning_rate)
         batch = batch.to_memory_format(self._plan.memory_format)
         teacher = self.teacher.outputs(batch, epoch) if self.teacher else None
+        batch = self._task.with_teacher(batch, teacher)
         if measure or not self._capture or not self._replay(self._capture, batch, teacher, epoch, learning_rate):
             self._compute(batch, teacher, epoch, measure=measure)
 

@@ -74,7 +74,7 @@ class LiveTeacher:
         """Return logits (B, C) and taps on the batch's device, as constants."""
         return self._task.forward(self._call, batch.to_memory_format(self._plan.memory_format), self._taps)
 
-    def _call(self, inputs: Tensor) -> Any:
+    def _call(self, inputs: Any) -> Any:
         """Return what the network returns for inputs: logits, or a tuple of logits and taps."""
         if self._forward is None:
             self._forward = self._build_forward(inputs)
@@ -101,12 +101,12 @@ class LiveTeacher:
     def finish(self) -> None:
         """Do nothing."""
 
-    def _run(self, inputs: Tensor) -> Any:
+    def _run(self, inputs: Any) -> Any:
         assert self._forward is not None
         with self._plan.autocast(inputs.device):
             return self._forward(inputs)
 
-    def _build_forward(self, inputs: Tensor) -> ForwardFn:
+    def _build_forward(self, inputs: Any) -> ForwardFn:
         """Return the network as it is called from now on."""
         self._forward = self._network
         if self._plan.compile and isinstance(self._network, nn.Module):

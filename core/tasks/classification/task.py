@@ -20,6 +20,7 @@ from core.errors import TrainingError
 from core.specs import ModelRef, Training
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Batch, Dataset
+from core.tasks.classification.data.class_names import class_names
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
 from core.tasks.classification.diagnostics.inference import predict_logits, predict_taps
 from core.tasks.classification.diagnostics.per_item import item_columns
@@ -37,9 +38,10 @@ from core.tasks.classification.supplied_weights import (
 from core.tasks.classification.teacher import adapt_teacher_input, load_teacher
 from core.tasks.classification.teacher_check import sample_test_logits, teacher_warnings
 from core.tasks.classification.teacher_input import input_format_of
-from core.tasks.classification.weights_metadata import compare_checkpoint, image_identity, training_metadata
+from core.tasks.classification.weights_metadata import image_identity, training_metadata
 from core.tasks.task import LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
 from core.tasks.workload import Workload
+from core.weights.data_comparison import compare_checkpoint
 from core.weights.errors import WeightsError
 from core.weights.metadata import Metadata
 
@@ -268,7 +270,8 @@ class ClassificationTask(Task):
 
     def compare_checkpoint(self, metadata: Metadata) -> list[str]:
         """Return a warning if the images are not those of the checkpoint."""
-        return compare_checkpoint(metadata, self.context.spec, self.dataset)
+        classes = class_names(self.context.spec.dataset, self.dataset)
+        return compare_checkpoint(metadata, classes, self.dataset.content_hash)
 
     def data_identity(self) -> dict[str, str]:
         """Return the hash of the images, and what decoded them."""

@@ -13,11 +13,12 @@ from torch import nn
 from core.errors import TrainingError
 from core.specs import RunSpec
 from core.tasks.classification.data import Dataset
+from core.tasks.classification.data.class_names import class_names
 from core.tasks.classification.data.fingerprint import describe_training_images
 from core.tasks.classification.networks import build_network
 from core.tasks.classification.teacher_input import adapt_input, input_format_of
-from core.tasks.classification.weights_metadata import compare_teacher
 from core.tasks.task import LoadedTeacher, RunContext, TeacherSource
+from core.weights.data_comparison import compare_teacher
 from core.weights.errors import WeightsError
 from core.weights.metadata import InputFormat, read_metadata
 from core.weights.network_weights import load_weights
@@ -68,7 +69,8 @@ def _load_network(context: RunContext, source: TeacherSource, dataset: Dataset) 
         raise TrainingError("error", f"the teacher's weights: {error}") from error
     trained_here = not source.spec.uses_weights_unchanged
     warnings = [f"the teacher: {note}" for note in metadata.notes]
-    warnings += compare_teacher(metadata, context.spec, dataset, trained_here=trained_here)
+    classes = class_names(context.spec.dataset, dataset)
+    warnings += compare_teacher(metadata, classes, dataset.content_hash, trained_here=trained_here)
     if metadata.input is None and not trained_here:
         warnings.append(
             "the teacher: its run is older than the record of mean and std in weights, so the student's mean and std "
