@@ -29,6 +29,7 @@ class _AllMetrics(Mapping[str, Metric]):
             of_tasks = [metric for task in TASKS for metric in task.metrics]
             of_methods = [metric for method in METHODS for metric in method.metrics]
             of_methods += [metric for method in METHODS for metric in method.share_metrics]
+            of_methods += [metric for method in METHODS for metric in method.background_metrics]
             after = 1 + max(index for index, metric in enumerate(of_tasks) if metric.name.startswith("train/"))
             listed = [*of_tasks[:after], *of_methods, *of_tasks[after:]]
             self._known = {metric.name: metric for metric in listed}

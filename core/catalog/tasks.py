@@ -19,11 +19,14 @@ class TaskEntry(Entry):
             teacher's score.
         validation: Name of the headline metric as it is measured on the validation split.
         metrics: What every training of the task reports, whatever its method.
+        rows_are_regions: Whether the rows are regions of images, one of whose classes is the background, and not the
+            images.
     """
 
     headline: str
     validation: str
     metrics: tuple[Metric, ...]
+    rows_are_regions: bool = False
 
     def __post_init__(self) -> None:
         names = {metric.name for metric in self.metrics}
@@ -31,7 +34,11 @@ class TaskEntry(Entry):
             raise ValueError(f"task {self.name!r} does not describe its metric {min(missing)!r}")
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"headline": self.headline, "validation": self.validation}
+        return super().describe() | {
+            "headline": self.headline,
+            "validation": self.validation,
+            "rows_are_regions": self.rows_are_regions,
+        }
 
 
 TASKS: Registry[TaskEntry] = Registry("task")
