@@ -37,6 +37,7 @@ class _AllMetrics(Mapping[str, Metric]):
                 others += task.metrics[last + 1 :]
             of_methods = [metric for method in METHODS for metric in method.metrics]
             of_methods += [metric for method in METHODS for metric in method.share_metrics]
+            of_methods += [metric for method in METHODS for metric in method.background_metrics]
             listed = [*of_training, *of_methods, *others]
             self._known = {metric.name: metric for metric in listed}
             self._entries = entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class ModelEntry(Entry):
             weights, 0 if only the worker can know.
         small_images: The variant for images below 64 px, if this one is not meant for them.
         taps: Names of the layers that a method may read, in order; empty if only the worker can know them.
+        region_logits: Of a detector, of which boxes it can give logits over all classes: of any that it is asked about,
+            of its own anchors, or of none.
     """
 
     min_image_size: int
@@ -36,6 +38,7 @@ class ModelEntry(Entry):
     pretrained_classes: int | None = None
     small_images: str = ""
     taps: tuple[str, ...] = ()
+    region_logits: Literal["any", "anchors", "none"] = "none"
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
@@ -44,6 +47,7 @@ class ModelEntry(Entry):
             "channels": list(self.channels),
             "pretrained": self.pretrained_classes is not None,
             "taps": list(self.taps),
+            "region_logits": self.region_logits,
         }
 
     def refusal(self, image_size: int, channels: int) -> str | None:

@@ -21,12 +21,15 @@ class TaskEntry(Entry):
         metrics: What every training of the task reports, whatever its method.
         families: Metrics of which there is one for each class of the data set. The class's name follows ``name``, which
             ends with a slash, and replaces ``{}`` in the title.
+        rows_are_regions: Whether the rows are regions of images, one of whose classes is the background, and not the
+            images.
     """
 
     headline: str
     validation: str
     metrics: tuple[Metric, ...]
     families: tuple[Metric, ...] = ()
+    rows_are_regions: bool = False
 
     def __post_init__(self) -> None:
         names = {metric.name for metric in self.metrics}
@@ -34,7 +37,11 @@ class TaskEntry(Entry):
             raise ValueError(f"task {self.name!r} does not describe its metric {min(missing)!r}")
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"headline": self.headline, "validation": self.validation}
+        return super().describe() | {
+            "headline": self.headline,
+            "validation": self.validation,
+            "rows_are_regions": self.rows_are_regions,
+        }
 
 
 TASKS: Registry[TaskEntry] = Registry("task")

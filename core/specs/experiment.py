@@ -36,6 +36,7 @@ from core.specs.method_taps import reads_strong_view, tap_problems
 from core.specs.momenta import optimizer_problems
 from core.specs.presets import apply_preset
 from core.specs.problems import ProblemParts, validation_error
+from core.specs.region_checks import region_problems, training_problems
 from core.specs.run import RunSpec
 from core.specs.teachers import MAX_TEACHERS, Ensemble, Path, TeacherSpec, changed, teacher_problems, walk
 from core.specs.text_rules import require_visible
@@ -76,6 +77,8 @@ def _labelled_twice(first: MethodRef, second: MethodRef) -> str:
         return f"{text}; give one of them another label"
     keys = dict.fromkeys((*second.params, *first.params))  # a parameter may be left out where it is off
     different = {key: second.params.get(key) for key in keys if second.params.get(key) != first.params.get(key)}
+    if not different and first.regions != second.regions:
+        return f"{text}; they differ in regions: give one of them another label"
     if not different:
         return f"{text} and have the same parameters; remove one, or give it another label"
     key, value = next(iter(different.items()))
@@ -196,9 +199,13 @@ class ExperimentSpec(SpecModel):
             of_method = [
                 *tap_problems(method, self.student.model, own[0][1].model if len(own) == 1 else None),
                 *method_problems(method, self.dataset, facts, self.training, has_teacher=bool(own)),
+                *region_problems(method, self.dataset, self.student.model, [teacher.model for _, teacher in own]),
             ]
             problems += [(("methods", index, *path), text, value) for path, text, value in of_method]
         problems += optimizer_problems(self.methods, self.training)
+        problems += [
+            (("training", *path), text, value) for path, text, value in training_problems(self.training, self.dataset)
+        ]
         count = len(self.methods) * len(self.seeds)
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))

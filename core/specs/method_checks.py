@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.catalog import DATASETS, DatasetFacts
+from core.catalog import DATASETS, TASKS, DatasetFacts
 from core.catalog.augmentations import Stage
 from core.catalog.methods import MethodContext
 from core.specs.augment import augmentations_of
 from core.specs.components import DatasetRef, MethodRef
 from core.specs.momenta import momentum_problems
 from core.specs.problems import ProblemParts
+from core.specs.region_checks import background_problems
 from core.specs.stages import stage_problems
 from core.specs.training import Training
 
 
-def method_context(training: Training, facts: DatasetFacts | None) -> MethodContext:
+def method_context(training: Training, dataset: DatasetRef, facts: DatasetFacts | None) -> MethodContext:
     """Return what a method's warnings and problems may depend on.
 
     Args:
         training: The training with the method.
-        facts: What is known of the data set; None if only the worker can know it.
+        dataset: The data set.
+        facts: What is known of it; None if only the worker can know it.
     """
     mixes = next((ref.name for ref in augmentations_of(training.augment) if ref.entry.stage is Stage.MIX), "")
     return MethodContext(
@@ -29,6 +31,7 @@ def method_context(training: Training, facts: DatasetFacts | None) -> MethodCont
         facts.num_classes if facts else None,
         facts,
         mixes,
+        TASKS[DATASETS[dataset.name].task].rows_are_regions,
     )
 
 
@@ -50,7 +53,7 @@ def method_problems(
         has_teacher: Whether it has a teacher.
     """
     yield from momentum_problems(method, training)
-    task, context = DATASETS[dataset.name].task, method_context(training, facts)
+    task, context = DATASETS[dataset.name].task, method_context(training, dataset, facts)
     for number, member in enumerate(method.members):
         place: tuple[int | str, ...] = ("with", number - 1) if number else ()
         entry, params = member.entry, member.parsed_params
@@ -68,6 +71,8 @@ def method_problems(
             yield place, f"{member.name} needs a teacher, and the spec has none", member.name
         if facts:
             needed = entry.classes_needed_by(params)
-            if text_or_none := needed.problem(member.name, dataset.name, facts.num_classes):
+            has_background = context.rows_vary
+            if text_or_none := needed.problem(member.name, dataset.name, facts.num_classes, background=has_background):
                 field = ("params", needed.field) if needed.field else ()
                 yield (*place, *field), text_or_none, member.name
+    yield from background_problems(method, dataset.name, context)

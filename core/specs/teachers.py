@@ -12,6 +12,7 @@ from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecMod
 from core.specs.method_checks import method_problems
 from core.specs.method_taps import tap_problems
 from core.specs.problems import ProblemParts
+from core.specs.region_checks import region_problems, training_problems
 from core.specs.training import Training
 from core.specs.weights import Weights, size_problem, weights_problems
 
@@ -123,10 +124,15 @@ def teacher_problems(
         if facts and (text := size_problem(teacher.model, dataset.name, facts)):
             yield (*path, "model"), text, teacher.model.name
         yield from _method_problems(path, teacher)
+        if teacher.training:
+            of_training = training_problems(teacher.training, dataset)
+            yield from (((*path, "training", *field), problem, value) for field, problem, value in of_training)
         if teacher.method:
+            own = [teacher.teacher.model] if teacher.teacher else []
             of_method = [
                 *tap_problems(teacher.method, teacher.model, teacher.teacher.model if teacher.teacher else None),
                 *method_problems(teacher.method, dataset, facts, teacher.training_like(students), has_teacher=True),
+                *region_problems(teacher.method, dataset, teacher.model, own),
             ]
             yield from (((*path, "method", *field), problem, value) for field, problem, value in of_method)
 

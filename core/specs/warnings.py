@@ -14,6 +14,7 @@ from core.specs.method_checks import method_context
 from core.specs.method_taps import reads_strong_view
 from core.specs.presets import preset_deviations
 from core.specs.problems import Problem
+from core.specs.region_checks import background_warnings
 from core.specs.teachers import Path
 from core.specs.training import Optimizer, Training
 from core.specs.weights import size_warning
@@ -45,14 +46,14 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         found.append(Problem("preset", text))
     for teacher_path, teacher in spec.all_teachers():
         if teacher.method:
-            own = method_context(teacher.training_like(spec.training), facts)
-            found.extend(_of_method(f"{_dotted(teacher_path)}.method", teacher.method, own))
-    context = method_context(spec.training, facts)
+            own = method_context(teacher.training_like(spec.training), spec.dataset, facts)
+            found.extend(method_warnings(teacher.method, own, f"{_dotted(teacher_path)}.method"))
+    context = method_context(spec.training, spec.dataset, facts)
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
         if text := misleading_label_of(method.model_dump(mode="json")):
             found.append(Problem(f"{path}.label", text))
-        found.extend(_of_method(path, method, context))
+        found.extend(method_warnings(method, context, path))
     if len(spec.seeds) < 3 and len(spec.methods) > 1:
         text = f"{len(spec.seeds)} seed(s) give no usable interval; {_fewest_seeds(len(spec.methods) - 1)}"
         found.append(Problem("seeds", text))
@@ -77,12 +78,23 @@ def _training(training: Training, facts: DatasetFacts | None) -> Iterator[Proble
                 yield Problem(f"training.optimizer.{name}", f"{optimizer.name} does not read this")
 
 
-def _of_method(path: str, method: MethodRef, context: MethodContext) -> Iterator[Problem]:
+def method_warnings(method: MethodRef, context: MethodContext, path: str = "method") -> Iterator[Problem]:
+    """Yield the warnings about a method, and about those that are added to it.
+
+    A worker that knows the classes of a data set calls this too, because only then can ε be compared with its bound.
+
+    Args:
+        method: The method.
+        context: What they may depend on.
+        path: The path of the method.
+    """
     for number, member in enumerate(method.members):
         place = f"{path}.with.{number - 1}" if number else path
         warnings = member.entry.warnings
         for warning in warnings(member.parsed_params, context) if warnings else ():
             yield Problem(f"{place}.{warning.field}" if warning.field else place, warning.message)
+    for within, text in background_warnings(method, context):
+        yield Problem(f"{path}.{_dotted(within)}", text)
 
 
 def _fewest_seeds(comparisons: int) -> str:

@@ -135,6 +135,41 @@ def repulsion_warnings(last: float, harmless: float, floored: bool, parts: str, 
         yield SpecWarning(f"params.{field}", text)
 
 
+def stable_epsilon(context: MethodContext, least_weight: float, reduction: str) -> float | None:
+    """Return ε up to which matching the teacher is an optimum for every teacher: C·min(w), times B² for ``batch``.
+
+    To second order around z = v the loss is a minimum there exactly while this holds: no eigenvalue of diag(q̂) − q̂q̂ᵀ
+    exceeds 1/2, and that of the target part is 1/4 at most (docs/method.md). Weights of rows do not change it, so that
+    it holds for each group of rows with parameters of its own.
+
+    Args:
+        context: The spec.
+        least_weight: The smallest weight of a part.
+        reduction: How A is reduced: ``sample`` or ``batch``.
+
+    Returns:
+        The bound; None if the number of classes or of rows is not known.
+    """
+    if context.num_classes is None or (reduction == "batch" and context.rows_vary):
+        return None
+    return context.num_classes * least_weight * (context.batch_size**2 if reduction == "batch" else 1)
+
+
+def instability_warnings(epsilon: float, bound: float | None, formula: str, field: str) -> Iterator[SpecWarning]:
+    """Yield a warning if ε is too large for the teacher to be an optimum.
+
+    Args:
+        epsilon: ε.
+        bound: That of ``stable_epsilon``.
+        formula: The bound in symbols, before its value; may be empty.
+        field: The name of the parameter ε.
+    """
+    if bound is not None and epsilon > bound:
+        named = f"{formula} = {bound:g}" if formula else f"{bound:g}"
+        text = f"ε is beyond the stability bound {named}: matching the teacher is no optimum"
+        yield SpecWarning(f"params.{field}", text)
+
+
 def alignment_warnings(
     params: AlignmentParams,
     context: MethodContext,
@@ -167,13 +202,10 @@ def alignment_warnings(
     )
     if not params.align_epsilon or least_weight is None:
         return
-    rows = context.batch_size**2
     if params.align == "log":
         last = params.align_epsilon * params.align_decay ** (context.epochs - 1)
-        harmless = (context.num_classes or 0) * least_weight * params.align_log_floor * rows
+        harmless = (context.num_classes or 0) * least_weight * params.align_log_floor * context.batch_size**2
         yield from repulsion_warnings(last, harmless, bool(params.align_log_floor), parts, "align_epsilon")
-    elif context.num_classes is not None:
-        stable = context.num_classes * least_weight * (rows if params.align == "batch" else 1)
-        if params.align_epsilon > stable:
-            text = f"ε is beyond the stability bound {stable:g}: matching the teacher is no optimum"
-            yield SpecWarning("params.align_epsilon", text)
+    else:
+        bound = stable_epsilon(context, least_weight, params.align)
+        yield from instability_warnings(params.align_epsilon, bound, "", "align_epsilon")

@@ -7,7 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.catalog.methods.alignment import ALIGN_METRICS, repulsion_warnings, schedule_warnings
+from core.catalog.methods.alignment import (
+    ALIGN_METRICS,
+    instability_warnings,
+    repulsion_warnings,
+    schedule_warnings,
+    stable_epsilon,
+)
 from core.catalog.methods.dkd import DKDParams
 from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
 from core.catalog.methods.shared import DECOUPLED_METRICS, SIMILARITY, decoupled_warnings
@@ -64,11 +70,13 @@ def _warnings(params: DKDAlignParams, context: MethodContext) -> Iterator[SpecWa
         return
     if params.reduction == "log":
         yield from _log(params, params.epsilon, context)
-    elif context.num_classes is not None:
-        yield from _weight(params, params.epsilon, context.num_classes, context.batch_size)
-    elif params.reduction == "batch":
-        text = f"batch is {context.batch_size**2} times smaller than sample at this batch size"
-        yield SpecWarning("params.reduction", text)
+        return
+    bound = stable_epsilon(context, min(params.alpha, params.beta), params.reduction)
+    formula = "C·min(α, β)·B²" if params.reduction == "batch" else "C·min(α, β)"
+    if unstable := list(instability_warnings(params.epsilon, bound, formula, "epsilon")):
+        yield from unstable
+    else:
+        yield from _too_small(params, params.epsilon, context)
 
 
 def _log(params: DKDAlignParams, epsilon: float, context: MethodContext) -> Iterator[SpecWarning]:
@@ -80,21 +88,21 @@ def _log(params: DKDAlignParams, epsilon: float, context: MethodContext) -> Iter
     yield from repulsion_warnings(last, harmless, bool(params.log_floor), "α·TCKD + β·NCKD", "epsilon")
 
 
-def _weight(params: DKDAlignParams, epsilon: float, num_classes: int, batch_size: int) -> Iterator[SpecWarning]:
-    """Yield a warning if ε is too large for the teacher to be an optimum, or too small to have an effect."""
-    literal = params.reduction == "batch"
-    scale = batch_size**2 if literal else 1
-    # To second order around z = v the loss is a minimum there for every teacher exactly while this holds: the largest
-    # eigenvalue of diag(q̂) − q̂q̂ᵀ is 1/2, that of the target part 1/4 (docs/method.md).
-    stable = num_classes * min(params.alpha, params.beta) * scale
-    if epsilon > stable:
-        bound = "C·min(α, β)·B²" if literal else "C·min(α, β)"
-        text = f"ε is beyond the stability bound {bound} = {stable:g}: matching the teacher is no optimum"
-        yield SpecWarning("params.epsilon", text)
+def _too_small(params: DKDAlignParams, epsilon: float, context: MethodContext) -> Iterator[SpecWarning]:
+    """Yield a warning if ε is too small to have an effect."""
+    literal, rows = params.reduction == "batch", context.batch_size
+    if literal and context.rows_vary:
+        text = "batch is smaller than sample by the square of the number of boxes in a step, of which there are many"
+        yield SpecWarning("params.reduction", f"{text}: consider log with epsilon_share")
+        return
+    scale = rows**2 if literal else 1
+    if context.num_classes is None:
+        if literal:
+            yield SpecWarning("params.reduction", f"batch is {scale} times smaller than sample at this batch size")
         return
     # Near p = q = 1/C both of A's parts have 2/C² of TCKD's and NCKD's gradients. Measured on random logits it is that
     # or less while the student is far from the teacher; near a very sure one a hundred times that, yet below 2 %.
-    share = 2 * epsilon / (num_classes**2 * min(params.alpha, params.beta) * scale)
+    share = 2 * epsilon / (context.num_classes**2 * min(params.alpha, params.beta) * scale)
     if share >= _SHARE_THAT_ACTS:
         return
     text = f"the term is about {100 * share:.2g} % of the gradient while probabilities are soft: consider epsilon_share"
@@ -102,7 +110,7 @@ def _weight(params: DKDAlignParams, epsilon: float, num_classes: int, batch_size
         text = f"batch is {scale} times smaller than sample at this batch size: {text}"
         yield SpecWarning("params.reduction", text)
     else:
-        yield SpecWarning("params.epsilon", f"with {num_classes} classes {text}")
+        yield SpecWarning("params.epsilon", f"with {context.num_classes} classes {text}")
 
 
 METHODS.add(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from core.catalog.datasets import DatasetFacts
@@ -31,6 +31,18 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 
 COMPARES_NON_TARGETS = "compares the non-target classes with each other"
 """Why most methods need three classes, see ``ClassesNeeded``."""
+_KD_CLASSES = 2
+_ENOUGH_FOR_KD = "kd compares all classes, and two are enough for it"
+
+
+BACKGROUND_PREFIX = "bg_"
+"""What the names of terms begin with that are of boxes without an object alone."""
+_BEFORE_TERM = re.compile(r"^((?:\w+/)?(?:share_)?)")
+
+
+def background_name(name: str) -> str:
+    """Return the name of a term or a metric if it is of boxes without an object alone: ``grad/share_bg_tckd``."""
+    return _BEFORE_TERM.sub(rf"\1{BACKGROUND_PREFIX}", name, count=1)
 
 
 @dataclass(frozen=True)
@@ -62,18 +74,20 @@ class ClassesNeeded:
     field: str = ""
     remedy: str = ""
 
-    def problem(self, name: str, dataset: str, num_classes: int) -> str | None:
+    def problem(self, name: str, dataset: str, num_classes: int, *, background: bool = False) -> str | None:
         """Return why a method cannot be trained on a data set; None if it can.
 
         Args:
             name: The method.
             dataset: The name of the data set.
             num_classes: Its number of classes.
+            background: Whether one of them is the background.
         """
         if num_classes >= self.least:
             return None
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{name} {self.reason} and needs at least {self.least} classes; {dataset} has {num_classes}{remedy}"
+        has = f"{num_classes}, the background included" if background else str(num_classes)
+        return f"{name} {self.reason} and needs at least {self.least} classes; {dataset} has {has}{remedy}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,7 @@ class MethodContext:
         num_classes: C; None if only the worker can know it.
         facts: What is known of the data set; None if only the worker can know it.
         mixes: Name of the augmentation that mixes two images of a batch; "" without one.
+        rows_vary: Whether the rows are regions, of which every step has another number, and not the images.
     """
 
     epochs: int
@@ -93,6 +108,7 @@ class MethodContext:
     num_classes: int | None
     facts: DatasetFacts | None = None
     mixes: str = ""
+    rows_vary: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +161,7 @@ class MethodEntry(Entry):
             ``(Rows, params, epoch) -> LossTerms``.
         reads_maps_alone: Whether all terms besides cross-entropy are of maps of whole images, without logits or classes
             of images, so that the rows may be regions of images.
-        needs_own_boxes: Whether regions are those that the student itself proposes, and no boxes can be given to it.
+        needs_own_boxes: Whether it compares on the boxes that the student itself is trained on, and on no others.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
         classes_needed: Returns the least number of classes with given parameters, and why; None if it is
             ``min_classes`` whatever they are.
@@ -206,6 +222,19 @@ class MethodEntry(Entry):
         described = [terms[f"train/{name}"] for name in self.terms]
         return (*map(share_metric, described), *map(_weight_metric, described))
 
+    @property
+    def background_metrics(self) -> tuple[Metric, ...]:
+        """What is reported if boxes without an object are a group of their own."""
+        if not self.reads_rows_alone:
+            return ()
+        label = f"train/{LABEL_TERM}"
+        own = [*(metric for metric in self.metrics if metric.name != label), *self.share_metrics]
+        return tuple(
+            replace(metric, name=background_name(metric.name), title=f"{metric.title}: background")
+            for metric in own
+            if not metric.name.endswith(f"_{LABEL_TERM}") and not metric.name.startswith("train/weight_")
+        )
+
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"method {self.name!r} has no family {self.family!r}; one of {', '.join(FAMILIES)}")
@@ -250,7 +279,9 @@ class MethodEntry(Entry):
         """Return the least number of classes with given parameters."""
         if self.classes_needed:
             return self.classes_needed(params)
-        return ClassesNeeded(self.min_classes, COMPARES_NON_TARGETS)
+        return ClassesNeeded(
+            self.min_classes, COMPARES_NON_TARGETS, remedy=_ENOUGH_FOR_KD if self.min_classes > _KD_CLASSES else ""
+        )
 
     def taps_of(self, params: Any) -> Taps:
         """Return the layers that the method reads with given parameters."""
