@@ -28,7 +28,8 @@ class _AllMetrics(Mapping[str, Metric]):
         entries = [*TASKS, *METHODS]
         if entries != self._entries:
             # Entries that share a metric describe it equally: see ``MethodRegistry.add``.
-            of_training, others = [], []
+            of_training: list[Metric] = []
+            others: list[Metric] = []
             for task in TASKS:
                 last = max(
                     (at for at, metric in enumerate(task.metrics) if metric.name.startswith("train/")), default=-1
