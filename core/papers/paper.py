@@ -20,11 +20,13 @@ class Preset:
         summary: one sentence for people.
         fields: fields of an experiment's spec that the protocol sets.
         aliases: former names of the preset, which specs may go on using.
+        of_networks: maps the names of teacher and student in the catalog to more fields, which come before ``fields``.
     """
 
     summary: str
     fields: dict[str, Any]
     aliases: tuple[str, ...] = ()
+    of_networks: Callable[[str, str], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.catalog import UnknownNameError
 from core.papers import PAPERS, Preset
+from core.papers.cifar100_weights import CIFAR100_TABLES
 
 _QUICK = Preset(
     "A result in a minute: digits, ten epochs, two seeds.",
@@ -29,7 +30,7 @@ _QUICK = Preset(
 
 PRESETS: Mapping[str, Preset] = {
     name: preset for paper in PAPERS.values() for name, preset in paper.presets.items()
-} | {"quick": _QUICK}
+} | {"cifar100-tables": CIFAR100_TABLES, "quick": _QUICK}
 """Presets by name."""
 _BY_ALIAS = {alias: preset for preset in PRESETS.values() for alias in preset.aliases}
 
@@ -53,7 +54,7 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     preset = find_preset(name) if isinstance(name, str) else None
     if preset is None:
         raise UnknownNameError("preset", str(name), dict.fromkeys(PRESETS, ()))
-    fields = preset.fields
+    fields = _fields_for(preset, data)
     if data.get("teachers"):  # in place of the protocol's one
         fields = {name: value for name, value in fields.items() if name != "teacher"}
     return _merge(fields, data)
@@ -66,8 +67,23 @@ def preset_deviations(name: str, spec: Mapping[str, Any]) -> list[str]:
     departures.
     """
     preset = find_preset(name)
-    fields = preset.fields if preset else {}
+    fields = _fields_for(preset, spec) if preset else {}
     return [path for key, value in fields.items() if key != "seeds" for path in _differences(value, spec.get(key), key)]
+
+
+def _fields_for(preset: Preset, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a preset for the networks of a spec, which need not be complete or valid."""
+    names = [_model_name(_merge(preset.fields, spec).get(role)) for role in ("teacher", "student")]
+    if preset.of_networks is None or not all(names):
+        return preset.fields
+    return _merge(preset.fields, preset.of_networks(names[0], names[1]))
+
+
+def _model_name(network: Any) -> str:
+    """Return the name of a network's model; "" if there is none."""
+    model = network.get("model") if isinstance(network, Mapping) else None
+    name = model.get("name") if isinstance(model, Mapping) else model
+    return name if isinstance(name, str) else ""
 
 
 def _differences(protocol: Any, value: Any, path: str) -> list[str]:

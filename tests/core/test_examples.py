@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.catalog import describe
+from core.papers import PUBLISHED_NUMBERS, published_for
+from core.papers.cifar100_weights import pairs
 from core.specs import parse_experiment, read_experiment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -29,4 +31,22 @@ def test_examples_are_grouped_by_publication() -> None:
     for item in LISTED:
         counts[item["group"]] = counts.get(item["group"], 0) + 1
     assert counts["Decoupled Gradient KD, 2025"] == 14
-    assert counts["CIFAR-100 pairs"] == 11
+    assert counts["CIFAR-100 pairs"] == len(pairs()) == 17
+
+
+def test_every_pair_of_the_tables_has_a_spec_with_its_methods() -> None:
+    specs = [read_experiment(path) for path in (EXAMPLES / "cifar100").glob("*.yaml")]
+    by_pair = {(spec.teacher.model.name, spec.student.model.name): spec for spec in specs if spec.teacher}
+    assert sorted(by_pair) == sorted(pairs())
+    for (teacher, student), spec in by_pair.items():
+        named = {(method.name, tuple(added.name for added in method.added)) for method in spec.methods}
+        for number in published_for("cifar100", {"image_size": 32}, teacher, student):
+            if number.method and number.method != "teacher":
+                assert (number.method, number.combined) in named, (teacher, student, number.printed)
+
+
+def test_every_method_with_published_numbers_is_in_a_spec() -> None:
+    published = {number.method for number in PUBLISHED_NUMBERS if number.dataset == "cifar100"} - {"", "teacher"}
+    shown = {method.name for path in (EXAMPLES / "cifar100").glob("*.yaml") for method in read_experiment(path).methods}
+    assert published
+    assert published <= shown

@@ -45,8 +45,8 @@ class ABKDParams(Params):
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="public_code: if α, β or α + β is 0, the divergence is not divided by the square of the exponent "
-        "that is left, as its limit is, but by the exponent. KL and reverse KL are the same in both.",
+        description="paper: if α, β or α + β is 0, the divergence is its limit. public_code: the code then divides by "
+        "the exponent that is left and not by its square. KL and reverse KL are the same in both.",
     )
 
     @model_validator(mode="after")

@@ -51,9 +51,9 @@ class DeepKDParams(DKDParams):
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="public_code: the gradient of cross-entropy has the momentum of TCKD's, as in the authors' code, "
-        "which never reads the one that its configurations give; static counts the target among the classes before it "
-        "is left out.",
+        description="paper: the gradient of cross-entropy has a momentum of its own. public_code: it has the momentum "
+        "of TCKD's, as in the authors' code, which never reads the one that its configurations give; static counts the "
+        "target among the classes before it is left out.",
     )
 
     @model_validator(mode="after")

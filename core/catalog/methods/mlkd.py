@@ -42,8 +42,9 @@ class MLKDParams(Params):
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="public_code: what the published code computes, which leaves out some of its own terms and halves "
-        "others.",
+        description="paper: all three levels of both views. public_code: the batch and class levels of the strong view "
+        "are left out, its instance level reads the weak view at the last two temperatures, and the levels of the weak "
+        "view are multiplied by about 1/2.",
     )
 
     @model_validator(mode="after")

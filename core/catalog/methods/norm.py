@@ -37,9 +37,9 @@ class NORMParams(Params):
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="public_code: the cross-entropy is of logits that are standardised for each sample and multiplied "
-        "by 2.5, as in the authors' code. The network that is evaluated returns plain logits, so that its loss and "
-        "calibration are of another scale than those that were trained.",
+        description="paper: the cross-entropy is of the student's logits. public_code: it is of logits that are "
+        "standardised for each sample and multiplied by 2.5, as in the authors' code. The network that is evaluated "
+        "returns plain logits, so that its loss and calibration are of another scale than those that were trained.",
     )
     student_tap: str = Field(
         LAST_MAP, description="Layer of the student with the maps whose mean over positions its classifier reads."

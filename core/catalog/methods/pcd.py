@@ -30,7 +30,9 @@ class PCDParams(Params):
     standardise: bool = Field(False, description=STANDARDISE)
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="public_code: what the published code computes, which neither ranks nor divides the classes.",
+        description="paper: the classes are ranked and divided into groups, each with a divergence of its own. "
+        "public_code: the authors' code neither ranks nor divides them: one divergence over all classes, times the "
+        "mean of 1 − cosine.",
     )
 
 

@@ -70,7 +70,9 @@ class SDNKDParams(RegionParams):
     gamma: float = Field(8.0, ge=0, description="γ, the weight of the regions' non-target part.")
     ramp_epochs: int = Field(20, ge=0, description="As for dkd: the distillation terms grow over these epochs.")
     variant: Literal["paper", "public_code"] = Field(
-        "paper", description="public_code: the non-target part has all classes, the target class included."
+        "paper",
+        description="paper: the non-target part has the classes except the target. public_code: it has all classes, "
+        "the target included.",
     )
 
 

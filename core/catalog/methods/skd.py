@@ -27,9 +27,10 @@ class SKDParams(Params):
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="public_code: KL times T², Gram matrices divided by the number of classes, and both terms times "
-        "about 1/2, the share of samples (of classes) on which the teacher is less sure than on the median one. Its "
-        "weights are ce_weight 0.1, and 0.9 for both terms.",
+        description="paper: KL without a factor T², and Gram matrices as they are. public_code: KL times T², Gram "
+        "matrices divided by the number of classes, and both terms times about 1/2, the share of samples (of classes) "
+        "on which the teacher is less sure than on the median one. Its weights are ce_weight 0.1, and 0.9 for both "
+        "terms.",
     )
 
 

@@ -119,9 +119,11 @@ _METHODS: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
         name: (name.lower(), {}, ())
         for name in (
             *("AB", "AT", "CC", "CRD", "DIST", "FSP", "FT", "FitNet", "NORM", "NST", "PKT", "RKD", "ReviewKD", "SP"),
-            *("SRRL", "SemCKD", "SimKD", "VID"),
+            *("SemCKD", "SimKD", "VID"),
         )
     },
+    # The numbers are of SimKD's toolbox, which adds KD (scripts/run_distill.sh).
+    "SRRL": ("srrl", {}, ("kd",)),
     **{name: (name.lower(), {"standardise": False}, ()) for name in ("KD", "DKD", "CTKD", "MLKD")},
     **{name: (name.removesuffix("+LS").lower(), {"standardise": True}, ()) for name in _STANDARDISED},
     "KD+DOT": ("dot", {}, ()),

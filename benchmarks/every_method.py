@@ -1,0 +1,198 @@
+"""The table of a spec with many methods, from the folder that ``python -m core run SPEC --out DIR`` has written.
+
+    python -m benchmarks every-method SPEC.yaml DIR
+
+It may be made at any time: runs that have not finished are counted as missing. The table is printed and written to
+``benchmarks/results/methods-cifar100.md``, or to ``--write FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.comparisons.statistics import holm, paired_t_p, summarize
+from core.catalog import METRICS
+from core.catalog.datasets import headline_of
+from core.events import JOURNAL_NAME, Event, Finished, Metrics, Started, read_journal
+from core.specs import ExperimentSpec, PlannedRun, read_experiment
+
+RESULT = Path(__file__).parent / "results" / "methods-cifar100.md"
+_AGREEMENT = "fidelity/agreement"
+_BASELINE = "ce"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        result: Its headline metric after the last epoch, in %.
+        agreement: Its agreement with the teacher in %; None if it was not measured.
+        minutes: Duration of the training.
+        started: What it said about the data and the machine.
+    """
+
+    result: float
+    agreement: float | None
+    minutes: float
+    started: Started
+
+
+def outcomes_of(spec: ExperimentSpec, folder: Path) -> dict[tuple[str, int], Outcome]:
+    """Return the finished runs of an experiment, by label and seed."""
+    journals = {
+        json.loads(path.read_text(encoding="utf-8")): path.with_name(JOURNAL_NAME)
+        for path in folder.glob("*/fingerprint.json")
+    }
+    headline = headline_of(spec.dataset.name)
+    found = {}
+    for planned in spec.plan():
+        journal = journals.get(planned.spec.fingerprint())
+        if journal and (outcome := _outcome([record.event for record in read_journal(journal)], headline)):
+            found[_key(planned)] = outcome
+    return found
+
+
+def _key(planned: PlannedRun) -> tuple[str, int]:
+    return planned.label, planned.spec.seed
+
+
+def _outcome(events: Sequence[Event], headline: str) -> Outcome | None:
+    if not events or not isinstance(events[-1], Finished):
+        return None
+    summary = events[-1].summary
+    elapsed = [event.elapsed for event in events if isinstance(event, Metrics)][-1]
+    started = [event for event in events if isinstance(event, Started)][-1]
+    return Outcome(summary[headline], summary.get(_AGREEMENT), elapsed / 60, started)
+
+
+def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], command: str) -> str:
+    """Return the page.
+
+    Args:
+        spec: The experiment.
+        outcomes: Its finished runs, of which there is one at least.
+        command: What makes the page.
+    """
+    plan = [_key(planned) for planned in spec.plan()]
+    labels = list(dict.fromkeys(label for label, _ in plan))
+    started = next(iter(outcomes.values())).started
+    headline = METRICS[headline_of(spec.dataset.name)]
+    differences = {label: _differences(outcomes, label, spec.seeds) for label in labels}
+    ps = [paired_t_p(differences[label]) if len(differences[label]) > 1 else None for label in labels]
+    adjusted = dict(zip(labels, holm(ps), strict=True))
+    minutes = sum(outcome.minutes for outcome in outcomes.values())
+    students = f"{spec.student.model.name}, {spec.training.epochs} epochs, batch {spec.training.batch_size}"
+    teacher = f"{spec.teacher.model.name} → " if spec.teacher else ""
+    lines = [
+        f"# Every method: {spec.name}",
+        "",
+        f"`{command}` writes this table from the runs of `python -m core run`: {teacher}{students}, "
+        f"{started.train_size:,} training and {started.test_size:,} test images, seeds "
+        f"{', '.join(map(str, spec.seeds))}.",
+        "",
+        f"| method | {headline.title} | n | difference from CE | p, adjusted | agreement with the teacher | minutes |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *(_row(label, outcomes, differences[label], adjusted[label]) for label in labels),
+        "",
+        f"{headline.title} is that of the last epoch, in {headline.unit} (mean ± standard deviation over seeds). The "
+        "difference is that of runs with one seed, which begin with the same weights and see the same images, in "
+        "points with its 95 % t interval. p is that of the paired t test, adjusted for all methods (Holm).",
+        "",
+        _limits(spec, started),
+        "",
+        f"{len(outcomes)} of {len(plan)} runs, {minutes:,.0f} minutes of training; {_machine(outcomes)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _differences(outcomes: dict[tuple[str, int], Outcome], label: str, seeds: Sequence[int]) -> list[float]:
+    """Return the differences of a method from the students without a teacher, seed by seed."""
+    if label == _BASELINE:
+        return []
+    pairs = [(outcomes.get((label, seed)), outcomes.get((_BASELINE, seed))) for seed in seeds]
+    return [one.result - other.result for one, other in pairs if one and other]
+
+
+def _row(
+    label: str, outcomes: dict[tuple[str, int], Outcome], differences: Sequence[float], adjusted: float | None
+) -> str:
+    mine = [outcome for (name, _), outcome in outcomes.items() if name == label]
+    agreements = [outcome.agreement for outcome in mine if outcome.agreement is not None]
+    cells = [
+        label,
+        _mean_sd([outcome.result for outcome in mine]),
+        str(len(mine)),
+        "" if label.startswith("teacher") else _with_interval(differences),
+        "" if adjusted is None else f"{adjusted:.2f}" if adjusted >= 0.01 else "< 0.01",
+        f"{statistics.mean(agreements):.1f}" if agreements else "",
+        f"{statistics.mean(outcome.minutes for outcome in mine):.1f}" if mine else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    if not values:
+        return "missing"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def _with_interval(differences: Sequence[float]) -> str:
+    if not differences:
+        return ""
+    interval = summarize(differences).interval
+    bounds = f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else ""
+    return f"{statistics.mean(differences):+.2f}{bounds}"
+
+
+def _limits(spec: ExperimentSpec, started: Started) -> str:
+    """Return what the table can and cannot say."""
+    error = 100 * (0.25 / started.test_size) ** 0.5
+    return (
+        "**What it can say:** each method completes on real images and learns, and which of them are far from the "
+        f"others. **What it cannot:** which of two near methods is better. With {len(spec.seeds)} seeds an interval "
+        f"is {_factor(len(spec.seeds))} standard errors wide to each side, one result alone has a standard error of up "
+        f"to {error:.1f} points from the test images, the training is far shorter than those of published tables, and "
+        "the weights are of other networks and data. All students share one teacher, so that nothing is known about "
+        "others."
+    )
+
+
+def _factor(n: int) -> str:
+    from scipy.special import stdtrit
+
+    return f"{stdtrit(n - 1, 0.975):.1f}" if n > 1 else "infinitely many"
+
+
+def _machine(outcomes: dict[tuple[str, int], Outcome]) -> str:
+    environments = [outcome.started.environment for outcome in outcomes.values()]
+    values = (sorted({environment.get(name, "") for environment in environments}) for name in ("processor", "torch"))
+    processors, versions = values
+    precisions = sorted({environment.get("precision", "") for environment in environments})
+    return f"{', '.join(processors)}, torch {', '.join(versions)}, {', '.join(precisions)}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the table, print it and write it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks every-method", description=__doc__.splitlines()[0])
+    parser.add_argument("spec", type=Path, metavar="SPEC.yaml")
+    parser.add_argument("out", type=Path, metavar="DIR")
+    parser.add_argument("--write", type=Path, default=RESULT, metavar="FILE")
+    options = parser.parse_args(arguments)
+    spec = read_experiment(options.spec)
+    outcomes = outcomes_of(spec, options.out)
+    if not outcomes:
+        parser.error(f"{options.out} contains no finished run of {options.spec}")
+    text = markdown(spec, outcomes, f"python -m benchmarks every-method {options.spec} DIR")
+    options.write.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
