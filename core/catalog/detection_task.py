@@ -120,6 +120,7 @@ DETECTION = TASKS.add(
         target="core.tasks.detection.task:DetectionTask",
         headline="test/ap",
         validation="val/ap",
+        rows_are_regions=True,
         metrics=(
             *_average_precisions(),
             Metric("oracle/ap", "Best test AP of any epoch (oracle)", "%", "higher"),
