@@ -161,6 +161,7 @@ class Setting:
         teacher_outputs: Returns the teacher's logits and its taps of some names for training samples of some numbers,
             without augmentation; None where the teacher cannot be asked before the training. It runs the network, so a
             method asks once.
+        rows_are_regions: Whether the rows of a step are regions of its images, and not the samples.
     """
 
     student: NetworkShape
@@ -170,6 +171,7 @@ class Setting:
     batch_size: int = 0
     build_network: Callable[[ModelRef | None], nn.Module] | None = None
     teacher_outputs: Callable[[Sequence[str], Tensor], Outputs] | None = None
+    rows_are_regions: bool = False
 
 
 class ObjectiveError(ValueError):
@@ -432,11 +434,23 @@ def build_objective(method: MethodRef, setting: Setting, *of_added: Setting) -> 
     """
     if is_closed_form(method):
         return LogitObjective(build_loss(method))
+    return combine(
+        method, [partial(build_member, *pair) for pair in zip(method.members, (setting, *of_added), strict=True)]
+    )
+
+
+def combine(method: MethodRef, builders: Sequence[Callable[[], Objective]]) -> Objective:
+    """Return the objective of a method and of those that are added to it.
+
+    Args:
+        method: The method.
+        builders: Build each of them, all from the same random state.
+    """
     random = torch.get_rng_state()
     members: list[Objective] = []
-    for member, own_setting in zip(method.members, (setting, *of_added), strict=True):
+    for build in builders:
         torch.set_rng_state(random)
-        members.append(_build_member(member, own_setting))
+        members.append(build())
     objective = members[0] if len(members) == 1 else Combination(members)
     objective.shares = method.all_shares
     return objective
@@ -447,7 +461,16 @@ def is_closed_form(method: MethodRef) -> bool:
     return not any(_is_class(member.entry.load()) for member in method.members)
 
 
-def _build_member(member: WeightedMethod, setting: Setting) -> Objective:
+def build_member(member: WeightedMethod, setting: Setting) -> Objective:
+    """Return the objective of one method, without those that are added to it.
+
+    Args:
+        member: The method.
+        setting: What it is built for.
+
+    Raises:
+        ObjectiveError: The taps' shapes cannot be joined.
+    """
     target = member.entry.load()
     if not _is_class(target):
         return LogitObjective(build_loss(MethodRef(name=member.name, params=member.params)))

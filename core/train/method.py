@@ -10,17 +10,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from core.catalog.datasets import task_of
 from core.catalog.taps import Taps
 from core.distill.objective import (
     NetworkShape,
     Objective,
     ObjectiveError,
+    Objects,
     Outputs,
     Setting,
     Step,
     build_objective,
     student_shapes,
 )
+from core.distill.regions import build_region_objective
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, separate
 from core.errors import TrainingError
@@ -74,7 +77,7 @@ def objective_for(
         TrainingError: A network has no such tap, or the method cannot join the shapes of the taps.
     """
     method = spec.method
-    labels = task.training_labels()
+    labels, of_regions = task.training_labels(), task_of(spec.dataset.name).rows_are_regions
 
     def setting_for(taps: Taps) -> Setting:
         return Setting(
@@ -85,20 +88,21 @@ def objective_for(
             spec.training.batch_size,
             lambda model: task.build_another(model or spec.model),
             partial(task.outputs_of, teacher) if teacher else None,
+            of_regions,
         )
 
     taps = [member.entry.taps_of(member.parsed_params) for member in method.members]
     settings = [setting_for(of_member) for of_member in taps]
     torch.manual_seed(_own_seed(spec.seed))
     try:
-        objective = build_objective(method, *settings)
+        objective = (build_region_objective if of_regions else build_objective)(method, *settings)
         return objective, settings[0] if len(settings) == 1 else setting_for(objective.taps)
     except ObjectiveError as error:
         raise TrainingError("spec", f"{method.full_name}: {error}") from error
 
 
 def try_out(objective: Objective, setting: Setting, device: torch.device, *, by_term: bool = False) -> tuple[str, ...]:
-    """Compute the loss of two rows of random outputs, in the first epoch and at full strength.
+    """Compute the loss of random outputs for two samples, in the first epoch and at full strength.
 
     What fails in the first step fails here, before any data is read. A copy of the method computes it, so that neither
     its buffers nor its memory banks change. torch's random state changes if the method draws numbers.
@@ -129,20 +133,30 @@ def try_out(objective: Objective, setting: Setting, device: torch.device, *, by_
 
 
 def _random_step(objective: Objective, setting: Setting, device: torch.device) -> Step:
+    """Return a step of two samples, which are its rows, or whose three regions are."""
     generator, count = torch.Generator().manual_seed(0), 2
+    regions = 3 if setting.rows_are_regions else 0
 
     def outputs(shape: NetworkShape, *, trained: bool) -> Outputs:
-        def sample(*size: int) -> Tensor:
-            return torch.randn(count, *size, generator=generator).to(device).requires_grad_(trained)
+        def random(*size: int) -> Tensor:
+            return torch.randn(*size, generator=generator).to(device).requires_grad_(trained)
 
-        return Outputs(sample(shape.num_classes), {name: sample(*size) for name, size in shape.taps.items()})
+        logits = random(regions or count, shape.num_classes)
+        taps = {name: random(count, *size) for name, size in shape.taps.items()}
+        return Outputs(logits, taps, offsets=random(regions, shape.num_classes, 4) if regions else None)
 
     student = outputs(replace(setting.student, taps=student_shapes(objective, setting)), trained=True)
     teacher = outputs(setting.teacher, trained=False) if setting.teacher else None
-    target = torch.arange(count, device=device) % setting.student.num_classes
+    target = torch.arange(regions or count, device=device) % setting.student.num_classes
     index = torch.arange(count, device=device) % max(setting.samples, 1)
     rows = Rows(student.logits, teacher.logits if teacher else None, target)
-    return Step(rows, student, teacher, index)
+    if not regions:
+        return Step(rows, student, teacher, index)
+    boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.0, 0.5, 0.4, 0.8]], device=device)
+    classes = 1 + torch.arange(count, device=device) % max(setting.student.num_classes - 1, 1)
+    objects = Objects(torch.arange(count, device=device), boxes, classes)
+    offset_target = torch.randn(regions, 4, generator=generator).to(device)
+    return Step(rows, student, teacher, index, objects=objects, offset_target=offset_target, sample_rows=False)
 
 
 def exported_network(spec: RunSpec, objective: Objective, student: nn.Module) -> nn.Module:

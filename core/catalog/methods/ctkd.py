@@ -64,6 +64,7 @@ METHODS.add(
         aliases=("curriculum_temperature", "curriculum_kd"),
         summary="KD with a temperature that is learnt to increase the loss, with a strength that grows over epochs.",
         target="core.distill.logits.ctkd:CTKD",
+        reads_rows_alone=True,
         params=CTKDParams,
         source="Li et al., AAAI 2023, arXiv 2211.16231",
         weight_params={"ce": "ce_weight", "kd": "kd_weight"},

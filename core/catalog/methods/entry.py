@@ -157,8 +157,7 @@ class MethodEntry(Entry):
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
         tasks: Names of the tasks that the method can be trained on; empty for every task whose rows it can read.
         reads_rows_alone: Whether the loss is a function of the rows alone: of logits, classes and weights, in whatever
-            number and of whatever, so that the rows may be regions of images. It then has the form
-            ``(Rows, params, epoch) -> LossTerms``.
+            number and of whatever, so that the rows may be regions of images.
         reads_maps_alone: Whether all terms besides cross-entropy are of maps of whole images, without logits or classes
             of images, so that the rows may be regions of images.
         needs_own_boxes: Whether it compares on the boxes that the student itself is trained on, and on no others.

@@ -75,6 +75,7 @@ METHODS.add(
         summary="Softened predictions, their relations over the batch and over the classes, at several temperatures "
         "and for two views.",
         target="core.distill.logits.mlkd:MLKD",
+        reads_rows_alone=True,
         params=MLKDParams,
         taps=_taps,
         source="Jin et al., CVPR 2023",
