@@ -64,7 +64,8 @@ def paired_ap_bootstrap(
     """Compare the AP of two runs on the same images, by a bootstrap that draws the same images for both.
 
     Args:
-        detections: What the run found.
+        detections: What the run found. Where an image is drawn twice, equal scores in it are ordered by detection, and
+            not by copy.
         reference: What the run found that it is compared with.
         truth: The objects of the images.
         seed: The seed of the resampling; the same seed gives the same interval.
@@ -106,7 +107,8 @@ def _ap_of(
         ap = of_class.mean(1)
         total += np.nan_to_num(ap)
         classes += ~np.isnan(ap)
-    return 100 * np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
+    means: NDArray[np.float64] = np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
+    return 100 * means
 
 
 def _class_precisions(
