@@ -64,7 +64,8 @@ def paired_ap_bootstrap(
     """Compare the AP of two runs on the same images, by a bootstrap that draws the same images for both.
 
     Args:
-        detections: What the run found.
+        detections: What the run found. Where an image is drawn twice, equal scores in it are ordered by detection, and
+            not by copy.
         reference: What the run found that it is compared with.
         truth: The objects of the images.
         seed: The seed of the resampling; the same seed gives the same interval.
@@ -106,7 +107,8 @@ def _ap_of(
         ap = of_class.mean(1)
         total += np.nan_to_num(ap)
         classes += ~np.isnan(ap)
-    return 100 * np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
+    means: NDArray[np.float64] = np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
+    return 100 * means
 
 
 def _class_precisions(
@@ -131,32 +133,40 @@ def _class_precisions(
         rows = max(1, _RESAMPLED_VALUES // max(len(found), 1))
         for start in range(0, len(weights), rows):
             part = slice(start, start + rows)
-            counts = weights[part][:, detections.image[found]]
+            counts = weights[part].T[detections.image[found]]
+            totals = np.cumsum(counts, axis=0)
             for level in range(len(matches.thresholds)):
                 of_class = right[level, found], ignored[level, found]
-                precisions[part, level] = _interpolated(*of_class, counts, positives[part])
+                precisions[part, level] = _interpolated(*of_class, counts, totals, positives[part])
         yield precisions
 
 
 def _interpolated(
-    right: NDArray[np.bool_], ignored: NDArray[np.bool_], counts: NDArray[np.float64], positives: NDArray[np.float64]
+    right: NDArray[np.bool_],
+    ignored: NDArray[np.bool_],
+    counts: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    positives: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the mean over ``RECALLS`` of the largest precision at that recall or above, (B,).
 
     Args:
         right: (D,), which detections are right, best score first.
         ignored: (D,), which do not count.
-        counts: (B, D), how often each detection is counted.
+        counts: (D, B), how often each detection is counted.
+        totals: (D, B), their sums up to each detection.
         positives: (B,), how many objects there are; NaN is returned where there is none.
     """
-    hits = np.flatnonzero(right)
+    hits, skipped = np.flatnonzero(right), np.flatnonzero(ignored)
     # Between right detections precision falls, so its largest values are at them.
-    counted = np.cumsum(counts * ~ignored if ignored.any() else counts, axis=1)[:, hits]
-    found = np.cumsum(counts[:, hits], axis=1)
+    found, counted = np.cumsum(counts[hits], axis=0), totals[hits]
+    if len(skipped):
+        before = np.concatenate([np.zeros((1, len(positives))), np.cumsum(counts[skipped], axis=0)])
+        counted -= before[np.searchsorted(skipped, hits)]
     precision = np.divide(found, counted, out=np.zeros_like(found), where=counted > 0)
-    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    highest = np.concatenate([highest, np.zeros((len(counts), 1))], 1)
-    means = np.full(len(counts), np.nan)
-    for row in np.flatnonzero(positives):
-        means[row] = highest[row, np.searchsorted(found[row] / positives[row], RECALLS)].mean()
+    highest = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = np.divide(found, positives, out=np.zeros_like(found), where=positives > 0)
+    # The number of recalls that are reached for the first time at each right detection.
+    reached = np.diff(np.searchsorted(RECALLS, recall, side="right"), axis=0, prepend=0)
+    means: NDArray[np.float64] = np.where(positives > 0, (highest * reached).sum(0) / len(RECALLS), np.nan)
     return means

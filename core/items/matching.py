@@ -92,7 +92,6 @@ def _groups(detections: Detections, truth: GroundTruth) -> Iterator[tuple[NDArra
     objects = np.argsort(there, kind="stable")
     keys, starts = np.unique(found[order], return_index=True)
     ends = np.append(starts[1:], len(order))
-    sorted_there = there[objects]
-    first, last = (np.searchsorted(sorted_there, keys, side) for side in ("left", "right"))
-    for start, end, begin, stop in zip(starts, ends, first, last, strict=True):
+    first, last = (np.searchsorted(there[objects], keys, "left"), np.searchsorted(there[objects], keys, "right"))
+    for start, end, begin, stop in np.stack([starts, ends, first, last], 1).tolist():
         yield order[start:end], objects[begin:stop]

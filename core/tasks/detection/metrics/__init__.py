@@ -1,0 +1,1 @@
+"""What is measured of a detector: AP, agreement with the teacher, calibration and errors by kind."""
