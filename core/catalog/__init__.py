@@ -10,6 +10,8 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
+from core.catalog import detection_augmentations as _detection_augmentations  # noqa: F401 (it adds its entries)
+from core.catalog import detection_datasets as _detection_datasets  # noqa: F401 (it adds its entries)
 from core.catalog.augmentations import AUGMENTATIONS, AugmentationEntry
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
 from core.catalog.detection_task import DETECTION

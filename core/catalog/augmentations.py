@@ -1,7 +1,8 @@
 """The augmentations of training images: their parameters and their place in the pipeline.
 
-The code is in ``core.tasks.classification.data.augmentations``. All of them are pure functions of (data seed, epoch,
-sample).
+The code is in ``core.tasks.classification.data.augmentations``; that of the augmentations of images with boxes, which
+``core.catalog.detection_augmentations`` lists, in ``core.tasks.detection.data.augmentations``. All of them are pure
+functions of (data seed, epoch, sample).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from core.catalog.detection_task import DETECTION
 from core.catalog.registry import Entry, Params, Registry
+from core.catalog.tasks import CLASSIFICATION
 
 
 class Stage(StrEnum):
@@ -20,8 +23,10 @@ class Stage(StrEnum):
 
     VIEW = "view"
     """Which of the data set's own shifts, crops and flips are used."""
+    SCALE = "scale"
+    """Size and crop of images with boxes."""
     IMAGE = "image"
-    """Operations on uint8 images."""
+    """Operations on uint8 images; of images with boxes, operations on their colours."""
     NORMALISED = "normalised"
     """Operations on normalised images."""
     MIX = "mix"
@@ -36,19 +41,24 @@ STANDARD = "standard"
 class AugmentationEntry(Entry):
     """An augmentation of training images.
 
-    ``target`` depends on the stage, see ``core.tasks.classification.data.augmentations``.
+    ``target`` depends on the stage, see ``core.tasks.classification.data.augmentations`` and
+    ``core.tasks.detection.data.augmentations``.
 
     Attributes:
         stage: Where in the pipeline it acts.
+        tasks: Names of the tasks whose images it is for.
     """
 
     stage: Stage
+    tasks: tuple[str, ...] = (CLASSIFICATION.name,)
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"stage": self.stage.value}
+        return super().describe() | {"stage": self.stage.value, "tasks": list(self.tasks)}
 
 
 AUGMENTATIONS: Registry[AugmentationEntry] = Registry("augmentation")
+
+_ANY_IMAGE = (CLASSIFICATION.name, DETECTION.name)
 
 _ROOM = "core.tasks.classification.data.augmentations"
 
@@ -108,6 +118,7 @@ AUGMENTATIONS.add(
         summary="The augmentation of the data set: random shifts or resized crops, and flips if they keep the class.",
         target=f"{_ROOM}.views:standard",
         stage=Stage.VIEW,
+        tasks=_ANY_IMAGE,
     )
 )
 AUGMENTATIONS.add(
@@ -117,6 +128,7 @@ AUGMENTATIONS.add(
         summary="Only the flips of the data set.",
         target=f"{_ROOM}.views:flip",
         stage=Stage.VIEW,
+        tasks=_ANY_IMAGE,
     )
 )
 AUGMENTATIONS.add(
@@ -126,6 +138,7 @@ AUGMENTATIONS.add(
         summary="Neither shifts nor crops nor flips.",
         target=f"{_ROOM}.views:none",
         stage=Stage.VIEW,
+        tasks=_ANY_IMAGE,
     )
 )
 AUGMENTATIONS.add(

@@ -1,6 +1,7 @@
 """The data sets: their parameters, and the facts that are known before they are read.
 
-The code is in ``core.tasks.classification.data``.
+The code is in ``core.tasks.classification.data``. The data sets of object detection are in
+``core.catalog.detection_datasets``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ class DatasetFacts:
     """Facts of a data set that a spec is checked against before images are read.
 
     Attributes:
-        num_classes: Number of classes, C.
+        num_classes: Number of classes, C, the width of the logits. Of a detection set, C = K + 1: the K kinds of
+            objects and the background.
         channels: Channels of an image: 1 for grey, 3 for colour.
-        image_size: Side of the square images in pixels.
+        image_size: Side of the square images in pixels; of images of unequal size, their short side.
         train_size: Training images, without those that are held out for validation.
         test_size: Test images.
     """
@@ -38,6 +40,8 @@ class DatasetFacts:
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry(Entry):
     """A data set. ``target`` is a callable ``(params) -> core.tasks.classification.data.Dataset``.
+
+    Of a detection set, it returns ``core.tasks.detection.data.DetectionData``.
 
     Attributes:
         reads_files: Whether ``target`` also takes the settings of the training, which name the folders of this machine:

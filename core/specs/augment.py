@@ -64,17 +64,16 @@ def _canonical(value: Any, info: ValidationInfo) -> str | tuple[str | dict[str, 
 
 
 def _check_together(refs: Sequence[AugmentationRef]) -> None:
-    """Raise ValidationError if an augmentation is given twice, or more than one view."""
+    """Raise ValidationError if an augmentation is given twice, or more than one view or more than one scale."""
     seen: Counter[str] = Counter()
-    views: list[str] = []
+    single: dict[Stage, str] = {}
     for index, ref in enumerate(refs):
         if seen[ref.name]:
             raise validation_error("augment", ((index,), f"{ref.name} is given twice", ref.name))
         seen[ref.name] += 1
-        if ref.entry.stage is Stage.VIEW:
-            views.append(ref.name)
-        if len(views) == 2:
-            text = f"{views[0]} and {views[1]} exclude each other"
+        stage = ref.entry.stage
+        if stage in (Stage.VIEW, Stage.SCALE) and (first := single.setdefault(stage, ref.name)) != ref.name:
+            text = f"{first} and {ref.name} exclude each other"
             raise validation_error("augment", ((index,), text, ref.name))
 
 
@@ -99,7 +98,8 @@ class _AugmentSchema:
         return {
             "anyOf": [*one, {"type": "array", "items": {"anyOf": one}, "maxItems": MAX_AUGMENTATIONS}],
             "x-entries": [
-                {key: item.describe()[key] for key in ("name", "title", "summary", "params")} for item in AUGMENTATIONS
+                {key: item.describe()[key] for key in ("name", "title", "summary", "params", "tasks")}
+                for item in AUGMENTATIONS
             ],
         }
 
