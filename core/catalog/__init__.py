@@ -12,6 +12,7 @@ from typing import Any
 
 from core.catalog.augmentations import AUGMENTATIONS, AugmentationEntry
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
+from core.catalog.detectors import DETECTORS
 from core.catalog.examples import describe_examples
 from core.catalog.methods import METHODS, MethodEntry
 from core.catalog.metric import Metric
@@ -24,6 +25,7 @@ from core.catalog.tasks import TASKS, TaskEntry
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "DETECTORS",
     "METHODS",
     "METRICS",
     "MODELS",
