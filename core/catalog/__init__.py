@@ -15,6 +15,7 @@ from core.catalog import detection_datasets as _detection_datasets  # noqa: F401
 from core.catalog.augmentations import AUGMENTATIONS, AugmentationEntry
 from core.catalog.datasets import DATASETS, DatasetEntry, DatasetFacts
 from core.catalog.detection_task import DETECTION
+from core.catalog.detectors import DETECTORS
 from core.catalog.examples import describe_examples
 from core.catalog.methods import METHODS, MethodEntry
 from core.catalog.metric import Metric
@@ -28,6 +29,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "DETECTION",
+    "DETECTORS",
     "METHODS",
     "METRICS",
     "MODELS",

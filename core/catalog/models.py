@@ -18,9 +18,11 @@ class ModelEntry(Entry):
     """A network.
 
     ``target`` is a callable ``(num_classes, in_channels, image_size, **params)`` that returns a
-    ``core.tasks.classification.models.Network``.
+    ``core.tasks.classification.models.Network``. That of a detector is a callable ``(num_classes, params)`` with the
+    validated parameters, which returns a ``core.tasks.detection.models.Detector``.
 
     Attributes:
+        tasks: Names of the tasks that it is for.
         min_image_size: Side in pixels of the smallest image for which the last feature map is not empty.
         usual_image_size: Side in pixels of the images that it is designed for.
         channels: Numbers of channels that an image may have; empty for any.
@@ -39,6 +41,7 @@ class ModelEntry(Entry):
     small_images: str = ""
     taps: tuple[str, ...] = ()
     region_logits: Literal["any", "anchors", "none"] = "none"
+    tasks: tuple[str, ...] = ("classification",)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
@@ -48,6 +51,7 @@ class ModelEntry(Entry):
             "pretrained": self.pretrained_classes is not None,
             "taps": list(self.taps),
             "region_logits": self.region_logits,
+            "tasks": list(self.tasks),
         }
 
     def refusal(self, image_size: int, channels: int) -> str | None:

@@ -134,6 +134,24 @@ class TimmNetwork(Network):
         self.network.load_state_dict(source.state_dict())
 
 
+def create_features(name: str, *, pretrained: bool = False) -> Any:
+    """Build a network of timm that returns the maps of its stages, with their numbers in ``feature_info``.
+
+    Args:
+        name: Name in timm, without the prefix ``timm:``.
+        pretrained: Whether to load its published weights, from timm's cache or from their address.
+
+    Raises:
+        ValueError: timm has no such model, or it does not return maps.
+        ImportError: timm is not installed.
+    """
+    _check_name(name)
+    try:
+        return _create(name, {"features_only": True, "pretrained": pretrained})
+    except (RuntimeError, AttributeError) as error:
+        raise ValueError(f"timm:{name} does not return the maps of its stages: {_first_line(error)}") from error
+
+
 def _check_name(name: str) -> None:
     import timm
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,6 @@ class Detector(nn.Module, ABC):
         terms: The names of the own terms that ``train_step`` returns.
         num_classes: C.
         strides: The stride of each level by its name, fine to coarse. The names are those of the taps.
-        fixed_size: The height and width that every padded image must have; None for any.
     """
 
     two_stage: ClassVar[bool] = False
@@ -59,10 +58,10 @@ class Detector(nn.Module, ABC):
 
     num_classes: int
     strides: dict[str, int]
-    fixed_size: Size | None = None
 
     mean: Tensor
     std: Tensor
+    _frozen: tuple[nn.Module, ...] = ()
 
     def __init__(
         self, num_classes: int, levels: dict[str, int], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
@@ -137,6 +136,20 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detect(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> list[ImageDetections]:
         """Return what is found in each image, best score first, in pixels of the network's image. Constants."""
+
+    def freeze(self, modules: Sequence[nn.Module]) -> None:
+        """Keep modules as they are: no gradient for their parameters, and eval mode for their batch norms."""
+        self._frozen = tuple(modules)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules that are not frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[ImageDetections]:
         """Detect objects in images (B, 3, H, W) in [0, 1] without padding."""

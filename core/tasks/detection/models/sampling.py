@@ -1,4 +1,4 @@
-"""Sampling of anchors and proposals from random numbers that are a function of the image, and not from torch's state."""
+"""Sampling of anchors and proposals from random numbers that are a function of the image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DrawnSampler:
         self._draws, self._purpose = draws, purpose
 
     def __call__(self, matched: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return a mask (n_i,) uint8 of the positive candidates that are chosen in each image, and of the negative ones.
+        """Return masks (n_i,) uint8 of the positive candidates that are chosen in each image, and of the negative ones.
 
         Args:
             matched: For each image (n_i,): 1 or more for a positive candidate, 0 for a negative one, -1 for one that is

@@ -1,0 +1,225 @@
+"""The detectors: their parameters and limits. The code is in ``core.tasks.detection.models``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from core.catalog.models import MODELS, TIMM, ModelEntry
+from core.catalog.registry import Params
+from core.catalog.suggestions import suggest_name
+
+SMALL_BACKBONES = (
+    *(f"resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)),
+    *(f"resnet{depth}x4" for depth in (8, 32)),
+    *(f"resnet{depth}_cifar" for depth in (18, 34, 50, 101)),
+    *(f"wrn_{depth}_{width}" for depth, width in ((16, 1), (16, 2), (40, 1), (40, 2))),
+    *(f"vgg{depth}" for depth in (8, 11, 13, 16, 19)),
+    "mobilenet_v2_half",
+)
+"""The catalog's networks for small images, whose stages are made into a pyramid."""
+
+LARGE_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large")
+"""Those of torchvision."""
+
+_TIMM_BACKBONE = re.compile(TIMM + r"[a-z0-9_]+(\.[a-z0-9_]+)?")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Channels = Annotated[int, Field(ge=8, le=2048)]
+Pixels = Annotated[float, Field(gt=0, le=4096)]
+Colour = tuple[float, float, float]
+
+
+def is_small(backbone: str) -> bool:
+    """Return whether a backbone is for small images, for which some parameters have other defaults."""
+    return backbone in SMALL_BACKBONES
+
+
+class DetectorParams(Params):
+    mean: Colour | None = Field(
+        None,
+        description="Mean of each channel, of images scaled to 0-1, that the network subtracts. By default ImageNet's.",
+    )
+    std: Colour | None = Field(None, description="Standard deviation of each channel, by which it divides.")
+    score_thresh: Share = Field(0.05, description="Detections with a lower score are dropped.")
+    nms_thresh: Share = Field(0.5, description="Of two detections of a class that overlap by more, the better stays.")
+    detections_per_img: Count = Field(100, description="Most detections in an image.")
+
+    @model_validator(mode="after")
+    def _mean_goes_with_std(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together")
+        if self.std and min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        return self
+
+
+class BackboneParams(DetectorParams):
+    backbone: str = Field(
+        "resnet50",
+        max_length=100,
+        description="The network below the pyramid: one of the catalog's for small images (resnet8 … resnet110, "
+        "resnet8x4, resnet32x4, wrn_…, vgg…), torchvision's resnet18, resnet34, resnet50, resnet101, mobilenet_v2 or "
+        "mobilenet_v3_large, or timm:NAME.",
+        examples=["resnet8", "resnet18", "timm:resnet26"],
+    )
+    stem_stride: Literal[1, 2] = Field(
+        2,
+        description="Stride of the first convolution of a network for small images, so that the first three levels "
+        "have the strides 2, 4 and 8, or 1, 2 and 4. The others have their own.",
+    )
+    norm: Literal["batch", "frozen", "group"] = Field(
+        "batch",
+        description="Normalisation in the backbone: batch norm, batch norm with fixed statistics and weights (usual "
+        "with published weights and few images in a step), or group norm.",
+    )
+    frozen_stages: int = Field(
+        0,
+        ge=0,
+        le=6,
+        description="First parts of the backbone that are not trained: 1 is the stem, 2 the stem and the first stage "
+        "(usual with published weights).",
+    )
+    backbone_weights: Literal["none", "imagenet"] = Field(
+        "none",
+        description="What a new network starts from: random weights, or a backbone with the published weights of "
+        "ImageNet.",
+    )
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        known = (*SMALL_BACKBONES, *LARGE_BACKBONES)
+        if name in known or _TIMM_BACKBONE.fullmatch(name):
+            return name
+        raise ValueError(f"unknown backbone {name!r}; {suggest_name(name, dict.fromkeys(known, ()))}")
+
+    @model_validator(mode="after")
+    def _small_networks_have_no_published_weights(self) -> Self:
+        if is_small(self.backbone) and self.backbone_weights != "none":
+            raise ValueError(f"backbone_weights: {self.backbone} has no published weights of ImageNet")
+        return self
+
+
+class PyramidParams(BackboneParams):
+    fpn_channels: Channels | None = Field(
+        None, description="Channels of each level of the pyramid. By default 256, or 64 on a network for small images."
+    )
+
+    @property
+    def channels(self) -> int:
+        """The channels of each level."""
+        return self.fpn_channels or (64 if is_small(self.backbone) else 256)
+
+
+class FasterRCNNParams(PyramidParams):
+    """Names and defaults are torchvision's. A field without a default has another one for small images."""
+
+    form: Literal["v1", "v2"] = Field(
+        "v1",
+        description="v2 has batch norm in the pyramid, two convolutions in the RPN and four in the box head, as "
+        "torchvision's fasterrcnn_resnet50_fpn_v2.",
+    )
+    convention: Literal["torchvision", "detectron2"] = Field(
+        "torchvision",
+        description="detectron2: RoIAlign shifted by half a pixel with as many samples as a region has cells, anchors "
+        "that are not rounded, and strides in the first convolution of a bottleneck. For its published weights.",
+    )
+    anchor_sizes: tuple[tuple[Pixels, ...], ...] | None = Field(
+        None,
+        max_length=8,
+        description="Side in pixels of the anchors of each level. By default 8 times the level's stride.",
+        examples=[[[16], [32], [64]]],
+    )
+    aspect_ratios: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0), min_length=1, max_length=8, description="Height of the anchors as a multiple of their width."
+    )
+    rpn_pre_nms_top_n_train: Count | None = Field(
+        None, description="Proposals of a level before NMS in training. By default 2000, or 1000 for small images."
+    )
+    rpn_pre_nms_top_n_test: Count | None = Field(
+        None, description="The same in evaluation. By default 1000, or 500 for small images."
+    )
+    rpn_post_nms_top_n_train: Count | None = Field(
+        None, description="Proposals of an image after NMS in training. By default 2000, or 500 for small images."
+    )
+    rpn_post_nms_top_n_test: Count | None = Field(
+        None, description="The same in evaluation. By default 1000, or 200 for small images."
+    )
+    rpn_nms_thresh: Share = Field(0.7, description="Overlap (IoU) above which the worse of two proposals is dropped.")
+    rpn_fg_iou_thresh: Share = Field(0.7, description="Overlap with an object from which an anchor is positive.")
+    rpn_bg_iou_thresh: Share = Field(0.3, description="Overlap with every object below which it is negative.")
+    rpn_batch_size_per_image: Count = Field(256, description="Anchors of an image that the RPN is trained on.")
+    rpn_positive_fraction: Share = Field(0.5, description="Greatest share of positive ones among them.")
+    rpn_score_thresh: Share | None = Field(
+        None, description="Proposals with a lower score are dropped. By default 0, or 0.05 on mobilenet_v3_large."
+    )
+    box_fg_iou_thresh: Share = Field(0.5, description="Overlap with an object from which a region is of its class.")
+    box_bg_iou_thresh: Share = Field(0.5, description="Overlap with every object below which it is background.")
+    box_batch_size_per_image: Count | None = Field(
+        None,
+        description="Regions of an image that the box head is trained on. By default 512, or 128 for small images.",
+    )
+    box_positive_fraction: Share = Field(0.25, description="Greatest share of regions with an object among them.")
+    roi_size: int = Field(7, ge=1, le=32, description="Cells on a side, to which a region is pooled.")
+    canonical_size: Pixels | None = Field(
+        None,
+        description="Side in pixels of a region that is pooled from the level of stride 16. By default 224, or 112 for "
+        "small images.",
+    )
+    head_width: Channels | None = Field(
+        None,
+        description="Width of the box head's linear layers. By default 1024, or 128 on a network for small images.",
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_in_order(self) -> Self:
+        for part in ("rpn", "box"):
+            low, high = getattr(self, f"{part}_bg_iou_thresh"), getattr(self, f"{part}_fg_iou_thresh")
+            if low > high:
+                raise ValueError(f"{part}_bg_iou_thresh ({low:g}) must not be above {part}_fg_iou_thresh ({high:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_have_equally_many_anchors(self) -> Self:
+        if self.anchor_sizes is not None and len({len(sizes) for sizes in self.anchor_sizes}) != 1:
+            raise ValueError("anchor_sizes: every level must have the same number of sizes")
+        if min(self.aspect_ratios) <= 0:
+            raise ValueError("aspect_ratios must be above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _detectron2_has_one_form(self) -> Self:
+        if self.convention == "detectron2" and self.form != "v1":
+            raise ValueError("convention detectron2 is for form v1")
+        return self
+
+    def either(self, value: int | None, usual: int, small: int) -> int:
+        """Return a value, or its default for the backbone."""
+        return value or (small if is_small(self.backbone) else usual)
+
+
+_CODE = "core.tasks.detection.models"
+DETECTORS = (
+    ModelEntry(
+        name="faster_rcnn",
+        title="Faster R-CNN",
+        summary="Two stages on a feature pyramid: proposals, then a class and a box for each. Methods on logits "
+        "compare its regions.",
+        target=f"{_CODE}.faster_rcnn:faster_rcnn",
+        params=FasterRCNNParams,
+        source="Ren et al. 2015, arXiv 1506.01497; Lin et al. 2017, arXiv 1612.03144",
+        aliases=("fasterrcnn", "fasterrcnn_resnet50_fpn", "faster_rcnn_R_50_FPN"),
+        min_image_size=32,
+        usual_image_size=800,
+        channels=(3,),
+        pretrained_classes=0,
+        tasks=("detection",),
+        region_logits="any",
+    ),
+)
+for _entry in DETECTORS:
+    MODELS.add(_entry)

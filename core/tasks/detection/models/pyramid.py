@@ -1,0 +1,128 @@
+"""Feature pyramids of detectors, and the normalisation in their backbones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
+
+from core.tasks.detection.models.backbones import Body
+from core.tasks.detection.models.detector import DEEPEST
+
+Norm = Literal["batch", "frozen", "group"]
+Extra = Literal["pool", "p6p7", "none"]
+
+_GROUPS = 32
+_LEAST_GROUP = 4  # channels: fewer make it instance normalisation, which removes what a channel says of an object
+
+
+class Pyramid(nn.Module):
+    """A backbone with a feature pyramid network, whose levels have equal channels.
+
+    A level is named after the logarithm of its stride: ``p3`` has the stride 8. The keys are those of torchvision's
+    ``BackboneWithFPN``.
+
+    Args:
+        body: The backbone.
+        channels: Of each level.
+        extra: Levels above the last map: ``pool`` adds one, ``p6p7`` two with convolutions.
+        first: The number of the backbone's first map that has a level.
+        norm_layer: The normalisation between the pyramid's convolutions; None for none.
+        from_body: Whether ``p6p7`` reads the backbone's last map and not the pyramid's.
+
+    Attributes:
+        out_channels: Of each level.
+        strides: The stride of each level by its name, fine to coarse.
+        rois: The names of the levels on which regions are pooled: those without the extra ones.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        channels: int,
+        extra: Extra,
+        first: int = 0,
+        norm_layer: Callable[..., nn.Module] | None = None,
+        *,
+        from_body: bool = False,
+    ) -> None:
+        super().__init__()
+        self.body = body.module
+        blocks: Any = None
+        if extra == "pool":
+            blocks = LastLevelMaxPool()
+        elif extra == "p6p7":
+            blocks = LastLevelP6P7(body.channels[-1] if from_body else channels, channels)
+        self.fpn = FeaturePyramidNetwork(list(body.channels[first:]), channels, blocks, norm_layer)
+        self.out_channels = channels
+        own = body.strides[first:]
+        added = [own[-1] * 2**step for step in range(1, {"pool": 1, "p6p7": 2, "none": 0}[extra] + 1)]
+        self.strides = dict(zip(level_names((*own, *added)), (*own, *added), strict=True))
+        self.rois = tuple(self.strides)[: len(own)]
+        self._first = first
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the levels by name."""
+        levels = self.with_deepest(images)
+        del levels[DEEPEST]
+        return levels
+
+    def with_deepest(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the levels by name, then the backbone's deepest map."""
+        maps = self.body(images)
+        names = list(maps)[self._first :]
+        levels = self.fpn({name: maps[name] for name in names})
+        return {**dict(zip(self.strides, levels.values(), strict=True)), DEEPEST: maps[names[-1]]}
+
+
+def level_names(strides: Sequence[int]) -> list[str]:
+    """Return names of levels after their strides; a second level of one stride has a ``b`` behind it."""
+    names: list[str] = []
+    for stride in strides:
+        name = f"p{round(math.log2(stride))}"
+        while name in names:
+            name += "b"
+        names.append(name)
+    return names
+
+
+def with_norm(module: nn.Module, norm: Norm) -> None:
+    """Replace every batch norm in a module: by one that is frozen, or by group norm.
+
+    Args:
+        module: The module, which is changed.
+        norm: What takes its place. ``batch`` leaves it.
+    """
+    if norm == "batch":
+        return
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, _frozen(child) if norm == "frozen" else _grouped(child))
+        else:
+            with_norm(child, norm)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a group norm of 32 groups, or of fewer if they would have less than four channels."""
+    return nn.GroupNorm(math.gcd(_GROUPS, max(1, channels // _LEAST_GROUP)), channels)
+
+
+def _grouped(norm: nn.BatchNorm2d) -> nn.Module:
+    grouped = group_norm(norm.num_features)
+    activation = getattr(norm, "act", None)  # timm has batch norms with an activation in them
+    return nn.Sequential(grouped, activation) if isinstance(activation, nn.Module) else grouped
+
+
+def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
+    if hasattr(norm, "act"):
+        from timm.layers import freeze_batch_norm_2d
+
+        with_activation: nn.Module = freeze_batch_norm_2d(norm)
+        return with_activation
+    frozen: nn.Module = FrozenBatchNorm2d(norm.num_features, norm.eps)
+    frozen.load_state_dict(norm.state_dict())
+    return frozen
