@@ -54,18 +54,8 @@ def read_items(path: Path) -> Items:
     Raises:
         ItemsError: The file is missing, damaged, of another kind, or of a newer version.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ItemsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    try:
-        table = pq.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
-        description = json.loads((table.schema.metadata or {}).get(_METADATA, "null"))
-    # Arrow raises OSError for a damaged page, and deeply nested JSON a RecursionError.
-    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise ItemsError(f"{path}: damaged, or not a Parquet file: {reason}") from error
-    if not isinstance(description, dict) or ITEM not in table.column_names:
+    table, description = read_table(path, _METADATA)
+    if description is None or ITEM not in table.column_names:
         raise ItemsError(f"{path}: a Parquet file, but not with the per-item results of a run")
     version, classes = description.get("version"), description.get("classes")
     if version != SCHEMA_VERSION:
@@ -77,6 +67,26 @@ def read_items(path: Path) -> Items:
         fingerprint=str(description.get("fingerprint", "")),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
     )
+
+
+def read_table(path: Path, key: bytes) -> tuple[Any, dict[str, Any] | None]:
+    """Return a Parquet table, and the description under a key of its metadata; None if there is none.
+
+    Raises:
+        ItemsError: The file is missing, damaged, or no Parquet file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ItemsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
+        description = json.loads((table.schema.metadata or {}).get(key, "null"))
+    # Arrow raises OSError for a damaged page, and deeply nested JSON a RecursionError.
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ItemsError(f"{path}: damaged, or not a Parquet file: {reason}") from error
+    return table, description if isinstance(description, dict) else None
 
 
 def _array(path: Path, name: str, column: Any) -> np.ndarray[Any, Any]:

@@ -168,6 +168,6 @@ def check_same_data(first: Items, second: Items) -> None:
             raise ItemsError(f"the runs cannot be compared item by item: their {name} differ: {ours!r}, {theirs!r}")
     if len(first) != len(second):
         raise ItemsError(f"the runs cannot be compared item by item: they have {len(first)} and {len(second)} items")
-    for name in (ITEM, "target"):
+    for name in (name for name in (ITEM, "target", "objects") if name in first.columns or name in second.columns):
         if not np.array_equal(first.column(name), second.column(name)):
             raise ItemsError(f"the runs cannot be compared item by item: their columns {name!r} differ")
