@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from core.distill.rows import Rows
+from core.distill.rows import Rows, to_loss_dtype
 from core.distill.terms import with_gradient
 
 
@@ -30,7 +30,8 @@ def gather_rows(batch: Rows, counts: Sequence[int]) -> Rows:
         counts: number of rows of each rank, which may differ. Exchanging them would make a GPU's host wait.
     """
     return Rows(
-        gather_tensor(batch.student32, counts).requires_grad_(),
+        # Also those of rows of weight 0, whose labels may count.
+        gather_tensor(to_loss_dtype(batch.student.detach()), counts).requires_grad_(),
         gather_tensor(batch.teacher, counts) if batch.teacher is not None else None,
         gather_tensor(batch.target, counts),
         gather_tensor(batch.weight32, counts) if batch.weight32 is not None else None,
