@@ -23,8 +23,8 @@ _RUN_SORTS = {
     "last started": "-started",
     "last ended": "-ended",
     "highest priority": "-priority",
-    "best accuracy": "-headline",
-    "worst accuracy": "headline",
+    "best result": "-headline",
+    "worst result": "headline",
 }
 _EXPERIMENT_SORTS = {"newest first": "-created", "oldest first": "created", "by name": "name"}
 _ARCHIVED = {"hide": "exclude", "show": "include", "only archived": "only"}
