@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from client.errors import ApiError, BackendUnreachable
-from client.rendering.tables import accuracy, epochs, run_name
+from client.rendering.tables import epochs, result, result_title, run_name
 from common.durations import duration_text
 from common.formatting import share_text
 from core.protocol.public import TERMINAL, Experiment, Run, RunSummary
@@ -210,21 +210,21 @@ def done_text(snapshot: Snapshot) -> str:
 
 
 def running_text(run: RunSummary) -> str:
-    """Return a text such as "dkd seed 1, epoch 12/30, test 95.22 %"."""
+    """Return a text such as "dkd seed 1, epoch 12/30, test accuracy 95.22 %"."""
     parts = [run_name(run)]
     # The number of epochs is known from the spec, the number of steps only after the training has started.
     parts.append(f"epoch {epochs(run)}" if run.total_steps else "starting")
-    if test := accuracy(run):
-        parts.append(f"test {test}")
+    if value := result(run):
+        parts.append(f"{result_title([run.headline])} {value}")
     return ", ".join(parts)
 
 
 def ended_text(run: RunSummary) -> Text:
-    """Return a text such as "✓ dkd seed 1: test 95.22 % in 14 s", or the reason if the run did not succeed."""
+    """Return a text such as "✓ dkd seed 1: test accuracy 95.22 % in 14 s", or the reason if the run did not succeed."""
     seconds = (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None
     took = f" in {duration_text(seconds)}" if seconds is not None else ""
     if run.state == "succeeded":
-        return Text(f"✓ {run_name(run)}: test {accuracy(run) or '–'}{took}", style="green")
+        return Text(f"✓ {run_name(run)}: {result_title([run.headline])} {result(run) or '–'}{took}", style="green")
     reason = f": {' '.join(run.reason.split())}" if run.reason else ""
     return Text(f"✗ {run_name(run)} {run.state}{reason}", style="red")
 

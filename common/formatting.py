@@ -67,9 +67,9 @@ def value_text(value: float | None, unit: str = "", decimals: int | None = None)
     return f"{shown} {unit}" if unit else shown
 
 
-def percent_text(value: float | None, decimals: int = 2) -> str:
-    """Return a percentage, as "97.33 %"; a dash for None."""
-    return value_text(value, "%", decimals)
+def within_sentence(title: str) -> str:
+    """Return a title for the middle of a sentence, as "test accuracy"; a title such as "AP" stays as it is."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def share_text(share: float) -> str:
@@ -217,15 +217,16 @@ def median_epochs_text(convergence: Reached | None) -> str:
     return f"> {convergence.max_epochs}" if median is None or math.isinf(median) else f"{median:g}"
 
 
-def target_text(target: float | None, share: float, *, absolute: bool) -> str:
-    """Return the accuracy that runs should reach: "75.00 %", or "90 % of the teacher" if it is a share of that.
+def target_text(target: float | None, share: float, unit: str = "%", *, absolute: bool) -> str:
+    """Return the value that runs should reach: "75.00 %", or "90 % of the teacher" if it is a share of that.
 
     Args:
-        target: The accuracy, %.
-        share: The share of the teacher's accuracy.
-        absolute: The target was given as an accuracy.
+        target: The value.
+        share: The share of the teacher's value.
+        unit: The value's unit.
+        absolute: The target was given as a value.
     """
-    return percent_text(target) if absolute else f"{100 * share:g} % of the teacher"
+    return value_text(target, unit, 2) if absolute else f"{100 * share:g} % of the teacher"
 
 
 def _decimals(interval: Bounds | None, centre: float | None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.formatting import mean_text, value_text
+from common.formatting import mean_text, value_text, within_sentence
 from core.catalog import DATASETS, METRICS, Metric
 from core.catalog.datasets import headline_of
 from core.catalog.models import TIMM
@@ -111,7 +111,7 @@ def _print_result(planned: PlannedRun, result: Finished, headline: Metric) -> No
     # A supplied teacher was not trained here, so it has no best epoch.
     best = "" if oracle is None else f" (best epoch, an oracle: {value_text(oracle, headline.unit, 2)})"
     value = value_text(result.summary[headline.name], headline.unit, 2)
-    title = headline.title[:1].lower() + headline.title[1:]
+    title = within_sentence(headline.title)
     _print(f"{planned.label:<24} seed {planned.spec.seed:<4} {title} {value}{best}")
 
 

@@ -23,7 +23,7 @@ from core.protocol.public import ProblemField
 
 
 def convergence_target(options: ComparisonOptions) -> ConvergenceTarget:
-    """Return the target accuracy of convergence."""
+    """Return the target of convergence."""
     return ConvergenceTarget(options.target_share, options.target)
 
 
@@ -86,6 +86,7 @@ def compare(
         test_size=test_size,
         resolution=100 / test_size if test_size else None,
         teacher_top1=math.fsum(accuracies) / len(accuracies) if accuracies else None,
+        headline_unit=METRICS[sample.headline].unit,
         teachers=[
             TeacherUsed(
                 run_id=teacher.run_id,

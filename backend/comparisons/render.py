@@ -36,7 +36,9 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     pairs = {pair.label: pair for pair in comparison.paired}
     unit = f" ({comparison.unit})" if comparison.unit else ""
     points = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
-    target = target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
+    target = target_text(
+        comparison.target, comparison.target_share, comparison.headline_unit, absolute=comparison.absolute_target
+    )
     header = [
         "Method",
         f"{comparison.title}{unit}",

@@ -59,7 +59,7 @@ class _ListQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    method: Names = Field(None, description="Names of methods: any of these.")
+    method: Names = Field(None, description="Names of methods: any of these, alone or combined with others.")
     dataset: Names = Field(None, description="Names of data sets: any of these.")
     model: Names = Field(None, description="Names of networks, also of teachers: any of these.")
     tag: Names = Field(None, description="Tags of the experiment: all of these.")
@@ -251,12 +251,13 @@ def _has_run(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _spec_conditions(filters: _ListQuery) -> list[ColumnElement[bool]]:
-    columns: Sequence[tuple[Any, list[str] | None]] = (
-        (Run.method, filters.method),
-        (Run.dataset, filters.dataset),
-        (Run.model, filters.model),
-    )
-    return [column.in_(names) for column, names in columns if names]
+    columns: Sequence[tuple[Any, list[str] | None]] = ((Run.dataset, filters.dataset), (Run.model, filters.model))
+    conditions: list[ColumnElement[bool]] = [column.in_(names) for column, names in columns if names]
+    if filters.method:
+        # A method with others that are added to it is stored as their names, joined: crd+kd.
+        members = literal("+").concat(Run.method).concat(literal("+"))
+        conditions.append(or_(*(members.contains(f"+{name}+", autoescape=True) for name in filters.method)))
+    return conditions
 
 
 def _creation_conditions(filters: _ListQuery, column: ColumnElement[datetime]) -> list[ColumnElement[bool]]:

@@ -51,15 +51,19 @@ MetricOption = Annotated[
 WhichOption = Annotated[
     str,
     typer.Option(
-        help="The epoch to compare: last; best-val, the best by validation; oracle, the best by test accuracy, which "
-        "is shown but never tested."
+        help="The epoch to compare: last; best-val, the best by validation; oracle, the best on the test images, "
+        "which is shown but never tested."
     ),
 ]
 ShareOption = Annotated[
-    float, typer.Option(help="Share of the teacher's accuracy that counts as convergence, such as 0.95.")
+    float, typer.Option(help="Share of the teacher's result that counts as convergence, such as 0.95.")
 ]
 TargetOption = Annotated[
-    float | None, typer.Option(help="Accuracy in % that counts as convergence, instead of --target-share.")
+    float | None,
+    typer.Option(
+        help="Value of the metric by which the task is judged, such as an accuracy in %, that counts as convergence, "
+        "instead of --target-share."
+    ),
 ]
 FormatOption = Annotated[str, typer.Option("--format", "-f", help=f"One of {', '.join(_FORMATS)}.")]
 
@@ -84,14 +88,14 @@ def compare(
     ] = None,
     every: Annotated[
         bool,
-        typer.Option("--all", help="Compare every metric: accuracy, fidelity, calibration, collapse, robustness."),
+        typer.Option("--all", help="Compare every metric: results, fidelity, calibration, collapse, robustness."),
     ] = False,
     format: FormatOption = "text",
     as_json: JsonFlag = False,
 ) -> int:
     """Print the result table of an experiment.
 
-    One row per method: mean ± sd over the seeds, epochs to a share of the teacher's accuracy, and the paired difference
+    One row per method: mean ± sd over the seeds, epochs to a share of the teacher's result, and the paired difference
     to the baseline with its 95 % t interval and exact sign-flip p. The notes below the table state the conditions and
     the conclusions that the numbers support.
     """

@@ -15,7 +15,6 @@ from common.formatting import (
     mean_text,
     median_epochs_text,
     p_text,
-    percent_text,
     signed,
     span_text,
     spread_text,
@@ -74,7 +73,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
         subject = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
-        lines.append(f"{subject}: {percent_text(comparison.teacher_top1)}{target}.")
+        lines.append(f"{subject}: {value_text(comparison.teacher_top1, comparison.headline_unit, 2)}{target}.")
     if comparison.condition:
         lines.append(f"Holds for {comparison.condition}; values {EPOCH_CHOICES[comparison.epoch]}.")
     for item in comparison.paired:
@@ -171,7 +170,9 @@ def paired_text(paired: PairedDifference | None) -> str:
 
 
 def _target_text(comparison: Comparison) -> str:
-    return target_text(comparison.target, comparison.target_share, absolute=comparison.absolute_target)
+    return target_text(
+        comparison.target, comparison.target_share, comparison.headline_unit, absolute=comparison.absolute_target
+    )
 
 
 def _convergence_table(comparison: Comparison) -> RenderableType:

@@ -15,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from common.durations import duration_text
-from common.formatting import memory_text, percent_text, share_text, value_text
+from common.formatting import memory_text, share_text, value_text, within_sentence
 from common.terminal import inner, printable
+from core.catalog import METRICS
+from core.catalog.datasets import headline_of
 from core.protocol.public import Experiment, ExperimentSummary, Preview, Run, RunSummary, TeacherInfo, Worker
 
 _STYLES = {
@@ -72,10 +74,27 @@ def state_text(value: str) -> Text:
     return Text(value, style=_STYLES.get(value, ""))
 
 
-def accuracy(run: RunSummary) -> str:
-    """Return the newest test accuracy, such as "95.22 %"; empty before the end of the first epoch."""
+def result(run: RunSummary) -> str:
+    """Return the newest value by which a run is judged, such as "95.22 %"; empty before the end of the first epoch."""
     latest = run.latest.get(run.headline)
-    return percent_text(latest.value) if latest else ""
+    return _result_text(run.headline, latest.value) if latest else ""
+
+
+def result_title(headlines: Iterable[str]) -> str:
+    """Return the title of the metric by which runs are judged, such as "test accuracy"; "result" for several metrics.
+
+    Args:
+        headlines: Name of the metric for each run. The title of a plug-in's metric that is not loaded is its name.
+    """
+    names = {name for name in headlines if name}
+    if len(names) != 1:
+        return "result"
+    (name,) = names
+    return within_sentence(METRICS[name].title) if name in METRICS else name
+
+
+def _result_text(headline: str, value: float) -> str:
+    return value_text(value, METRICS[headline].unit if headline in METRICS else "", 2)
 
 
 def epochs(run: RunSummary) -> str:
@@ -89,8 +108,10 @@ def run_name(run: RunSummary) -> str:
 
 
 def runs_table(runs: Iterable[RunSummary], *, with_experiment: bool = True) -> Table:
-    columns = ["id", *(["experiment"] if with_experiment else []), "method", "seed", "state", "epoch", "test", "worker"]
-    table = new_table(*columns, "reason", numbers=("seed", "epoch", "test"))
+    runs = list(runs)
+    title = result_title(run.headline for run in runs)
+    columns = ["id", *(["experiment"] if with_experiment else []), "method", "seed", "state", "epoch", title, "worker"]
+    table = new_table(*columns, "reason", numbers=("seed", "epoch", title))
     for run in runs:
         experiment = [run.experiment] if with_experiment else []
         table.add_row(
@@ -100,7 +121,7 @@ def runs_table(runs: Iterable[RunSummary], *, with_experiment: bool = True) -> T
             str(run.seed),
             state_text(run.state),
             epochs(run),
-            accuracy(run),
+            result(run),
             run.worker,
             _one_line(run.reason, 80),
         )
@@ -234,11 +255,13 @@ def _worker_lines(worker: Worker) -> Iterable[RenderableType]:
 
 
 def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
+    teachers = list(teachers)
+    title = result_title(headline_of(item.dataset) for item in teachers)
     table = new_table(
-        "run", "model", "data set", "seed", "state", "test", "students", numbers=("seed", "test", "students")
+        "run", "model", "data set", "seed", "state", title, "students", numbers=("seed", title, "students")
     )
     for item in teachers:
-        test = "" if item.top1 is None else percent_text(item.top1)
+        test = "" if item.top1 is None else _result_text(headline_of(item.dataset), item.top1)
         table.add_row(
             item.run_id, item.model, item.dataset, str(item.seed), state_text(item.state), test, str(item.students)
         )

@@ -21,7 +21,8 @@ class Comparisons(Resource):
 
     In all methods, ``experiment`` is one name or id, or several; several experiments may differ only in their seeds and
     are evaluated as one. ``which`` selects the epoch; values of an oracle are shown but never tested. ``target_share``
-    is the share of the teacher's accuracy that counts as convergence; ``target`` is an accuracy in % to use instead.
+    is the share of the teacher's result that counts as convergence; ``target`` is a value of the headline metric to use
+    instead.
     """
 
     def get(
@@ -42,8 +43,8 @@ class Comparisons(Resource):
             baseline: Label of the method that the others are compared with; by default the spec's first.
             metric: The metric that is compared; by default the headline metric of the task.
             which: The epoch.
-            target_share: Share of the teacher's accuracy that counts as convergence.
-            target: An accuracy in % that counts as convergence, instead of ``target_share``.
+            target_share: Share of the teacher's result that counts as convergence.
+            target: A value of the headline metric that counts as convergence, instead of ``target_share``.
             difference: A difference of interest, in the metric's unit; the reply contains the number of seeds needed to
                 detect it.
         """
@@ -91,8 +92,8 @@ class Comparisons(Resource):
         Args:
             experiment: One or several experiments.
             baseline: Label of the DKD method; by default the first one.
-            target_share: Share of the teacher's accuracy that counts as convergence.
-            target: An accuracy in % that counts as convergence, instead of ``target_share``.
+            target_share: Share of the teacher's result that counts as convergence.
+            target: A value of the headline metric that counts as convergence, instead of ``target_share``.
             difference: For claim 5, the gain in points that matters; the reply states whether the data exclude it.
 
         Returns:

@@ -267,10 +267,11 @@ class Comparison(Message):
     teacher_top1: float | None = Field(
         None, description="Headline metric of the teacher, as the test accuracy in %; if teachers vary, their mean."
     )
+    headline_unit: str = Field("%", description="Unit of the headline metric: of teacher_top1 and of the target.")
     teachers: list[TeacherUsed] = Field(default_factory=list)
-    target_share: float = Field(description="Share of the teacher's accuracy that is the target of convergence.")
+    target_share: float = Field(description="Share of the teacher's value that is the target of convergence.")
     target: float | None = None
-    absolute_target: bool = Field(False, description="The target was given as an accuracy, not as a share.")
+    absolute_target: bool = Field(False, description="The target was given as a value, not as a share.")
     baseline: str
     groups: list[MethodResult]
     paired: list[PairedDifference]
@@ -295,12 +296,12 @@ class Comparison(Message):
 
     @property
     def target_words(self) -> str:
-        """The target in %, or its range if every teacher has its own; empty if no target is known."""
+        """The target with its unit, or its range if every teacher has its own; empty if no target is known."""
         targets = sorted({run.target for group in self.groups if group.convergence for run in group.convergence.runs})
         if len(targets) > 1:
-            least, most = value_text(targets[0], decimals=2), value_text(targets[-1], "%", 2)
+            least, most = value_text(targets[0], decimals=2), value_text(targets[-1], self.headline_unit, 2)
             return f"{least} to {most} ({100 * self.target_share:g} % of each teacher's)"
-        return value_text(self.target, "%", 2) if self.target is not None else ""
+        return value_text(self.target, self.headline_unit, 2) if self.target is not None else ""
 
 
 class OverviewCell(Message):

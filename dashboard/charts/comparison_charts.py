@@ -143,6 +143,7 @@ def curves_figure(
     settings: ChartSettings,
     *,
     teacher: float | None = None,
+    teacher_unit: str = "%",
     epochs: int = 0,
     styles: Mapping[str, theme.Style] | None = None,
     values: tuple[float, float] | None = None,
@@ -156,6 +157,7 @@ def curves_figure(
         titles: Titles of the left and right axes, with units.
         settings: Settings of the chart.
         teacher: The teacher's value of the left axis's metric, drawn as a dotted line with its text; None for none.
+        teacher_unit: The unit of this value.
         epochs: Upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
         styles: Styles of the labels; by default those of labels that the catalog does not know.
         values: First range of the left axis, which a double click resets to all values; None for all values.
@@ -185,7 +187,7 @@ def curves_figure(
         figure.add_scatter(
             x=[0, epochs if epochs and settings.x == "epochs" else last_x],
             y=[teacher, teacher],
-            name=f"teacher, {value_text(teacher, '%', 2)}",
+            name=f"teacher, {value_text(teacher, teacher_unit, 2)}",
             mode="lines",
             line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
             hoverinfo="skip",
@@ -211,6 +213,7 @@ def family_figure(
     settings: ChartSettings,
     *,
     teacher: float | None,
+    teacher_unit: str = "%",
     epochs: int,
     styles: Mapping[str, theme.Style],
     values: tuple[float, float] | None,
@@ -223,6 +226,7 @@ def family_figure(
         titles: Titles of the left and right axes, with units.
         settings: Settings of the chart.
         teacher: The teacher's value; None for none.
+        teacher_unit: Its unit.
         epochs: Upper end of an axis of epochs; 0 to fit the data.
         styles: Styles of the labels.
         values: Range of the left axis; None to fit the data.
@@ -230,7 +234,16 @@ def family_figure(
     shown = [*methods, *([reference] if reference else [])]
     grey = {reference.label: theme.Style(theme.GREY, dash="dash")} if reference else {}
     all_styles = {**styles, **grey}
-    figure = curves_figure(shown, titles, settings, teacher=teacher, epochs=epochs, styles=all_styles, values=values)
+    figure = curves_figure(
+        shown,
+        titles,
+        settings,
+        teacher=teacher,
+        teacher_unit=teacher_unit,
+        epochs=epochs,
+        styles=all_styles,
+        values=values,
+    )
     figure.update_layout(height=340)
     _group_by_family(figure, shown, all_styles)
     return figure

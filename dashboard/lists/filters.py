@@ -23,13 +23,18 @@ _RUN_SORTS = {
     "last started": "-started",
     "last ended": "-ended",
     "highest priority": "-priority",
-    "best accuracy": "-headline",
-    "worst accuracy": "headline",
+    "best result": "-headline",
+    "worst result": "headline",
 }
 _EXPERIMENT_SORTS = {"newest first": "-created", "oldest first": "created", "by name": "name"}
 _ARCHIVED = {"hide": "exclude", "show": "include", "only archived": "only"}
 _FORMER_ARCHIVED = {"left out": "hide", "shown too": "show", "only those": "only archived"}
-_FORMER_RUN_SORTS = {"started last": "last started", "ended last": "last ended"}
+_FORMER_RUN_SORTS = {
+    "started last": "last started",
+    "ended last": "last ended",
+    "best accuracy": "best result",
+    "worst accuracy": "worst result",
+}
 _MORE = ("method", "dataset", "model", "tag", "teacher", "made_from", "made_to", "archived", "size")
 
 

@@ -251,6 +251,7 @@ def draw(
         return
     looks = _Looks(
         teacher=comparison.teacher_top1 if comparison and chart.metrics[0] == chart.headline else None,
+        teacher_unit=comparison.headline_unit if comparison else "",
         epochs=max((run.total_epochs for run in every_run if run.role == "student"), default=0),
         styles=theme.styles(labelled, session.method_colours(), kinds),
     )
@@ -265,6 +266,7 @@ def draw(
                 chart.titles,
                 chart.settings,
                 teacher=looks.teacher,
+                teacher_unit=looks.teacher_unit,
                 epochs=looks.epochs,
                 styles=looks.styles,
                 values=values,
@@ -289,6 +291,7 @@ class _Looks:
     """What all figures of the page have in common: the teacher's value, the number of epochs and the styles."""
 
     teacher: float | None
+    teacher_unit: str
     epochs: int
     styles: Mapping[str, theme.Style]
 
@@ -316,6 +319,7 @@ def _small_figures(
                 chart.titles,
                 chart.settings,
                 teacher=looks.teacher,
+                teacher_unit=looks.teacher_unit,
                 epochs=looks.epochs,
                 styles=looks.styles,
                 values=values,

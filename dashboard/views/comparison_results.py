@@ -368,7 +368,7 @@ def caption(result: Comparison) -> str:
     if result.teacher_top1 is not None:
         target = f"; target {result.target_words}" if result.target_words else ""
         subject = "Mean of the teachers" if len(result.teachers) > 1 else "Teacher"
-        parts.append(f"{subject}: {value_text(result.teacher_top1, result.unit, 2)}{target}.")
+        parts.append(f"{subject}: {value_text(result.teacher_top1, result.headline_unit, 2)}{target}.")
     parts.append(f"{result.title} {EPOCH_CHOICES[result.epoch]}; sd is the sample standard deviation over n seeds.")
     if result.condition:
         parts.append(f"Valid for {result.condition}.")

@@ -1,6 +1,6 @@
 """The Runs page: all runs or all experiments, filtered, ordered and paged by the backend.
 
-The address contains the filters: ``/runs?state=failed&sort=best accuracy``, ``/runs?view=Experiments``.
+The address contains the filters: ``/runs?state=failed&sort=best result``, ``/runs?view=Experiments``.
 """
 
 from __future__ import annotations

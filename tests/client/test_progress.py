@@ -61,8 +61,8 @@ def test_submit_watch_prints_progress_and_the_result(
     out, err = capsys.readouterr()
     assert err == ""
     assert "25 %" in out
-    assert "dkd seed 0, epoch 2/4, test 91.50 %" in out
-    assert "✓ dkd seed 0: test 91.50 %" in out
+    assert "dkd seed 0, epoch 2/4, test accuracy 91.50 %" in out
+    assert "✓ dkd seed 0: test accuracy 91.50 %" in out
     assert "100 %" in out
     assert out.index("100 %") < out.index("95.00 ± 0.50")
 

@@ -71,7 +71,6 @@ SAFE = frozenset(
         ),
         *(
             "_terms",
-            "percent_text",
             "share_text",
             "size_text",
             "memory_text",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from common.durations import age_text, duration_text
-from common.formatting import convergence_text, percent_text, size_text
+from common.formatting import convergence_text, size_text, value_text
 from core.protocol.public import Convergence, GpuUse, MethodResult, MetricValue, PairedDifference, TeacherInfo
 from dashboard import wording
 from dashboard.lists import row_text
@@ -43,9 +43,9 @@ def test_duration(seconds: float | None, text: str) -> None:
 
 
 def test_percentages_and_signs() -> None:
-    assert percent_text(97.331) == "97.33 %"
-    assert percent_text(None) == "–"
-    assert percent_text(math.nan) == "not a number"
+    assert value_text(97.331, "%", 2) == "97.33 %"
+    assert value_text(None, "%", 2) == "–"
+    assert value_text(math.nan, "%", 2) == "not a number"
 
 
 def test_counts_agree_with_their_nouns() -> None:

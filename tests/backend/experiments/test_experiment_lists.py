@@ -53,6 +53,17 @@ def test_filters_of_runs_and_experiments(lab: Lab) -> None:
     assert labels(lab, state="cancelled", method="ce") == {("three", "ce")}
 
 
+def test_a_method_is_found_in_combinations(lab: Lab) -> None:
+    lab.submit(spec("both", methods=[{"name": "at", "with": ["kd"]}, "dkd"]))
+    lab.submit(spec("alone", methods=["kd", "sd_kd"]))
+    assert names(lab, method="kd") == ["alone", "both"]
+    assert names(lab, method="at") == ["both"]
+    assert labels(lab, method="kd") == {("both", "AT + KD"), ("alone", "kd")}
+    assert labels(lab, method="at+kd") == {("both", "AT + KD")}
+    assert labels(lab, method="k") == set()
+    assert labels(lab, method="%") == set()
+
+
 def test_time_filters_accept_times_with_and_without_a_zone(lab: Lab) -> None:
     lab.submit(plain("one"))
     now = datetime.now(UTC)
