@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, every_method, losses, methods, startup, train
+from benchmarks import alignment, busy, every_method, losses, methods, sequential, startup, train
 from benchmarks.parity import command as parity
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "methods": methods.main,
     "parity": parity.main,
     "every-method": every_method.main,
+    "sequential": sequential.main,
 }
 IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")
 """Those that need nothing from elsewhere."""

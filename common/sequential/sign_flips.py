@@ -53,18 +53,15 @@ def rejects(differences: Sequence[float], schedule: Schedule) -> bool:
                 sums += value * signs
         if count not in spent_at:
             continue
-        open_sums = np.abs(sums)
-        open_sums[crossed] = -1.0
         # The patterns that may cross at this look; the tolerance is for the rounding of the product.
         allowed = int(spent_at[count] * len(sums) * (1 + _TIE)) - int(np.count_nonzero(crossed))
         if allowed <= 0:
             continue
-        if allowed < len(sums):
-            boundary = np.partition(open_sums, len(sums) - allowed - 1)[len(sums) - allowed - 1] + _TIE * size
-        else:
-            boundary = 0.0
-        now = open_sums > max(boundary, 0.0)
-        if now[0]:
+        sizes = np.abs(sums)
+        sizes[crossed] = 0.0  # a sum of zero never crosses
+        place = max(0, len(sums) - allowed - 1)
+        crossing = sizes > np.partition(sizes, place)[place] + _TIE * size
+        if crossing[0]:
             return True
-        crossed |= now
+        crossed |= crossing
     return False

@@ -84,7 +84,8 @@ def _step(n: int) -> NDArray[np.float64]:
     table[0], table[-1] = 0.0, 1.0
 
     def distribution(psi: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.interp(psi, angles, table)
+        probability: NDArray[np.float64] = np.interp(psi, angles, table)
+        return probability
 
     above = distribution(delta + beta) - distribution(delta - beta)
     above_negative = distribution(delta + math.pi - beta) - distribution(delta - math.pi + beta)
