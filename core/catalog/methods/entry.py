@@ -160,6 +160,7 @@ class MethodEntry(Entry):
             number and of whatever, so that the rows may be regions of images.
         reads_maps_alone: Whether all terms besides cross-entropy are of maps of whole images, without logits or classes
             of images, so that the rows may be regions of images.
+        reads_offsets: Whether it reads how the boxes of regions are to be moved.
         needs_own_boxes: Whether it compares on the boxes that the student itself is trained on, and on no others.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
         classes_needed: Returns the least number of classes with given parameters, and why; None if it is
@@ -188,6 +189,7 @@ class MethodEntry(Entry):
     tasks: tuple[str, ...] = ()
     reads_rows_alone: bool = False
     reads_maps_alone: bool = False
+    reads_offsets: bool = False
     needs_own_boxes: bool = False
     min_classes: int = 2
     classes_needed: Callable[[Any], ClassesNeeded] | None = None

@@ -161,7 +161,7 @@ class Regions:
         Args:
             images: The number of images.
         """
-        return list(self.boxes.split(torch.bincount(self.image, minlength=images).tolist()))
+        return list(torch.split(self.boxes, torch.bincount(self.image, minlength=images).tolist()))
 
 
 @dataclass(frozen=True)

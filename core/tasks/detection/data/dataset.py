@@ -106,6 +106,11 @@ class DetectionData:
         """C = K + 1, the width of the logits: the classes and the background."""
         return len(self.classes) + 1
 
+    @property
+    def largest(self) -> Size:
+        """Height and width to which a batch of all images would be padded, without augmentation."""
+        return padded(self.resize.sizes(np.concatenate((self.train.originals, self.test.originals))))
+
     def to(self, device: torch.device) -> DetectionData:
         """Return the data set with its batches on a device."""
         return replace(self, device=device)

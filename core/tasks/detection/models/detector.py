@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from core.distill.objective import OwnTerm
-from core.tasks.detection.types import Draws, ImageDetections, ImageTargets, Regions, Size
+from core.tasks.detection.passes import DetectorPass, run_detector
+from core.tasks.detection.types import DetectionBatch, Draws, ImageDetections, ImageTargets, Regions, Size
 
 DEEPEST = "deepest"
 """The key of the backbone's deepest map in ``Detector.features``: where gradients of terms are compared. No tap."""
@@ -58,6 +59,8 @@ class Detector(nn.Module, ABC):
 
     num_classes: int
     strides: dict[str, int]
+    fixed_size: Size | None = None
+    """The height and width that every padded image must have; None for any."""
 
     mean: Tensor
     std: Tensor
@@ -151,7 +154,11 @@ class Detector(nn.Module, ABC):
             module.eval()
         return self
 
-    def forward(self, images: Tensor) -> list[ImageDetections]:
+    def forward(self, batch: DetectionBatch) -> DetectorPass:
+        """Run the detector on a batch: in training mode with its own loss, else without; and on the given boxes."""
+        return run_detector(self, batch)
+
+    def find(self, images: Tensor) -> list[ImageDetections]:
         """Detect objects in images (B, 3, H, W) in [0, 1] without padding."""
         sizes = [(images.shape[-2], images.shape[-1])] * len(images)
         return self.detect(self.features(images, sizes), sizes)

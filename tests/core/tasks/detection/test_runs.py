@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from core.testing_ranks import run_two_ranks
+from core.train import TeacherSource
+from core.train.checkpoint import CHECKPOINT_NAME
+from tests.core.tasks.detection.runs import messages, metrics, planned, train, train_as_rank
+
+FIXED = {"name": "dkd", "label": "fixed", "regions": {"boxes": "fixed", "fixed_count": 16}}
+METHODS = (
+    "ce",
+    {"name": "dkd", "label": "student"},
+    {"name": "kd", "label": "proposals", "regions": "teacher"},
+    {"name": "dkd_align", "label": "union", "params": {"reduction": "log", "epsilon": 1.0}, "regions": "union"},
+    FIXED,
+)
+TERMS = {"objectness", "rpn_box", "box"}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    run = planned("kd")["teacher"]
+    assert train(run, out) == "finished"
+    return TeacherSource(run, out / "weights.safetensors")
+
+
+@pytest.mark.parametrize("label", ["ce", "student", "proposals", "union", "fixed"])
+def test_run_stopped_within_an_epoch_continues_bit_for_bit(label: str, teacher: TeacherSource, tmp_path: Path) -> None:
+    run = planned(*METHODS)[label]
+    assert train(run, tmp_path / "whole", teacher) == "finished", messages(tmp_path / "whole")
+    polls = iter(range(100))
+    stop = {"stop_requested": lambda: next(polls) == 4}  # in the second epoch of three steps
+    assert train(run, tmp_path / "half", teacher, **stop) == "stopped"
+    assert train(run, tmp_path / "rest", teacher, tmp_path / "half" / CHECKPOINT_NAME) == "finished"
+    whole, rest = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "rest"))
+    assert whole == rest
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "rest")
+
+
+def test_training_reports_its_own_terms_and_average_precision(teacher: TeacherSource, tmp_path: Path) -> None:
+    assert train(planned(*METHODS)["student"], tmp_path / "run", teacher) == "finished"
+    last = metrics(tmp_path / "run")[-1]
+    assert {f"train/{name}" for name in (*TERMS, "ce", "tckd", "nckd", "loss")} <= last.keys()
+    assert {"test/ap", "test/ap50", "oracle/ap", "train/region_top1", "fidelity/regions"} <= last.keys()
+    parts = sum(last[f"train/{name}"] for name in TERMS)
+    assert last["train/loss"] > parts > 0
+
+
+def test_kept_outputs_of_fixed_boxes_give_the_numbers_of_the_network(teacher: TeacherSource, tmp_path: Path) -> None:
+    run = planned(FIXED)["fixed"]
+    assert train(run, tmp_path / "first", teacher) == "finished"
+    assert train(run, tmp_path / "second", teacher) == "finished"
+    assert "epochs are there" in messages(tmp_path / "first")
+    first, second = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+    speeds = [Path(tmp_path / name / "events.jsonl").read_text() for name in ("first", "second")]
+    assert '"speed/teacher_reused":100.0' not in speeds[0]
+    assert '"speed/teacher_reused":100.0' in speeds[1]
+
+
+# Kept logits are rounded to float16: where a sum of another order falls on the other side, they move by 1e-3.
+@pytest.mark.parametrize(("label", "tolerance"), [("ce", 1e-4), ("union", 1e-4), ("fixed", 1e-3)])
+def test_two_ranks_train_what_one_does(label: str, tolerance: float, teacher: TeacherSource, tmp_path: Path) -> None:
+    run = planned(*METHODS)[label]
+    assert train(run, tmp_path / "one", teacher) == "finished"
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    run_two_ranks(train_as_rank, run, str(tmp_path / "two"), teacher, str(meeting))
+    one, two = (safetensors.torch.load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=tolerance, msg=lambda text: f"{name}: {text}")  # noqa: B023
+    first, second = metrics(tmp_path / "one")[0], metrics(tmp_path / "two")[0]
+    for name in ("train/loss", "train/ce", "train/objectness", "train/box"):
+        assert second[name] == pytest.approx(first[name], rel=1e-3), name
