@@ -41,7 +41,7 @@ from core.specs.run import RunSpec
 from core.specs.teachers import MAX_TEACHERS, Ensemble, Path, TeacherSpec, changed, teacher_problems, walk
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
-from core.specs.weights import size_problem
+from core.specs.weights import network_problem
 
 MAX_RUNS = 10_000
 MAX_METHODS = 1000
@@ -176,7 +176,7 @@ class ExperimentSpec(SpecModel):
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         facts = DATASETS[self.dataset.name].facts(self.dataset.parsed_params)
         own = self.own_teachers
-        if facts and (text := size_problem(self.student.model, self.dataset.name, facts)):
+        if text := network_problem(self.student.model, self.dataset.name, facts):
             problems.append((("student", "model"), text, self.student.model.name))
         problems += self._ensemble_problems()
         problems += teacher_problems(own, self.dataset, facts, self.training)

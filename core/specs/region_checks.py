@@ -40,7 +40,8 @@ def region_problems(
     if refused:
         return
     comparing = [member for member in method.members if _compares_regions(member.entry, task)]
-    if comparing:
+    # A network for another task is refused as such.
+    if comparing and all(task.name in MODELS[model.name].tasks for model in (student, *teachers)):
         yield from _network_problems(method, comparing, student, teachers)
     yield from _option_problems(method, comparing)
 

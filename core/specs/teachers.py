@@ -14,7 +14,7 @@ from core.specs.method_taps import tap_problems
 from core.specs.problems import ProblemParts
 from core.specs.region_checks import region_problems, training_problems
 from core.specs.training import Training
-from core.specs.weights import Weights, size_problem, weights_problems
+from core.specs.weights import Weights, network_problem, weights_problems
 
 MAX_TEACHERS = 8
 """Teachers side by side."""
@@ -121,7 +121,7 @@ def teacher_problems(
             return
         if teacher.weights:
             yield from weights_problems(teacher.model, teacher.weights, facts, path)
-        if facts and (text := size_problem(teacher.model, dataset.name, facts)):
+        if text := network_problem(teacher.model, dataset.name, facts):
             yield (*path, "model"), text, teacher.model.name
         yield from _method_problems(path, teacher)
         if teacher.training:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.catalog import MODELS, DatasetFacts, ModelEntry
+from core.catalog import DATASETS, MODELS, DatasetFacts, ModelEntry
 from core.specs.components import ModelRef, SpecModel
 
 PRETRAINED = "pretrained"
@@ -152,8 +152,23 @@ def weights_problems(
     return problems
 
 
-def size_problem(model: ModelRef, dataset: str, facts: DatasetFacts) -> str | None:
-    """Return why the network cannot read the data set's images; None if it can."""
+def network_problem(model: ModelRef, dataset: str, facts: DatasetFacts | None) -> str | None:
+    """Return why a network cannot be trained on a data set; None if it can.
+
+    Args:
+        model: The network.
+        dataset: The name of the data set.
+        facts: What is known of it; None if only the worker can know it.
+    """
+    task, entry = DATASETS[dataset].task, MODELS[model.name]
+    if task not in entry.tasks:
+        fitting = [other.name for other in MODELS if task in other.tasks]
+        advice = f"; choose one such as {', '.join(fitting[:3])}" if fitting else ""
+        return (
+            f"{model.name} is a network for {' and '.join(entry.tasks)}, and {dataset} is a data set of {task}{advice}"
+        )
+    if facts is None:
+        return None
     refusal = MODELS[model.name].refusal(facts.image_size, facts.channels)
     if refusal is None:
         return None

@@ -31,6 +31,7 @@ def _model(name: str, logits: Literal["any", "anchors", "none"]) -> ModelEntry:
         min_image_size=32,
         taps=("p3", "p4", "p5"),
         region_logits=logits,
+        tasks=("detection",),
     )
 
 
@@ -369,3 +370,19 @@ class TestBound:
         method = {"name": "dkd_align", "params": {"reduction": "batch", "epsilon": 6.0, "ramp_epochs": 0}}
         found = {item.path: item.message for item in warnings_of(parse_experiment(spec(method)))}
         assert "the square of the number of boxes in a step" in found["methods.0.params.reduction"]
+
+
+def test_network_for_another_task_is_refused() -> None:
+    spec = {
+        "name": "x",
+        "dataset": "folder_of_boxes",
+        "student": {"model": "resnet8"},
+        "methods": ["ce"],
+        "seeds": [0],
+        "training": {"epochs": 1},
+    }
+    with pytest.raises(SpecError) as caught:
+        parse_experiment(spec)
+    (problem,) = caught.value.problems
+    assert problem.path == "student.model"
+    assert problem.message.startswith("resnet8 is a network for classification, and folder_of_boxes is a data set of")
