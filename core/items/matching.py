@@ -91,7 +91,7 @@ def _groups(detections: Detections, truth: GroundTruth) -> Iterator[tuple[NDArra
     order = np.lexsort((-detections.scores, found))
     objects = np.argsort(there, kind="stable")
     keys, starts = np.unique(found[order], return_index=True)
-    ends = np.append(starts[1:], len(order))
+    ends = np.append(starts, len(order))[1:]
     first, last = (np.searchsorted(there[objects], keys, "left"), np.searchsorted(there[objects], keys, "right"))
     for start, end, begin, stop in np.stack([starts, ends, first, last], 1).tolist():
         yield order[start:end], objects[begin:stop]
