@@ -165,6 +165,9 @@ class Finished(_Event):
     items: RelativePath | None = Field(
         None, description="Per-item results, relative to the attempt's folder; null if there are none."
     )
+    detections: RelativePath | None = Field(
+        None, description="Detections on the test images, relative to the attempt's folder; null if there are none."
+    )
     summary: dict[MetricName, AnyFloat] = Field(
         default_factory=dict, max_length=20_000, description="Last value of each metric."
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows
 from core.errors import TrainingError
+from core.items.detection_table import DetectionTable
 from core.settings import TrainingSettings
 from core.specs import ModelRef, RunSpec, Training
 from core.tasks.workload import Workload
@@ -275,6 +276,13 @@ class Task(ABC):
         Returns:
             (N,) numbers by column, in the order of the test split. The column ``item`` has the samples' numbers in it.
         """
+
+    def detections(self, network: nn.Module) -> DetectionTable | None:
+        """Return what a network and the teacher found in each test image; None if the task is none of detection.
+
+        It is called at the end, like ``per_item``. What identifies the run and its data is not set.
+        """
+        return None
 
     @abstractmethod
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from torch import nn
 
 from common.atomic_write import atomic_write
 from core.catalog.datasets import task_of
+from core.items.detection_table import DETECTIONS_NAME
 from core.items.table import ITEMS_NAME, Items
 from core.tasks.task import Task
 from core.train.job import Job
@@ -25,20 +29,45 @@ def save_items(job: Job, task: Task, network: nn.Module, images: str) -> str | N
     Returns:
         The name of the file in the run's folder; None if there is none.
     """
-    path = job.journal.path.parent / ITEMS_NAME
     columns = task.per_item(network)
-    try:
-        path.unlink(missing_ok=True)  # of an earlier run in this folder
-        if not columns:
-            return None
+
+    def encoded() -> bytes:
         # Imported here, because pyarrow takes half a second, and a training without it still gives weights.
         from core.items.file import encode_items
 
         name, classes = task_of(job.spec.dataset.name).name, task.metadata().classes
-        items = Items(columns, name, images, job.spec.fingerprint(), classes)
-        atomic_write(path, encode_items(items), temporary=path.with_suffix(".partial"), sync=True)
+        return encode_items(Items(columns, name, images, job.spec.fingerprint(), classes))
+
+    return _written(job, ITEMS_NAME, "per-item results", encoded if columns else None)
+
+
+def save_detections(job: Job, task: Task, network: nn.Module, images: str) -> str | None:
+    """Write what the network and the teacher found in each test image, where the task has detections.
+
+    Arguments, result and warnings are those of ``save_items``.
+    """
+    table = task.detections(network)
+
+    def encoded() -> bytes:
+        from core.items.detection_file import encode_detections
+
+        assert table is not None
+        name = task_of(job.spec.dataset.name).name
+        return encode_detections(replace(table, task=name, data=images, fingerprint=job.spec.fingerprint()))
+
+    return _written(job, DETECTIONS_NAME, "detections of the test images", encoded if table is not None else None)
+
+
+def _written(job: Job, name: str, what: str, encoded: Callable[[], bytes] | None) -> str | None:
+    """Write a file into the run's folder, and return its name; without content, or if it cannot be written, None."""
+    path = job.journal.path.parent / name
+    try:
+        path.unlink(missing_ok=True)  # of an earlier run in this folder
+        if not encoded:
+            return None
+        atomic_write(path, encoded(), temporary=path.with_suffix(".partial"), sync=True)
     except (ImportError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        job.warn(f"the per-item results could not be written: {reason}; the run is complete without them")
+        job.warn(f"the {what} could not be written: {reason}; the run is complete without them")
         return None
-    return ITEMS_NAME
+    return name

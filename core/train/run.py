@@ -7,18 +7,20 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from torch import nn
 
 from core.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory_error
 from core.events import IMAGES_KEY, JOURNAL_NAME, Failed, Finished, Journal, Stopped, is_full_disk, read_journal
 from core.launch import RankInfo
 from core.settings import TrainingSettings
 from core.specs import RunSpec
-from core.tasks.task import SuppliedWeights, TeacherSource
+from core.tasks.task import SuppliedWeights, Task, TeacherSource
 from core.train.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote
 from core.train.engine import Engine
 from core.train.interruption import StopRequested, TrainOptions, ignore_sigterm, stop_on_sigterm
-from core.train.item_results import save_items
+from core.train.item_results import save_detections, save_items
 from core.train.job import Job
 from core.train.performance import restoring_threads
 from core.train.preparation import prepare
@@ -165,8 +167,8 @@ def _train(engine: Engine, images: str) -> Result:
         network = engine.network
         metadata = engine.task.metadata(network, summary[engine.task.headline])
         digest = save_weights(network, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        items = save_items(job, engine.task, network, images)
-        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, items=items, summary=summary))
+        files = _item_files(job, engine.task, network, images)
+        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary, **files))
     return "finished"
 
 
@@ -183,9 +185,17 @@ def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights, images: str) -
     if job.ranks.is_main:
         metadata = task.supplied_metadata(weights, warnings)
         digest = save_weights(engine.model, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        items = save_items(job, task, network, images)
-        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, items=items, summary=summary))
+        files = _item_files(job, task, network, images)
+        job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary, **files))
     return "finished"
+
+
+def _item_files(job: Job, task: Task, network: nn.Module, images: str) -> dict[str, Any]:
+    """Write down what each test sample got, and return the names of the files by field of ``Finished``."""
+    return {
+        "items": save_items(job, task, network, images),
+        "detections": save_detections(job, task, network, images),
+    }
 
 
 def _report_failure(job: Job, error: TrainingError, *, peer_lost: bool = False) -> None:

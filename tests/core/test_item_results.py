@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from core.events import IMAGES_KEY, Event, Finished, Log, Metrics, Started, read_journal
+from core.items.detection_file import read_detections
+from core.items.detection_table import DETECTIONS_NAME, detection_table
 from core.items.file import read_items
 from core.items.statistics import item_scores
 from core.items.table import ITEMS_NAME, Items
@@ -23,6 +25,7 @@ from core.tasks.classification.diagnostics.inference import predict_logits
 from core.tasks.classification.diagnostics.per_item import item_columns
 from core.train import TeacherSource, run_training
 from tests.core.task_of import task_of
+from tests.core.tasks.detection.metrics.random_boxes import random_detections, random_truth
 
 SPEC = {
     "name": "items",
@@ -176,6 +179,49 @@ class TestRefused:
         (tmp_path / "events.jsonl").write_text(old)
         assert finished(tmp_path) == finished(student).model_copy(update={"items": None})
         assert [event for event in events(tmp_path) if isinstance(event, Metrics)]
+
+
+class TestDetections:
+    def test_task_without_detections_writes_no_file(self, student: Path) -> None:
+        assert finished(student).detections is None
+        assert not (student / DETECTIONS_NAME).exists()
+
+    @pytest.mark.parametrize("kind", ["written", "full disk"])
+    def test_detections_of_a_task_are_beside_its_weights(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        truth = random_truth(0)
+        found = random_detections(truth, 1)
+        kinds, about = np.zeros(len(found), np.uint8), np.full(len(found), -1)
+        table = detection_table(truth, {"student": (found, kinds, about)}, {"student": {"ap": 12.5}})
+        monkeypatch.setattr(classification.ClassificationTask, "detections", lambda *_: table)
+        monkeypatch.setattr(classification.ClassificationTask, "per_item", lambda *_: {})
+        (tmp_path / DETECTIONS_NAME).write_bytes(b"of an earlier run in this folder")
+        if kind == "full disk":
+            monkeypatch.setattr("core.train.item_results.atomic_write", full)
+        assert run_training(RUNS["ce"], tmp_path) == "finished"
+        last = finished(tmp_path)
+        warnings = [event.message for event in events(tmp_path) if isinstance(event, Log) and event.level == "warning"]
+        refused = any(text.startswith("the detections of the test images could not be written: ") for text in warnings)
+        if kind == "full disk":
+            assert last.detections is None
+            assert refused
+            assert not (tmp_path / DETECTIONS_NAME).exists()
+            return
+        assert not refused
+        assert last.detections == DETECTIONS_NAME
+        back = read_detections(tmp_path / DETECTIONS_NAME)
+        (started,) = (event for event in events(tmp_path) if isinstance(event, Started))
+        assert (back.task, back.data) == ("classification", started.environment[IMAGES_KEY])
+        assert back.fingerprint == RUNS["ce"].fingerprint()
+        np.testing.assert_array_equal(back.boxes, table.boxes)
+
+    def test_event_of_an_earlier_version_is_read(self, student: Path, tmp_path: Path) -> None:
+        lines = (student / "events.jsonl").read_text().splitlines()
+        assert '"detections":null,' in lines[-1]
+        old = "\n".join((*lines[:-1], lines[-1].replace('"detections":null,', ""), ""))
+        (tmp_path / "events.jsonl").write_text(old)
+        assert finished(tmp_path) == finished(student)
 
 
 class TestTask:
