@@ -17,6 +17,7 @@ from core.catalog.suggestions import suggest_name
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
+from core.items.detection_table import DetectionTable
 from core.specs import ModelRef, Training
 from core.specs.regions import RegionOptions
 from core.tasks.detection import data
@@ -307,6 +308,11 @@ class DetectionTask(Task):
         """Return what each test image got."""
         assert isinstance(network, Detector)
         return self._evaluation.per_image(network)
+
+    def detections(self, network: nn.Module) -> DetectionTable:
+        """Return what the network and the teacher found in each test image."""
+        assert isinstance(network, Detector)
+        return self._evaluation.detections(network)
 
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
         """Measure errors by kind and calibration at the end."""

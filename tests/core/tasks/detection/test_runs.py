@@ -4,10 +4,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from core.items.detection_file import read_detections
+from core.items.detection_table import DETECTIONS_NAME
 from core.testing_ranks import run_two_ranks
 from core.train import TeacherSource
 from core.train.checkpoint import CHECKPOINT_NAME
-from tests.core.tasks.detection.runs import messages, metrics, planned, train, train_as_rank
+from tests.core.tasks.detection.runs import IMAGES, messages, metrics, planned, train, train_as_rank
 
 FIXED = {"name": "dkd", "label": "fixed", "regions": {"boxes": "fixed", "fixed_count": 16}}
 METHODS = (
@@ -46,6 +48,10 @@ def test_training_reports_its_own_terms_and_average_precision(teacher: TeacherSo
     last = metrics(tmp_path / "run")[-1]
     assert {f"train/{name}" for name in (*TERMS, "ce", "tckd", "nckd", "loss")} <= last.keys()
     assert {"test/ap", "test/ap50", "oracle/ap", "train/region_top1", "fidelity/regions"} <= last.keys()
+    table = read_detections(tmp_path / "run" / DETECTIONS_NAME)
+    assert table.images == IMAGES["test_size"]
+    assert table.scores["student"]["ap"] == pytest.approx(last["test/ap"])
+    assert table.scores["teacher"]["ap"] == pytest.approx(last["test/ap_teacher"])
     parts = sum(last[f"train/{name}"] for name in TERMS)
     assert last["train/loss"] > parts > 0
 
