@@ -202,7 +202,95 @@ class FasterRCNNParams(PyramidParams):
         return value or (small if is_small(self.backbone) else usual)
 
 
+class SSDParams(DetectorParams):
+    iou_thresh: Share = Field(0.5, description="Overlap with an object from which an anchor is of its class.")
+    positive_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.25, description="Share of anchors with an object among those that are trained; the others are the hardest."
+    )
+    topk_candidates: Count = Field(400, description="Most detections of a class before NMS.")
+    nms_thresh: Share = Field(0.45, description="Of two detections of a class that overlap by more, the better stays.")
+    score_thresh: Share = Field(0.01, description="Detections with a lower score are dropped.")
+    detections_per_img: Count = Field(200, description="Most detections in an image.")
+    norm: Literal["batch", "frozen", "group"] = Field(
+        "batch", description="Normalisation in the network; VGG-16 has none."
+    )
+
+
+class SSDliteParams(SSDParams):
+    topk_candidates: Count = Field(300, description="Most detections of a class before NMS.")
+    nms_thresh: Share = Field(0.55, description="Of two detections of a class that overlap by more, the better stays.")
+    score_thresh: Share = Field(0.001, description="Detections with a lower score are dropped.")
+    detections_per_img: Count = Field(300, description="Most detections in an image.")
+
+
+class SmallSSDParams(SSDParams, BackboneParams):
+    backbone: str = Field(
+        "resnet8",
+        max_length=100,
+        description="The network: one of the catalog's for small images.",
+        examples=["resnet20"],
+    )
+    extra_levels: int = Field(2, ge=0, le=4, description="Levels above the backbone's, each of half the size.")
+    extra_channels: Channels = Field(64, description="Channels of these levels.")
+    min_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="Side of the finest level's anchors, as a share of the image."
+    )
+    max_ratio: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="Side of the coarsest level's anchors.")
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_small(cls, name: str) -> str:
+        if not is_small(name):
+            known: dict[str, tuple[str, ...]] = dict.fromkeys(SMALL_BACKBONES, ())
+            raise ValueError(f"{name} is no network for small images; {suggest_name(name, known)}")
+        return name
+
+    @model_validator(mode="after")
+    def _ratios_in_order(self) -> Self:
+        if self.min_ratio >= self.max_ratio:
+            raise ValueError("min_ratio must be below max_ratio")
+        return self
+
+
+class RetinaNetParams(PyramidParams):
+    form: Literal["v1", "v2"] = Field(
+        "v1",
+        description="v2 has group norm in the heads and the GIoU loss, as torchvision's retinanet_resnet50_fpn_v2.",
+    )
+    fg_iou_thresh: Share = Field(0.5, description="Overlap with an object from which an anchor is positive.")
+    bg_iou_thresh: Share = Field(0.4, description="Overlap with every object below which it is negative.")
+    topk_candidates: Count = Field(1000, description="Most detections of a level before NMS.")
+    detections_per_img: Count = Field(300, description="Most detections in an image.")
+
+    @model_validator(mode="after")
+    def _thresholds_in_order(self) -> Self:
+        if self.bg_iou_thresh > self.fg_iou_thresh:
+            raise ValueError("bg_iou_thresh must not be above fg_iou_thresh")
+        return self
+
+
+class FCOSParams(PyramidParams):
+    center_sampling_radius: Annotated[float, Field(gt=0, le=16)] = Field(
+        1.5, description="Distance from an object's centre, in strides, within which a position is positive."
+    )
+    topk_candidates: Count = Field(1000, description="Most detections of a level before NMS.")
+    score_thresh: Share = Field(0.2, description="Detections with a lower score are dropped.")
+    nms_thresh: Share = Field(0.6, description="Of two detections of a class that overlap by more, the better stays.")
+
+    @field_validator("fpn_channels")
+    @classmethod
+    def _groups_of_32(cls, channels: int | None) -> int | None:
+        if channels and channels % 32:
+            raise ValueError("must be a multiple of 32, because the heads have group norm of 32 groups")
+        return channels
+
+
 _CODE = "core.tasks.detection.models"
+_OF_TORCHVISION = (
+    ("ssd300", "SSD300 (VGG-16)", "ssd:ssd300", SSDParams, 300, "Liu et al. 2016, arXiv 1512.02325"),
+    ("ssdlite320", "SSDlite320 (MobileNetV3)", "ssd:ssdlite320", SSDliteParams, 320, "Howard et al. 2019, 1905.02244"),
+)
+
 DETECTORS = (
     ModelEntry(
         name="faster_rcnn",
@@ -219,6 +307,63 @@ DETECTORS = (
         pretrained_classes=0,
         tasks=("detection",),
         region_logits="any",
+    ),
+    *(
+        ModelEntry(
+            name=name,
+            title=title,
+            summary=f"One stage: a class and a box for each anchor, on images of {size} px. Methods on logits compare "
+            "its anchors.",
+            target=f"{_CODE}.{target}",
+            params=params,
+            source=source,
+            min_image_size=size,
+            usual_image_size=size,
+            channels=(3,),
+            pretrained_classes=0,
+            tasks=("detection",),
+        )
+        for name, title, target, params, size, source in _OF_TORCHVISION
+    ),
+    ModelEntry(
+        name="ssd",
+        title="SSD (small images)",
+        summary="One stage on the stages of a network for small images: a class and a box for each anchor.",
+        target=f"{_CODE}.ssd:small_ssd",
+        params=SmallSSDParams,
+        source="Liu et al. 2016, arXiv 1512.02325",
+        min_image_size=32,
+        usual_image_size=128,
+        channels=(3,),
+        tasks=("detection",),
+    ),
+    ModelEntry(
+        name="retinanet",
+        title="RetinaNet",
+        summary="One stage on a feature pyramid with the focal loss. Without softmax over classes, so for methods on "
+        "features alone.",
+        target=f"{_CODE}.dense:retinanet",
+        params=RetinaNetParams,
+        source="Lin et al. 2017, arXiv 1708.02002",
+        min_image_size=32,
+        usual_image_size=800,
+        channels=(3,),
+        pretrained_classes=0,
+        tasks=("detection",),
+    ),
+    ModelEntry(
+        name="fcos",
+        title="FCOS",
+        summary="One stage on a feature pyramid without anchors. Without softmax over classes, so for methods on "
+        "features alone.",
+        target=f"{_CODE}.dense:fcos",
+        params=FCOSParams,
+        source="Tian et al. 2019, arXiv 1904.01355",
+        min_image_size=32,
+        usual_image_size=800,
+        channels=(3,),
+        pretrained_classes=0,
+        tasks=("detection",),
     ),
 )
 for _entry in DETECTORS:

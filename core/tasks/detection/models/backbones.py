@@ -40,12 +40,14 @@ class Body:
     small: bool = False
 
 
-def build_body(name: str, stem_stride: int = 1, *, stride_in_1x1: bool = False) -> Body:
+def build_body(name: str, stem_stride: int = 1, *, without_finest: bool = False, stride_in_1x1: bool = False) -> Body:
     """Build a backbone with weights from torch's random state.
 
     Args:
         name: One of ``core.catalog.detectors``.
         stem_stride: The stride of the first convolution of a network for small images.
+        without_finest: Whether to leave out the map of stride 4, or the first map of a network for small images: for
+            heads that would cost more on it than on all the others.
         stride_in_1x1: Whether the first convolution of a bottleneck halves the map, as in the published weights of
             detectron2, and not the second one, as in torchvision.
 
@@ -54,13 +56,13 @@ def build_body(name: str, stem_stride: int = 1, *, stride_in_1x1: bool = False) 
         ImportError: timm is not installed.
     """
     if name.startswith(TIMM):
-        return _of_timm(name.removeprefix(TIMM))
+        return _of_timm(name.removeprefix(TIMM), without_finest)
     if name in SMALL_BACKBONES:
-        return _of_small_network(name, stem_stride)
+        return _of_small_network(name, stem_stride, without_finest)
     if name.startswith("resnet"):
-        return _of_resnet(name, stride_in_1x1)
+        return _of_resnet(name, without_finest, stride_in_1x1)
     if name in _MOBILENET_ENDS:
-        return _of_mobilenet(name)
+        return _of_mobilenet(name, without_finest)
     raise ValueError(f"{name} is no backbone for a detector")
 
 
@@ -109,7 +111,7 @@ class TimmBody(nn.Module):
         return {str(number): maps[number] for number in self._levels}
 
 
-def _of_small_network(name: str, stem_stride: int) -> Body:
+def _of_small_network(name: str, stem_stride: int, without_finest: bool) -> Body:
     network = build(name, num_classes=2, image_size=32)
     assert isinstance(network, StagedNetwork)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
@@ -117,7 +119,8 @@ def _of_small_network(name: str, stem_stride: int) -> Body:
     shapes = _trial(network.stages, network)
     shapes.pop("stem", None)
     # Of stages with equal strides the last one.
-    levels = list({stride: stage for stage, (_, stride) in shapes.items()}.values())
+    ends = list({stride: stage for stage, (_, stride) in shapes.items()}.values())
+    levels = ends[without_finest:]
     activations = {}
     if isinstance(network, WideResNet):
         # Its stages end before an activation that belongs to the next block; without one, their values grow with
@@ -129,7 +132,7 @@ def _of_small_network(name: str, stem_stride: int) -> Body:
     waiting: list[nn.Module] = []
     for stage, layer in network.layers.items():
         waiting += [layer, *([activations[stage]] if stage in activations else [])]
-        if stage in levels:
+        if stage in ends:
             stages.append(tuple(waiting))
             waiting = []
     return Body(
@@ -150,7 +153,7 @@ def _trial(stages: Callable[[Tensor], dict[str, Tensor]], network: nn.Module) ->
     return {name: (tensor.shape[1], _TRIAL_SIZE // tensor.shape[2]) for name, tensor in maps.items()}
 
 
-def _of_resnet(name: str, stride_in_1x1: bool) -> Body:
+def _of_resnet(name: str, without_finest: bool, stride_in_1x1: bool) -> Body:
     network: Any = torchvision.models.get_model(name, weights=None)
     layers = [network.layer1, network.layer2, network.layer3, network.layer4]
     if stride_in_1x1:
@@ -159,8 +162,10 @@ def _of_resnet(name: str, stride_in_1x1: bool) -> Body:
                 layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, layer[0].conv1.stride
     width = network.inplanes // 8
     stages: list[tuple[nn.Module, ...]] = [(network.conv1, network.bn1), *((layer,) for layer in layers)]
-    body = IntermediateLayerGetter(network, {f"layer{number}": f"layer{number}" for number in (1, 2, 3, 4)})
-    return Body(body, (width, 2 * width, 4 * width, 8 * width), (4, 8, 16, 32), tuple(stages))
+    levels = range(without_finest, 4)
+    body = IntermediateLayerGetter(network, {f"layer{level + 1}": f"layer{level + 1}" for level in levels})
+    channels, strides = (tuple(least * 2**level for level in levels) for least in (width, 4))
+    return Body(body, channels, strides, tuple(stages))
 
 
 # The layers that end a stage, and of which of them the maps are returned. For V3 these are the two of torchvision's
@@ -171,19 +176,20 @@ _MOBILENET_ENDS: dict[str, tuple[tuple[int, ...], dict[int, int]]] = {
 }
 
 
-def _of_mobilenet(name: str) -> Body:
+def _of_mobilenet(name: str, without_finest: bool) -> Body:
     layers: Any = torchvision.models.get_model(name, weights=None).features
-    ends, returned = _MOBILENET_ENDS[name]
+    ends, maps = _MOBILENET_ENDS[name]
+    returned = {number: stride for number, stride in maps.items() if stride > 4 or not without_finest}
     starts = (0, *(end + 1 for end in ends[:-1]))
     stages = tuple(tuple(layers[start : end + 1]) for start, end in zip(starts, ends, strict=True))
     body = IntermediateLayerGetter(layers, {str(number): str(number) for number in returned})
     return Body(body, tuple(layers[number].out_channels for number in returned), tuple(returned.values()), stages)
 
 
-def _of_timm(name: str) -> Body:
+def _of_timm(name: str, without_finest: bool) -> Body:
     network = create_features(name)
     strides, channels = network.feature_info.reduction(), network.feature_info.channels()
-    levels = [number for number, stride in enumerate(strides) if stride >= 4]
+    levels = [number for number, stride in enumerate(strides) if stride >= (8 if without_finest else 4)]
     chosen = tuple(strides[number] for number in levels)
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
         text = f"timm:{name} does not reduce its maps step by step (strides {strides}), as a pyramid requires"

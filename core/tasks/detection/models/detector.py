@@ -51,6 +51,7 @@ class Detector(nn.Module, ABC):
         terms: The names of the own terms that ``train_step`` returns.
         num_classes: C.
         strides: The stride of each level by its name, fine to coarse. The names are those of the taps.
+        fixed_size: The height and width that every padded image must have; None for any.
     """
 
     two_stage: ClassVar[bool] = False
@@ -60,7 +61,6 @@ class Detector(nn.Module, ABC):
     num_classes: int
     strides: dict[str, int]
     fixed_size: Size | None = None
-    """The height and width that every padded image must have; None for any."""
 
     mean: Tensor
     std: Tensor

@@ -30,7 +30,6 @@ class Pyramid(nn.Module):
         body: The backbone.
         channels: Of each level.
         extra: Levels above the last map: ``pool`` adds one, ``p6p7`` two with convolutions.
-        first: The number of the backbone's first map that has a level.
         norm_layer: The normalisation between the pyramid's convolutions; None for none.
         from_body: Whether ``p6p7`` reads the backbone's last map and not the pyramid's.
 
@@ -45,7 +44,6 @@ class Pyramid(nn.Module):
         body: Body,
         channels: int,
         extra: Extra,
-        first: int = 0,
         norm_layer: Callable[..., nn.Module] | None = None,
         *,
         from_body: bool = False,
@@ -57,13 +55,12 @@ class Pyramid(nn.Module):
             blocks = LastLevelMaxPool()
         elif extra == "p6p7":
             blocks = LastLevelP6P7(body.channels[-1] if from_body else channels, channels)
-        self.fpn = FeaturePyramidNetwork(list(body.channels[first:]), channels, blocks, norm_layer)
+        self.fpn = FeaturePyramidNetwork(list(body.channels), channels, blocks, norm_layer)
         self.out_channels = channels
-        own = body.strides[first:]
+        own = body.strides
         added = [own[-1] * 2**step for step in range(1, {"pool": 1, "p6p7": 2, "none": 0}[extra] + 1)]
         self.strides = dict(zip(level_names((*own, *added)), (*own, *added), strict=True))
         self.rois = tuple(self.strides)[: len(own)]
-        self._first = first
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels by name."""
@@ -74,9 +71,8 @@ class Pyramid(nn.Module):
     def with_deepest(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels by name, then the backbone's deepest map."""
         maps = self.body(images)
-        names = list(maps)[self._first :]
-        levels = self.fpn({name: maps[name] for name in names})
-        return {**dict(zip(self.strides, levels.values(), strict=True)), DEEPEST: maps[names[-1]]}
+        *_, deepest = maps.values()
+        return {**dict(zip(self.strides, self.fpn(maps).values(), strict=True)), DEEPEST: deepest}
 
 
 def level_names(strides: Sequence[int]) -> list[str]:

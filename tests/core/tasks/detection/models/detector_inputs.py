@@ -78,5 +78,5 @@ def reference(detector: Detector) -> Any:
     """Return the torchvision network in a detector, which then takes images in torchvision's way."""
     network: Any = detector.network
     mean, std = detector.mean.flatten().tolist(), detector.std.flatten().tolist()
-    network.transform = WithoutResizing(1, 1, mean, std)
+    network.transform = WithoutResizing(1, 1, mean, std, size_divisible=1)
     return network

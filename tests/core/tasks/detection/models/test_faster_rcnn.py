@@ -168,10 +168,10 @@ class TestEvaluation:
             assert torch.equal(image.labels, expected["labels"])
             assert (image.scores.diff() <= 0).all()
 
-    def test_forward_is_detection_on_images_without_padding(self) -> None:
+    def test_find_is_detection_on_images_without_padding(self) -> None:
         detector = built().eval()
         batch = images([(64, 64)])
-        (one,) = detector(batch)
+        (one,) = detector.find(batch)
         (other,) = detector.detect(detector.features(batch, [(64, 64)]), [(64, 64)])
         assert torch.equal(one.boxes, other.boxes)
 
