@@ -2,6 +2,7 @@
 
 from backend.comparisons.claims import judge
 from backend.comparisons.comparison import compare, sample_of
+from backend.comparisons.measured import measured_metrics
 from backend.comparisons.overview import overview
 from backend.comparisons.published import beside_published, published
 from backend.comparisons.selection import Filter, find
@@ -14,6 +15,7 @@ __all__ = [
     "compare",
     "find",
     "judge",
+    "measured_metrics",
     "overview",
     "published",
     "sample_of",

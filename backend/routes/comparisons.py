@@ -18,11 +18,12 @@ from core.protocol.comparison_queries import (
     ClaimsQuery,
     ComparisonQuery,
     Format,
+    MeasuredQuery,
     OverviewQuery,
     PublishedQuery,
     TableQuery,
 )
-from core.protocol.comparisons import Comparison, Overview, PaperClaims
+from core.protocol.comparisons import Comparison, MeasuredMetrics, Overview, PaperClaims
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
@@ -61,6 +62,13 @@ def read_claims(session: SessionDep, query: Annotated[ClaimsQuery, Query()]) -> 
     if query.kind == "json":
         return claims
     return _text(query.kind, render.claims_sheet(claims), render.claims_records(claims))
+
+
+@router.get("/metrics", responses={404: _ANSWERS[404]})
+def read_measured(session: SessionDep, query: Annotated[MeasuredQuery, Query()]) -> MeasuredMetrics:
+    """Return the names of the metrics that the students of experiments, or single runs, have reported."""
+    experiments = [item.id for item in _experiments(session, query.experiment or [])]
+    return comparisons.measured_metrics(session, experiments, query.run or ())
 
 
 @router.get("/table", responses=_ANSWERS, response_model=ResultTable)

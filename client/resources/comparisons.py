@@ -7,7 +7,7 @@ from typing import Literal
 
 from client.connection import API, Query
 from client.resources.base import Resource
-from core.protocol.comparisons import Comparison, EpochChoice, Overview, PaperClaims
+from core.protocol.comparisons import Comparison, EpochChoice, MeasuredMetrics, Overview, PaperClaims
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 TextFormat = Literal["csv", "markdown", "latex"]
@@ -107,6 +107,16 @@ class Comparisons(Resource):
             "difference": difference,
         }
         return self._connection.send("GET", f"{_PATH}/claims", PaperClaims, query=query, idempotent=True)
+
+    def measured(self, experiments: Sequence[str] = (), *, runs: Sequence[str] = ()) -> MeasuredMetrics:
+        """Return the names of the metrics that the students of experiments, or single runs, have reported.
+
+        Args:
+            experiments: Names or ids.
+            runs: Ids.
+        """
+        query: Query = {"experiment": experiments, "run": runs}
+        return self._connection.send("GET", f"{_PATH}/metrics", MeasuredMetrics, query=query, idempotent=True)
 
     def table(
         self,

@@ -49,10 +49,10 @@ class ComparisonOptions(_Query):
     metric: _Metric = None
     which: _Which = "last"
     target_share: float = Field(
-        0.95, gt=0, le=2, description="Target accuracy of convergence, as a share of the teacher's accuracy."
+        0.95, gt=0, le=2, description="Target of convergence, as a share of the teacher's headline metric."
     )
     target: float | None = Field(
-        None, gt=0, le=100, description="Target accuracy of convergence in %, instead of a share of the teacher's."
+        None, gt=0, le=100, description="Target of convergence as a value of the headline metric, instead of a share."
     )
     difference: float | None = Field(
         None,
@@ -85,6 +85,13 @@ class ClaimsQuery(ComparisonQuery):
     paper: str | None = Field(
         None, max_length=100, description="Name of the paper; by default the first that has claims."
     )
+
+
+class MeasuredQuery(_Query):
+    """Query of ``GET /comparisons/metrics``."""
+
+    experiment: list[str] | None = Field(None, max_length=200, description="Ids or names; their students' metrics.")
+    run: list[Annotated[str, Field(max_length=16)]] | None = Field(None, max_length=500, description="Ids.")
 
 
 class PublishedQuery(_Query):

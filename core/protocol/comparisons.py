@@ -343,6 +343,12 @@ class Overview(Message):
     notes: list[str]
 
 
+class MeasuredMetrics(Message):
+    """The metrics that runs have reported, in the order of the catalog; those that it does not have follow."""
+
+    names: list[str]
+
+
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 
 

@@ -158,6 +158,15 @@ def additional_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
     )
 
 
+def group_title(metric: Described) -> str:
+    """Return the title of the panel, or of the group of further measurements, that a metric belongs to."""
+    return _panel_title(metric) or _group_name(metric["name"].partition("/")[0])
+
+
+def _group_name(group: str) -> str:
+    return _GROUPS.get(group, group.replace("_", " ").capitalize())
+
+
 def _panel_title(metric: Described) -> str:
     if not metric.get("drawn", True):
         return ""
@@ -215,7 +224,7 @@ def _key(title: str) -> str:
 
 
 def _group_panel(group: str, unit: str, members: Sequence[Described], start: int) -> Panel:
-    name = _GROUPS.get(group, group.replace("_", " ").capitalize())
+    name = _group_name(group)
     title = members[0]["title"] if len(members) == 1 else name
     axis = unit.capitalize() if unit and unit != "%" else (f"{name} (%)" if unit else "Value (no unit)")
     traces = tuple(

@@ -27,7 +27,7 @@ from dashboard.charts.comparison_charts import (
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.families import MANY
 from dashboard.markup import escape
-from dashboard.views import compare_methods, comparison_results
+from dashboard.views import compare_methods, compare_metrics, comparison_results
 from dashboard.views.compare_methods import MethodView
 
 _TEACHER_SECONDS = "speed/teacher_seconds"
@@ -91,16 +91,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
             else None,
             disabled=not beside,
         )
-        metric = st.selectbox(
-            "Metric",
-            list(titles),
-            index=list(titles).index(headline),
-            format_func=titles.__getitem__,
-            key="metric",
-            bind="query-params",
-            disabled=figure != _ONE_METRIC,
-            width=260,
-        )
+        metric = compare_metrics.control(experiments, runs, headline, disabled=figure != _ONE_METRIC)
         x: XAxis = st.segmented_control(
             "X axis", list(X_AXIS_TITLES), default="epochs", required=True, key="x", bind="query-params"
         )
@@ -140,7 +131,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
     many = len({run.label for run in runs if run.role == "student"}) > MANY
     second = beside if metric == headline and not many else ""
     count_metric = next((str(item.get("of", "")) for item in catalog if item["name"] == metric), "")
-    axis_titles = (titles[metric], f"{titles[second]}, dashed" if second else "")
+    axis_titles = (titles.get(metric, metric), f"{titles[second]}, dashed" if second else "")
     return ComparisonChart((metric, second), axis_titles, settings, headline, count_metric)
 
 

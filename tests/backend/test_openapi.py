@@ -32,6 +32,7 @@ PUBLIC = {
     "GET /api/v1/comparisons/overview": "Overview",
     "GET /api/v1/comparisons/claims": "PaperClaims",
     "GET /api/v1/comparisons/table": "ResultTable",
+    "GET /api/v1/comparisons/metrics": "MeasuredMetrics",
     "GET /api/v1/exports/runs/{run_id}": "RunRecord",
     "GET /api/v1/exports/experiment": "ExperimentRecord",
     "GET /api/v1/activity": "Activity",

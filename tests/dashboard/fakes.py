@@ -19,6 +19,7 @@ from core.catalog import METHODS, describe
 from core.events import IMAGES_KEY
 from core.protocol.activity import Activity, RunningRun
 from core.protocol.artifacts import Artifact, ArtifactList, RunUpdates, UploadList
+from core.protocol.comparisons import MeasuredMetrics
 from core.protocol.public import (
     AttemptInfo,
     Comparison,
@@ -228,6 +229,16 @@ class FakeBackend:
             log_tail=[line.message for line in run.lines[-20:]] if run.state == "failed" else [],
         )
 
+    def measured(self, query: Mapping[str, list[str]]) -> MeasuredMetrics:
+        """Return the metrics of the students of experiments, or of single runs."""
+        wanted = [
+            run
+            for run in self.runs.values()
+            if run.id in query.get("run", ())
+            or (run.experiment_id in query.get("experiment", ()) and run.plan.spec.role == "student")
+        ]
+        return MeasuredMetrics(names=list(dict.fromkeys(name for run in wanted for name, *_ in run.points)))
+
     def metrics(self, run_id: str, names: list[str], since: int) -> MetricsReply:
         run = self._run(run_id)
         series: dict[str, Series] = {}
@@ -400,6 +411,8 @@ class FakeBackend:
                 case ["GET", "comparisons"]:
                     several([self.experiment(name) for name in query["experiment"]])
                     return 200, self.comparison(one["experiment"], one)
+                case ["GET", "comparisons", "metrics"]:
+                    return 200, self.measured(query)
                 case ["GET", "comparisons", "published", "measured"]:
                     named = [self.experiment(name) for name in self.experiments]
                     return 200, beside_published(one, named, self.comparison)

@@ -50,13 +50,30 @@ def test_single_runs_are_drawn_and_lead_to_their_pages(done: FakeBackend) -> Non
     assert sum("seed 0" in label for label in labels) == 2
 
 
-def test_metric_without_data_is_reported_as_missing(done: FakeBackend) -> None:
+def test_metrics_are_those_that_were_measured_by_panel(done: FakeBackend) -> None:
     app = visit("compare", experiment="exp-0001")
-    app.selectbox(key="metric").set_value("collapse/nc4").run()
+    box = app.selectbox(key="metric")
+    assert box.value == "test/top1"
+    assert "Accuracy · Test accuracy (%)" in box.options
+    assert "Loss and its terms · Training loss, weighted (nats)" in box.options
+    assert not any("NC4" in option for option in box.options)
+    box.set_value("train/loss").run()
     assert not app.exception
-    assert "No run has reported this metric" in texts(app)
-    app.selectbox(key="metric").set_value("train/loss").run()
     assert "compare.exp-0001" in charts(app)
+
+
+def test_every_metric_can_be_chosen_before_one_is_measured(backend: FakeBackend) -> None:
+    backend.submit(digits_spec())
+    app = visit("compare", experiment="exp-0001")
+    assert not app.exception
+    assert any("NC4" in option for option in app.selectbox(key="metric").options)
+
+
+def test_former_link_to_a_metric_without_data_is_reported_as_missing(done: FakeBackend) -> None:
+    app = visit("compare", experiment="exp-0001", metric="NC4: disagreement with the nearest class mean (%)")
+    assert not app.exception
+    assert app.selectbox(key="metric").value == "collapse/nc4"
+    assert "No run has reported this metric" in texts(app)
 
 
 def test_runs_without_gpus_have_no_gpu_seconds(done: FakeBackend) -> None:
