@@ -322,6 +322,7 @@ DETECTORS = (
             channels=(3,),
             pretrained_classes=0,
             tasks=("detection",),
+            region_logits="anchors",
         )
         for name, title, target, params, size, source in _OF_TORCHVISION
     ),
@@ -336,6 +337,7 @@ DETECTORS = (
         usual_image_size=128,
         channels=(3,),
         tasks=("detection",),
+        region_logits="anchors",
     ),
     ModelEntry(
         name="retinanet",

@@ -63,7 +63,9 @@ class DetectionTask(Task):
         method = context.spec.method
         self._options = method.regions or RegionOptions()
         self._reads_offsets = any(member.entry.reads_offsets for member in method.members)
-        self._compares_regions = any(not member.entry.reads_maps_alone for member in method.members)
+        self._compares_regions = any(
+            member.entry.needs_teacher and not member.entry.reads_maps_alone for member in method.members
+        )
         self._fixed = FixedBoxes(self._options)
         self._evaluation = Evaluation(images)
 
@@ -159,11 +161,11 @@ class DetectionTask(Task):
         """Build the teacher's detector; its outputs are kept if they are of fixed boxes."""
         network, key = load_teacher(self.context, source, self.data)
         network.to(self.device).eval().requires_grad_(False)
-        if self._compares_regions and not network.two_stage:
+        if self._compares_regions and not network.gives_regions:
             raise TrainingError(
                 "spec",
-                f"{source.spec.model.name} gives no logits for given boxes, which {self.context.spec.method.name} "
-                "compares; choose a detector with two stages as the teacher, or a method that reads maps",
+                f"{source.spec.model.name} gives no logits of boxes, which {self.context.spec.method.name} compares; "
+                "choose another detector as the teacher, or a method that reads maps",
             )
         options = self._options.model_dump(mode="json")
         return LoadedTeacher(network, key | {"regions": options} if self._keeps_teacher else None)
@@ -285,7 +287,9 @@ class DetectionTask(Task):
         return self._compares_regions and self._options.boxes == "fixed"
 
     def step_metrics(self, rows: Rows) -> dict[str, Tensor]:
-        """Return the accuracy of the student's classes on the boxes of its own training, in %."""
+        """Return the accuracy of the student's classes on the boxes of its own training, in %; nothing without any."""
+        if not len(rows.target):
+            return {}
         of_labels = rows.for_labels
         right = (of_labels.student.detach().argmax(1) == of_labels.label).float() * 100
         weight = of_labels.relative_weight

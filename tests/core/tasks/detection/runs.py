@@ -17,13 +17,17 @@ from core.train.ranks import process_group
 IMAGES = {"train_size": 10, "test_size": 4, "image_size": 64}
 
 
-def detector(backbone: str) -> dict[str, Any]:
+def small(name: str, backbone: str, **params: Any) -> dict[str, Any]:
     """Return a detector with few weights."""
-    params = {"backbone": backbone, "fpn_channels": 16, "head_width": 16, "box_batch_size_per_image": 32}
-    return {"name": "faster_rcnn", "params": params}
+    return {"name": name, "params": {"backbone": backbone, **params}}
 
 
-def spec(*methods: Any, **training: Any) -> dict[str, Any]:
+def detector(backbone: str) -> dict[str, Any]:
+    """Return a detector of two stages with few weights."""
+    return small("faster_rcnn", backbone, fpn_channels=16, head_width=16, box_batch_size_per_image=32)
+
+
+def spec(*methods: Any, **fields: Any) -> dict[str, Any]:
     """Return an experiment on scenes of digits."""
     return {
         "name": "scenes",
@@ -32,13 +36,14 @@ def spec(*methods: Any, **training: Any) -> dict[str, Any]:
         "student": {"model": detector("resnet8")},
         "methods": list(methods),
         "seeds": [0],
-        "training": {"epochs": 2, "batch_size": 4, "optimizer": {"lr": 0.005}, **training},
+        "training": {"epochs": 2, "batch_size": 4, "optimizer": {"lr": 0.005}},
+        **fields,
     }
 
 
-def planned(*methods: Any, **training: Any) -> dict[str, RunSpec]:
+def planned(*methods: Any, **fields: Any) -> dict[str, RunSpec]:
     """Return the runs of an experiment by their labels."""
-    return {run.label: run.spec for run in parse_experiment(spec(*methods, **training)).plan()}
+    return {run.label: run.spec for run in parse_experiment(spec(*methods, **fields)).plan()}
 
 
 def settings(folder: Path) -> TrainingSettings:

@@ -9,7 +9,7 @@ from core.items.detection_table import DETECTIONS_NAME
 from core.testing_ranks import run_two_ranks
 from core.train import TeacherSource
 from core.train.checkpoint import CHECKPOINT_NAME
-from tests.core.tasks.detection.runs import IMAGES, messages, metrics, planned, train, train_as_rank
+from tests.core.tasks.detection.runs import IMAGES, messages, metrics, planned, small, train, train_as_rank
 
 FIXED = {"name": "dkd", "label": "fixed", "regions": {"boxes": "fixed", "fixed_count": 16}}
 METHODS = (
@@ -82,3 +82,22 @@ def test_two_ranks_train_what_one_does(label: str, tolerance: float, teacher: Te
     first, second = metrics(tmp_path / "one")[0], metrics(tmp_path / "two")[0]
     for name in ("train/loss", "train/ce", "train/objectness", "train/box"):
         assert second[name] == pytest.approx(first[name], rel=1e-3), name
+
+
+def test_anchors_of_an_ssd_are_compared_with_those_of_its_teacher(tmp_path: Path) -> None:
+    networks = {"teacher": {"model": small("ssd", "resnet14")}, "student": {"model": small("ssd", "resnet8")}}
+    runs = planned("dkd", **networks)
+    assert train(runs["teacher"], tmp_path / "teacher") == "finished", messages(tmp_path / "teacher")
+    source = TeacherSource(runs["teacher"], tmp_path / "teacher" / "weights.safetensors")
+    assert train(runs["dkd"], tmp_path / "dkd", source) == "finished", messages(tmp_path / "dkd")
+    last = metrics(tmp_path / "dkd")[-1]
+    assert {"train/ce", "train/tckd", "train/nckd", "train/box"} <= last.keys()
+    assert last["train/nckd"] > 0
+
+
+def test_detector_without_logits_of_regions_is_trained_by_its_own_loss(tmp_path: Path) -> None:
+    run = planned("ce", student={"model": small("retinanet", "resnet8", fpn_channels=16)})["ce"]
+    assert train(run, tmp_path / "run") == "finished", messages(tmp_path / "run")
+    last = metrics(tmp_path / "run")[-1]
+    assert last["train/ce"] == 0
+    assert last["train/loss"] == pytest.approx(last["train/classification"] + last["train/box"], rel=1e-5)
