@@ -34,7 +34,7 @@ _ORIENTATION_MARKERS = (
 )
 """Every file whose EXIF or XMP has an orientation contains one of these."""
 
-FRAMES, ALPHA, DARK, UPRIGHT = "frames", "alpha", "dark", "upright"
+FRAMES, ALPHA, DARK, UPRIGHT, AS_STORED = "frames", "alpha", "dark", "upright", "as stored"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DecodedImage:
         pixels: (3, H, W).
         treatment: the steps that versions before ``DECODING_VERSION`` did not apply, so that they gave other pixels;
             empty if the pixels are the same.
-        notes: properties to report, of ``FRAMES``, ``ALPHA``, ``DARK`` and ``UPRIGHT``.
+        notes: properties to report, of ``FRAMES``, ``ALPHA``, ``DARK``, ``UPRIGHT`` and ``AS_STORED``.
     """
 
     pixels: NDArray[np.uint8]
@@ -57,8 +57,8 @@ DECODING_VERSION = 3
 """Incremented when some files begin to give other pixels. Version 3 applies the EXIF orientation."""
 
 
-def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
-    """Return the whole upright image in RGB, with ``treatment`` and ``notes`` as in ``DecodedImage``.
+def load_rgb(path: Path) -> tuple[Image, int, set[str]]:
+    """Return the whole image in RGB as it is stored, its EXIF orientation (1: upright), and ``notes``.
 
     Raises:
         Exception: see ``decode_image``.
@@ -67,10 +67,19 @@ def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
         image, has_frames = _read(file)
         notes = {FRAMES} if has_frames else set()
         orientation = _orientation(image)
-        rgb = _rgb(image, notes)
+        return _rgb(image, notes), orientation, notes
+
+
+def load_upright_rgb(path: Path) -> tuple[Image, str, set[str]]:
+    """Return the whole upright image in RGB, with ``treatment`` and ``notes`` as in ``DecodedImage``.
+
+    Raises:
+        Exception: see ``decode_image``.
+    """
+    rgb, orientation, notes = load_rgb(path)
     if orientation == 1:
         return rgb, "", notes
-    return _upright(rgb, orientation), f"exif {orientation}", notes | {UPRIGHT}
+    return turned_upright(rgb, orientation), f"exif {orientation}", notes | {UPRIGHT}
 
 
 def decode_image(path: Path, image_size: int) -> DecodedImage:
@@ -146,7 +155,8 @@ def decodes_differently(path: Path, image_size: int) -> bool:
         return is_elongated(*image.size, image_size)
 
 
-def _upright(image: Image, orientation: int) -> Image:
+def turned_upright(image: Image, orientation: int) -> Image:
+    """Return an image as its EXIF orientation, 2 to 8, says that it is to be shown."""
     from PIL.Image import Transpose
 
     transpositions = {
@@ -224,8 +234,13 @@ def _rgb(image: Image, notes: set[str]) -> Image:
 
 def decoder_version() -> str:
     """Return what determines the pixels of a file: Pillow, its JPEG library, and the resizing."""
+    return f"{library_versions()} bilinear short side, centre"
+
+
+def library_versions() -> str:
+    """Return the versions of Pillow and of its JPEG library."""
     import PIL
     from PIL import features
 
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return f"pillow {PIL.__version__} jpeg {jpeg} bilinear short side, centre"
+    return f"pillow {PIL.__version__} jpeg {jpeg}"

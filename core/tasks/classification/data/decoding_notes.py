@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from core.tasks.classification.data.decoding import ALPHA, DARK, FRAMES, UPRIGHT
+from core.tasks.classification.data.decoding import ALPHA, AS_STORED, DARK, FRAMES, UPRIGHT
 from core.undecodable import visible
 
 _SENTENCES = {
@@ -17,6 +17,7 @@ _SENTENCES = {
         True,
     ),
     UPRIGHT: ("are rotated upright according to their EXIF orientation", False),
+    AS_STORED: ("have an EXIF orientation, which is not applied: their boxes are of the pixels as stored", False),
 }
 
 

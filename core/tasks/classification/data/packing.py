@@ -14,17 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
-import os
+import math
 import shutil
-import stat
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +28,7 @@ from core.tasks.classification.data.decoding import DECODING_VERSION, decoder_ve
 from core.tasks.classification.data.decoding_notes import DecodingNotes
 from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.image_files import Listing
+from core.tasks.classification.data.pack_files import file_status, map_bytes, write_json
 from core.tasks.classification.data.paths import locked
 from core.tasks.classification.data.split_writer import CHANNELS, write_split
 from core.tasks.classification.data.statistics import Statistics
@@ -41,9 +38,6 @@ FORMAT = 2
 """Incremented when the same files begin to give other bytes; packs of earlier formats are not read."""
 
 _log = logging.getLogger(__name__)
-# Without this flag Linux reserves memory for a private map, and refuses a map larger than the machine's memory.
-# Python has the constant from version 3.13.
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def _adopt_earlier_pack(folders: _PackFolders, name: str, listing: Listing, imag
         )
         return None
     metadata = json.loads((folders.plain / "pack.json").read_text(encoding="utf-8")) | {"decoding": DECODING_VERSION}
-    _write_json(folders.plain / "pack.json.partial", metadata)
+    write_json(folders.plain / "pack.json.partial", metadata)
     (folders.plain / "pack.json.partial").replace(folders.plain / "pack.json")
     return replace(pack, key=folders.key, decoding=DECODING_VERSION)
 
@@ -180,13 +174,7 @@ def _pack_key(listing: Listing, image_size: int) -> str:
     )
     for split in (listing.train, listing.test):
         for file in split:
-            try:
-                status = os.stat(listing.root / file.path)
-            except OSError as error:
-                shown_path = visible(str(listing.root / file.path))
-                raise DatasetError(f"{shown_path} cannot be read: {error.strerror}") from error
-            if not stat.S_ISREG(status.st_mode):  # opening a FIFO would block
-                raise DatasetError(f"{visible(str(listing.root / file.path))} is not a regular file")
+            status = file_status(listing.root / file.path)
             line = f"{file.path}\0{file.label}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
         digest.update(b"\n")
@@ -215,13 +203,7 @@ def _map_images(path: Path, count: int, image_size: int) -> Tensor:
         ValueError: the file has another length.
     """
     shape = (count, CHANNELS, image_size, image_size)
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size != np.prod(shape, dtype=np.int64):
-            raise ValueError(f"{path} does not have the length of {count} images")
-        # Private and writable: a write to a tensor on read-only memory would end the process.
-        flags = mmap.MAP_PRIVATE | _NO_RESERVE
-        area = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    return torch.frombuffer(area, dtype=torch.uint8).view(shape)
+    return map_bytes(path, math.prod(shape)).view(shape)
 
 
 def _create_pack(folders: _PackFolders, name: str, listing: Listing, image_size: int) -> Pack:
@@ -245,7 +227,7 @@ def _create_pack(folders: _PackFolders, name: str, listing: Listing, image_size:
             "notes": notes.as_json(),
             **asdict(train.statistics),
         }
-        _write_json(partial / "pack.json", metadata)
+        write_json(partial / "pack.json", metadata)
         folder = folders.versioned if train.treated or test.treated else folders.plain
         shutil.rmtree(folder, ignore_errors=True)  # a damaged pack
         partial.rename(folder)
@@ -256,10 +238,3 @@ def _create_pack(folders: _PackFolders, name: str, listing: Listing, image_size:
     if pack is None:
         raise DatasetError(f"{folder} was written but cannot be read again; check its disk")
     return replace(pack, key=folders.key_of(folder))
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())

@@ -6,24 +6,19 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from core.tasks.classification.data.decoding import DecodedImage, decode_image
+from core.tasks.classification.data.decoding import decode_image
 from core.tasks.classification.data.decoding_notes import DecodingNotes
-from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.image_files import ImageFile
+from core.tasks.classification.data.pack_files import MAX_UNREADABLE, decode_all, unreadable_error
 from core.tasks.classification.data.statistics import LevelCounts, Statistics
 from core.undecodable import visible
 
 _log = logging.getLogger(__name__)
 CHANNELS = 3
-_CHUNK = 512  # images submitted to the threads at once
-_MAX_UNREADABLE = 10  # unreadable images after which decoding stops
 _REPORT_SECONDS = 30.0
 
 
@@ -60,16 +55,17 @@ def write_split(
         OSError: the file cannot be written.
     """
     content.update(f"{path.stem} {len(files)}\n".encode())
+    paths = [root / file.path for file in files]
     counts = LevelCounts(CHANNELS)
     unreadable: list[str] = []
     notes = DecodingNotes()
     treated = False
     reported = time.monotonic()
     with path.open("wb") as out:
-        for number, result in enumerate(_decode_all(root, files, image_size)):
+        for number, result in enumerate(decode_all(paths, lambda number: decode_image(paths[number], image_size))):
             if isinstance(result, str):
-                unreadable.append(f"{visible(str(root / files[number].path))} ({visible(result)})")
-                if len(unreadable) == _MAX_UNREADABLE:
+                unreadable.append(f"{visible(str(paths[number]))} ({visible(result)})")
+                if len(unreadable) == MAX_UNREADABLE:
                     break
             elif not unreadable:
                 image = result.image
@@ -85,34 +81,5 @@ def write_split(
         out.flush()
         os.fsync(out.fileno())
     if unreadable:
-        at_least = f"at least {_MAX_UNREADABLE} images" if len(unreadable) == _MAX_UNREADABLE else ""
-        raise DatasetError(
-            f"{name} is not packed: {at_least or f'{len(unreadable)} image(s)'} cannot be read: "
-            f"{'; '.join(unreadable)}. Replace or remove these files."
-        )
+        raise unreadable_error(name, unreadable)
     return SplitSummary(counts.statistics(), notes, treated)
-
-
-@dataclass(frozen=True)
-class _HashedImage:
-    """A decoded image and the SHA-256 of its file."""
-
-    image: DecodedImage
-    digest: str
-
-
-def _decode_all(root: Path, files: Sequence[ImageFile], image_size: int) -> Iterator[_HashedImage | str]:
-    """Yield for each file, in order, its image or the reason why it cannot be read."""
-
-    def decode(file: ImageFile) -> _HashedImage | str:
-        try:
-            path = root / file.path
-            with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return _HashedImage(decode_image(path, image_size), digest)
-        except Exception as error:  # noqa: BLE001 (the decoders raise any exception for a damaged file)
-            return f"{type(error).__name__}: {error}"
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for first in range(0, len(files), _CHUNK):
-            yield from threads.map(decode, files[first : first + _CHUNK])
