@@ -7,6 +7,7 @@ from typing import Any
 
 from core.catalog import DATASETS, METHODS, MODELS, TASKS, MethodEntry, TaskEntry
 from core.catalog.methods import MethodContext, SpecWarning
+from core.specs.augment_checks import augment_problems
 from core.specs.components import DatasetRef, MethodRef, ModelRef, WeightedMethod
 from core.specs.problems import ProblemParts
 from core.specs.training import Training
@@ -87,12 +88,13 @@ def background_problems(method: MethodRef, dataset: str, context: MethodContext)
 
 
 def training_problems(training: Training, dataset: DatasetRef) -> Iterator[ProblemParts]:
-    """Yield what of a training has no meaning in a task whose rows are regions, with paths within it.
+    """Yield what of a training has no meaning in the task of a data set, with paths within it.
 
     Args:
         training: The training.
         dataset: The data set.
     """
+    yield from augment_problems(training, dataset)
     task = TASKS[DATASETS[dataset.name].task]
     if not task.rows_are_regions:
         return
@@ -100,9 +102,6 @@ def training_problems(training: Training, dataset: DatasetRef) -> Iterator[Probl
     if training.accumulate > 1:
         text = "the boxes of a step are compared together, and cannot be divided; choose a smaller batch_size"
         yield ("accumulate",), text, training.accumulate
-    if training.mixture:
-        text = f"{training.mixture} mixes two images, whose objects would lie on each other; remove it"
-        yield ("augment",), text, training.mixture
     if training.collapse_every:
         text = f"neural collapse is of images that have one class each, and {of_task}; set 0"
         yield ("collapse_every",), text, training.collapse_every
