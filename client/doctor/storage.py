@@ -32,6 +32,8 @@ DATASET_NAMES = {
     "tiny_imagenet": ("tinyimagenet", "tinyimagenet200"),
     "animals10": ("animals10", "rawimg"),
     "imagenet": ("imagenet", "imagenet1k", "ilsvrc2012", "ilsvrc", "ilsvrc2012imgtrain"),
+    "voc": ("voc", "vocdevkit", "pascalvoc", "voc2007", "voc2012", "voctrainval06nov2007", "voctrainval11may2012"),
+    "coco": ("coco", "coco2017", "mscoco"),
 }
 
 

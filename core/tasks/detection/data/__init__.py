@@ -63,7 +63,9 @@ def load(choice: DatasetRef, settings: TrainingSettings) -> DetectionData:
     if facts:
         if data.num_classes != facts.num_classes:
             text = f"{choice.name} has {data.num_classes} classes with background"
-            raise DatasetError(f"{text}, but the catalog says {facts.num_classes}")
+            raise DatasetError(
+                f"{text}, but the catalog says {facts.num_classes}; if it is another data set, name its folder as path"
+            )
         if (len(data.train), len(data.test)) != (facts.train_size, facts.test_size):
             _log.warning(
                 "%s is not complete here: %d training and %d test images instead of %d and %d",
