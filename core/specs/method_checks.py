@@ -69,10 +69,22 @@ def method_problems(
             yield place, text, member.name
         if entry.needs_teacher and not has_teacher:
             yield place, f"{member.name} needs a teacher, and the spec has none", member.name
-        if facts:
-            needed = entry.classes_needed_by(params)
-            has_background = context.rows_vary
-            if text_or_none := needed.problem(member.name, dataset.name, facts.num_classes, background=has_background):
-                field = ("params", needed.field) if needed.field else ()
-                yield (*place, *field), text_or_none, member.name
+    yield from class_problems(method, dataset, context)
+
+
+def class_problems(method: MethodRef, dataset: DatasetRef, context: MethodContext) -> Iterator[ProblemParts]:
+    """Yield which methods need more classes than a data set has, and what the background's parameters cannot be.
+
+    Args:
+        method: The method, with those that are added to it.
+        dataset: The data set.
+        context: What is known of it.
+    """
+    if context.num_classes is not None:
+        for number, member in enumerate(method.members):
+            place: tuple[int | str, ...] = ("with", number - 1) if number else ()
+            needed = member.entry.classes_needed_by(member.parsed_params)
+            text = needed.problem(member.name, dataset.name, context.num_classes, background=context.rows_vary)
+            if text:
+                yield (*place, *(("params", needed.field) if needed.field else ())), text, member.name
     yield from background_problems(method, dataset.name, context)

@@ -105,6 +105,9 @@ def training_problems(training: Training, dataset: DatasetRef) -> Iterator[Probl
     if training.collapse_every:
         text = f"neural collapse is of images that have one class each, and {of_task}; set 0"
         yield ("collapse_every",), text, training.collapse_every
+    if training.label_smoothing:
+        text = "most boxes are background, whose label is not smoothed in the loss of any detector; set 0"
+        yield ("label_smoothing",), text, training.label_smoothing
     for name in ("robustness", "stylised"):
         if value := getattr(training, name):
             yield (name,), f"the perturbed images are of a classification, and {of_task}; remove this", value

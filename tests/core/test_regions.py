@@ -39,10 +39,8 @@ def built(*, of_regions: bool = True, classes: int = 6, **method: Any) -> tuple[
     settings = []
     for member in ref.members:
         taps = member.entry.taps_of(member.parsed_params)
-        networks = (
-            NetworkShape(classes, {name: MAPS[name] for name in names}) for names in (taps.student, taps.teacher)
-        )
-        settings.append(Setting(*networks, 20, rows_are_regions=of_regions))
+        student, teacher = (_shape(classes, names) for names in (taps.student, taps.teacher))
+        settings.append(Setting(student, teacher, 20, rows_are_regions=of_regions))
     torch.manual_seed(0)
     build = build_region_objective if of_regions else build_objective
     objective = build(ref, *settings).double()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from core.catalog import DATASETS, DatasetFacts
 from core.errors import TrainingError
 from core.specs import RunSpec
+from core.specs.method_checks import class_problems, method_context
+from core.specs.warnings import method_warnings
 from core.tasks.detection.data import DetectionData
 from core.tasks.detection.models.detector import Detector
 
@@ -16,10 +21,26 @@ def check_data_fits(spec: RunSpec, data: DetectionData) -> None:
     Raises:
         TrainingError: It has not.
     """
-    for member in spec.method.members:
-        needed = member.entry.classes_needed_by(member.parsed_params)
-        if text := needed.problem(member.name, spec.dataset.name, data.num_classes):
-            raise TrainingError("spec", f"{text} with the background")
+    context = method_context(spec.training, spec.dataset, _facts(data))
+    for _, text, _ in class_problems(spec.method, spec.dataset, context):
+        raise TrainingError("spec", text)
+
+
+def data_warnings(spec: RunSpec, data: DetectionData) -> Iterator[str]:
+    """Yield the warnings about a method that depend on the classes, if only the worker knows these.
+
+    With few classes ε may be beyond its bound: with three kinds of objects that of the authors is.
+    """
+    if DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params) is not None:
+        return  # the warnings were made when the spec was submitted
+    unknown = method_context(spec.training, spec.dataset, None)
+    known = method_context(spec.training, spec.dataset, _facts(data))
+    before = set(method_warnings(spec.method, unknown))
+    yield from (str(warning) for warning in method_warnings(spec.method, known) if warning not in before)
+
+
+def _facts(data: DetectionData) -> DatasetFacts:
+    return DatasetFacts(data.num_classes, 3, max(data.largest), len(data.train), len(data.test))
 
 
 def check_detector(spec: RunSpec, detector: Detector, data: DetectionData) -> None:
