@@ -48,7 +48,6 @@ METHODS.add(
         aliases=("review", "knowledge_review"),
         summary="Each stage of the teacher is compared with the student's same and deeper stages, fused by attention.",
         target="core.distill.features.reviewkd:ReviewKD",
-        reads_maps_alone=True,
         params=ReviewKDParams,
         source="Chen et al. 2021, arXiv 2104.09044",
         family="features",
