@@ -12,7 +12,10 @@ from typing import Any
 MANY = 8
 """Largest number of methods that are shown without groups."""
 
-ORDER = ("labels", "logits", "decoupled", "features", "relations", "contrastive", "two_stage", "several_networks")
+ORDER = (
+    *("labels", "logits", "decoupled", "features", "relations", "contrastive", "two_stage", "several_networks"),
+    "boxes",
+)
 """The families in the order in which they are shown. A family that is not named here follows them."""
 
 

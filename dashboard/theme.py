@@ -32,6 +32,7 @@ FAMILY_PALETTES: Mapping[str, tuple[str, ...]] = {
     "contrastive": ("#049392", "#026677", "#0EBBDB", "#016968", "#07C0BE", "#038FA8"),
     "two_stage": ("#957F07", "#576201", "#9EB436", "#6A5A02", "#C3A703", "#788B04"),
     "several_networks": ("#D44079", "#AB0228", "#FF7775", "#A60054", "#FF70A1", "#DA4147"),
+    "boxes": ("#787F9C", "#535974", "#9FA6C5"),
 }
 """Colours of many methods by family. A family that is not named has the general palette."""
 _VARIANTS = 3

@@ -112,7 +112,7 @@ COMPARISONS = (
         reason="mdistiller decomposes in float32; in float64 its value differs by 2e-14, its gradient by 2e-10",
     ),
     Comparison(
-        "fitnet", "mdistiller", distiller("FitNet", "", lambda a, b: copied(a.conv_reg, b.regressor)), CODE, ANY
+        "fitnet", "mdistiller", distiller("FitNet", "", lambda a, b: copied(a.conv_reg, b.regressors)), CODE, ANY
     ),
     Comparison("vid", "mdistiller", distiller("VID", "", _of_vid), CODE, ANY),
     Comparison(

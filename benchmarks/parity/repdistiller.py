@@ -53,7 +53,7 @@ def fitnet(checkout: Checkout, inputs: Inputs, ours: Any) -> Public:
     """Return FitNet's loss at the second stage."""
     student, teacher = inputs.student.stages[1], inputs.teacher.stages[1]
     regressor = checkout.module("models.util").ConvReg(student.shape, teacher.shape)
-    pairs = copied(regressor, ours.regressor)
+    pairs = copied(regressor, ours.regressors)
     criterion = checkout.module("distiller_zoo.FitNet").HintLoss()
     return Public(100 * criterion(regressor(student), teacher), pairs)
 

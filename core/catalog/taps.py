@@ -83,6 +83,8 @@ def joined(all_taps: Iterable[Taps]) -> Taps:
 def expand(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Return the names of taps with ``stages`` and ``last_stage`` replaced by the stages that they mean, each once.
 
+    ``features`` beside other layers is left out if the network has none, as a detector has none.
+
     Args:
         names: The names.
         known: The taps of the network in order.
@@ -91,9 +93,22 @@ def expand(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     expanded: dict[str, None] = {}
     for name in names:
         stage, suffix = split_suffix(name)
+        if is_left_out(name, names, known):
+            continue
         meant = {STAGES: stages, LAST_STAGE: stages[-1:]}.get(stage, [stage]) if known else [stage]
         expanded |= dict.fromkeys(f"{part}{suffix}" for part in meant)
     return tuple(expanded)
+
+
+def is_left_out(name: str, names: Sequence[str], known: Collection[str]) -> bool:
+    """Return whether a tap is read only of networks that have it.
+
+    Args:
+        name: The tap.
+        names: All taps that are read of the network.
+        known: The taps of the network; empty if the catalog does not know them.
+    """
+    return name == FEATURES and bool(known) and name not in known and len(names) > 1
 
 
 def regions_tap(grids: Sequence[int]) -> str:

@@ -137,6 +137,8 @@ class NetworkShape:
         norm: By the name of a tap before an activation, the weight (C,) and the bias (C,) of the last batch norm before
             it, as constants; without the taps for which none is known.
         averaged: The names of the taps whose mean over positions is the input of ``linear``.
+        sizes_vary: Whether the heights and widths of maps differ from batch to batch; those of ``taps`` are then of one
+            example.
     """
 
     num_classes: int
@@ -144,6 +146,7 @@ class NetworkShape:
     linear: nn.Linear | None = None
     norm: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     averaged: frozenset[str] = frozenset()
+    sizes_vary: bool = False
 
 
 @dataclass(frozen=True)

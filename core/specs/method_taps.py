@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.catalog import MODELS
-from core.catalog.taps import unknown_tap
+from core.catalog.taps import is_left_out, unknown_tap
 from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.problems import ProblemParts
 
@@ -33,7 +33,7 @@ def _of_member(method: WeightedMethod, student: ModelRef, teacher: ModelRef | No
     for role, names, model in (("student", taps.student, student), ("teacher", taps.teacher, teacher)):
         known = MODELS[model.name].taps if model else ()
         for name in names:
-            if model and (problem := unknown_tap(name, known)):
+            if model and not is_left_out(name, names, known) and (problem := unknown_tap(name, known)):
                 field = _field_of(name, role, method.params)
                 yield ("params", *field), f"the {role} {model.name}: {problem}", name
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from core.catalog import DATASETS, DatasetFacts
 from core.catalog.methods import MethodContext
 from core.catalog.optimizers import LR
-from core.specs.components import MethodRef, ModelRef
+from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.experiment import ExperimentSpec
 from core.specs.labels import misleading_label_of
 from core.specs.method_checks import method_context
@@ -27,6 +28,7 @@ _RATE_THAT_BREAKS = 20
 def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     """Return warnings about a valid spec, each with the path of its field."""
     found: list[Problem] = []
+    task = DATASETS[spec.dataset.name].task
     facts = DATASETS[spec.dataset.name].facts(spec.dataset.parsed_params)
     if facts:
         for path, model in _models(spec):
@@ -48,12 +50,14 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         if teacher.method:
             own = method_context(teacher.training_like(spec.training), spec.dataset, facts)
             found.extend(method_warnings(teacher.method, own, f"{_dotted(teacher_path)}.method"))
+            found.extend(_other_defaults(teacher.method, task, f"{_dotted(teacher_path)}.method"))
     context = method_context(spec.training, spec.dataset, facts)
     for index, method in enumerate(spec.methods):
         path = f"methods.{index}"
         if text := misleading_label_of(method.model_dump(mode="json")):
             found.append(Problem(f"{path}.label", text))
         found.extend(method_warnings(method, context, path))
+        found.extend(_other_defaults(method, task, path))
     if len(spec.seeds) < 3 and len(spec.methods) > 1:
         text = f"{len(spec.seeds)} seed(s) give no usable interval; {_fewest_seeds(len(spec.methods) - 1)}"
         found.append(Problem("seeds", text))
@@ -95,6 +99,27 @@ def method_warnings(method: MethodRef, context: MethodContext, path: str = "meth
             yield Problem(f"{place}.{warning.field}" if warning.field else place, warning.message)
     for within, text in background_warnings(method, context):
         yield Problem(f"{path}.{_dotted(within)}", text)
+
+
+def _other_defaults(method: MethodRef, task: str, path: str) -> Iterator[Problem]:
+    for number, member in enumerate(method.members):
+        if text := other_defaults(member, task):
+            yield Problem(f"{path}.with.{number - 1}" if number else path, text)
+
+
+def other_defaults(method: WeightedMethod, task: str) -> str | None:
+    """Return which defaults of a method published experiments on a task do not have; None if there are none.
+
+    Args:
+        method: The method.
+        task: The name of the task.
+    """
+    published = method.entry.task_params.get(task, {})
+    defaults = method.entry.params().model_dump(mode="json") if published else {}
+    if not (left := [name for name in published if method.params[name] == defaults[name]]):
+        return None
+    values = json.dumps({name: published[name] for name in left}, ensure_ascii=False)
+    return f"some defaults of {method.name} are for other tasks; published experiments on {task} have {values}"
 
 
 def _fewest_seeds(comparisons: int) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from core.catalog import METHODS
 from core.papers.decoupled_kd import PAPER as DKD
 from core.specs import (
+    MethodRef,
     RunSpec,
     SpecError,
     dump_text,
@@ -24,6 +26,7 @@ from core.specs import (
     warnings_of,
 )
 from core.specs.loading import MAX_BYTES
+from core.specs.warnings import other_defaults
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -226,6 +229,21 @@ class TestWarnings:
     def test_plain_spec_has_no_warnings(self) -> None:
         share = {"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}}
         assert self.about(methods=["dkd", share]) == {}
+
+    def test_defaults_for_other_tasks_are_named(self) -> None:
+        assert other_defaults(MethodRef(name="fitnet"), "classification") is None
+        assert other_defaults(MethodRef(name="kd"), "detection") is None
+        text = other_defaults(MethodRef(name="mgd", params={"mask": "positions", "weight": 1e-6}), "detection")
+        assert text
+        assert text.startswith("some defaults of mgd are for other tasks; published experiments on detection have")
+        assert '"masked": 0.45, "student_taps": ["stages"]' in text
+        assert "weight" not in text
+
+    def test_parameters_for_other_tasks_are_valid_and_no_defaults(self) -> None:
+        for entry in METHODS:
+            for task, params in entry.task_params.items():
+                assert all(entry.params.model_fields[name].default != value for name, value in params.items())
+                assert other_defaults(MethodRef(name=entry.name, params=dict(params)), task) is None
 
     def test_log_reduction_warns_about_epsilon(self) -> None:
         assert "ε = 6" in self.about()["methods.1.params.epsilon"]

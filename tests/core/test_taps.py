@@ -154,6 +154,13 @@ def test_stages_are_those_of_the_network_from_shallow_to_deep() -> None:
     assert expand(("stages:preact",), ()) == ("stages:preact",)  # a network that only the worker knows
 
 
+def test_features_beside_stages_are_left_out_of_a_pyramid() -> None:
+    levels = ("p3", "p4", "p5")
+    assert expand(("stages", "features"), levels) == levels
+    assert expand(("features",), levels) == ("features",)  # which the caller refuses
+    assert expand(("stages", "features"), ("stage1", "features")) == ("stage1", "features")
+
+
 def test_suffix_belongs_to_a_stage() -> None:
     network, _ = network_and_images("resnet8")
     for name in ("features:preact", "layers.stage1.0:preact"):

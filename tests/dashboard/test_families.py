@@ -18,7 +18,9 @@ from dashboard.families import Folding, Kind
 from tests.dashboard.test_figures import curve
 from tests.dashboard.test_theme import contrast
 
-FORTY = {f"{family} {number}": Kind(f"{family}_{number}", family) for family in families.ORDER for number in range(5)}
+FIVE_OF_EACH = {
+    f"{family} {number}": Kind(f"{family}_{number}", family) for family in families.ORDER for number in range(5)
+}
 
 
 def test_every_family_of_the_catalog_has_a_place_and_colours() -> None:
@@ -65,10 +67,10 @@ class TestOrder:
 
 
 class TestStyles:
-    def test_forty_methods_are_told_apart(self) -> None:
-        styles = theme.styles(FORTY, None, FORTY)
-        assert len({(style.colour, style.dash) for style in styles.values()}) == 40
-        for first, second in combinations(FORTY, 2):
+    def test_five_methods_of_each_family_are_told_apart(self) -> None:
+        styles = theme.styles(FIVE_OF_EACH, None, FIVE_OF_EACH)
+        assert len({(style.colour, style.dash) for style in styles.values()}) == 45
+        for first, second in combinations(FIVE_OF_EACH, 2):
             one, other = styles[first], styles[second]
             if one.dash == other.dash:
                 assert difference(one.colour, other.colour) > 0.025, f"{first} {one}, {second} {other}"
@@ -86,7 +88,7 @@ class TestStyles:
 
     def test_variants_of_a_method_share_its_colour_and_differ_in_the_dash(self) -> None:
         variants = {"kd": Kind("kd", "logits"), "kd, T = 8": Kind("kd", "logits")}
-        styles = theme.styles([*variants, *FORTY], None, variants | FORTY)
+        styles = theme.styles([*variants, *FIVE_OF_EACH], None, variants | FIVE_OF_EACH)
         assert styles["kd"].colour == styles["kd, T = 8"].colour
         assert styles["kd"].dash != styles["kd, T = 8"].dash
 
@@ -97,19 +99,21 @@ class TestStyles:
         assert len({(style.colour, style.dash) for style in styles.values()}) == 12
 
     def test_few_methods_keep_the_general_palette(self) -> None:
-        few = {label: FORTY[label] for label in list(FORTY)[: families.MANY]}
+        few = {label: FIVE_OF_EACH[label] for label in list(FIVE_OF_EACH)[: families.MANY]}
         assert theme.styles(few, None, few) == theme.styles(few)
 
     def test_methods_that_the_catalog_does_not_have_are_told_apart(self) -> None:
         labels = [f"mine {number}" for number in range(20)]
-        styles = theme.styles(labels, None, FORTY)
+        styles = theme.styles(labels, None, FIVE_OF_EACH)
         assert len({(style.colour, style.dash) for style in styles.values()}) == 20
 
 
 def methods(count: int = 30) -> list[MethodCurves]:
-    labels = list(FORTY)[:count]
+    labels = list(FIVE_OF_EACH)[:count]
     return [
-        MethodCurves(label, [curve([30.0, 80.0, 90.0 + n / 10]), curve([32.0, 82.0, 91.0])], family=FORTY[label].family)
+        MethodCurves(
+            label, [curve([30.0, 80.0, 90.0 + n / 10]), curve([32.0, 82.0, 91.0])], family=FIVE_OF_EACH[label].family
+        )
         for n, label in enumerate(labels)
     ]
 
@@ -117,7 +121,7 @@ def methods(count: int = 30) -> list[MethodCurves]:
 class TestFigures:
     def test_many_methods_have_a_legend_of_families_and_bands_that_appear_with_their_method(self) -> None:
         drawn = methods()
-        styles = theme.styles(FORTY, None, FORTY)
+        styles = theme.styles(FIVE_OF_EACH, None, FIVE_OF_EACH)
         figure = json.loads(
             comparison_charts.curves_figure(drawn, ("Accuracy (%)", ""), ChartSettings(), styles=styles).to_json()
         )
@@ -153,7 +157,7 @@ class TestFigures:
         assert comparison_charts.later_range(methods(2), ChartSettings(log=True)) is None
 
     def test_figures_of_families_share_the_axis_and_the_grey_baseline(self) -> None:
-        styles = theme.styles(FORTY, None, FORTY)
+        styles = theme.styles(FIVE_OF_EACH, None, FIVE_OF_EACH)
         first, *rest = methods()
         figure = comparison_charts.family_figure(
             [method for method in rest if method.family == "features"],
@@ -174,7 +178,7 @@ class TestFigures:
     def test_final_values_of_many_methods_are_rows(self) -> None:
         groups = [
             MethodResult(label=label, method=label, n=2, mean=90.0 + n, sd=1.0, values={0: 89.0 + n, 1: 91.0 + n})
-            for n, label in enumerate(list(FORTY)[:12])
+            for n, label in enumerate(list(FIVE_OF_EACH)[:12])
         ]
         figure = figures.seeds_figure(groups, "Accuracy (%)")
         assert figure is not None

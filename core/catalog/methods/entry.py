@@ -16,14 +16,14 @@ from core.catalog.tasks import TASKS
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 Family = Literal[
-    "labels", "logits", "decoupled", "features", "relations", "contrastive", "two_stage", "several_networks"
+    "labels", "logits", "decoupled", "features", "relations", "contrastive", "two_stage", "several_networks", "boxes"
 ]
 """What a method compares, by which forms and figures group many methods.
 
 ``labels``: no teacher. ``logits``: the outputs. ``decoupled``: the outputs in parts, as DKD does. ``features``: inner
 layers, sample by sample. ``relations``: how samples, channels or stages relate to each other. ``contrastive``: samples
 against a memory of others. ``two_stage``: a first stage that prepares networks, then the training.
-``several_networks``: more than one network beside the student.
+``several_networks``: more than one network beside the student. ``boxes``: how a detector moves the boxes of objects.
 """
 LABEL_TERM = "ce"
 """Name of the term of cross-entropy with the labels, which methods have in common."""
@@ -162,6 +162,7 @@ class MethodEntry(Entry):
             of images, so that the rows may be regions of images.
         reads_offsets: Whether it reads how the boxes of regions are to be moved.
         needs_own_boxes: Whether it compares on the boxes that the student itself is trained on, and on no others.
+        task_params: By the name of a task, the parameters of published experiments on it that are not the defaults.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
         classes_needed: Returns the least number of classes with given parameters, and why; None if it is
             ``min_classes`` whatever they are.
@@ -191,6 +192,7 @@ class MethodEntry(Entry):
     reads_maps_alone: bool = False
     reads_offsets: bool = False
     needs_own_boxes: bool = False
+    task_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     min_classes: int = 2
     classes_needed: Callable[[Any], ClassesNeeded] | None = None
     taps: Callable[[Any], Taps] | None = None
@@ -299,6 +301,7 @@ class MethodEntry(Entry):
             "tasks": list(self.tasks),
             "reads_rows_alone": self.reads_rows_alone,
             "reads_maps_alone": self.reads_maps_alone,
+            "task_params": {task: dict(params) for task, params in self.task_params.items()},
             "terms": list(self.terms),
             "own_terms": list(self.own_terms),
             "label_weight": self.label_weight,

@@ -1,4 +1,4 @@
-"""FitNet: the student's map at one layer, through a regressor, is the teacher's."""
+"""FitNet: the student's map at one layer or several, through a regressor, is the teacher's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import features_of
+from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
+from core.catalog.taps import STAGES
 
 
 class FitNetParams(Params):
@@ -18,8 +19,14 @@ class FitNetParams(Params):
 
     weight: float = Field(100.0, ge=0, description="Weight of the hint, the mean squared distance of the two maps.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
-    student_tap: str = Field("stage2", description="Layer of the student that is guided.")
-    teacher_tap: str = Field("stage2", description="Layer of the teacher that gives the hint.")
+    student_taps: Names = Field(
+        ("stage2",), min_length=1, description="Layers of the student that are guided, each by a regressor of its own."
+    )
+    teacher_taps: Names = Field(
+        ("stage2",),
+        min_length=1,
+        description="Layers of the teacher that give the hints. The deepest are a pair, and so on backwards.",
+    )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
         description="paper: the regressor is a convolution without padding and ReLU. public_code: batch norm between "
@@ -40,11 +47,12 @@ METHODS.add(
         aliases=("hint", "fitnets"),
         summary="The student's map at one layer, through a convolutional regressor, is near the teacher's.",
         target="core.distill.features.fitnet:FitNet",
-        reads_maps_alone=True,
         params=FitNetParams,
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",
-        taps=features_of,
+        taps=stages_of,
+        reads_maps_alone=True,
+        task_params={"detection": {"student_taps": [STAGES], "teacher_taps": [STAGES]}},
         weight_params={"ce": "ce_weight", "fitnet": "weight"},
         first_stage=FirstStage("hint_epochs", "fitnet"),
         metrics=(
@@ -52,6 +60,6 @@ METHODS.add(
             Metric("train/fitnet", "FitNet's hint (mean squared distance), unweighted", panel="Term of FitNet"),
         ),
         published={"variant": "public_code"},
-        cost="The teacher's forward pass in every step, and one convolution on the student's map.",
+        cost="The teacher's forward pass in every step, and one convolution on the student's map of each layer.",
     )
 )

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import features_of
+from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import LAST_STAGE
+from core.catalog.taps import LAST_STAGE, STAGES
 
 
 class MGDParams(Params):
     """Parameters of MGD."""
 
-    weight: float = Field(7e-5, ge=0, description="α, the weight of the summed squared distance of an image's maps.")
-    masked: float = Field(0.15, ge=0, lt=1, description="λ, the probability that a channel of an image is masked.")
+    weight: float = Field(
+        7e-5,
+        ge=0,
+        description="α, the weight of the summed squared distance of an image's maps. Two-stage detectors: 5e-7; "
+        "one-stage: 2e-5.",
+    )
+    masked: float = Field(
+        0.15,
+        ge=0,
+        lt=1,
+        description="λ, the probability that a channel or a position of an image is masked. Two-stage detectors: 0.45; "
+        "one-stage: 0.65.",
+    )
+    mask: Literal["channels", "positions"] = Field(
+        "channels",
+        description="What is masked. channels: as in classification. positions: all channels of a position, as in "
+        "detection and segmentation.",
+    )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
-    student_tap: str = Field(LAST_STAGE, description="Layer of the student.")
-    teacher_tap: str = Field(LAST_STAGE, description="Layer of the teacher.")
+    student_taps: Names = Field((LAST_STAGE,), min_length=1, description="Layers of the student.")
+    teacher_taps: Names = Field(
+        (LAST_STAGE,),
+        min_length=1,
+        description="Layers of the teacher. The deepest are a pair, and so on backwards.",
+    )
 
 
 METHODS.add(
@@ -27,18 +49,28 @@ METHODS.add(
         name="mgd",
         title="MGD",
         aliases=("masked_generative_distillation",),
-        summary="The teacher's last map is generated from the student's, of which random channels are masked.",
+        summary="The teacher's map is generated from the student's, of which random channels or positions are masked.",
         target="core.distill.features.mgd:MGD",
-        reads_maps_alone=True,
         params=MGDParams,
         source="Yang et al. 2022, arXiv 2205.01529",
         family="features",
-        taps=features_of,
+        taps=stages_of,
+        reads_maps_alone=True,
+        task_params={
+            "detection": {
+                "weight": 5e-7,
+                "masked": 0.45,
+                "mask": "positions",
+                "student_taps": [STAGES],
+                "teacher_taps": [STAGES],
+            }
+        },
         weight_params={"ce": "ce_weight", "mgd": "weight"},
         metrics=(
             CE_TERM,
             Metric("train/mgd", "MGD term (squared distance of an image), unweighted", panel="Term of MGD"),
         ),
-        cost="The teacher's forward pass in every step, and two 3×3 convolutions with the teacher's channels.",
+        cost="The teacher's forward pass in every step, and two 3×3 convolutions with the teacher's channels for "
+        "each layer.",
     )
 )

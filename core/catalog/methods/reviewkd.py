@@ -22,7 +22,7 @@ class ReviewKDParams(Params):
         ge=0,
         description="Weight of the distance. The authors' for CIFAR-100: 5; 8 for resnet32x4 to shufflenet_v2, 0.6 for "
         "resnet56 to resnet20, 1 for resnet110 to resnet32. ImageNet: 1 for ResNet-34 to 18, 8 for ResNet-50 to "
-        "MobileNetV1.",
+        "MobileNetV1. Faster R-CNN: 1 for ResNet-101 to 50, 1.2 to 18, 2 for ResNet-50 to MobileNetV2.",
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     ramp_epochs: int = Field(
@@ -48,11 +48,20 @@ METHODS.add(
         aliases=("review", "knowledge_review"),
         summary="Each stage of the teacher is compared with the student's same and deeper stages, fused by attention.",
         target="core.distill.features.reviewkd:ReviewKD",
-        reads_maps_alone=True,
         params=ReviewKDParams,
         source="Chen et al. 2021, arXiv 2104.09044",
         family="features",
         taps=stages_of,
+        reads_maps_alone=True,
+        task_params={
+            "detection": {
+                "weight": 1.0,
+                "ramp_epochs": 0,
+                "mid_channels": 256,
+                "student_taps": [STAGES],
+                "teacher_taps": [STAGES],
+            }
+        },
         weight_params={"ce": "ce_weight", "reviewkd": "weight"},
         metrics=(
             CE_TERM,

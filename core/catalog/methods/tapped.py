@@ -39,6 +39,15 @@ class FeaturesParams(Params):
         return name
 
 
+def adapter_field() -> Any:
+    """Return the parameter that decides what happens to pairs of maps with different numbers of channels."""
+    return Field(
+        True,
+        description="Whether a 1×1 convolution maps the student's channels to the teacher's where their numbers "
+        "differ. Otherwise such maps are refused.",
+    )
+
+
 def stages_of(params: Any) -> Taps:
     """Return the layers that a method with ``StagesParams`` reads."""
     return Taps(params.student_taps, params.teacher_taps)

@@ -6,12 +6,13 @@ They are parameters of the objective: trained with the student, in its checkpoin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.distill.objective import ObjectiveError
+from core.distill.objective import ObjectiveError, Setting
 
 
 class BatchNorm(nn.Module):
@@ -70,6 +71,16 @@ def conv_bn_relu(in_channels: int, channels: int, kernel: int) -> Layers:
     """Return a convolution without bias that keeps the size of the maps, batch norm and ReLU."""
     conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False)
     return Layers(conv, BatchNorm(channels), nn.ReLU())
+
+
+def channel_adapters(setting: Setting, pairs: Sequence[tuple[str, str]]) -> nn.ModuleList:
+    """Return for each pair of maps the layer that gives the student's map the teacher's channels.
+
+    It is a 1×1 convolution, and nothing where the numbers of channels are equal.
+    """
+    assert setting.teacher is not None
+    widths = [(setting.student.taps[student][0], setting.teacher.taps[teacher][0]) for student, teacher in pairs]
+    return nn.ModuleList(nn.Identity() if own == other else nn.Conv2d(own, other, 1) for own, other in widths)
 
 
 def valid_convolution(student: torch.Size, teacher: torch.Size) -> nn.Conv2d:

@@ -235,6 +235,27 @@ def require_maps(shapes: Mapping[str, torch.Size], parameter: str) -> None:
             )
 
 
+def require_equal_sizes(setting: Setting, pairs: Sequence[tuple[str, str]], method: str) -> None:
+    """Refuse pairs of maps of different heights or widths.
+
+    Args:
+        setting: What the method is built for.
+        pairs: Taps of the student and of the teacher.
+        method: Its title.
+
+    Raises:
+        ObjectiveError: The maps of a pair have different sizes.
+    """
+    assert setting.teacher is not None
+    for student, teacher in pairs:
+        own, other = setting.student.taps[student], setting.teacher.taps[teacher]
+        if own[1:] != other[1:]:
+            raise ObjectiveError(
+                f"student_taps: {student!r} gives {tuple(own)}, and teacher_taps: {teacher!r} {tuple(other)}; "
+                f"{method} needs maps of one size"
+            )
+
+
 def require_equal_channels(setting: Setting, pairs: Sequence[tuple[str, str]]) -> None:
     """Refuse pairs of maps with different numbers of channels.
 

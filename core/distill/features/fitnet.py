@@ -1,53 +1,58 @@
-"""FitNet (Romero et al. 2015): the student's map at one layer, through a regressor r, is the teacher's.
+"""FitNet (Romero et al. 2015): the student's map at a layer, through a regressor r, is the teacher's.
 
-    L = w_CE·CE + w·mean_i mean (r(f_i) − F_i)²        r = ReLU(conv(·))          (``paper``)
-                                                       r = ReLU(BN(conv(·)))      (``public_code``)
+    L = w_CE·CE + w·Σ_l mean_i mean (r_l(f_li) − F_li)²        r = ReLU(conv(·))          (``paper``)
+                                                               r = ReLU(BN(conv(·)))      (``public_code``)
 
-The paper (equation 3) trains the layers up to the student's by ½‖r(f) − F‖² alone, and then the whole student by KD:
-this is ``hint_epochs`` > 0 with ``with: [kd]``. Its sum over the elements is a mean here, as in all code since,
-which changes the weight by a constant. Published tables have the hint beside the cross-entropy in every epoch.
+The paper has one layer l; the levels of a detector's pyramid are several, each with a regressor of its own. The paper
+(equation 3) trains the layers up to the student's by ½‖r(f) − F‖² alone, and then the whole student by KD: this is
+``hint_epochs`` > 0 with ``with: [kd]``. Its sum over the elements is a mean here, as in all code since, which changes
+the weight by a constant. Published tables have the hint beside the cross-entropy in every epoch.
 
 The paper's r is a convolution without padding, whose kernel is 1 + the difference of the sizes (section 2.2), and the
 teacher's non-linearity. RepDistiller and mdistiller have batch norm between the two, a 3×3 convolution of stride 2 if
-the student's map is twice as large, and a transposed 4×4 one of stride 2 if it is half as large.
+the student's map is twice as large, and a transposed 4×4 one of stride 2 if it is half as large. If sizes vary from
+batch to batch, as those of a detector's pyramid do, only maps of one size are compared: the kernel is then 1×1.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from core.catalog.methods.fitnet import FitNetParams
 from core.distill.features.adapters import BatchNorm, Layers, resizing_convolution, valid_convolution
 from core.distill.features.common import (
+    map_pairs,
     mean_over_rows,
     only_part,
     present_pairs,
-    require_maps,
+    require_equal_sizes,
     sum_of_parts,
-    tap_pair,
 )
 from core.distill.objective import ObjectiveError, Setting, Step, TwoStageObjective
 from core.distill.terms import LossTerms, autocast_disabled
 
 
 class FitNet(TwoStageObjective):
-    """CE plus the weighted hint, or the hint in a first stage and CE after it."""
+    """CE plus the weighted hints, or the hints in a first stage and CE after it."""
 
     def __init__(self, params: FitNetParams, setting: Setting) -> None:
         super().__init__(params.hint_epochs, "some")
         assert setting.teacher is not None
-        self._params, self._pair = params, tap_pair(setting)
-        student, teacher = setting.student.taps[self._pair[0]], setting.teacher.taps[self._pair[1]]
-        require_maps(setting.student.taps, "student_tap")
-        require_maps(setting.teacher.taps, "teacher_tap")
+        self._params, self._pairs = params, map_pairs(setting)
+        if setting.student.sizes_vary or setting.teacher.sizes_vary:
+            require_equal_sizes(setting, self._pairs, "FitNet with images of several sizes")
         public = params.variant == "public_code"
-        try:
-            convolution = (resizing_convolution if public else valid_convolution)(student, teacher)
-        except ObjectiveError as error:
-            more = "" if public else "; variant public_code also joins maps of half the size"
-            text = f"student_tap {self._pair[0]!r} and teacher_tap {self._pair[1]!r}: {error}{more}"
-            raise ObjectiveError(text) from None
-        self.regressor = Layers(convolution, *([BatchNorm(teacher[0])] if public else []), nn.ReLU())
+        self.regressors = nn.ModuleList()
+        for student, teacher in self._pairs:
+            own, other = setting.student.taps[student], setting.teacher.taps[teacher]
+            try:
+                convolution = (resizing_convolution if public else valid_convolution)(own, other)
+            except ObjectiveError as error:
+                more = "" if public else "; variant public_code also joins maps of half the size"
+                text = f"student_taps {student!r} and teacher_taps {teacher!r}: {error}{more}"
+                raise ObjectiveError(text) from None
+            self.regressors.append(Layers(convolution, *([BatchNorm(other[0])] if public else []), nn.ReLU()))
         if public:
             self.scope = "batch"  # for the batch norm
 
@@ -57,9 +62,11 @@ class FitNet(TwoStageObjective):
         with autocast_disabled(rows):
             if params.hint_epochs and not self.in_first_stage(step.epoch):
                 return sum_of_parts(rows, params.ce_weight, {})
-            ((student, teacher),) = present_pairs(step, [self._pair])
-            squares = (self.regressor(student, rows.share) - teacher).square()
-            hint = mean_over_rows(rows, squares.flatten(1).mean(1))
+            hints = [
+                mean_over_rows(rows, (regressor(student, rows.share) - teacher).square().flatten(1).mean(1))
+                for regressor, (student, teacher) in zip(self.regressors, present_pairs(step, self._pairs), strict=True)
+            ]
+            hint = torch.stack(hints).sum()
             if params.hint_epochs:
                 return only_part("fitnet", params.weight, hint)
             return sum_of_parts(rows, params.ce_weight, {"fitnet": (params.weight, hint)})

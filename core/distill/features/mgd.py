@@ -1,13 +1,16 @@
 """MGD (Yang et al. 2022): masked generative distillation.
 
-    L = w_CE·CE + α·mean_i Σ_cyx (G(mask_i ⊙ A(f_i)) − F_i)²_cyx
+    L = w_CE·CE + α·Σ_l mean_i Σ_cyx (G_l(mask_li ⊙ A_l(f_li)) − F_li)²_cyx
 
 G is a 3×3 convolution, ReLU and a 3×3 convolution, A a 1×1 convolution if the channels of the student's map f and the
-teacher's F differ (equations 4 to 6). For classification the mask removes whole channels of an image, each with the
-probability λ. Both maps must have one size: the paper has no rule for others.
+teacher's F differ (equations 4 to 6). The layers l are one for classification, where the mask removes whole channels of
+an image, and the levels of the pyramid for detection, where it removes positions with all their channels; each with the
+probability λ. Both maps must have one size: the paper has no rule for others. For equal masks the loss is equal to both
+codes of the authors to rounding.
 
-The mask is a pure function of a seed of the method's own, the epoch, the sample's number and the channel. So it depends
-neither on the other samples of a batch nor on the number of processes, and a resumed training has the same.
+The mask is a pure function of a seed of the method's own, the epoch, the sample's number, and the layer with the
+channel or the position. So it depends neither on the other samples of a batch and their sizes nor on the number of
+processes, and a resumed training has the same.
 """
 
 from __future__ import annotations
@@ -16,14 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog.methods.mgd import MGDParams
-from core.distill.features.common import mean_over_rows, present_pairs, require_maps, sum_of_parts, tap_pair
+from core.distill.features.adapters import channel_adapters
+from core.distill.features.common import (
+    map_pairs,
+    mean_over_rows,
+    present_pairs,
+    require_equal_sizes,
+    sum_of_parts,
+)
 from core.distill.features.hashing import uniform
-from core.distill.objective import Objective, ObjectiveError, Setting, Step
+from core.distill.objective import Objective, Setting, Step
 from core.distill.terms import LossTerms, autocast_disabled
 
 
 class MGD(Objective):
-    """CE plus the weighted squared distance of the generated map."""
+    """CE plus the weighted squared distance of the generated maps."""
 
     scope = "row"
     capturable = False
@@ -33,35 +43,53 @@ class MGD(Objective):
     def __init__(self, params: MGDParams, setting: Setting) -> None:
         super().__init__()
         assert setting.teacher is not None
-        self._params, self._pair = params, tap_pair(setting)
-        student, teacher = setting.student.taps[self._pair[0]], setting.teacher.taps[self._pair[1]]
-        require_maps(setting.student.taps, "student_tap")
-        require_maps(setting.teacher.taps, "teacher_tap")
-        if student[1:] != teacher[1:]:
-            raise ObjectiveError(
-                f"student_tap: {self._pair[0]!r} gives {tuple(student)}, and teacher_tap: {self._pair[1]!r} "
-                f"{tuple(teacher)}; MGD needs maps of one size"
-            )
-        channels = teacher[0]
-        self.align = nn.Identity() if student[0] == channels else nn.Conv2d(student[0], channels, 1)
-        self.generation = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
-        )
+        self._params, self._pairs = params, map_pairs(setting)
+        require_equal_sizes(setting, self._pairs, "MGD")
+        self.align = channel_adapters(setting, self._pairs)
+        self.generation = nn.ModuleList(_generation(setting.teacher.taps[name][0]) for _, name in self._pairs)
         self.register_buffer("seed", torch.randint(2**31, ()))
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
         rows = step.rows
         with autocast_disabled(rows):
-            ((student, teacher),) = present_pairs(step, [self._pair])
-            aligned = self.align(student)
-            kept = self._kept(step, aligned.shape[1]).to(aligned.dtype)
-            generated = self.generation(aligned * kept.view(*kept.shape, 1, 1))
-            mgd = mean_over_rows(rows, (generated - teacher).square().flatten(1).sum(1))
+            distances = []
+            first = 0
+            for number, (student, teacher) in enumerate(present_pairs(step, self._pairs)):
+                aligned = self.align[number](student)
+                if self._params.mask == "channels":
+                    kept = self._kept_channels(step, first, aligned.shape[1])
+                else:
+                    kept = self._kept_positions(step, number, aligned.shape[2], aligned.shape[3])
+                generated = self.generation[number](aligned * kept.to(aligned.dtype))
+                distances.append((generated - teacher).square().flatten(1).sum(1))
+                first += aligned.shape[1]
+            mgd = mean_over_rows(rows, torch.stack(distances).sum(0))
             return sum_of_parts(rows, self._params.ce_weight, {"mgd": (self._params.weight, mgd)})
 
-    def _kept(self, step: Step, channels: int) -> Tensor:
-        """Return which channels of each sample are not masked (B, channels)."""
+    def _kept_channels(self, step: Step, first: int, channels: int) -> Tensor:
+        """Return which channels of each sample are not masked (B, channels, 1, 1).
+
+        Args:
+            step: The step.
+            first: The number of the first channel, counted over all layers.
+            channels: Their number.
+        """
         assert step.index is not None
-        numbers = torch.arange(channels, device=step.index.device)
-        return uniform(self.seed, step.epoch or 0, step.index.unsqueeze(1), numbers) >= self._params.masked
+        numbers = torch.arange(first, first + channels, device=step.index.device)
+        drawn = uniform(self.seed, step.epoch or 0, step.index.unsqueeze(1), numbers)
+        return (drawn >= self._params.masked).view(*drawn.shape, 1, 1)
+
+    def _kept_positions(self, step: Step, layer: int, height: int, width: int) -> Tensor:
+        """Return which positions of each sample are not masked (B, 1, height, width)."""
+        assert step.index is not None
+        down, across = (torch.arange(length, device=step.index.device) for length in (height, width))
+        index = step.index.view(-1, 1, 1, 1)
+        drawn = uniform(self.seed, step.epoch or 0, index, layer, down.unsqueeze(1), across)
+        return drawn >= self._params.masked
+
+
+def _generation(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+    )

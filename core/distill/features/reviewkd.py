@@ -10,6 +10,9 @@ size, with two learned attention maps as weights, and maps the sum, at the teach
 HCL, the hierarchical context loss, is the mean squared distance of two maps, and a half, a quarter and an eighth of
 that of the maps averaged to 4×4, 2×2 and 1×1, divided by the sum of these factors. A level that is not smaller than the
 map is left out, and the next takes its factor, as in the authors' code.
+
+For detectors the levels are those of the pyramid, without pooled features. The loss is then equal to that of the
+authors' detection code to rounding, for maps of any size, which may differ from batch to batch.
 """
 
 from __future__ import annotations

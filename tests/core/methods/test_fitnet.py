@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from core.distill.objective import ObjectiveError
+from core.catalog.methods.fitnet import FitNetParams
+from core.distill.features.fitnet import FitNet
+from core.distill.objective import NetworkShape, ObjectiveError, Setting
 from core.testing import MethodContract
 from tests.core.methods.feature_problem import (
     FeatureProblem,
@@ -32,7 +35,7 @@ def problem(variant: str, size: tuple[int, int], **params: Any) -> FeatureProble
 
 def guided(numbers: Numbers, variant: str, size: tuple[int, int]) -> Array:
     maps, own = numbers.taps["stage2"], numbers.own
-    weight, bias = own["regressor.0.weight"], own["regressor.0.bias"]
+    weight, bias = own["regressors.0.0.weight"], own["regressors.0.0.bias"]
     if variant == "paper":
         return relu(convolve(maps, weight, bias))
     if size == SIZES["double"]:
@@ -41,7 +44,7 @@ def guided(numbers: Numbers, variant: str, size: tuple[int, int]) -> Array:
         mapped = convolve_transposed(maps, weight, bias, stride=2, padding=1)
     else:
         mapped = convolve(maps, weight, bias)
-    return relu(batch_norm(mapped, own["regressor.1.weight"], own["regressor.1.bias"], numbers.share))
+    return relu(batch_norm(mapped, own["regressors.0.1.weight"], own["regressors.0.1.bias"], numbers.share))
 
 
 def hint(numbers: Numbers, variant: str, size: tuple[int, int]) -> float:
@@ -88,18 +91,23 @@ def test_single_number_of_a_channel_has_no_variance() -> None:
         [0]
     )
     numbers = single.numbers()
-    expected = (relu(numbers.own["regressor.1.bias"]) - numbers.teacher_taps["stage2"][0, :, 0, 0]) ** 2
+    expected = (relu(numbers.own["regressors.0.1.bias"]) - numbers.teacher_taps["stage2"][0, :, 0, 0]) ** 2
     assert float(single.terms().values["fitnet"]) == pytest.approx(float(np.mean(expected)))
 
 
 @pytest.mark.parametrize(
     ("variant", "student", "teacher", "message"),
     [
-        ("paper", (3, 2, 2), (2, 4, 4), "student_tap 'stage2' and teacher_tap 'stage2': the student's maps of 2×2 are"),
+        (
+            "paper",
+            (3, 2, 2),
+            (2, 4, 4),
+            "student_taps 'stage2' and teacher_taps 'stage2': the student's maps of 2×2 are",
+        ),
         ("paper", (3, 2, 2), (2, 4, 4), "variant public_code also joins maps of half the size"),
         ("public_code", (3, 3, 3), (2, 4, 4), "the student's maps of 3×3 are smaller than the teacher's maps of 4×4"),
-        ("paper", (3,), (2, 4, 4), "student_tap: 'stage2' gives outputs of the shape (3,), not maps"),
-        ("paper", (3, 4, 4), (2,), "teacher_tap: 'stage2' gives outputs of the shape (2,), not maps"),
+        ("paper", (3,), (2, 4, 4), "student_taps: 'stage2' gives outputs of the shape (3,), not maps"),
+        ("paper", (3, 4, 4), (2,), "teacher_taps: 'stage2' gives outputs of the shape (2,), not maps"),
     ],
 )
 def test_maps_that_cannot_be_joined_are_refused(
@@ -110,21 +118,51 @@ def test_maps_that_cannot_be_joined_are_refused(
     assert message in str(refused.value)
 
 
+def test_every_layer_has_a_regressor_of_its_own() -> None:
+    levels = {"p3": (3, 5, 4), "p4": (2, 3, 2)}
+    tested = feature_problem("fitnet", {"weight": 7.0, "ce_weight": 0.5}, levels, {"p3": (2, 5, 4), "p4": (2, 3, 2)})
+
+    def oracle(numbers: Numbers) -> float:
+        total = 0.0
+        for number, name in enumerate(levels):
+            weight, bias = (numbers.own[f"regressors.{number}.0.{part}"] for part in ("weight", "bias"))
+            distances = (relu(convolve(numbers.taps[name], weight, bias)) - numbers.teacher_taps[name]) ** 2
+            total += numbers.mean([float(row.mean()) for row in distances])
+        return 0.5 * cross_entropy(numbers) + 7 * total
+
+    assert_equals_oracle(tested, oracle, weight=WEIGHT)
+    larger = feature_problem("fitnet", {}, {"p3": (3, 7, 9), "p4": (2, 4, 5)}, {"p3": (2, 7, 9), "p4": (2, 4, 5)})
+    assert replace(larger, objective=tested.objective).terms().total.isfinite()
+
+
+def test_sizes_that_vary_have_to_be_equal() -> None:
+    def setting(size: int, *, vary: bool) -> Setting:
+        student, teacher = (
+            NetworkShape(3, {"stage2": torch.Size((2, height, height))}, sizes_vary=vary) for height in (size, 4)
+        )
+        return Setting(student, teacher, 20)
+
+    FitNet(FitNetParams(), setting(4, vary=True))
+    FitNet(FitNetParams(), setting(8, vary=False))
+    with pytest.raises(ObjectiveError, match="FitNet with images of several sizes needs maps of one size"):
+        FitNet(FitNetParams(), setting(8, vary=True))
+
+
 class TestFitNet(MethodContract):
-    method: ClassVar[Any] = {"name": "fitnet", "params": {"student_tap": "stage1", "teacher_tap": "stage2"}}
+    method: ClassVar[Any] = {"name": "fitnet", "params": {"student_taps": ["stage1"], "teacher_taps": ["stage2"]}}
 
 
 class TestFitNetWithBatchNorm(MethodContract):
     method: ClassVar[Any] = {
         "name": "fitnet",
-        "params": {"variant": "public_code", "student_tap": "stage1", "teacher_tap": "stage1"},
+        "params": {"variant": "public_code", "student_taps": ["stage1"], "teacher_taps": ["stage1"]},
     }
 
 
 class TestFitNetHintStage(MethodContract):
     method: ClassVar[Any] = {
         "name": "fitnet",
-        "params": {"student_tap": "stem", "teacher_tap": "stage2", "hint_epochs": 1, "weight": 1.0},
+        "params": {"student_taps": ["stem"], "teacher_taps": ["stage2"], "hint_epochs": 1, "weight": 1.0},
     }
     epoch = 0
     # Whole trainings, on two ranks too, are in test_two_stages.

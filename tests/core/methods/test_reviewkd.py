@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,9 +54,9 @@ def as_map(tap: Array) -> Array:
     return tap[:, :, None, None] if tap.ndim == 2 else tap
 
 
-def reviewkd(numbers: Numbers) -> float:
+def reviewkd(numbers: Numbers, levels: tuple[tuple[str, str], ...] = LEVELS) -> float:
     total, deeper = 0.0, None
-    for number, (name, target) in enumerate(LEVELS):
+    for number, (name, target) in enumerate(levels):
         own = {key.removeprefix(f"fusions.{number}."): value for key, value in numbers.own.items()}
         maps, teacher = as_map(numbers.taps[name]), as_map(numbers.teacher_taps[target])
         fused = convolve(maps, own["reduce.0.weight"])
@@ -79,6 +80,19 @@ def test_loss_and_gradient_are_those_of_the_formula(weight: Tensor | None, epoch
         return 0.5 * cross_entropy(numbers) + 3 * factor * reviewkd(numbers)
 
     assert_equals_oracle(problem(), oracle, weight=weight, epoch=epoch)
+
+
+def test_levels_of_a_pyramid_need_no_pooled_features_and_no_fixed_size() -> None:
+    def pyramid(height: int, width: int) -> FeatureProblem:
+        levels = {f"p{n}": (2, -(-height // 2**n), -(-width // 2**n)) for n in range(3)}
+        params = {"weight": 1.0, "ramp_epochs": 0, "mid_channels": 2}
+        return feature_problem("reviewkd", params, levels, levels)
+
+    first = pyramid(5, 6)
+    levels = tuple((name, name) for name in ("p2", "p1", "p0"))
+    assert_equals_oracle(first, lambda numbers: cross_entropy(numbers) + reviewkd(numbers, levels))
+    other = replace(pyramid(9, 11), objective=first.objective)
+    assert_equals_oracle(other, lambda numbers: cross_entropy(numbers) + reviewkd(numbers, levels), directions=1)
 
 
 @pytest.mark.parametrize(
