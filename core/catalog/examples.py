@@ -15,6 +15,7 @@ import yaml
 _GROUPS = {
     "": "On one machine",
     "cifar100": "CIFAR-100 pairs",
+    "detection": "Object detection",
     "decoupled-gradient-kd-2025": "Decoupled Gradient KD, 2025",
 }
 """Folders with their titles, in the order of display."""
@@ -25,6 +26,11 @@ _TITLES = {
     "cifar100-every-method": "Every method, part of CIFAR-100",
     "cifar100-teacher-assistant": "A teacher assistant, CIFAR-100",
     "cifar100-born-again": "Born-again generations, CIFAR-100",
+    "digit-scenes": "Scenes of digits",
+    "bccd": "Blood cells (BCCD)",
+    "coco-resnet101-resnet18": "COCO: Faster R-CNN, ResNet-101 → ResNet-18",
+    "coco-resnet101-resnet50": "COCO: Faster R-CNN, ResNet-101 → ResNet-50",
+    "coco-resnet50-mobilenet-v2": "COCO: Faster R-CNN, ResNet-50 → MobileNet-V2",
     "cifar100-several-teachers": "Several teachers, CIFAR-100",
 }
 

@@ -9,8 +9,8 @@ object. Rows of background have no part.
 
 The second is the teacher-bounded regression of Chen et al. 2017 (equation 4), which the paper adds to the detector's
 own box loss with ν = ½: a box counts until it is nearer to its object than the teacher's by the margin m. With weights
-of rows, the sum is Σ w·x, and N is Σ w over the rows of objects (``mean_over: foreground``) or over all rows (``rows``),
-as in the paper and in the detector's own box loss.
+of rows, the sum is Σ w·x, and N is Σ w over the rows of objects (``mean_over: foreground``) or over all rows
+(``rows``), as in the paper and in the detector's own box loss.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class Termwise:
 
     def _averaged(self, gradients: Gradients) -> Gradients:
         """Return the averages over the ranks, on all of which the same gradients are there."""
-        if self.ranks.size == 1:
+        if self.ranks.size == 1 or all(gradient is None for gradient in gradients):
             return gradients
         flat = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
         dist.all_reduce(flat)

@@ -11,8 +11,8 @@ from core.catalog.registry import Params
 BOX_PANEL = "Terms of boxes"
 MeanOver = Literal["foreground", "rows"]
 MEAN_OVER = (
-    "What the sum over the boxes of objects is divided by. foreground: the weights of these boxes. rows: the weights of "
-    "all boxes, background included, as in the detector's own box loss."
+    "What the sum over the boxes of objects is divided by. foreground: the weights of these boxes. rows: the weights "
+    "of all boxes, background included, as in the detector's own box loss."
 )
 
 

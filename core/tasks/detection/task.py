@@ -14,6 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from core.catalog.detection_task import DETECTION
 from core.catalog.suggestions import suggest_name
+from core.catalog.taps import expand
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
@@ -142,6 +143,7 @@ class DetectionTask(Task):
     def network_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
         """Return the number of classes and the shapes of the levels for the largest images of the data."""
         assert isinstance(network, Detector)
+        names = expand(names, network.levels)
         self.tapped(network, names)
         if not names:
             return NetworkShape(self.data.num_classes)

@@ -18,6 +18,8 @@ METHODS = (
     {"name": "kd", "label": "proposals", "regions": "teacher"},
     {"name": "dkd_align", "label": "union", "params": {"reduction": "log", "epsilon": 1.0}, "regions": "union"},
     FIXED,
+    {"name": "pkd", "label": "maps", "with": [{"name": "dkd", "shares": {"nckd": 0.3}}, "box_l1"]},
+    {"name": "fgd", "label": "objects", "params": {"student_taps": ["p1", "p3"], "teacher_taps": ["p1", "p3"]}},
 )
 TERMS = {"objectness", "rpn_box", "box"}
 
@@ -30,7 +32,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSource:
     return TeacherSource(run, out / "weights.safetensors")
 
 
-@pytest.mark.parametrize("label", ["ce", "student", "proposals", "union", "fixed"])
+@pytest.mark.parametrize("label", ["ce", "student", "proposals", "union", "fixed", "maps", "objects"])
 def test_run_stopped_within_an_epoch_continues_bit_for_bit(label: str, teacher: TeacherSource, tmp_path: Path) -> None:
     run = planned(*METHODS)[label]
     assert train(run, tmp_path / "whole", teacher) == "finished", messages(tmp_path / "whole")
@@ -69,7 +71,9 @@ def test_kept_outputs_of_fixed_boxes_give_the_numbers_of_the_network(teacher: Te
 
 
 # Kept logits are rounded to float16: where a sum of another order falls on the other side, they move by 1e-3.
-@pytest.mark.parametrize(("label", "tolerance"), [("ce", 1e-4), ("union", 1e-4), ("fixed", 1e-3)])
+@pytest.mark.parametrize(
+    ("label", "tolerance"), [("ce", 1e-4), ("union", 1e-4), ("fixed", 1e-3), ("maps", 1e-4), ("objects", 1e-4)]
+)
 def test_two_ranks_train_what_one_does(label: str, tolerance: float, teacher: TeacherSource, tmp_path: Path) -> None:
     run = planned(*METHODS)[label]
     assert train(run, tmp_path / "one", teacher) == "finished"
