@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from core.catalog.datasets import task_of
+from core.catalog.detection_task import DETECTION
 from core.specs import ExperimentSpec
 
 ROOT = Path(__file__).parents[1]
@@ -42,5 +44,9 @@ def _specs() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(("page", "content"), list(_specs()))
 def test_specs_in_the_documentation_are_valid(page: str, content: dict[str, Any]) -> None:
     completion = {name: value for name, value in _COMPLETION.items() if name != "teacher" or "teachers" not in content}
+    dataset = content.get("dataset", "cifar100")
+    if task_of(dataset["name"] if isinstance(dataset, dict) else dataset) is DETECTION:
+        detectors = {role: {"model": "faster_rcnn"} for role in ("teacher", "student") if role in completion}
+        completion |= detectors
     spec = ExperimentSpec.model_validate(completion | content)
     assert spec.methods, page
