@@ -108,7 +108,6 @@ OWN_TERMS = (
 )
 """The terms of a detector's own loss. A detector has some of them."""
 
-_REGIONS_PANEL = "Regions of the training"
 _SHARED = {metric.name: metric for metric in CLASSIFICATION.metrics}
 _SPEED = ("images_per_second", "input_stall", "teacher_reused", "teacher_seconds")
 
@@ -127,8 +126,7 @@ DETECTION = TASKS.add(
             *_by_size_and_recalls(),
             _SHARED["train/loss"],
             *OWN_TERMS,
-            Metric("train/region_top1", "Regions given their class", "%", "higher", panel=_REGIONS_PANEL),
-            Metric("train/region_objects", "Regions that contain an object", "%", panel=_REGIONS_PANEL),
+            Metric("train/region_top1", "Regions given their class", "%", "higher", panel="Regions of the training"),
             *_agreements(),
             Metric("calibration/detection_ece", "Calibration error of detections, 15 bins", "%", "lower"),
             Metric("calibration/detection_ece_teacher", "Teacher's calibration error, 15 bins", "%", drawn=False),

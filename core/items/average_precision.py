@@ -26,14 +26,14 @@ _RESAMPLED_VALUES = 2**21
 
 @dataclass(frozen=True)
 class APDifference:
-    """The difference of two runs' AP on the same images, all in %, with percentile bootstrap intervals over images.
+    """The difference of AP on the same images, in %, with its percentile bootstrap interval over images.
 
     Attributes:
-        mean: AP minus that of the reference.
+        mean: Mean AP of the runs minus that of the references.
         low: Lower end of its interval.
         high: Upper end.
-        ap: AP.
-        reference: AP of the reference.
+        ap: Mean AP of the runs.
+        reference: Mean AP of the references.
         resamples: Number of resamples of the images.
     """
 
@@ -52,8 +52,8 @@ def average_precisions(detections: Detections, truth: GroundTruth, matches: Matc
 
 
 def paired_ap_bootstrap(
-    detections: Detections,
-    reference: Detections,
+    runs: Sequence[Detections],
+    references: Sequence[Detections],
     truth: GroundTruth,
     seed: int,
     *,
@@ -61,12 +61,12 @@ def paired_ap_bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> APDifference:
-    """Compare the AP of two runs on the same images, by a bootstrap that draws the same images for both.
+    """Compare the mean AP of some runs with that of others, by a bootstrap that draws the same images for all.
 
     Args:
-        detections: What the run found. Where an image is drawn twice, equal scores in it are ordered by detection, and
-            not by copy.
-        reference: What the run found that it is compared with.
+        runs: What each run found, such as those of a method with several seeds. Where an image is drawn twice, equal
+            scores in it are ordered by detection, and not by copy.
+        references: What the runs found that they are compared with.
         truth: The objects of the images.
         seed: The seed of the resampling; the same seed gives the same interval.
         thresholds: The IoU thresholds that AP is averaged over; ``(0.5,)`` for AP50.
@@ -74,14 +74,18 @@ def paired_ap_bootstrap(
         level: Probability that the interval has under the bootstrap distribution, in (0, 1).
 
     Raises:
-        ItemsError: There are no objects that count.
+        ItemsError: There are no objects that count, or no runs.
     """
+    if not (runs and references):
+        raise ItemsError("there are no runs to compare")
     if truth.ignored.all():
         raise ItemsError("there are no objects, and so there is no average precision")
     counts = image_counts(truth.images, seed, resamples)
     # The first row is the sample itself.
     weights = np.concatenate([np.ones((1, truth.images)), counts])
-    ours, theirs = (_ap_of(found, truth, thresholds, weights) for found in (detections, reference))
+    ours, theirs = (
+        np.mean([_ap_of(found, truth, thresholds, weights) for found in side], axis=0) for side in (runs, references)
+    )
     differences = (ours - theirs)[1:]
     tail = (1 - level) / 2
     # A resample of images without any object has no AP.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,32 +110,37 @@ class DetectionTable:
 
 
 def ap_difference(
-    table: DetectionTable,
-    reference: DetectionTable,
+    runs: Sequence[DetectionTable],
+    references: Sequence[DetectionTable],
     seed: int,
     *,
-    thresholds: tuple[float, ...] = THRESHOLDS,
+    thresholds: Sequence[float] = THRESHOLDS,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> APDifference:
-    """Compare the AP of two runs' students by a paired bootstrap over the test images.
+    """Compare the mean AP of some runs' students with that of others, by a paired bootstrap over the test images.
 
-    AP is of the detections that the files contain: those with a score of at least 0.05.
+    AP is of the detections that the files contain: those with a score of at least 0.05. The interval is over images,
+    for these trained networks. It is not the test over seeds, and says nothing of how much training again would change.
 
     Args:
-        table: The detections of the run.
-        reference: Those of the run that it is compared with.
+        runs: The detections of the runs, such as those of a method with several seeds.
+        references: Those of the runs that they are compared with.
         seed: The seed of the resampling.
         thresholds: The IoU thresholds that AP is averaged over; ``(0.5,)`` for AP50.
         resamples: Number of resamples.
         level: Probability that the interval has under the bootstrap distribution, in (0, 1).
 
     Raises:
-        ItemsError: The runs were measured on different data, or there are no objects.
+        ItemsError: The runs were measured on different data, or there are no objects or no runs.
     """
-    check_same_images(table, reference)
-    truth, found = table.truth(), (table.found("student"), reference.found("student"))
-    return paired_ap_bootstrap(*found, truth, seed, thresholds=thresholds, resamples=resamples, level=level)
+    if not runs:
+        raise ItemsError("there are no runs to compare")
+    for other in (*runs[1:], *references):
+        check_same_images(runs[0], other)
+    ours, theirs = ([table.found("student") for table in side] for side in (runs, references))
+    truth = runs[0].truth()
+    return paired_ap_bootstrap(ours, theirs, truth, seed, thresholds=thresholds, resamples=resamples, level=level)
 
 
 def check_same_images(first: DetectionTable, second: DetectionTable) -> None:

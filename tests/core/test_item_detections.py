@@ -248,11 +248,11 @@ def rewritten(path: Path, content: Any, description: dict[str, Any]) -> None:
 class TestComparison:
     def test_difference_is_that_of_the_detections_in_the_files(self, tmp_path: Path) -> None:
         first, second = table_of(0), table_of(5)
-        result = ap_difference(read_detections(written(first, tmp_path)), second, 3, resamples=30)
+        result = ap_difference([read_detections(written(first, tmp_path))], [second], 3, resamples=30)
         truth = random_truth(0)
         found = [random_detections(truth, seed) for seed in (1, 6)]
         kept = [detections.part(detections.scores >= 0.05) for detections in found]
-        assert result == paired_ap_bootstrap(kept[0], kept[1], truth, 3, resamples=30)
+        assert result == paired_ap_bootstrap(kept[:1], kept[1:], truth, 3, resamples=30)
         assert result.low < result.mean < result.high
 
     @pytest.mark.parametrize(
@@ -265,14 +265,20 @@ class TestComparison:
     )
     def test_runs_on_other_data_are_not_compared(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(ItemsError, match=message):
-            ap_difference(table_of(0), replace(table_of(1), **changes), 0)
+            ap_difference([table_of(0)], [table_of(0), replace(table_of(1), **changes)], 0)
 
     def test_runs_with_other_objects_are_not_compared(self) -> None:
         other = table_of(1)
         moved = other.boxes.copy()
         moved[other.source == 0] += 1
         with pytest.raises(ItemsError, match="the objects of their images differ"):
-            ap_difference(table_of(0), replace(other, boxes=moved), 0)
+            ap_difference([table_of(0), replace(other, boxes=moved)], [table_of(2)], 0)
+
+    def test_no_runs_are_not_compared(self) -> None:
+        with pytest.raises(ItemsError, match="no runs"):
+            ap_difference([], [table_of(0)], 0)
+        with pytest.raises(ItemsError, match="no runs"):
+            ap_difference([table_of(0)], [], 0)
 
     def test_counts_of_images_are_compared_if_their_objects_are_equal(self) -> None:
         with pytest.raises(ItemsError, match="no column 'predicted'"):

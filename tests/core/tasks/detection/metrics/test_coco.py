@@ -128,7 +128,7 @@ class TestNothing:
         assert "ap_small" not in scores.overall
         assert not scores.by_class
         with pytest.raises(ItemsError, match="no objects"):
-            paired_ap_bootstrap(detections, detections, empty, 0)
+            paired_ap_bootstrap([detections], [detections], empty, 0)
 
 
 def resampled(detections: Detections, truth: GroundTruth, counts: np.ndarray) -> tuple[Detections, GroundTruth]:
@@ -172,7 +172,7 @@ class TestBootstrap:
         for row in counts:
             ours_ap, theirs_ap = (coco_scores(*resampled(d, truth, row)).overall["ap"] for d in (ours, theirs))
             differences.append(ours_ap - theirs_ap)
-        result = paired_ap_bootstrap(ours, theirs, truth, 5, resamples=9, level=0.8)
+        result = paired_ap_bootstrap([ours], [theirs], truth, 5, resamples=9, level=0.8)
         low, high = np.quantile(differences, (0.1, 0.9))
         assert [result.low, result.high] == pytest.approx([low, high], abs=1e-10)
         assert result.ap == pytest.approx(coco_scores(ours, truth).overall["ap"], abs=1e-10)
@@ -183,18 +183,30 @@ class TestBootstrap:
     def test_one_threshold_gives_the_interval_of_ap50(self) -> None:
         truth = random_truth(3)
         ours, theirs = (random_detections(truth, seed) for seed in (7, 8))
-        result = paired_ap_bootstrap(ours, theirs, truth, 5, resamples=20, thresholds=(0.5,))
+        result = paired_ap_bootstrap([ours], [theirs], truth, 5, resamples=20, thresholds=(0.5,))
         assert result.ap == pytest.approx(coco_scores(ours, truth).overall["ap50"], abs=1e-10)
         assert result.low < result.mean < result.high
+
+    def test_several_runs_are_compared_by_their_means(self) -> None:
+        truth = random_truth(3)
+        first, second, third = (random_detections(truth, seed) for seed in (7, 8, 9))
+        result = paired_ap_bootstrap([first, second], [third], truth, 0, resamples=30)
+        alone = [paired_ap_bootstrap([run], [third], truth, 0, resamples=30) for run in (first, second)]
+        assert result.mean == pytest.approx((alone[0].mean + alone[1].mean) / 2)
+        assert result.reference == alone[0].reference
+        low, high = min(one.low for one in alone), max(one.high for one in alone)
+        assert low < result.low < result.high < high
+        with pytest.raises(ItemsError, match="no runs"):
+            paired_ap_bootstrap([], [third], truth, 0)
 
     def test_run_does_not_differ_from_itself(self) -> None:
         truth = random_truth(3)
         detections = random_detections(truth, 7)
-        result = paired_ap_bootstrap(detections, detections, truth, 0, resamples=20)
+        result = paired_ap_bootstrap([detections], [detections], truth, 0, resamples=20)
         assert (result.mean, result.low, result.high) == (0, 0, 0)
 
     def test_same_seed_gives_the_same_interval(self) -> None:
         truth = random_truth(3)
         ours, theirs = (random_detections(truth, seed) for seed in (7, 8))
-        first, again, other = (paired_ap_bootstrap(ours, theirs, truth, s, resamples=20) for s in (0, 0, 1))
+        first, again, other = (paired_ap_bootstrap([ours], [theirs], truth, s, resamples=20) for s in (0, 0, 1))
         assert first == again != other
