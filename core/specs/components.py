@@ -17,6 +17,7 @@ from pydantic import (
 
 from common.input_bounds import SUBMITTED, max_if_submitted
 from core.catalog import DATASETS, METHODS, MODELS, Entry, MethodEntry, Params, Registry, UnknownNameError
+from core.catalog.methods.entry import LABEL_TERM
 from core.catalog.suggestions import iter_field_paths
 from core.specs.combinations import MAX_ADDED, added_problems, combination_problems
 from core.specs.labels import LABEL_LENGTH as LABEL_LENGTH
@@ -216,6 +217,12 @@ class MethodRef(WeightedMethod):
     def full_name(self) -> str:
         """The names of all members: ``crd+kd``."""
         return "+".join(item.name for item in self.members)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the loss has a cross-entropy with the labels; that of methods that are added does not count."""
+        weight = self.entry.label_weight
+        return LABEL_TERM in self.entry.terms and (weight is None or getattr(self.parsed_params, weight) > 0)
 
     @property
     def needs_teacher(self) -> bool:

@@ -43,6 +43,9 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         found.append(
             Problem("training.strong_augment", "no method of this experiment reads a second view of the images")
         )
+    if spec.training.label_smoothing and (without := [item.label for item in spec.methods if not item.reads_labels]):
+        text = f"has no effect in {', '.join(without)}: no cross-entropy with the labels"
+        found.append(Problem("training.label_smoothing", text))
     if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))

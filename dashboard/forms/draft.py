@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,22 +63,6 @@ def blank(catalog: Catalog) -> dict[str, Any]:
     """Return the draft of an empty form."""
     entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
     return spec_draft.blank_draft(entries, catalog.experiment_schema)
-
-
-def further_teachers(draft: Mapping[str, Any]) -> str:
-    """Return a sentence about teachers that the form has no fields for; empty if there are none."""
-    if several := draft.get("teachers"):
-        return f"The experiment has several teachers: {', '.join(_model_of(teacher) for teacher in several)}"
-    chain, teacher = [], (draft.get("teacher") or {}).get("teacher")
-    while isinstance(teacher, Mapping):
-        chain.append(_model_of(teacher))
-        teacher = teacher.get("teacher")
-    return f"The teacher is itself distilled, from {', which learns from '.join(chain)}" if chain else ""
-
-
-def _model_of(teacher: Any) -> str:
-    model = teacher.get("model") if isinstance(teacher, Mapping) else None
-    return str(model.get("name") if isinstance(model, Mapping) else model)
 
 
 def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:

@@ -49,16 +49,39 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     draft["methods"] = [
         {"label": "", **_named_choice(method), ADDED: added_methods(method)} for method in draft.get("methods") or ()
     ]
-    teacher = draft.get("teacher")
-    if isinstance(teacher, Mapping):
-        draft["teacher"] = {"seed": 0, "training": None, "weights": None, **teacher}
-        draft["teacher"]["model"] = _named_choice(teacher.get("model"))
-        weights = draft["teacher"]["weights"]
-        if isinstance(weights, str):
-            draft["teacher"]["weights"] = {"source": weights}
-    else:
-        draft["teacher"] = None
+    draft["teacher"] = _teacher_draft(draft.get("teacher"))
+    several = draft.get("teachers") or ()
+    draft["teachers"] = [item for item in map(_teacher_draft, several) if item]
+    if len(draft["teachers"]) == 1 and draft["teacher"] is None:
+        draft["teacher"], draft["teachers"] = draft["teachers"][0], []
+    ensemble = draft.get("ensemble")
+    draft["ensemble"] = dict(ensemble) if isinstance(ensemble, Mapping) else {"by": ensemble or "mean"}
     return draft
+
+
+def _teacher_draft(teacher: Any) -> dict[str, Any] | None:
+    """Return a teacher, and those that it is distilled from, in the form's representation; None if there is none."""
+    if not isinstance(teacher, Mapping):
+        return None
+    draft: dict[str, Any] = {"seed": 0, "training": None, "weights": None, **teacher}
+    draft["model"] = _named_choice(teacher.get("model"))
+    if isinstance(draft["weights"], str):
+        draft["weights"] = {"source": draft["weights"]}
+    method = teacher.get("method")
+    draft["method"] = {"label": "", **_named_choice(method), ADDED: added_methods(method)} if method else None
+    draft["teacher"] = _teacher_draft(teacher.get("teacher"))
+    return draft
+
+
+def own_teachers(draft: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the students' teachers of a draft, which has a field for one and a field for several."""
+    teacher = draft.get("teacher")
+    return list(draft.get("teachers") or ([teacher] if teacher else ()))
+
+
+def with_teachers(teachers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a draft that has these teachers."""
+    return {"teacher": teachers[0] if len(teachers) == 1 else None, "teachers": [*teachers] if teachers[1:] else []}
 
 
 def added_methods(method: Any) -> list[dict[str, Any]]:
@@ -68,7 +91,10 @@ def added_methods(method: Any) -> list[dict[str, Any]]:
 
 
 _FORM_FIELDS = frozenset(
-    ("name", "notes", "tags", "priority", "dataset", "teacher", "student", "methods", "seeds", "training", "resources")
+    (
+        *("name", "notes", "tags", "priority", "dataset", "teacher", "teachers", "ensemble"),
+        *("student", "methods", "seeds", "training", "resources"),
+    )
 )
 _ANY_WORKER = {"device": "any", "gpus": 1}
 
@@ -82,19 +108,15 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     spec["dataset"] = _compact(draft["dataset"])
     # Fields that the form does not show are passed through unchanged.
     spec |= {name: deepcopy(value) for name, value in draft.items() if name not in _FORM_FIELDS and value}
-    if draft.get("teacher"):
-        teacher = draft["teacher"]
-        shown = ("model", "weights", "training", "seed")
-        other_fields = {name: value for name, value in teacher.items() if name not in shown and value}
-        spec["teacher"] = {"model": _compact(teacher["model"]), **deepcopy(other_fields)}
-        if teacher.get("weights") is not None:
-            spec["teacher"]["weights"] = {name: value for name, value in teacher["weights"].items() if value}
-        if teacher.get("training") or spec.get("preset"):  # null overrides the preset's training
-            spec["teacher"]["training"] = deepcopy(teacher.get("training"))
-        if teacher.get("seed"):
-            spec["teacher"]["seed"] = teacher["seed"]
+    teachers = [_teacher_spec(teacher, preset=bool(spec.get("preset"))) for teacher in own_teachers(draft)]
+    if len(teachers) == 1:
+        spec["teacher"] = teachers[0]
     elif spec.get("preset"):
         spec["teacher"] = None
+    if len(teachers) > 1:
+        spec["teachers"] = teachers
+        if ensemble := _ensemble_spec(draft.get("ensemble") or {}):
+            spec["ensemble"] = ensemble
     spec["student"] = {"model": _compact(draft["student"]["model"])}
     spec["methods"] = [_compact(method) for method in draft["methods"]]
     spec["seeds"] = list(draft["seeds"])
@@ -105,6 +127,37 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
     if resources:
         spec["resources"] = deepcopy(resources)
     return spec
+
+
+def _teacher_spec(teacher: Mapping[str, Any], *, preset: bool) -> dict[str, Any]:
+    """Return a teacher as a spec has it.
+
+    Args:
+        teacher: The teacher in the draft.
+        preset: Whether a preset gives the fields that the spec leaves out; null then overrides its training.
+    """
+    shown = ("model", "weights", "training", "seed", "method", "teacher")
+    spec = {"model": _compact(teacher["model"])}
+    spec |= {name: deepcopy(value) for name, value in teacher.items() if name not in shown and value}
+    if teacher.get("weights") is not None:
+        spec["weights"] = {name: value for name, value in teacher["weights"].items() if value}
+    if teacher.get("training") or preset:
+        spec["training"] = deepcopy(teacher.get("training"))
+    if teacher.get("seed"):
+        spec["seed"] = teacher["seed"]
+    if teacher.get("method"):
+        spec["method"] = _compact(teacher["method"])
+    if teacher.get("teacher"):
+        spec["teacher"] = _teacher_spec(teacher["teacher"], preset=False)
+    return spec
+
+
+def _ensemble_spec(ensemble: Mapping[str, Any]) -> Any:
+    """Return how several teachers are combined, as a spec has it; None for their mean."""
+    by, weights = ensemble.get("by", "mean"), ensemble.get("weights")
+    if weights:
+        return {"by": by, "weights": list(weights)}
+    return None if by == "mean" else by
 
 
 def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,5 +228,7 @@ def describe_path(path: str, draft: Mapping[str, Any]) -> str:
             return f"{title}: Share of {rest[1]}"
         field_parts = [part for part in rest if part != "params"]
         return title + (f": {humanise(field_parts[-1])}" if field_parts else "")
+    if parts[0] == "teachers" and len(parts) > 1 and parts[1].isdigit():
+        parts = [f"teacher {int(parts[1]) + 1}", *parts[2:]]
     words = [humanise(part) for part in parts if part and part != "params" and not part.isdigit()]
     return ": ".join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,6 +100,36 @@ def draw_object(
             for item in lists:
                 schema_fields.set_path(result, item.path, _draw_item(item, values, path, key, slots))
     return result
+
+
+def draw_entry(
+    label: str, entries: list[dict[str, Any]], value: dict[str, Any], path: str, key: str, slots: ErrorSlots
+) -> dict[str, Any]:
+    """Draw the selection of a catalog entry and the fields of its parameters."""
+    titles = {entry["name"]: entry["title"] for entry in entries}
+    # Some valid names are not in the catalog, such as the names of timm's hundreds of models.
+    names = list(titles) if value["name"] in titles else [*titles, value["name"]]
+    name = st.selectbox(
+        escape(label),
+        names,
+        index=names.index(value["name"]),
+        format_func=lambda entry_name: titles.get(entry_name, entry_name),
+        key=f"{key}.{path}.name",
+    )
+    slots.add(f"{path}.name")
+    if name not in titles:
+        slots.add(path)
+        return deepcopy(value)
+    entry = next(item for item in entries if item["name"] == name)
+    st.caption(escape(entry["summary"]))
+    slots.add(path)
+    fields = schema_fields.schema_to_fields(entry["params"])
+    values = schema_fields.with_defaults(
+        value["params"] if name == value["name"] else {}, schema_fields.schema_defaults(entry["params"])
+    )
+    params = draw_object(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots)
+    slots.add(f"{path}.params")
+    return {"name": name, "params": params}
 
 
 def _with_taps(item: schema_fields.FormField, taps: Mapping[str, Sequence[str]] | None) -> schema_fields.FormField:

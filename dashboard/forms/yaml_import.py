@@ -59,6 +59,9 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
         and (teacher is None or _is_teacher(teacher, catalog, schema))
+        and isinstance(data.get("teachers", []), list)
+        and all(_is_teacher(item, catalog, schema) for item in data.get("teachers", []))
+        and _is_ensemble(data.get("ensemble"), schema)
         and all(isinstance(tag, str) for tag in _list(data.get("tags")))
         and isinstance(data.get("notes", ""), str)
         and _is_integer(data.get("priority", 0))
@@ -101,11 +104,19 @@ def _is_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]
     if not isinstance(teacher, Mapping) or not _is_catalog_entry(teacher.get("model"), catalog["models"]):
         return False
     weights, training = teacher.get("weights"), teacher.get("training")
+    method, own = teacher.get("method"), teacher.get("teacher")
     return (
         (weights is None or isinstance(weights, str) or _fits_schema(weights, schema["$defs"]["Weights"], schema))
         and (training is None or _fits_schema(training, schema["$defs"]["Training"], schema))
         and _is_integer(teacher.get("seed", 0))
+        and (method is None or _is_catalog_entry(method, catalog["methods"]))
+        and (own is None or _is_teacher(own, catalog, schema))
     )
+
+
+def _is_ensemble(ensemble: Any, schema: Mapping[str, Any]) -> bool:
+    named = {"by": ensemble} if isinstance(ensemble, str) else ensemble
+    return named is None or _fits_schema(named, schema["$defs"]["Ensemble"], schema)
 
 
 def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool:

@@ -108,24 +108,39 @@ def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: Err
     many = len(state.draft["methods"]) > families.MANY
     folded = st.expander(escape(f"{title}: {draft['label'] or draft['name']}")) if many else st.container(border=True)
     with folded:
-        entry = _select(catalog, draft["name"], title, f"{key}.{path}.name")
-        slots.add(f"{path}.name")
-        added_place = draft.get(spec_draft.ADDED) or []
-        if entry is None:
-            slots.add(path)
-            method, added = deepcopy(draft), added_place
-        else:
-            _facts(entry)
-            slots.add(path)
-            fields = st.container()
-            added = _added(catalog, added_place, entry, path, key, slots, taps)
-            with fields:
-                method = method_fields.draw(
-                    entry, draft, path=path, key=key, slots=slots, taps=taps, combined=bool(added)
-                )
+        method = draw_method(catalog, draft, title, path=path, key=key, slots=slots, taps=taps)
         label = _label_and_buttons(state, index, key)
         slots.add(f"{path}.label")
-    return {**method, "label": label, spec_draft.ADDED: added}
+    return {**method, "label": label}
+
+
+def draw_method(
+    catalog: Catalog, draft: Mapping[str, Any], title: str, *, path: str, key: str, slots: ErrorSlots, taps: Taps
+) -> Draft:
+    """Draw the selection of a method, its parameters, and the methods that are added to it; return it without a label.
+
+    Args:
+        catalog: The catalog.
+        draft: The method in the draft.
+        title: Title of the selection.
+        path: Path of the method in the spec.
+        key: Prefix of the widgets' keys.
+        slots: Receives the placeholders for errors.
+        taps: Taps of the chosen networks, by "student" and "teacher".
+    """
+    entry = _select(catalog, draft["name"], title, f"{key}.{path}.name")
+    slots.add(f"{path}.name")
+    given = draft.get(spec_draft.ADDED) or []
+    if entry is None:
+        slots.add(path)
+        return {**deepcopy(dict(draft)), spec_draft.ADDED: given}
+    _facts(entry)
+    slots.add(path)
+    fields = st.container()
+    added = _added(catalog, given, entry, path, key, slots, taps)
+    with fields:
+        method = method_fields.draw(entry, draft, path=path, key=key, slots=slots, taps=taps, combined=bool(added))
+    return {**method, spec_draft.ADDED: added}
 
 
 def _select(catalog: Catalog, name: str, title: str, key: str) -> Entry | None:

@@ -297,6 +297,15 @@ class TestWarnings:
         late = {"name": "dkd", "params": {"ramp_epochs": 10, "ramp_start": 0}}
         assert "90 %" in self.about(methods=[late], training={"epochs": 10})["methods.0.params.ramp_epochs"]
 
+    def test_label_smoothing_without_cross_entropy_is_warned_of(self) -> None:
+        methods = ["ce", "simkd", {"name": "simkd", "label": "both", "with": ["kd"]}]
+        methods.append({"name": "kd", "label": "soft", "params": {"ce_weight": 0}})
+        training = spec()["training"]
+        assert "training.label_smoothing" not in self.about(methods=methods)
+        warnings = self.about(methods=methods, training={**training, "label_smoothing": 0.1})
+        text = "has no effect in simkd, both, soft: no cross-entropy with the labels"
+        assert warnings["training.label_smoothing"] == text
+
     def test_milestones_after_the_last_epoch_are_warned_of(self) -> None:
         """A preset's, in a training made shorter: the rate would stay at its peak, and nothing would say so."""
         schedule = {"name": "step", "milestones": [150, 180, 210]}

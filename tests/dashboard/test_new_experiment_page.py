@@ -9,7 +9,7 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
-from core.specs import Weights, read_experiment
+from core.specs import Weights, parse_experiment, read_experiment
 from tests.dashboard.conftest import SCRIPT, button, field, texts, visit
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
@@ -188,20 +188,13 @@ class TestNewExperiment:
         assert field(app, ".example").key != examples.key
         assert field(app, ".example").value is None
 
-    @pytest.mark.parametrize(
-        ("name", "sentence"),
-        [
-            ("cifar100-born-again", "The teacher is itself distilled, from resnet20, which learns from resnet20"),
-            ("cifar100-several-teachers", "The experiment has several teachers: resnet56"),
-        ],
-    )
-    def test_teachers_without_fields_are_named_and_kept(self, backend: FakeBackend, name: str, sentence: str) -> None:
+    @pytest.mark.parametrize("name", ["cifar100-born-again", "cifar100-several-teachers", "cifar100-teacher-assistant"])
+    def test_teachers_of_teachers_and_several_teachers_have_fields(self, backend: FakeBackend, name: str) -> None:
         app = visit("new")
         field(app, ".example").set_value(name).run()
         assert not app.exception
-        assert any(sentence in caption.value for caption in app.caption), [caption.value for caption in app.caption]
-        labels = [run.label for run in backend.preview(yaml.safe_load(field(app, "new.yaml").value)).runs]
-        assert "teacher 2" in labels
+        path = EXAMPLE.with_name(f"{name}.yaml")
+        assert parse_experiment(yaml.safe_load(field(app, "new.yaml").value)) == read_experiment(path)
 
     def test_invalid_value_in_yaml_is_shown_at_its_field(self, form: AppTest) -> None:
         text = field(form, "new.yaml").value
@@ -326,6 +319,43 @@ class TestNewExperiment:
         assert field(form, "methods.0.params.kd_weight").value == 0.9
         assert not form.exception
         assert "**This experiment has 10 runs.**" in texts(form)
+
+    def test_teachers_are_added_and_removed(self, form: AppTest) -> None:
+        def spec() -> dict[str, Any]:
+            text: dict[str, Any] = yaml.safe_load(field(form, "new.yaml").value)
+            return text
+
+        button(form, "Add a teacher").click().run()
+        assert [teacher["model"]["name"] for teacher in spec()["teachers"]] == ["resnet20", "resnet20"]
+        field(form, "teachers.1.model.name").set_value("resnet14").run()
+        field(form, "ensemble.by").set_value("confidence").run()
+        assert not form.error
+        assert spec()["teachers"][1]["model"]["name"] == "resnet14"
+        assert spec()["ensemble"] == "confidence"
+        next(item for item in form.button if str(item.key).endswith("teachers.0.x")).click().run()
+        assert not form.exception
+        assert spec()["teacher"]["model"]["name"] == "resnet14"
+        assert not {"teachers", "ensemble"} & spec().keys()
+
+    def test_teacher_gets_a_method_and_a_teacher_of_its_own(self, form: AppTest) -> None:
+        field(form, "teacher.distilled").set_value(True).run()
+        assert not form.exception
+        field(form, "teacher.teacher.model.name").set_value("resnet56").run()
+        teacher = yaml.safe_load(field(form, "new.yaml").value)["teacher"]
+        assert (teacher["method"]["name"], teacher["teacher"]["model"]["name"]) == ("kd", "resnet56")
+        field(form, "teacher.method.name").set_value("ce").run()
+        teacher = yaml.safe_load(field(form, "new.yaml").value)["teacher"]
+        assert (teacher["method"]["name"], "teacher" in teacher) == ("ce", False)
+        field(form, "teacher.distilled").set_value(False).run()
+        assert "method" not in yaml.safe_load(field(form, "new.yaml").value)["teacher"]
+        assert not form.error
+
+    def test_problem_of_a_teacher_is_shown_at_its_field(self, form: AppTest) -> None:
+        button(form, "Add a teacher").click().run()
+        field(form, "ensemble.by").set_value("weighted").run()
+        assert "weights belong to by: weighted" in form.error[0].value
+        field(form, "ensemble.weights").set_value("1, 2").run()
+        assert not form.error
 
     def test_without_a_teacher_only_ce_can_run(self, form: AppTest) -> None:
         field(form, ".teacher").set_value(False).run()

@@ -171,10 +171,40 @@ def test_form_keeps_values_without_a_field() -> None:
     written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
     teacher = {"model": {"name": "resnet20"}, "later": {"than": "this form"}}
     assert spec_draft.to_spec(spec_draft.to_draft({**written, "teacher": teacher}))["teacher"] == teacher
-    chain = {"model": {"name": "resnet20"}, "method": "kd", "teacher": {"model": "resnet56"}}
-    assert spec_draft.to_spec(spec_draft.to_draft({**written, "teacher": chain}))["teacher"] == chain
-    several = {"teachers": [{"model": "resnet20"}, {"model": "resnet56"}], "ensemble": "confidence"}
-    assert several.items() <= spec_draft.to_spec(spec_draft.to_draft({**written, **several})).items()
+
+
+@pytest.mark.parametrize(
+    "teachers",
+    [
+        {"teacher": {"model": "resnet20", "method": "kd", "teacher": {"model": "resnet56", "seed": 3}}},
+        {"teacher": {"model": "resnet20", "method": {"name": "at", "with": ["kd"]}, "teacher": {"model": "resnet56"}}},
+        {"teachers": [{"model": "resnet20"}, {"model": "resnet56"}], "ensemble": "confidence"},
+        {"teachers": [{"model": "resnet20"}, {"model": "resnet56"}]},
+        {"teachers": [{"model": "resnet8"}] * 2, "ensemble": {"by": "weighted", "weights": [1, 2]}},
+        {"preset": "dkd-cifar100", "teachers": [{"model": "resnet20"}, {"model": "resnet56"}]},
+    ],
+)
+def test_form_keeps_teachers(teachers: dict[str, Any]) -> None:
+    written = {
+        "name": "teachers",
+        "dataset": "cifar100",
+        "student": {"model": "resnet8"},
+        "methods": ["kd"],
+        "seeds": [0],
+        "training": {"epochs": 2},
+    } | teachers
+    draft = spec_draft.to_draft(written)
+    assert len(spec_draft.own_teachers(draft)) == len(teachers.get("teachers", [0]))
+    assert parse_experiment(spec_draft.to_spec(draft)) == parse_experiment(written)
+
+
+def test_ensemble_belongs_to_several_teachers() -> None:
+    written = {"dataset": "digits", "student": {"model": "small_cnn"}, "methods": ["kd"], "training": {"epochs": 2}}
+    draft = spec_draft.to_draft({**written, "teachers": [{"model": "resnet8"}] * 2, "ensemble": "confidence"})
+    one = spec_draft.to_spec(draft | spec_draft.with_teachers(draft["teachers"][:1]))
+    assert "ensemble" not in one
+    assert one["teacher"] == {"model": {"name": "resnet8"}}
+    assert "teachers" not in one
 
 
 @pytest.mark.parametrize(
