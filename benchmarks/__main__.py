@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, losses, methods, startup, train
+from benchmarks import alignment, busy, losses, methods, null_changes, startup, train
 from benchmarks.parity import command as parity
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "busy": busy.main,
     "methods": methods.main,
     "parity": parity.main,
+    "null_changes": null_changes.main,
 }
 IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")
 """Those that need nothing from elsewhere."""
