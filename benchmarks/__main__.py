@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, every_method, losses, methods, sequential, startup, train
+from benchmarks import alignment, busy, every_method, losses, methods, null_changes, sequential, startup, train
 from benchmarks.parity import command as parity
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "parity": parity.main,
     "every-method": every_method.main,
     "sequential": sequential.main,
+    "null_changes": null_changes.main,
 }
 IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")
 """Those that need nothing from elsewhere."""

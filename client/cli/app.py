@@ -18,6 +18,7 @@ from client.cli import (
     experiments,
     export,
     files,
+    mcp,
     runs,
     system,
     tokens,
@@ -36,7 +37,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _commands in (up, experiments, runs, experiment_edits, comparisons, export, files, system, doctor, tokens):
+for _commands in (
+    up,
+    experiments,
+    runs,
+    experiment_edits,
+    comparisons,
+    export,
+    files,
+    system,
+    doctor,
+    tokens,
+    mcp,
+):
     _commands.register(app)
 
 

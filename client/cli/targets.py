@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.cli.exit_codes import CliExit
 from client.client import Client
-from client.errors import ApiError
+from client.targets import find_target
 from core.protocol.public import Experiment, Run
 
 
@@ -14,13 +14,8 @@ def resolve_target(client: Client, target: str) -> Experiment | Run:
     Raises:
         CliExit: Neither exists.
     """
-    for get in (client.runs.get, client.experiments.get):
-        try:
-            return get(target)
-        except ApiError as error:
-            # 422: the argument does not have the form of an id. 405: used as a path, it names an action on a run.
-            if error.status not in (404, 405, 422):
-                raise
+    if (found := find_target(client, target)) is not None:
+        return found
     raise CliExit(f"there is no run and no experiment {target!r}; `dkd runs` and `dkd experiments` list them")
 
 

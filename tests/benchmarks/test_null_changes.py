@@ -1,0 +1,56 @@
+"""The simulation of null changes: its noise, its loops, and the referee's decisions in a real comparison."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import null_changes
+from benchmarks.null_changes import LOOPS, Lab, Noise, Outcome, Recorded, render, simulate
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()
+
+
+def _recorded() -> Recorded:
+    generator = np.random.default_rng(0)
+    base = generator.normal(92, 1, 40)
+    return Recorded(base.tolist(), (base + generator.normal(0.3, 0.5, 40)).tolist())
+
+
+def test_noise_has_the_recorded_spread_and_the_true_gain() -> None:
+    recorded = _recorded()
+    pairs = Noise(recorded, 2.0, np.random.default_rng(1)).pairs(4000)
+    differences = [changed - base for base, changed in pairs]
+    assert statistics.fmean(differences) == pytest.approx(2.0, abs=4 * recorded.sd / 4000**0.5)
+    assert statistics.stdev(differences) == pytest.approx(recorded.sd, rel=0.1)
+
+
+def test_the_referee_decides_in_the_comparison_of_the_backend(lab: Lab) -> None:
+    better = [(90.0 + seed, 91.0 + seed + seed / 10) for seed in range(8)]
+    (ruling,) = lab.rulings(better)
+    assert ruling.decision == "keep"
+    assert "the sign-flip p is 0.0078 (8 pairs): change is better than baseline" in ruling.sentence
+    assert not lab.keeps(better[:5])  # too few seeds for any verdict
+    assert not lab.keeps([(changed, base) for base, changed in better])
+    assert not lab.keeps([(90.0, 90.0 + (-1) ** seed) for seed in range(8)])
+
+
+def test_the_table_counts_what_each_loop_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(null_changes, "GAINS", (0.0, 2.0))
+    names = ("one seed, baseline trained again", "referee, 8 seeds")
+    outcomes = simulate(_recorded(), 12, {name: LOOPS[name] for name in names})
+    one_seed, refereed = (outcomes[name] for name in names)
+    assert (one_seed[0].runs, refereed[0].runs) == (24, 192)
+    assert refereed[0].kept < one_seed[0].kept
+    assert refereed[1].kept >= 10  # a gain of two standard deviations is kept
+    text = render(_recorded(), {"a loop": [Outcome(3, 24, 0.5), Outcome(9, 24, 6.0)]}, 12)
+    assert "| a loop | 2.0 | 3 of 12 (25.0 %) | +0.50 | 9 of 12 |" in text
