@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.catalog import METHODS
+from core.catalog import METHODS, MethodEntry
 from docs import build_methods
 
 OWN = [entry for entry in METHODS if entry.target.startswith("core.")]
@@ -22,7 +22,7 @@ def test_every_method_has_a_section() -> None:
 
 
 @pytest.mark.parametrize("entry", build_methods.with_variants(OWN), ids=lambda entry: entry.name)
-def test_difference_of_the_variants_is_measured_and_described(entry: build_methods.MethodEntry) -> None:
+def test_difference_of_the_variants_is_measured_and_described(entry: MethodEntry) -> None:
     paper, code = build_methods.variants_of(entry)
     (row,) = [line for line in build_methods.page().splitlines() if line.startswith(f"| [{entry.title}](")]
     cells = [cell.strip() for cell in row.split(" | ")]
@@ -33,6 +33,6 @@ def test_difference_of_the_variants_is_measured_and_described(entry: build_metho
 
 
 @pytest.mark.parametrize("entry", OWN, ids=lambda entry: entry.name)
-def test_entry_says_source_and_cost(entry: build_methods.MethodEntry) -> None:
+def test_entry_says_source_and_cost(entry: MethodEntry) -> None:
     assert entry.cost
     assert entry.source or entry.name in ("ce", "dkd_divergence")

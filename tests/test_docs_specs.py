@@ -46,7 +46,6 @@ def test_specs_in_the_documentation_are_valid(page: str, content: dict[str, Any]
     completion = {name: value for name, value in _COMPLETION.items() if name != "teacher" or "teachers" not in content}
     dataset = content.get("dataset", "cifar100")
     if task_of(dataset["name"] if isinstance(dataset, dict) else dataset) is DETECTION:
-        detectors = {role: {"model": "faster_rcnn"} for role in ("teacher", "student") if role in completion}
-        completion |= detectors
+        completion |= {str(role): {"model": "faster_rcnn"} for role in ("teacher", "student") if role in completion}
     spec = ExperimentSpec.model_validate(completion | content)
     assert spec.methods, page

@@ -137,7 +137,7 @@ def _teacher_spec(teacher: Mapping[str, Any], *, preset: bool) -> dict[str, Any]
         preset: Whether a preset gives the fields that the spec leaves out; null then overrides its training.
     """
     shown = ("model", "weights", "training", "seed", "method", "teacher")
-    spec = {"model": _compact(teacher["model"])}
+    spec: dict[str, Any] = {"model": _compact(teacher["model"])}
     spec |= {name: deepcopy(value) for name, value in teacher.items() if name not in shown and value}
     if teacher.get("weights") is not None:
         spec["weights"] = {name: value for name, value in teacher["weights"].items() if value}

@@ -7,7 +7,7 @@ from tests.backend.lab import Lab, metrics, spec, started
 PATH = "/api/v1/comparisons/metrics"
 
 
-def names(lab: Lab, **query: object) -> list[str]:
+def names(lab: Lab, **query: str | list[str]) -> list[str]:
     answer = lab.admin.get(PATH, params=query)
     assert answer.status_code == 200, answer.text
     found: list[str] = answer.json()["names"]

@@ -40,7 +40,7 @@ def test_boxes_on_the_grid_survive_the_rounding_of_kept_vectors_exactly() -> Non
 def test_boxes_are_moved_copies_of_the_objects_and_then_proposals() -> None:
     boxes = drawn()
     assert boxes.shape == (2, 8, 4)
-    moved, proposed, missing = boxes[0].split((4, 3, 1))
+    moved, proposed, missing = torch.split(boxes[0], [4, 3, 1])
     overlap = box_iou(moved, OBJECTS)
     assert overlap.argmax(1).tolist() == [0, 1, 0, 1]
     assert (overlap.max(1).values > 0.3).all()

@@ -37,8 +37,8 @@ def test_run_stopped_within_an_epoch_continues_bit_for_bit(label: str, teacher: 
     run = planned(*METHODS)[label]
     assert train(run, tmp_path / "whole", teacher) == "finished", messages(tmp_path / "whole")
     polls = iter(range(100))
-    stop = {"stop_requested": lambda: next(polls) == 4}  # in the second epoch of three steps
-    assert train(run, tmp_path / "half", teacher, **stop) == "stopped"
+    # In the second epoch of three steps.
+    assert train(run, tmp_path / "half", teacher, stop_requested=lambda: next(polls) == 4) == "stopped"
     assert train(run, tmp_path / "rest", teacher, tmp_path / "half" / CHECKPOINT_NAME) == "finished"
     whole, rest = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "rest"))
     assert whole == rest
