@@ -98,9 +98,13 @@ class BackboneParams(DetectorParams):
         raise ValueError(f"unknown backbone {name!r}; {suggest_name(name, dict.fromkeys(known, ()))}")
 
     @model_validator(mode="after")
-    def _small_networks_have_no_published_weights(self) -> Self:
-        if is_small(self.backbone) and self.backbone_weights != "none":
+    def _published_weights_fit(self) -> Self:
+        if self.backbone_weights == "none":
+            return self
+        if is_small(self.backbone):
             raise ValueError(f"backbone_weights: {self.backbone} has no published weights of ImageNet")
+        if self.norm == "group":
+            raise ValueError("backbone_weights: the published weights are for batch norm, and norm is group")
         return self
 
 
@@ -126,7 +130,8 @@ class FasterRCNNParams(PyramidParams):
     convention: Literal["torchvision", "detectron2"] = Field(
         "torchvision",
         description="detectron2: RoIAlign shifted by half a pixel with as many samples as a region has cells, anchors "
-        "that are not rounded, and strides in the first convolution of a bottleneck. For its published weights.",
+        "that are not rounded, strides in the first convolution of a bottleneck, and L1 in place of smooth L1 for "
+        "boxes. Its published weights need it.",
     )
     anchor_sizes: tuple[tuple[Pixels, ...], ...] | None = Field(
         None,

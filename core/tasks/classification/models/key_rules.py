@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from core.tasks.classification.models.network import KeyMap
+from core.weights.key_matching import KeyMap
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 

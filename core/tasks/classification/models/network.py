@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from core.catalog.taps import FEATURES
 from core.weights.errors import WeightsError
-
-KeyMap = Callable[[str], str]
-"""Maps a key of a published checkpoint to the key of the network."""
+from core.weights.key_matching import KeyMap
 
 
 def _unchanged(output: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -107,39 +108,54 @@ class TimmNetwork(Network):
         return f"network.{key}"
 
     def load_pretrained(self) -> None:
-        import timm
-
-        config = timm.get_pretrained_cfg(self.name)
-        if config is None or not config.has_weights:
-            raise WeightsError(
-                f"timm has no pretrained weights for {self.name}; timm.list_pretrained() lists those it has"
-            )
-        address = f"huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-        advice = (
-            "Download them on a machine with network access and copy the folder that HF_HOME names, or convert them "
-            "with `python -m core convert` and give that file in teacher.weights"
-        )
-        cached = _in_cache(config)
-        if cached is None and not self.allow_download:
-            raise WeightsError(
-                f"the weights of timm:{self.name} are not on this machine, and downloads are off. They are at "
-                f"{address}. {advice}; or set DKD_DOWNLOAD=1"
-            )
-        overlay = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
-        try:
-            # timm adapts position embeddings and a last layer with another number of classes.
-            source = _create(self.name, self._arguments | {"pretrained": True} | overlay)
-        except (OSError, RuntimeError) as error:  # raised by the hub's client without network access
-            raise WeightsError(f"cannot load the weights from {address}: {_first_line(error)}. {advice}") from error
+        # timm adapts position embeddings and a last layer with another number of classes.
+        source = create_pretrained(self.name, self._arguments, self.allow_download)
         self.network.load_state_dict(source.state_dict())
 
 
-def create_features(name: str, *, pretrained: bool = False) -> Any:
+FEATURES_ONLY: dict[str, Any] = {"features_only": True}
+"""The argument by which timm leaves out a network's head and returns the maps of its stages."""
+
+
+def create_pretrained(name: str, arguments: Mapping[str, Any], allow_download: bool) -> Any:
+    """Build a network of timm with its published weights.
+
+    Args:
+        name: Name in timm, without the prefix ``timm:``.
+        arguments: Further arguments for timm.
+        allow_download: Whether to download the weights if they are not on this machine.
+
+    Raises:
+        WeightsError: There are none, or they are not available; the message says where they are.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(f"timm has no pretrained weights for {name}; timm.list_pretrained() lists those it has")
+    address = f"huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    advice = (
+        "Download them on a machine with network access and copy the folder that HF_HOME names, or convert them "
+        "with `python -m core convert` and give that file in teacher.weights"
+    )
+    cached = _in_cache(config)
+    if cached is None and not allow_download:
+        raise WeightsError(
+            f"the weights of timm:{name} are not on this machine, and downloads are off. They are at "
+            f"{address}. {advice}; or set DKD_DOWNLOAD=1"
+        )
+    overlay = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
+    try:
+        return _create(name, {**arguments, "pretrained": True, **overlay})
+    except (OSError, RuntimeError) as error:  # raised by the hub's client without network access
+        raise WeightsError(f"cannot load the weights from {address}: {_first_line(error)}. {advice}") from error
+
+
+def create_features(name: str) -> Any:
     """Build a network of timm that returns the maps of its stages, with their numbers in ``feature_info``.
 
     Args:
         name: Name in timm, without the prefix ``timm:``.
-        pretrained: Whether to load its published weights, from timm's cache or from their address.
 
     Raises:
         ValueError: timm has no such model, or it does not return maps.
@@ -147,7 +163,7 @@ def create_features(name: str, *, pretrained: bool = False) -> Any:
     """
     _check_name(name)
     try:
-        return _create(name, {"features_only": True, "pretrained": pretrained})
+        return _create(name, FEATURES_ONLY)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"timm:{name} does not return the maps of its stages: {_first_line(error)}") from error
 

@@ -38,27 +38,41 @@ class TorchvisionNetwork(StagedNetwork):
         return self._published_keys.get(key, key)
 
     def load_pretrained(self) -> None:
-        import torchvision
+        load_state(self, published_tensors(self.name, WEIGHTS, self.allow_download), any_classes=True)
 
-        weights = torchvision.models.get_model_weights(self.name)[WEIGHTS]
-        cached = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
-        advice = (
-            f"Download that file on a machine with network access and store it as {cached}, or convert it with "
-            f"`python -m core convert` and give that file in teacher.weights"
+
+def published_tensors(name: str, weights: str, allow_download: bool) -> dict[str, Tensor]:
+    """Return weights that torchvision publishes, under its keys.
+
+    Args:
+        name: Name of the network in torchvision.
+        weights: Name of its weights.
+        allow_download: Whether to download them if they are not on this machine.
+
+    Raises:
+        WeightsError: They are not available; the message says where they are, and where to put them.
+    """
+    import torchvision
+
+    published = torchvision.models.get_model_weights(name)[weights]
+    cached = Path(torch.hub.get_dir(), "checkpoints", published.url.rpartition("/")[2])
+    advice = (
+        f"Download that file on a machine with network access and store it as {cached}, or convert it with "
+        f"`python -m core convert` and give that file in teacher.weights"
+    )
+    if not cached.exists() and not allow_download:
+        raise WeightsError(
+            f"the weights of {name} are not on this machine, and downloads are off. "
+            f"They are at {published.url}. "
+            f"{advice}; or set DKD_DOWNLOAD=1"
         )
-        if not cached.exists() and not self.allow_download:
-            raise WeightsError(
-                f"the weights of {self.name} are not on this machine, and downloads are off. "
-                f"They are at {weights.url}. "
-                f"{advice}; or set DKD_DOWNLOAD=1"
-            )
-        try:
-            tensors = torch.hub.load_state_dict_from_url(
-                weights.url, map_location="cpu", weights_only=True, check_hash=True, progress=False
-            )
-        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
-            raise WeightsError(f"cannot load {weights.url}: {error}. {advice}") from error
-        load_state(self, tensors, any_classes=True)
+    try:
+        tensors: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            published.url, map_location="cpu", weights_only=True, check_hash=True, progress=False
+        )
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum is a RuntimeError
+        raise WeightsError(f"cannot load {published.url}: {error}. {advice}") from error
+    return tensors
 
 
 class _Swin(TorchvisionNetwork):

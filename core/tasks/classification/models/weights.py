@@ -15,17 +15,16 @@ from torch import Tensor
 
 from core.settings import TrainingSettings
 from core.tasks.classification.data.paths import PathRefusedError, spec_path
-from core.tasks.classification.models.key_matching import match_state_dict
 from core.tasks.classification.models.network import Network
 from core.weights.errors import WeightsError
+from core.weights.key_matching import check_usable, match_state_dict, mismatch_error
 from core.weights.metadata import Metadata, claimed_top1
-from core.weights.state_dicts import StateDict, find_state_dicts, strip_prefixes
+from core.weights.state_dicts import find_state_dicts
 from core.weights.weights_file import check_size, read_file
 
 PRETRAINED = "pretrained"
 _UPLOAD = "upload:"  # followed by the SHA-256; the backend resolves names of uploads to it
 _SCHEMES = ("https", "s3", "gs", "file")
-_MAX_NAMED = 4  # keys named per kind of mismatch
 _BLOCK_BYTES = 1 << 20
 
 
@@ -110,18 +109,19 @@ def load_content(
         WeightsError: see ``load_state``; also if several state dicts match.
     """
     candidates = find_state_dicts(content, container, drop)
-    match = match_state_dict(network, candidates, any_classes=any_classes)
-    if match is None:
-        raise _mismatch_error(network, candidates, any_classes)
-    state = network.state_dict()
     last_layer = _last_layer(network)
+    any_shape = last_layer if any_classes else set()
+    match = match_state_dict(network, candidates, network.map_published_key, any_shape)
+    if match is None:
+        raise mismatch_error(network, candidates, network.map_published_key, any_shape)
+    state = network.state_dict()
     unchanged = {
         key
         for key in last_layer & match.tensors.keys()
         if fresh_last_layer or match.tensors[key].shape != state[key].shape
     }
     tensors = {key: tensor for key, tensor in match.tensors.items() if key not in unchanged}
-    _check_usable(state, tensors)
+    check_usable(state, tensors)
     network.load_state_dict(tensors | {key: state[key] for key in unchanged}, strict=False)
     return match.notes
 
@@ -130,53 +130,6 @@ def _last_layer(network: Network) -> set[str]:
     """Return the keys of the last linear layer."""
     last = {id(parameter) for parameter in network.linear.parameters()}
     return {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in last}
-
-
-def _mismatch_error(network: Network, candidates: Sequence[StateDict], any_classes: bool) -> WeightsError:
-    """Return the error that names the keys of the most likely state dict that do not match."""
-    state = network.state_dict()
-    tensors = strip_prefixes(candidates[0])
-    if len(state.keys() & tensors.keys()) < len(state.keys() & {network.map_published_key(key) for key in tensors}):
-        tensors = {network.map_published_key(key): tensor for key, tensor in tensors.items()}
-    shapes = {key: (tuple(tensors[key].shape), tuple(state[key].shape)) for key in state if key in tensors}
-    any_shape = _last_layer(network) if any_classes else set()
-    differing = {key for key, (theirs, ours) in shapes.items() if theirs != ours and key not in any_shape}
-    missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in tensors if key not in state]
-    problems = [
-        _list_keys("missing", missing),
-        _list_keys("not in this network", unknown),
-        _list_keys("of another shape", [f"{k} {shapes[k][0]}, not {shapes[k][1]}" for k in shapes if k in differing]),
-    ]
-    text = f"the weights do not match the network: {'; '.join(filter(None, problems))}"
-    if not missing and not differing and unknown:
-        text += ". `python -m core convert --drop KEY` omits keys that are not weights"
-    if len(candidates) > 1:
-        places = ", ".join(repr(item.location) for item in candidates[:_MAX_NAMED])
-        text += f". This refers to {candidates[0].location!r}; there are weights under {places} (--container)"
-    return WeightsError(text)
-
-
-def _check_usable(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError for weights that a training could not use, and would report as a bad learning rate."""
-    floating = {key: tensor for key, tensor in tensors.items() if state[key].is_floating_point()}
-    if integers := [f"{key} ({t.dtype})" for key, t in floating.items() if not t.is_floating_point()]:
-        raise WeightsError(f"the weights are quantised or not weights: {_list_keys('not floating-point', integers)}")
-    # Eight-bit floats have no arithmetic.
-    wide = {key: tensor.float() if tensor.element_size() == 1 else tensor for key, tensor in floating.items()}
-    if broken := _list_keys("not finite", [key for key, tensor in wide.items() if not tensor.isfinite().all()]):
-        raise WeightsError(f"the weights are damaged: {broken}")
-    layers = [tensor for tensor in wide.values() if tensor.dim() > 1 and tensor.numel() > 1]
-    if layers and all(bool((tensor == tensor.flatten()[0]).all()) for tensor in layers):
-        value = "zero" if all(not bool(tensor.any()) for tensor in layers) else "constant"
-        raise WeightsError(f"the weights are damaged: every layer is {value}")
-
-
-def _list_keys(title: str, keys: list[str]) -> str:
-    if not keys:
-        return ""
-    more = f" and {len(keys) - _MAX_NAMED} more" if len(keys) > _MAX_NAMED else ""
-    return f"{title}: {', '.join(keys[:_MAX_NAMED])}{more}"
 
 
 def read_source(source: str, sha256: str | None, settings: TrainingSettings) -> SuppliedWeights:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from core.catalog.detectors import SMALL_BACKBONES
+from core.catalog.detectors import SMALL_BACKBONES, BackboneParams
 from core.catalog.models import TIMM
 from core.tasks.classification.models import build
 from core.tasks.classification.models.network import StagedNetwork
 from core.tasks.classification.models.timm_nets import create_features
 from core.tasks.classification.models.wrn import WideResNet
+from core.tasks.detection.models.detector import Detector, PublishedBackbone
+from core.tasks.detection.models.norms import Norm, with_norm
+from core.weights.key_matching import KeyMap
 
 _TRIAL_SIZE = 64  # pixels, on which strides and channels are measured
 
@@ -31,6 +34,7 @@ class Body:
         strides: The stride of each map. Two may be equal.
         stages: What can be frozen, in order: the stem, then what leads to each further map.
         small: Whether it is for small images.
+        rename: Maps the keys of published weights of the whole network to those of ``module``; None if none are known.
     """
 
     module: nn.Module
@@ -38,13 +42,17 @@ class Body:
     strides: tuple[int, ...]
     stages: tuple[tuple[nn.Module, ...], ...]
     small: bool = False
+    rename: KeyMap | None = None
 
 
-def build_body(name: str, stem_stride: int = 1, *, without_finest: bool = False, stride_in_1x1: bool = False) -> Body:
+def build_body(
+    name: str, norm: Norm = "batch", stem_stride: int = 1, *, without_finest: bool = False, stride_in_1x1: bool = False
+) -> Body:
     """Build a backbone with weights from torch's random state.
 
     Args:
         name: One of ``core.catalog.detectors``.
+        norm: Its normalisation.
         stem_stride: The stride of the first convolution of a network for small images.
         without_finest: Whether to leave out the map of stride 4, or the first map of a network for small images: for
             heads that would cost more on it than on all the others.
@@ -56,13 +64,13 @@ def build_body(name: str, stem_stride: int = 1, *, without_finest: bool = False,
         ImportError: timm is not installed.
     """
     if name.startswith(TIMM):
-        return _of_timm(name.removeprefix(TIMM), without_finest)
+        return _of_timm(name.removeprefix(TIMM), norm, without_finest)
     if name in SMALL_BACKBONES:
-        return _of_small_network(name, stem_stride, without_finest)
+        return _of_small_network(name, norm, stem_stride, without_finest)
     if name.startswith("resnet"):
-        return _of_resnet(name, without_finest, stride_in_1x1)
+        return _of_resnet(name, norm, without_finest, stride_in_1x1)
     if name in _MOBILENET_ENDS:
-        return _of_mobilenet(name, without_finest)
+        return _of_mobilenet(name, norm, without_finest)
     raise ValueError(f"{name} is no backbone for a detector")
 
 
@@ -111,9 +119,10 @@ class TimmBody(nn.Module):
         return {str(number): maps[number] for number in self._levels}
 
 
-def _of_small_network(name: str, stem_stride: int, without_finest: bool) -> Body:
+def _of_small_network(name: str, norm: Norm, stem_stride: int, without_finest: bool) -> Body:
     network = build(name, num_classes=2, image_size=32)
     assert isinstance(network, StagedNetwork)
+    with_norm(network, norm)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     first.stride = (stem_stride * first.stride[0], stem_stride * first.stride[1])
     shapes = _trial(network.stages, network)
@@ -128,6 +137,8 @@ def _of_small_network(name: str, stem_stride: int, without_finest: bool) -> Body
         activations = {stage: nn.Sequential(nn.BatchNorm2d(shapes[stage][0]), nn.ReLU()) for stage in levels[:-1]}
         assert isinstance(network.head, nn.Sequential)
         activations[levels[-1]] = network.head[:2]
+        for activation in activations.values():
+            with_norm(activation, norm)
     stages: list[tuple[nn.Module, ...]] = [(network.stem,)]
     waiting: list[nn.Module] = []
     for stage, layer in network.layers.items():
@@ -141,6 +152,7 @@ def _of_small_network(name: str, stem_stride: int, without_finest: bool) -> Body
         tuple(shapes[stage][1] for stage in levels),
         tuple(stages),
         small=True,
+        rename=network.map_published_key,
     )
 
 
@@ -153,8 +165,9 @@ def _trial(stages: Callable[[Tensor], dict[str, Tensor]], network: nn.Module) ->
     return {name: (tensor.shape[1], _TRIAL_SIZE // tensor.shape[2]) for name, tensor in maps.items()}
 
 
-def _of_resnet(name: str, without_finest: bool, stride_in_1x1: bool) -> Body:
+def _of_resnet(name: str, norm: Norm, without_finest: bool, stride_in_1x1: bool) -> Body:
     network: Any = torchvision.models.get_model(name, weights=None)
+    with_norm(network, norm)
     layers = [network.layer1, network.layer2, network.layer3, network.layer4]
     if stride_in_1x1:
         for layer in layers[1:]:
@@ -165,7 +178,7 @@ def _of_resnet(name: str, without_finest: bool, stride_in_1x1: bool) -> Body:
     levels = range(without_finest, 4)
     body = IntermediateLayerGetter(network, {f"layer{level + 1}": f"layer{level + 1}" for level in levels})
     channels, strides = (tuple(least * 2**level for level in levels) for least in (width, 4))
-    return Body(body, channels, strides, tuple(stages))
+    return Body(body, channels, strides, tuple(stages), rename=str)
 
 
 # The layers that end a stage, and of which of them the maps are returned. For V3 these are the two of torchvision's
@@ -176,25 +189,29 @@ _MOBILENET_ENDS: dict[str, tuple[tuple[int, ...], dict[int, int]]] = {
 }
 
 
-def _of_mobilenet(name: str, without_finest: bool) -> Body:
+def _of_mobilenet(name: str, norm: Norm, without_finest: bool) -> Body:
     layers: Any = torchvision.models.get_model(name, weights=None).features
+    with_norm(layers, norm)
     ends, maps = _MOBILENET_ENDS[name]
     returned = {number: stride for number, stride in maps.items() if stride > 4 or not without_finest}
     starts = (0, *(end + 1 for end in ends[:-1]))
     stages = tuple(tuple(layers[start : end + 1]) for start, end in zip(starts, ends, strict=True))
     body = IntermediateLayerGetter(layers, {str(number): str(number) for number in returned})
-    return Body(body, tuple(layers[number].out_channels for number in returned), tuple(returned.values()), stages)
+    channels = tuple(layers[number].out_channels for number in returned)
+    return Body(body, channels, tuple(returned.values()), stages, rename=lambda key: key.removeprefix("features."))
 
 
-def _of_timm(name: str, without_finest: bool) -> Body:
+def _of_timm(name: str, norm: Norm, without_finest: bool) -> Body:
     network = create_features(name)
+    with_norm(network, norm)
     strides, channels = network.feature_info.reduction(), network.feature_info.channels()
     levels = [number for number, stride in enumerate(strides) if stride >= (8 if without_finest else 4)]
     chosen = tuple(strides[number] for number in levels)
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
         text = f"timm:{name} does not reduce its maps step by step (strides {strides}), as a pyramid requires"
         raise ValueError(text)
-    return Body(TimmBody(network, levels), tuple(channels[number] for number in levels), chosen, _timm_stages(network))
+    stages = _timm_stages(network)
+    return Body(TimmBody(network, levels), tuple(channels[number] for number in levels), chosen, stages)
 
 
 def _timm_stages(network: Any) -> tuple[tuple[nn.Module, ...], ...]:
@@ -212,6 +229,18 @@ def _timm_stages(network: Any) -> tuple[tuple[nn.Module, ...], ...]:
     return tuple(stages)
 
 
-def all_modules(stages: Iterable[Sequence[nn.Module]]) -> list[nn.Module]:
-    """Return the modules of some stages."""
-    return [module for stage in stages for module in stage]
+_D = TypeVar("_D", bound=Detector)
+
+
+def with_backbone(detector: _D, params: BackboneParams, body: Body) -> _D:
+    """Return a detector that knows its backbone, and whose first stages are frozen.
+
+    Raises:
+        ValueError: The backbone has fewer stages than are to be frozen, or they are not known.
+    """
+    if params.frozen_stages > len(body.stages):
+        count = f"{len(body.stages)} stages" if body.stages else "stages that are not known"
+        raise ValueError(f"frozen_stages is {params.frozen_stages}, and {params.backbone} has {count}")
+    detector.backbone = PublishedBackbone(params.backbone, body.module, body.rename)
+    detector.freeze([module for stage in body.stages[: params.frozen_stages] for module in stage])
+    return detector

@@ -58,11 +58,11 @@ class ExactAnchors(AnchorGenerator):  # type: ignore[misc]
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Return the anchors of one position, with their centre at 0."""
+        """Return the anchors of one position, with their centre at 0: for each side, those of each aspect ratio."""
         sides = torch.as_tensor(scales, dtype=dtype, device=device)
         roots = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
-        widths = (sides[None, :] / roots[:, None]).flatten()
-        heights = (sides[None, :] * roots[:, None]).flatten()
+        widths = (sides[:, None] / roots[None, :]).flatten()
+        heights = (sides[:, None] * roots[None, :]).flatten()
         return torch.stack([-widths, -heights, widths, heights], dim=1) / 2
 
     def forward(self, image_list: Any, feature_maps: list[Tensor]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
@@ -15,10 +16,11 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from core.catalog.detectors import FCOSParams, PyramidParams, RetinaNetParams
 from core.distill.objective import OwnTerm
 from core.distill.rows import to_loss_dtype
-from core.tasks.detection.models.backbones import Body, all_modules, build_body
+from core.tasks.detection.models.backbones import Body, build_body, with_backbone
 from core.tasks.detection.models.boxes import anchors_of, as_detections, as_dicts
 from core.tasks.detection.models.detector import CANVAS, MEAN, STD, Detector
-from core.tasks.detection.models.pyramid import Pyramid, group_norm, with_norm
+from core.tasks.detection.models.norms import group_norm
+from core.tasks.detection.models.pyramid import Pyramid
 from core.tasks.detection.types import Draws, ImageDetections, ImageTargets, Size
 
 
@@ -45,6 +47,12 @@ class DenseDetector(Detector):
     ) -> None:
         super().__init__(num_classes, strides, mean, std)
         self.network = network
+
+    @property
+    def class_layers(self) -> dict[str, tuple[int, int]]:
+        """The last layer of the classification head."""
+        anchors = self.network.anchor_generator.num_anchors_per_location()[0]
+        return {"network.head.classification_head.cls_logits.": (anchors, 1)}
 
     def features(self, images: Tensor, sizes: Sequence[Size]) -> dict[str, Tensor]:
         """Normalise images and run the backbone with its pyramid."""
@@ -101,6 +109,13 @@ class RetinaNetDetector(DenseDetector):
 
     terms: ClassVar[tuple[str, ...]] = ("classification", "box")
 
+    def map_published_key(self, key: str) -> str:
+        """Return the key for a key of torchvision's network; an earlier version had no norms in the heads."""
+        match = re.match(r"head\.(classification|regression)_head\.conv\.(\d+)\.(weight|bias)$", key)
+        if match:
+            key = f"head.{match[1]}_head.conv.{int(match[2]) // 2}.0.{match[3]}"
+        return super().map_published_key(key)
+
     def _losses(
         self,
         targets: list[dict[str, Tensor]],
@@ -154,7 +169,7 @@ class _CountingHead(FCOSHead):  # type: ignore[misc]
 
 
 def _pyramid(params: PyramidParams, *, from_body: bool = False) -> tuple[Body, Pyramid]:
-    body = build_body(params.backbone, params.stem_stride, without_finest=True)
+    body = build_body(params.backbone, params.norm, params.stem_stride, without_finest=True)
     return body, Pyramid(body, params.channels, "p6p7", from_body=from_body)
 
 
@@ -181,7 +196,10 @@ def retinanet(num_classes: int, params: RetinaNetParams) -> RetinaNetDetector:
         **{name: getattr(params, name) for name in ("fg_iou_thresh", "bg_iou_thresh")},
         **_thresholds(params),
     )
-    return _finished(RetinaNetDetector, network, num_classes, params, body)
+    detector = _finished(RetinaNetDetector, network, num_classes, params, body)
+    if params.backbone == "resnet50":
+        detector.published = "retinanet_resnet50_fpn_v2" if second else "retinanet_resnet50_fpn"
+    return detector
 
 
 def fcos(num_classes: int, params: FCOSParams) -> FCOSDetector:
@@ -200,7 +218,9 @@ def fcos(num_classes: int, params: FCOSParams) -> FCOSDetector:
         center_sampling_radius=params.center_sampling_radius,
         **_thresholds(params),
     )
-    return _finished(FCOSDetector, network, num_classes, params, body)
+    detector = _finished(FCOSDetector, network, num_classes, params, body)
+    detector.published = "fcos_resnet50_fpn" if params.backbone == "resnet50" else ""
+    return detector
 
 
 def _thresholds(params: RetinaNetParams | FCOSParams) -> dict[str, Any]:
@@ -209,8 +229,5 @@ def _thresholds(params: RetinaNetParams | FCOSParams) -> dict[str, Any]:
 
 
 def _finished(kind: type[_D], network: Any, num_classes: int, params: PyramidParams, body: Body) -> _D:
-    with_norm(network.backbone.body, params.norm)
     mean, std = params.mean or MEAN, params.std or STD
-    detector = kind(network, network.backbone.strides, num_classes, mean, std)
-    detector.freeze(all_modules(body.stages[: params.frozen_stages]))
-    return detector
+    return with_backbone(kind(network, network.backbone.strides, num_classes, mean, std), params, body)

@@ -7,8 +7,10 @@ the heads on these features, so that the heads can be asked about several sets o
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from core.distill.objective import OwnTerm
 from core.tasks.detection.passes import DetectorPass, run_detector
 from core.tasks.detection.types import DetectionBatch, Draws, ImageDetections, ImageTargets, Regions, Size
+from core.weights.key_matching import KeyMap
 
 DEEPEST = "deepest"
 """The key of the backbone's deepest map in ``Detector.features``: where gradients of terms are compared. No tap."""
@@ -26,6 +29,21 @@ CANVAS = "canvas"
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the colours of ImageNet."""
+
+
+@dataclass(frozen=True)
+class PublishedBackbone:
+    """The part of a detector that can have the weights of a network for classification.
+
+    Attributes:
+        name: The name of the backbone in the catalog.
+        module: The part.
+        rename: Maps the keys of the whole network to those of the part; None if they are not known.
+    """
+
+    name: str
+    module: nn.Module
+    rename: KeyMap | None
 
 
 class NoRegionsError(TypeError):
@@ -52,6 +70,9 @@ class Detector(nn.Module, ABC):
         num_classes: C.
         strides: The stride of each level by its name, fine to coarse. The names are those of the taps.
         fixed_size: The height and width that every padded image must have; None for any.
+        published: The name of the detector in torchvision whose published weights it can have; "" for none.
+        backbone: The network whose published weights its backbone can have; None for none.
+        of_detectron2: Whether it computes as detectron2 does.
     """
 
     two_stage: ClassVar[bool] = False
@@ -61,6 +82,9 @@ class Detector(nn.Module, ABC):
     num_classes: int
     strides: dict[str, int]
     fixed_size: Size | None = None
+    published: str = ""
+    backbone: PublishedBackbone | None = None
+    of_detectron2: bool = False
 
     mean: Tensor
     std: Tensor
@@ -79,6 +103,22 @@ class Detector(nn.Module, ABC):
     def levels(self) -> tuple[str, ...]:
         """The names of the pyramid's levels, which are the taps, fine to coarse."""
         return tuple(self.strides)
+
+    @property
+    @abstractmethod
+    def class_layers(self) -> dict[str, tuple[int, int]]:
+        """The layers whose outputs depend on the classes, by the beginning of their keys.
+
+        Their weights are (before · C · after, …) with the two numbers given here.
+        """
+
+    def map_published_key(self, key: str) -> str:
+        """Return the key for a key of torchvision's network, also of its earlier versions."""
+        key = re.sub(
+            r"^backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)$", r"backbone.fpn.\1_blocks.\2.0.\3", key
+        )
+        key = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", key)
+        return f"network.{key}"
 
     @abstractmethod
     def features(self, images: Tensor, sizes: Sequence[Size]) -> dict[str, Tensor]:

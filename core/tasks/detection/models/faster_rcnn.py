@@ -22,7 +22,7 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from core.catalog.detectors import FasterRCNNParams, is_small
 from core.distill.objective import OwnTerm
 from core.distill.rows import to_loss_dtype
-from core.tasks.detection.models.backbones import all_modules, build_body
+from core.tasks.detection.models.backbones import build_body, with_backbone
 from core.tasks.detection.models.boxes import (
     ExactAnchors,
     anchors_of,
@@ -32,16 +32,21 @@ from core.tasks.detection.models.boxes import (
     region_pool,
 )
 from core.tasks.detection.models.detector import CANVAS, MEAN, STD, Detector
-from core.tasks.detection.models.pyramid import Pyramid, with_norm
+from core.tasks.detection.models.pyramid import Pyramid
 from core.tasks.detection.models.sampling import drawn
 from core.tasks.detection.types import Draws, ImageDetections, ImageTargets, Regions, Size
 
-_BETA = 1 / 9  # of the smooth L1 losses, as in torchvision
+_BETA = 1 / 9  # of torchvision's smooth L1 losses; those of detectron2 are L1
 _PASSED_ON = (
     "rpn_nms_thresh", "rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_batch_size_per_image", "rpn_positive_fraction",
     "box_fg_iou_thresh", "box_bg_iou_thresh", "box_positive_fraction",
 )  # fmt: skip
 _MOBILENET_V3 = "mobilenet_v3_large"
+_PUBLISHED = {
+    ("resnet50", "v1"): "fasterrcnn_resnet50_fpn",
+    ("resnet50", "v2"): "fasterrcnn_resnet50_fpn_v2",
+    (_MOBILENET_V3, "v1"): "fasterrcnn_mobilenet_v3_large_fpn",
+}
 _MOBILENET_V3_ANCHORS = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
@@ -54,6 +59,7 @@ class FasterRCNNDetector(Detector):
         num_classes: C.
         mean: Of each channel.
         std: Of each channel.
+        of_detectron2: Whether the network computes as detectron2's, whose losses of boxes are L1.
     """
 
     two_stage: ClassVar[bool] = True
@@ -67,9 +73,19 @@ class FasterRCNNDetector(Detector):
         num_classes: int,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
+        *,
+        of_detectron2: bool = False,
     ) -> None:
         super().__init__(num_classes, strides, mean, std)
         self.network = network
+        self.of_detectron2 = of_detectron2
+        self._beta = 0.0 if of_detectron2 else _BETA
+
+    @property
+    def class_layers(self) -> dict[str, tuple[int, int]]:
+        """The layers of the box head's predictor."""
+        predictor = "network.roi_heads.box_predictor"
+        return {f"{predictor}.cls_score.": (1, 1), f"{predictor}.bbox_pred.": (1, 4)}
 
     def features(self, images: Tensor, sizes: Sequence[Size]) -> dict[str, Tensor]:
         """Normalise images and run the backbone with its pyramid."""
@@ -110,8 +126,10 @@ class FasterRCNNDetector(Detector):
         asked = self.regions(features, boxes, sizes)
         regions = Regions(asked.boxes, asked.image, asked.logits, asked.offsets, labels, offset_target)
         rows = torch.where(found)[0]
-        box = F.smooth_l1_loss(regions.offsets[rows, labels[rows]], offset_target[rows], reduction="sum", beta=_BETA)
-        own = terms.losses(anchored.objectness, anchored.offsets)
+        box = F.smooth_l1_loss(
+            regions.offsets[rows, labels[rows]], offset_target[rows], reduction="sum", beta=self._beta
+        )
+        own = terms.losses(anchored.objectness, anchored.offsets, self._beta)
         return regions, {**own, "box": OwnTerm(box, box.new_tensor(float(len(labels))))}
 
     @torch.no_grad()
@@ -173,12 +191,12 @@ class _RPNTargets:
             torch.cat(matched)[self._positive], torch.cat(anchors)[self._positive]
         )
 
-    def losses(self, objectness: Tensor, offsets: Tensor) -> dict[str, OwnTerm]:
+    def losses(self, objectness: Tensor, offsets: Tensor, beta: float) -> dict[str, OwnTerm]:
         """Return the losses, both means over the sampled anchors."""
         count = objectness.new_tensor(float(len(self._sampled)))
         logits = objectness.flatten()[self._sampled]
         binary = F.binary_cross_entropy_with_logits(logits, self._labels.to(logits.dtype), reduction="sum")
-        box = F.smooth_l1_loss(offsets[self._positive], self._target, reduction="sum", beta=_BETA)
+        box = F.smooth_l1_loss(offsets[self._positive], self._target, reduction="sum", beta=beta)
         return {"objectness": OwnTerm(binary, count), "rpn_box": OwnTerm(box, count)}
 
 
@@ -205,7 +223,7 @@ def faster_rcnn(num_classes: int, params: FasterRCNNParams) -> FasterRCNNDetecto
     """
     of_detectron2, second = params.convention == "detectron2", params.form == "v2"
     small = is_small(params.backbone)
-    body = build_body(params.backbone, params.stem_stride, stride_in_1x1=of_detectron2)
+    body = build_body(params.backbone, params.norm, params.stem_stride, stride_in_1x1=of_detectron2)
     norm = nn.BatchNorm2d if second else None
     pyramid = Pyramid(body, params.channels, "none" if small else "pool", norm_layer=norm)
     anchors = _anchors(params, pyramid.strides)
@@ -236,10 +254,10 @@ def faster_rcnn(num_classes: int, params: FasterRCNNParams) -> FasterRCNNDetecto
         box_batch_size_per_image=params.either(params.box_batch_size_per_image, 512, 128),
         **{name: getattr(params, name) for name in _PASSED_ON},
     )
-    with_norm(pyramid.body, params.norm)
-    detector = FasterRCNNDetector(network, pyramid.strides, num_classes, params.mean or MEAN, params.std or STD)
-    detector.freeze(all_modules(body.stages[: params.frozen_stages]))
-    return detector
+    mean, std = params.mean or MEAN, params.std or STD
+    detector = FasterRCNNDetector(network, pyramid.strides, num_classes, mean, std, of_detectron2=of_detectron2)
+    detector.published = "" if of_detectron2 else _PUBLISHED.get((params.backbone, params.form), "")
+    return with_backbone(detector, params, body)
 
 
 def _anchors(params: FasterRCNNParams, strides: dict[str, int]) -> AnchorGenerator:

@@ -18,10 +18,11 @@ from torchvision.ops import box_iou
 from core.catalog.detectors import SmallSSDParams, SSDParams
 from core.distill.objective import OwnTerm
 from core.distill.rows import to_loss_dtype
-from core.tasks.detection.models.backbones import Body, all_modules, build_body
+from core.tasks.detection.models.backbones import Body, build_body, with_backbone
 from core.tasks.detection.models.boxes import anchors_of, as_detections, as_dicts, image_numbers
 from core.tasks.detection.models.detector import CANVAS, DEEPEST, MEAN, STD, Detector, NoRegionsError
-from core.tasks.detection.models.pyramid import level_names, with_norm
+from core.tasks.detection.models.norms import with_norm
+from core.tasks.detection.models.pyramid import level_names
 from core.tasks.detection.types import Draws, ImageDetections, ImageTargets, Regions, Size
 
 _PASSED_ON = (
@@ -65,6 +66,18 @@ class SSDDetector(Detector):
         super().__init__(num_classes, strides, mean, std)
         self.network = network
         self._deepest, self.fixed_size = deepest, fixed_size
+
+    @property
+    def class_layers(self) -> dict[str, tuple[int, int]]:
+        """The last convolution of each map's classification head."""
+        layers = {}
+        anchors = self.network.anchor_generator.num_anchors_per_location()
+        for level, (head, count) in enumerate(
+            zip(self.network.head.classification_head.module_list, anchors, strict=True)
+        ):
+            last = "" if isinstance(head, nn.Conv2d) else f"{len(head) - 1}."  # behind a depthwise convolution
+            layers[f"network.head.classification_head.module_list.{level}.{last}"] = (count, 1)
+        return layers
 
     def features(self, images: Tensor, sizes: Sequence[Size]) -> dict[str, Tensor]:
         """Normalise images and run the network up to the heads."""
@@ -190,7 +203,9 @@ def ssd300(num_classes: int, params: SSDParams) -> SSDDetector:
     network = SSD(SSDFeatureExtractorVGG(layers, False), anchors, (300, 300), num_classes, **_options(params))
     strides = dict(zip(level_names((8, 16, 32, 64, 128, 256)), (8, 16, 32, 64, 100, 300), strict=True))
     mean, std = (params.mean, params.std) if params.mean and params.std else _VGG_COLOURS
-    return SSDDetector(network, strides, num_classes, "p4", mean, std, (300, 300))
+    detector = SSDDetector(network, strides, num_classes, "p4", mean, std, (300, 300))
+    detector.published = "ssd300_vgg16"
+    return detector
 
 
 def ssdlite320(num_classes: int, params: SSDParams) -> SSDDetector:
@@ -201,9 +216,10 @@ def ssdlite320(num_classes: int, params: SSDParams) -> SSDDetector:
     with_norm(network.backbone, params.norm)
     nominal = (16, 32, 64, 128, 256, 512)
     mean, std = (params.mean, params.std) if params.mean and params.std else _LITE_COLOURS
-    return SSDDetector(
-        network, dict(zip(level_names(nominal), nominal, strict=True)), num_classes, "p5", mean, std, (320, 320)
-    )
+    strides = dict(zip(level_names(nominal), nominal, strict=True))
+    detector = SSDDetector(network, strides, num_classes, "p5", mean, std, (320, 320))
+    detector.published = "ssdlite320_mobilenet_v3_large"
+    return detector
 
 
 def small_ssd(num_classes: int, params: SmallSSDParams) -> SSDDetector:
@@ -212,13 +228,12 @@ def small_ssd(num_classes: int, params: SmallSSDParams) -> SSDDetector:
     Raises:
         ValueError: The backbone cannot be built.
     """
-    body = build_body(params.backbone, params.stem_stride, without_finest=True)
+    body = build_body(params.backbone, params.norm, params.stem_stride, without_finest=True)
     backbone = _StagesWithExtras(body, params.extra_levels, params.extra_channels)
     own = body.strides
     strides = (*own, *(own[-1] * 2**step for step in range(1, params.extra_levels + 1)))
     anchors = DefaultBoxGenerator([[2]] * len(strides), params.min_ratio, params.max_ratio)
     network = SSD(backbone, anchors, (0, 0), num_classes, **_options(params))
-    with_norm(backbone.body, params.norm)
     names = level_names(strides)
     detector = SSDDetector(
         network,
@@ -228,5 +243,4 @@ def small_ssd(num_classes: int, params: SmallSSDParams) -> SSDDetector:
         params.mean or MEAN,
         params.std or STD,
     )
-    detector.freeze(all_modules(body.stages[: params.frozen_stages]))
-    return detector
+    return with_backbone(detector, params, body)
