@@ -95,7 +95,8 @@ def within_image(objects: ImageObjects, size: Size, path: str) -> tuple[ImageObj
     kept = np.isfinite(objects.boxes).all(axis=1) & (sides > 0).all(axis=1)
     cut = kept & (boxes != objects.boxes).any(axis=1)
     area = np.where(np.isfinite(objects.area), objects.area, sides.prod(axis=1)).astype(np.float32)
-    inside = ImageObjects(boxes[kept], objects.labels[kept], objects.ignored[kept], area[kept])
+    columns = (boxes, objects.labels, objects.ignored, area, objects.crowd)
+    inside = ImageObjects(*(column[kept] for column in columns))
     counts = ((CUT, cut.sum()), (DROPPED, (~kept).sum()), (IGNORED, inside.ignored.sum()))
     return inside, DecodingNotes(tuple((kind, int(count), path) for kind, count in counts if count))
 

@@ -181,8 +181,8 @@ def _categories(items: Sequence[Any]) -> dict[int, str]:
     return dict(sorted(pairs))
 
 
-_Row = tuple[tuple[float, ...], int, bool, float]
-"""Box as left, top, right and bottom; label; ignored; area."""
+_Row = tuple[tuple[float, ...], int, bool, bool, float]
+"""Box as left, top, right and bottom; label; ignored; whether it is a crowd; area."""
 
 
 def _annotations(items: Sequence[Any], labels: Mapping[int, int]) -> tuple[dict[int, list[_Row]], DecodingNotes]:
@@ -197,12 +197,12 @@ def _annotations(items: Sequence[Any], labels: Mapping[int, int]) -> tuple[dict[
         category = _field(item, "category_id", int, "annotations", position)
         if category not in labels:
             raise _FormatError(f"annotations[{position}] has the category {category}, which it does not list")
-        ignored = bool(item.get("iscrowd")) or bool(item.get("ignore"))
-        area = item.get("area")
-        row = (_corners(item, position), labels[category], ignored, float(area) if _is_number(area) else math.nan)
+        crowd, area = bool(item.get("iscrowd")), item.get("area")
+        size = float(area) if _is_number(area) else math.nan
+        row = (_corners(item, position), labels[category], crowd or bool(item.get("ignore")), crowd, size)
         if item.get("id") is not None and counts[str(item["id"])] > 1:
             same = seen.setdefault(str(item["id"]), set())
-            comparable = (image, (*row[:3], 0.0))
+            comparable = (image, (*row[:4], 0.0))
             if same:
                 notes += DecodingNotes(((REPEATED if comparable in same else SAME_ID, 1, f"annotations[{position}]"),))
                 if comparable in same:
@@ -224,9 +224,13 @@ def _corners(item: Mapping[str, Any], position: int) -> tuple[float, ...]:
 def _objects(rows: Sequence[_Row]) -> ImageObjects:
     if not rows:
         return ImageObjects.none()
-    boxes, labels, ignored, area = zip(*rows, strict=True)
+    boxes, labels, ignored, crowd, area = zip(*rows, strict=True)
     return ImageObjects(
-        np.array(boxes, np.float32), np.array(labels, np.int64), np.array(ignored, bool), np.array(area, np.float32)
+        np.array(boxes, np.float32),
+        np.array(labels, np.int64),
+        np.array(ignored, bool),
+        np.array(area, np.float32),
+        np.array(crowd, bool),
     )
 
 

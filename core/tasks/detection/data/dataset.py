@@ -127,6 +127,9 @@ class DetectionData:
             images=len(split),
             classes=self.classes,
             ids=split.ids,
+            crowd=objects.crowd,
+            names=split.paths,
+            sizes=split.originals,
         )
 
     def batches(

@@ -74,7 +74,8 @@ def _split(
         boxes = np.array(scene.boxes, dtype=np.float32).reshape(-1, 4)
         area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         classes = np.array(scene.digits, dtype=np.int64) + 1
-        objects.append(ImageObjects(boxes, classes, np.zeros(len(classes), bool), area))
+        nothing = np.zeros(len(classes), bool)
+        objects.append(ImageObjects(boxes, classes, ignored=nothing, area=area, crowd=nothing))
     sides = np.full((size, 2), side, dtype=np.int64)
     numbers = np.arange(size, dtype=np.int64)
     return DetectionSplit(

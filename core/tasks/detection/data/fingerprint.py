@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from typing import Any
 
 import torch
@@ -46,6 +46,6 @@ def image_identity(data: DetectionData) -> dict[str, str]:
 def _digest(split: DetectionSplit) -> str:
     """Return a hash of the images and objects of a split."""
     objects = split.objects
-    arrays = (split.stored, objects.first, objects.boxes, objects.labels, objects.ignored, objects.area)
+    arrays = (split.stored, *(getattr(objects, column.name) for column in fields(objects)))
     parts = [digest(split.pixels), *(digest(torch.from_numpy(array)) for array in arrays)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

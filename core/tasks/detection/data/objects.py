@@ -18,7 +18,8 @@ class Objects:
         boxes: (M, 4) float32, in pixels of the original images.
         labels: (M,) int64, 1 to K.
         ignored: (M,) bool, crowds and difficult objects.
-        area: (M,) float32, see ``core.tasks.detection.types.GroundTruth``.
+        area: (M,) float32, see ``core.items.boxes.GroundTruth``.
+        crowd: (M,) bool, which of the ignored objects are crowds.
     """
 
     first: NDArray[np.int64]
@@ -26,6 +27,7 @@ class Objects:
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
     area: NDArray[np.float32]
+    crowd: NDArray[np.bool_]
 
     @classmethod
     def joined(cls, parts: Sequence[ImageObjects]) -> Objects:
@@ -51,7 +53,7 @@ class Objects:
     def of(self, image: int) -> ImageObjects:
         """Return the objects of one image."""
         rows = slice(self.first[image], self.first[image + 1])
-        return ImageObjects(self.boxes[rows], self.labels[rows], self.ignored[rows], self.area[rows])
+        return ImageObjects(*(getattr(self, column.name)[rows] for column in fields(ImageObjects)))
 
     def subset(self, images: NDArray[np.int64]) -> Objects:
         """Return the objects of some images, in the order of these."""
@@ -66,8 +68,10 @@ class ImageObjects:
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
     area: NDArray[np.float32]
+    crowd: NDArray[np.bool_]
 
     @classmethod
     def none(cls) -> ImageObjects:
         """Return the objects of an image that shows none."""
-        return cls(np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, bool), np.empty(0, np.float32))
+        nothing = np.empty(0, bool)
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.int64), nothing, np.empty(0, np.float32), nothing)

@@ -86,7 +86,8 @@ class View:
         sides, whole_sides = boxes[:, 2:] - boxes[:, :2], whole[:, 2:] - whole[:, :2]
         seen = (sides > 0).all(axis=1)
         seen &= sides.prod(axis=1) >= self.placement.min_visible * whole_sides.prod(axis=1)
-        return ImageObjects(boxes[seen], objects.labels[seen], objects.ignored[seen], objects.area[seen])
+        columns = (boxes, objects.labels, objects.ignored, objects.area, objects.crowd)
+        return ImageObjects(*(column[seen] for column in columns))
 
 
 def plain_view(originals: NDArray[np.int64], rule: ResizeRule) -> View:

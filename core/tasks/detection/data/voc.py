@@ -257,4 +257,5 @@ def _objects(objects: Sequence[_Object], labels: Mapping[str, int]) -> ImageObje
         np.array([labels[obj.name] for obj in objects], np.int64),
         np.array([obj.difficult for obj in objects], bool),
         np.full(len(objects), np.nan, np.float32),
+        np.zeros(len(objects), bool),
     )

@@ -30,7 +30,7 @@ def made_split(count: int, sizes: Sequence[tuple[int, int]] = SIZES, seed: int =
             box = np.array([[left, top, right, bottom]], np.float32)
             label = np.array([1 + number % 2], np.int64)
             area = np.array([(right - left) * (bottom - top)], np.float32)
-            found = ImageObjects(box, label, np.array([number % 8 == 6]), area)
+            found = ImageObjects(box, label, np.array([number % 8 == 6]), area, np.array([False]))
         pixels.append(image.ravel())
         objects.append(found)
     lengths = [len(part) for part in pixels]

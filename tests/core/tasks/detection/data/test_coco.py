@@ -130,6 +130,9 @@ class TestObjects:
         assert truth.area.tolist() == [160, 77.5, 72]
         assert truth.ids.tolist() == [10, 11, 12, 13, 14, 15]
         assert truth.images == 6
+        assert truth.names == data.train.paths
+        assert truth.sizes is not None
+        assert np.array_equal(truth.sizes, data.train.originals)
 
     def test_crowds_are_ignored_and_empty_images_kept(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         rows = [
@@ -141,6 +144,7 @@ class TestObjects:
         with caplog.at_level(logging.INFO):
             data = loaded("coco", tmp_path)
         assert data.train.objects.ignored.tolist() == [False, True, True]
+        assert data.ground_truth(data.train).crowds.tolist() == [False, True, False]
         assert "2 objects are crowds or difficult" in caplog.text
         (batch,) = data.batches(6, 0, 0, "none")
         by_sample = dict(zip(batch.index.tolist(), batch.targets, strict=True))

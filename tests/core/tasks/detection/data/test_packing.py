@@ -41,7 +41,7 @@ def same(one: DetectionData, other: DetectionData) -> bool:
         and all(np.array_equal(getattr(mine, name), getattr(theirs, name)) for name in ("stored", "originals", "ids"))
         and all(
             np.array_equal(getattr(mine.objects, name), getattr(theirs.objects, name))
-            for name in ("first", "boxes", "labels", "ignored", "area")
+            for name in ("first", "boxes", "labels", "ignored", "area", "crowd")
         )
         for mine, theirs in pairs
     )
