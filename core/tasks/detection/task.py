@@ -31,7 +31,12 @@ from core.tasks.detection.networks import build_detector, features_once, multipl
 from core.tasks.detection.passes import DetectorPass
 from core.tasks.detection.preflight import check_data_fits, check_detector, data_warnings
 from core.tasks.detection.regions import RegionOutputs, label_boxes, objects_of, offset_targets, region_rows
-from core.tasks.detection.supplied_weights import InitialWeights, load_initial_weights, read_initial_weights
+from core.tasks.detection.supplied_weights import (
+    InitialWeights,
+    load_initial_weights,
+    load_published_backbone,
+    read_initial_weights,
+)
 from core.tasks.detection.teacher import load_teacher
 from core.tasks.detection.types import DetectionBatch
 from core.tasks.task import LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
@@ -94,12 +99,14 @@ class DetectionTask(Task):
 
     def read_supplied_weights(self) -> InitialWeights | None:
         """Read the weights that the spec names, and compare their classes with the data set's."""
-        weights = self.context.spec.weights
-        return read_initial_weights(self.context, weights, self.data) if weights else None
+        return read_initial_weights(self.context, self.data)
 
     def build_network(self, weights: InitialWeights | None = None, resumed: Metadata | None = None) -> Detector:
-        """Build the run's detector."""
-        return self.build_another(self.context.spec.model)
+        """Build the run's detector; a new one may start from a published backbone."""
+        detector = self.build_another(self.context.spec.model)
+        if weights is None and resumed is None:
+            load_published_backbone(self.context, detector)
+        return detector
 
     def build_another(self, model: ModelRef) -> Detector:
         """Build a detector of the catalog for the data set's classes."""
@@ -124,7 +131,7 @@ class DetectionTask(Task):
 
     def supplied_metadata(self, weights: InitialWeights, warnings: Sequence[str]) -> Metadata:
         """Return the metadata of the original file with the warnings added."""
-        return weights.with_warnings(self.data, warnings)
+        return weights.metadata(warnings)
 
     def check_network(self, network: nn.Module) -> None:
         """Check that the detector can compute the loss of a batch."""

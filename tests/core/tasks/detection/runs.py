@@ -47,8 +47,8 @@ def planned(*methods: Any, **fields: Any) -> dict[str, RunSpec]:
 
 
 def settings(folder: Path) -> TrainingSettings:
-    """Return settings whose caches are in a folder."""
-    return TrainingSettings(cache_dir=folder / "cache", threads=1)
+    """Return settings whose caches and data sets are in a folder."""
+    return TrainingSettings(cache_dir=folder / "cache", data_dir=folder / "data", threads=1)
 
 
 def train(

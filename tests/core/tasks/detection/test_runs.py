@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -6,10 +7,12 @@ import torch
 
 from core.items.detection_file import read_detections
 from core.items.detection_table import DETECTIONS_NAME
+from core.specs import ModelRef, RunSpec
 from core.testing_ranks import run_two_ranks
 from core.train import TeacherSource
 from core.train.checkpoint import CHECKPOINT_NAME
-from tests.core.tasks.detection.runs import IMAGES, messages, metrics, planned, small, train, train_as_rank
+from core.weights.metadata import read_metadata
+from tests.core.tasks.detection.runs import IMAGES, detector, messages, metrics, planned, small, train, train_as_rank
 
 FIXED = {"name": "dkd", "label": "fixed", "regions": {"boxes": "fixed", "fixed_count": 16}}
 METHODS = (
@@ -105,3 +108,38 @@ def test_detector_without_logits_of_regions_is_trained_by_its_own_loss(tmp_path:
     last = metrics(tmp_path / "run")[-1]
     assert last["train/ce"] == 0
     assert last["train/loss"] == pytest.approx(last["train/classification"] + last["train/box"], rel=1e-5)
+
+
+def supplied(teacher: TeacherSource, tmp_path: Path, **choice: Any) -> RunSpec:
+    """Return the run of a teacher whose weights are a file below DATA_DIR."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    torch.save(safetensors.torch.load_file(teacher.weights), folder / "detector.pth")
+    weights = {"source": "detector.pth", **choice}
+    networks = {"teacher": {"model": detector("resnet14"), "weights": weights, "training": {"epochs": 1}}}
+    return planned("dkd", **networks)["teacher"]
+
+
+def test_supplied_weights_are_tested_and_handed_out_unchanged(teacher: TeacherSource, tmp_path: Path) -> None:
+    run = supplied(teacher, tmp_path)
+    assert train(run, tmp_path / "run") == "finished", messages(tmp_path / "run")
+    before, after = (
+        safetensors.torch.load_file(path) for path in (teacher.weights, tmp_path / "run/weights.safetensors")
+    )
+    changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+    assert all(name.endswith("num_batches_tracked") for name in changed)
+    assert metrics(tmp_path / "run")[-1]["test/ap"] == pytest.approx(metrics(teacher.weights.parent)[-1]["test/ap"])
+    assert read_metadata(tmp_path / "run/weights.safetensors").classes == tuple("0123456789")
+
+
+def test_supplied_weights_can_be_trained_on(teacher: TeacherSource, tmp_path: Path) -> None:
+    run = supplied(teacher, tmp_path, fine_tune=True)
+    assert train(run, tmp_path / "run") == "finished", messages(tmp_path / "run")
+    assert metrics(tmp_path / "run")[0]["train/loss"] < metrics(teacher.weights.parent)[0]["train/loss"]
+
+
+def test_supplied_weights_of_another_network_are_refused(teacher: TeacherSource, tmp_path: Path) -> None:
+    run = supplied(teacher, tmp_path)
+    wrong = run.model_copy(update={"model": ModelRef(**detector("resnet20"))})
+    assert train(wrong, tmp_path / "run") == "failed"
+    assert "the teacher's weights: detector.pth: the weights do not match the network" in messages(tmp_path / "run")
