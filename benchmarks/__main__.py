@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, every_method, losses, methods, null_changes, sequential, startup, train
+from benchmarks import alignment, busy, detect, every_method, losses, methods, null_changes, sequential, startup, train
 from benchmarks.parity import command as parity
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "alignment": lambda _: alignment.main(),
     "train": train.main,
     "busy": busy.main,
+    "detect": detect.main,
     "methods": methods.main,
     "parity": parity.main,
     "every-method": every_method.main,
