@@ -74,8 +74,8 @@ class DenseDetector(Detector):
         anchors = anchors_of(self.network.anchor_generator, maps, features[CANVAS], len(sizes))
         outputs, counts = self._outputs(maps), self._counts(maps)
         outputs["cls_logits"][..., 0] = -torch.inf
-        by_level = {name: list(values.split(counts, dim=1)) for name, values in outputs.items()}
-        anchors_by_level = [list(image.split(counts)) for image in anchors]
+        by_level = {name: list(torch.split(values, counts, 1)) for name, values in outputs.items()}
+        anchors_by_level = [list(torch.split(image, counts)) for image in anchors]
         return as_detections(self.network.postprocess_detections(by_level, anchors_by_level, list(sizes)))
 
     @abstractmethod

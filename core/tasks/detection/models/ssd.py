@@ -156,7 +156,8 @@ class SSDDetector(Detector):
         loss = torch.where(found, torch.full_like(loss, -torch.inf), loss)
         place = loss.sort(dim=1, descending=True, stable=True).indices.argsort(1)
         hardest = place < self.network.neg_to_pos_ratio * found.sum(1, keepdim=True)
-        return (found | hardest).flatten().to(logits.dtype)
+        weight: Tensor = (found | hardest).flatten().to(logits.dtype)
+        return weight
 
 
 class _StagesWithExtras(nn.Module):
@@ -194,6 +195,7 @@ def ssd300(num_classes: int, params: SSDParams) -> SSDDetector:
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     anchors = DefaultBoxGenerator(
         [[2], [2, 3], [2, 3], [2, 3], [2], [2]],

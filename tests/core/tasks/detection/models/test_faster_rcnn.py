@@ -58,7 +58,7 @@ class TestTraining:
             "loss_classifier": F.cross_entropy(regions.logits, regions.labels),
         }
         parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(sum(ours.values()), parameters)
+        gradients = torch.autograd.grad(torch.stack([*ours.values()]).sum(), parameters)
         network = reference(detector)
         network.rpn.fg_bg_sampler = DrawnSampler(256, 0.5, DRAWS, "rpn")
         network.roi_heads.fg_bg_sampler = DrawnSampler(128, 0.25, DRAWS, "roi")
@@ -66,7 +66,7 @@ class TestTraining:
         assert theirs.keys() == ours.keys()
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7, msg=name)
-        expected = torch.autograd.grad(sum(theirs.values()), parameters)
+        expected = torch.autograd.grad(torch.stack([*theirs.values()]).sum(), parameters)
         for gradient, wanted in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
 
@@ -93,7 +93,7 @@ class TestTraining:
 
     def test_order_of_images_changes_nothing_but_the_order(self) -> None:
         detector = built().eval()  # batch norm in training mode adds in another order
-        detector.network.rpn.train()
+        detector.get_submodule("network.rpn").train()
         order = [2, 0, 1]
         batch, objects = images(), targets()
         sizes = [SIZES[number] for number in order]
@@ -117,8 +117,8 @@ class TestTraining:
         regions, own = detector.train_step(detector.features(images(), SIZES), SIZES, found, DRAWS)
         assert regions is not None
         assert regions.labels is not None
-        loss = sum((term.total for term in own.values()), F.cross_entropy(regions.logits, regions.labels))
-        loss.backward()
+        loss = F.cross_entropy(regions.logits, regions.labels)
+        torch.autograd.backward([loss, *(term.total for term in own.values())])
         assert [name for name, parameter in detector.named_parameters() if parameter.grad is None] == []
         assert all(parameter.grad.isfinite().all() for parameter in detector.parameters() if parameter.grad is not None)
 
@@ -187,7 +187,7 @@ class TestEvaluation:
         detector = built(rpn_post_nms_top_n_train=40, rpn_post_nms_top_n_test=20)
         features = detector.features(images(), SIZES)
         assert [len(boxes) for boxes in detector.propose(features, SIZES)] == [20] * 3
-        assert detector.network.rpn.training
+        assert detector.get_submodule("network.rpn").training
         assert not any(boxes.requires_grad for boxes in detector.propose(features, SIZES))
 
     def test_regions_of_any_boxes(self) -> None:
@@ -296,7 +296,7 @@ class TestNormalisation:
         before = {key: value.clone() for key, value in detector.state_dict().items()}
         regions, own = detector.train_step(detector.features(images(), SIZES), SIZES, targets(), DRAWS)
         assert regions is not None
-        sum((term.total for term in own.values()), regions.logits.sum()).backward()
+        torch.autograd.backward([regions.logits.sum(), *(term.total for term in own.values())])
         fixed = [name for name, parameter in detector.named_parameters() if not parameter.requires_grad]
         moved = {key for key, value in detector.state_dict().items() if not torch.equal(value, before[key])}
         # Statistics of later stages follow the batch, those of the first two do not.

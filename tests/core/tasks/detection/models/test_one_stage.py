@@ -67,13 +67,13 @@ def test_losses_and_gradients_are_those_of_torchvision(name: str, params: dict[s
     detector = built(name, **params)
     parameters = list(detector.parameters())
     ours = in_torchvisions_form(detector, images())
-    gradients = torch.autograd.grad(sum(ours.values()), parameters)
+    gradients = torch.autograd.grad(torch.stack([*ours.values()]).sum(), parameters)
     theirs = reference(detector)(given_to_torchvision(images(), SIZES), objects_for_torchvision(targets()))
     theirs = {key: value for key, value in theirs.items() if key in ours}
     assert theirs.keys() == ours.keys()
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=2e-6, atol=1e-6, msg=key)
-    expected = torch.autograd.grad(sum(theirs.values()), parameters)
+    expected = torch.autograd.grad(torch.stack([*theirs.values()]).sum(), parameters)
     for gradient, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
 
@@ -83,7 +83,8 @@ def test_detections_are_those_of_torchvision(name: str, params: dict[str, Any]) 
     detector = sharpened(built(name, **params)).eval()
     if not detector.gives_regions:
         with torch.no_grad():  # torchvision finds class 0 too, if it has a high score
-            detector.get_submodule("network.head.classification_head.cls_logits").bias[0::4] = -50.0  # type: ignore[index, operator]
+            last: Any = detector.get_submodule("network.head.classification_head.cls_logits")
+            last.bias[0::4] = -50.0
     ours = detector.detect(detector.features(images(), SIZES), SIZES)
     with torch.no_grad():
         theirs = reference(detector)(given_to_torchvision(images(), SIZES))
@@ -97,7 +98,7 @@ def test_detections_are_those_of_torchvision(name: str, params: dict[str, Any]) 
 @pytest.mark.parametrize(("name", "params"), KINDS, ids=str)
 def test_every_parameter_has_a_gradient(name: str, params: dict[str, Any]) -> None:
     detector = built(name, **params)
-    sum(in_torchvisions_form(detector, images()).values()).backward()  # type: ignore[union-attr]
+    torch.autograd.backward([*in_torchvisions_form(detector, images()).values()])
     assert [key for key, parameter in detector.named_parameters() if parameter.grad is None] == []
 
 
@@ -110,7 +111,7 @@ def test_a_batch_without_objects_has_finite_losses_and_gradients(name: str, para
         assert regions.weight is not None
         assert not regions.weight.any()
     total = torch.stack([term.total for term in own.values()]).sum()
-    total.backward()
+    torch.autograd.backward(total)
     assert total.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in detector.parameters() if parameter.grad is not None)
 
