@@ -233,7 +233,7 @@ class MethodEntry(Entry):
         label = f"train/{LABEL_TERM}"
         own = [*(metric for metric in self.metrics if metric.name != label), *self.share_metrics]
         return tuple(
-            replace(metric, name=background_name(metric.name), title=f"{metric.title}: background")
+            _of_background(metric)
             for metric in own
             if not metric.name.endswith(f"_{LABEL_TERM}") and not metric.name.startswith("train/weight_")
         )
@@ -327,6 +327,14 @@ def _with_tap_fields(schema: Mapping[str, Any]) -> dict[str, Any]:
                 choice = {"network": network, **tap_choices(several=several)}
                 properties[name] = {**properties[name], "x-taps-of": choice}
     return {**schema, "properties": properties}
+
+
+def _of_background(metric: Metric) -> Metric:
+    """Return a metric as it is measured of boxes without an object alone. Shares are drawn beside those of objects."""
+    panel = metric.panel
+    if panel and not metric.name.startswith("grad/share_"):
+        panel += ": background"
+    return replace(metric, name=background_name(metric.name), title=f"{metric.title}: background", panel=panel)
 
 
 def _weight_metric(term: Metric) -> Metric:
