@@ -168,6 +168,9 @@ class Finished(_Event):
     detections: RelativePath | None = Field(
         None, description="Detections on the test images, relative to the attempt's folder; null if there are none."
     )
+    pictures: RelativePath | None = Field(
+        None, description="Pictures of some test images, relative to the attempt's folder; null if there are none."
+    )
     summary: dict[MetricName, AnyFloat] = Field(
         default_factory=dict, max_length=20_000, description="Last value of each metric."
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -283,6 +284,10 @@ class Task(ABC):
         It is called at the end, like ``per_item``. What identifies the run and its data is not set.
         """
         return None
+
+    def pictures(self) -> Sequence[tuple[int, NDArray[np.uint8]]]:
+        """Return some test images (height, width, 3) by their numbers; none if the task shows no images."""
+        return ()
 
     @abstractmethod
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import nn
 from common.atomic_write import atomic_write
 from core.catalog.datasets import task_of
 from core.items.detection_table import DETECTIONS_NAME
+from core.items.picture_choice import PICTURES_NAME
 from core.items.table import ITEMS_NAME, Items
 from core.tasks.task import Task
 from core.train.job import Job
@@ -56,6 +57,18 @@ def save_detections(job: Job, task: Task, network: nn.Module, images: str) -> st
         return encode_detections(replace(table, task=name, data=images, fingerprint=job.spec.fingerprint()))
 
     return _written(job, DETECTIONS_NAME, "detections of the test images", encoded if table is not None else None)
+
+
+def save_pictures(job: Job, task: Task) -> str | None:
+    """Write small pictures of some test images, where the task has them. Result and warnings are as above."""
+    pictures = task.pictures()
+
+    def encoded() -> bytes:
+        from core.items.pictures import encode_pictures
+
+        return encode_pictures(pictures)
+
+    return _written(job, PICTURES_NAME, "pictures of test images", encoded if pictures else None)
 
 
 def _written(job: Job, name: str, what: str, encoded: Callable[[], bytes] | None) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
 from core.items.detection_table import DetectionTable
+from core.items.picture_choice import chosen_items
 from core.specs import ModelRef, Training
 from core.specs.regions import RegionOptions
 from core.tasks.detection import data
@@ -328,6 +330,11 @@ class DetectionTask(Task):
         """Return what the network and the teacher found in each test image."""
         assert isinstance(network, Detector)
         return self._evaluation.detections(network)
+
+    def pictures(self) -> list[tuple[int, NDArray[np.uint8]]]:
+        """Return some test images."""
+        test = self.data.test
+        return [(number, test.image(number).permute(1, 2, 0).numpy()) for number in chosen_items(len(test))]
 
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
         """Measure errors by kind and calibration at the end."""

@@ -1,12 +1,16 @@
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from core.items.detection_file import read_detections
 from core.items.detection_table import DETECTIONS_NAME
+from core.items.picture_choice import PICTURES_NAME
+from core.items.pictures import read_pictures
 from core.specs import ModelRef, RunSpec
 from core.testing_ranks import run_two_ranks
 from core.train import TeacherSource
@@ -57,6 +61,10 @@ def test_training_reports_its_own_terms_and_average_precision(teacher: TeacherSo
     assert table.images == IMAGES["test_size"]
     assert table.scores["student"]["ap"] == pytest.approx(last["test/ap"])
     assert table.scores["teacher"]["ap"] == pytest.approx(last["test/ap_teacher"])
+    pictures = read_pictures(tmp_path / "run" / PICTURES_NAME)
+    assert list(pictures) == list(range(IMAGES["test_size"]))
+    with Image.open(io.BytesIO(pictures[0])) as picture:
+        assert picture.size == (64, 64)
     parts = sum(last[f"train/{name}"] for name in TERMS)
     assert last["train/loss"] > parts > 0
 
