@@ -23,6 +23,7 @@ class ModelEntry(Entry):
 
     Attributes:
         tasks: Names of the tasks that it is for.
+        fixed_image_size: Side in pixels of the square to which the images of a detector are padded; 0 for any size.
         min_image_size: Side in pixels of the smallest image for which the last feature map is not empty.
         usual_image_size: Side in pixels of the images that it is designed for.
         channels: Numbers of channels that an image may have; empty for any.
@@ -42,6 +43,7 @@ class ModelEntry(Entry):
     taps: tuple[str, ...] = ()
     region_logits: Literal["any", "anchors", "none"] = "none"
     tasks: tuple[str, ...] = ("classification",)
+    fixed_image_size: int = 0
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from core.catalog import DATASETS, DatasetFacts
+from core.catalog import DATASETS, MODELS, DatasetFacts
 from core.errors import TrainingError
 from core.specs import RunSpec
 from core.specs.method_checks import class_problems, method_context
@@ -24,6 +25,24 @@ def check_data_fits(spec: RunSpec, data: DetectionData) -> None:
     context = method_context(spec.training, spec.dataset, _facts(data))
     for _, text, _ in class_problems(spec.method, spec.dataset, context):
         raise TrainingError("spec", text)
+
+
+def on_canvas(spec: RunSpec, data: DetectionData) -> DetectionData:
+    """Return the data set with its batches padded to the size that the run's network needs, if it needs one.
+
+    Raises:
+        TrainingError: Images can be larger.
+    """
+    side = MODELS[spec.model.name].fixed_image_size
+    if not side:
+        return data
+    if data.resize.max_size > side:
+        raise TrainingError(
+            "spec",
+            f"{spec.model.name} reads images of up to {side}×{side} pixels, and those of {spec.dataset.name} can have "
+            f"{data.resize.max_size} on a side: set dataset.params.min_size and max_size to {side}",
+        )
+    return replace(data, canvas=(side, side))
 
 
 def data_warnings(spec: RunSpec, data: DetectionData) -> Iterator[str]:

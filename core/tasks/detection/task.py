@@ -31,7 +31,7 @@ from core.tasks.detection.identity import data_identity, training_metadata
 from core.tasks.detection.models.detector import DEEPEST, Detector
 from core.tasks.detection.networks import build_detector, features_once, multiplications
 from core.tasks.detection.passes import DetectorPass
-from core.tasks.detection.preflight import check_data_fits, check_detector, data_warnings
+from core.tasks.detection.preflight import check_data_fits, check_detector, data_warnings, on_canvas
 from core.tasks.detection.regions import RegionOutputs, label_boxes, objects_of, offset_targets, region_rows
 from core.tasks.detection.supplied_weights import (
     InitialWeights,
@@ -89,6 +89,7 @@ class DetectionTask(Task):
         except data.DatasetError as error:
             raise TrainingError("error", str(error)) from error
         check_data_fits(context.spec, images)
+        images = on_canvas(context.spec, images)
         for warning in data_warnings(context.spec, images):
             context.warn(warning)
         return cls(context, images)

@@ -109,7 +109,8 @@ class DetectionData:
     @property
     def largest(self) -> Size:
         """Height and width to which a batch of all images would be padded, without augmentation."""
-        return padded(self.resize.sizes(np.concatenate((self.train.originals, self.test.originals))))
+        sizes = self.resize.sizes(np.concatenate((self.train.originals, self.test.originals)))
+        return padded(sizes, self.canvas)
 
     def to(self, device: torch.device) -> DetectionData:
         """Return the data set with its batches on a device."""
