@@ -17,6 +17,7 @@ from backend.api.middleware import AccessLog, HostCheck, SecurityHeaders
 from backend.api.strict_query import refuse_unknown
 from backend.artifacts.run_files import open_store
 from backend.db import Database
+from backend.experiments.seed_planner import SeedPlanner
 from backend.operations.prometheus_metrics import Monitor
 from backend.operations.webhooks import Webhooks
 from backend.queue.nudge import Nudger
@@ -42,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        services = (app.state.reconciler, app.state.nudges, app.state.webhooks)
+        services = (app.state.reconciler, app.state.nudges, app.state.webhooks, app.state.seed_planner)
         tasks = [asyncio.create_task(service.run_until(stop)) for service in services]
         yield
         app.state.stopping.set()
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.nudges = NudgeDebouncer(app.state.database, app.state.nudger)
+    app.state.seed_planner = SeedPlanner(app.state.database, settings, app.state.nudges.request)
     app.state.webhooks = Webhooks(app.state.database, settings)
     app.state.monitor = Monitor(app.state.database)
     # The server's runner sets it as soon as the server has to stop: streams then end, and the server need not wait.

@@ -7,11 +7,12 @@ import re
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.formatting import mean_text, value_text, within_sentence
+from core import growing_seeds
 from core.catalog import DATASETS, METRICS, Metric
 from core.catalog.datasets import headline_of
 from core.catalog.models import TIMM
@@ -72,10 +73,11 @@ def run_experiment(
     warned: defaultdict[str, list[str]] = defaultdict(list)
     failed = False
     headline = METRICS[headline_of(spec.dataset.name)]
-    folders = _folder_names(spec.plan())
+    folders = _folder_names(planned.label for planned in spec.plan())
+    students = growing_seeds.Results()
     with stop_on_sigterm(TrainOptions()) as options:
-        for planned in spec.plan():
-            folder = out / folders[planned.label, planned.spec.seed]
+        for planned in growing_seeds.runs(spec, students):
+            folder = out / f"{folders[planned.label]}-seed{planned.spec.seed}"
             name = f"{planned.label} seed {planned.spec.seed}"
             result = _finished(folder, planned)
             if not result:
@@ -96,10 +98,15 @@ def run_experiment(
                     return 1
                 continue
             _print_result(planned, result, headline)
-            results[planned.label, _image_identity(folder)].append(result.summary[headline.name])
-            if planned.spec.role == "teacher":
+            value, images = result.summary[headline.name], _image_identity(folder)
+            results[planned.label, images].append(value)
+            if planned.spec.role == "student":
+                students.add(planned.label, planned.spec.seed, value, images)
+            else:
                 teachers[planned.spec.fingerprint()] = TeacherSource(planned.spec, folder / result.weights)
     _print_summary(results, headline)
+    for text in growing_seeds.sentences(spec, students):
+        _print(text)
     for text, names in warned.items():
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         _print(f"warning: {text} ({', '.join(names[:_MAX_NAMES])}{more})")
@@ -228,12 +235,11 @@ def _as_folder_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", label).strip("-")
 
 
-def _folder_names(plan: Sequence[PlannedRun]) -> dict[tuple[str, int], str]:
-    """Return a folder name for each label and seed; labels that differ in special characters alone get a number."""
-    labels = list(dict.fromkeys(planned.label for planned in plan))
+def _folder_names(labels: Iterable[str]) -> dict[str, str]:
+    """Return the beginning of the folders' names by label; labels that differ in special characters get a number."""
     by_label: dict[str, str] = {}
     # A label that is a valid folder name keeps it, whatever its position.
-    for label in sorted(labels, key=lambda label: _as_folder_name(label) != label):
+    for label in sorted(dict.fromkeys(labels), key=lambda label: _as_folder_name(label) != label):
         base = name = _as_folder_name(label)
         number = 1
         # Names that differ in their case alone are the same folder on some file systems.
@@ -241,9 +247,7 @@ def _folder_names(plan: Sequence[PlannedRun]) -> dict[tuple[str, int], str]:
             number += 1
             name = f"{base}-{number}"
         by_label[label] = name
-    return {
-        (planned.label, planned.spec.seed): f"{by_label[planned.label]}-seed{planned.spec.seed}" for planned in plan
-    }
+    return by_label
 
 
 def _print(text: str, *, error: bool = False) -> None:

@@ -47,6 +47,14 @@ class Experiment(Base):
     """A submitted experiment, with its resolved spec."""
 
     __tablename__ = "experiments"
+    __table_args__ = (
+        Index(
+            "ix_experiments_open",
+            "id",
+            sqlite_where=text("seeds_open IS 1"),
+            postgresql_where=text("seeds_open IS true"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
@@ -65,6 +73,9 @@ class Experiment(Base):
         server_default="active",
         index=True,
         doc="The state at the last check for messages: active, stalled, finished, failed or cancelled.",
+    )
+    seeds_open: Mapped[bool | None] = mapped_column(
+        doc="Whether seeds may be added until the comparisons are decided; NULL: the seeds are fixed."
     )
 
 

@@ -225,9 +225,10 @@ def _experiment_conditions(filters: ExperimentQuery) -> list[ColumnElement[bool]
                 ("cancelled", Run.state == "cancelled"),
             )
         }
-        ended = not_(has_run["live"])
+        active = or_(has_run["live"], Experiment.seeds_open.is_(True))
+        ended = not_(active)
         conditions_by_state = {
-            "active": has_run["live"],
+            "active": active,
             "failed": and_(ended, has_run["failed"]),
             "cancelled": and_(ended, not_(has_run["failed"]), has_run["cancelled"]),
             "finished": and_(ended, not_(has_run["failed"]), not_(has_run["cancelled"])),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked, models, new_ids, now, session_on
@@ -81,6 +81,7 @@ def create(
             "spec": spec.model_dump(mode="json"),
             "notes": spec.notes,
             "webhook": spec.webhook or webhook,
+            "seeds_open": True if spec.until_decided else None,
             **shared,
         }
         for experiment_id, (_, spec) in zip(new_ids(len(specs)), specs, strict=True)
@@ -108,10 +109,58 @@ def create(
     ]
 
 
+def lock_teachers(session: Session, planned: Sequence[PlannedRun]) -> dict[str, Run] | None:
+    """Lock the teachers of planned students; None if one of them has failed or was cancelled.
+
+    Returns:
+        The teachers by their fingerprints.
+    """
+    fingerprints = sorted({fingerprint for run in planned for fingerprint in run.spec.teachers})
+    live = {fingerprint: live_teacher(session, fingerprint, lock=True) for fingerprint in fingerprints}
+    teachers = {fingerprint: teacher for fingerprint, teacher in live.items() if teacher is not None}
+    return teachers if len(teachers) == len(live) else None
+
+
+def add_students(
+    session: Session,
+    experiment_id: str,
+    spec: ExperimentSpec,
+    planned: Sequence[PlannedRun],
+    teachers: Mapping[str, Run],
+    priority: int,
+) -> None:
+    """Add students' runs to an experiment, after those that it has.
+
+    Args:
+        session: A write transaction.
+        experiment_id: The experiment's id.
+        spec: Its spec.
+        planned: The runs.
+        teachers: Their teachers, locked; a run waits for those that have not succeeded.
+        priority: The runs' priority.
+    """
+    rows = [(run, _run_row(run, experiment_id, spec, now(session)) | {"priority": priority}) for run in planned]
+    for (_, row), run_id in zip(rows, new_ids(len(rows)), strict=True):
+        row["id"] = run_id
+    last = select(func.max(ExperimentRun.position)).where(ExperimentRun.experiment_id == experiment_id)
+    _insert_runs(session.connection(), rows, teachers, first_position=(session.scalar(last) or 0) + 1)
+    inherit_priority(session, *students_first(session, list(teachers.values())))
+
+
 def _insert_runs(
-    connection: Connection, planned: Sequence[tuple[PlannedRun, dict[str, Any]]], teachers: Mapping[str, Run]
+    connection: Connection,
+    planned: Sequence[tuple[PlannedRun, dict[str, Any]]],
+    teachers: Mapping[str, Run],
+    *,
+    first_position: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
     """Insert the students, and link each experiment with its runs in the order of its plan.
+
+    Args:
+        connection: A write transaction.
+        planned: The runs with their rows.
+        teachers: The students' teachers by fingerprint.
+        first_position: The position of an experiment's first run.
 
     Returns:
         The rows of each experiment's runs, in that order, by the experiment's id.
@@ -127,7 +176,7 @@ def _insert_runs(
         else:
             students.append(row)
             further += _set_teachers(row, [teachers[fingerprint] for fingerprint in run.spec.teachers])
-        position = len(runs[experiment_id])
+        position = first_position + len(runs[experiment_id])
         runs[experiment_id].append(row)
         links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
     connection.execute(insert(Run), students)

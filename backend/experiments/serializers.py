@@ -323,7 +323,7 @@ def _tags(connection: Connection, experiment_ids: Sequence[str]) -> dict[str, li
 
 def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dict[str, Any]:
     spec, states = experiment.spec, counts["states"]
-    state = _state(states)
+    state = "active" if experiment.seeds_open else _state(states)
     return {
         "id": experiment.id,
         "name": experiment.name,

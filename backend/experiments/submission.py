@@ -175,7 +175,7 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
     Raises:
         SpecError: The specs have too many runs; the problem has the path ``path``.
     """
-    count = sum(len(spec.seeds) * len(spec.methods) for spec in specs)
+    count = sum(len(spec.first_seeds) * len(spec.methods) for spec in specs)
     if count > MAX_RUNS:
         raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} that one request may create")])
 
@@ -183,7 +183,9 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
 def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedExperiments:
     """Return the reply to a bulk submission or a sweep, without reading the database."""
     items = [
-        SubmittedExperiment(id=key, name=spec.name, runs=len(spec.seeds) * len(spec.methods) + len(spec.teacher_runs()))
+        SubmittedExperiment(
+            id=key, name=spec.name, runs=len(spec.first_seeds) * len(spec.methods) + len(spec.teacher_runs())
+        )
         for key, spec in zip(ids, specs, strict=True)
     ]
     return SubmittedExperiments(items=items, runs=count_runs(specs))
@@ -192,7 +194,7 @@ def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> Submi
 def count_runs(specs: Sequence[ExperimentSpec]) -> int:
     """Return the number of runs of all specs; shared teachers are counted once."""
     teachers = {planned.spec.fingerprint() for spec in specs for planned in spec.teacher_runs()}
-    return len(teachers) + sum(len(spec.seeds) * len(spec.methods) for spec in specs)
+    return len(teachers) + sum(len(spec.first_seeds) * len(spec.methods) for spec in specs)
 
 
 def cloned_spec(

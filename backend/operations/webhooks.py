@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import structlog
-from sqlalchemy import ColumnElement, Exists, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Exists, and_, delete, exists, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -143,7 +143,7 @@ class Webhooks:
 def _state_changes(session: Session, settings: Settings) -> list[tuple[str, str, str]]:
     """Return experiments whose state has changed since the last message: id, previous state, new state."""
     silent_since = now(session) - timedelta(minutes=settings.stalled_minutes)
-    live = _some_run(Run.state.not_in(TERMINAL))
+    live = or_(_some_run(Run.state.not_in(TERMINAL)), Experiment.seeds_open.is_(True))
     query = select(
         Experiment.id,
         Experiment.webhook_state,

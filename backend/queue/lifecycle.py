@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Select, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session, defer
 
-from backend.db.models import Attempt, ExperimentRun, Run
+from backend.db.models import Attempt, Experiment, ExperimentRun, Run
 from backend.errors import conflict, not_found
 from backend.queue.teacher_links import (
     all_teachers,
@@ -120,7 +120,12 @@ def cancel(session: Session, run: Run, timestamp: datetime) -> None:
 
 
 def cancel_experiment(session: Session, experiment_id: str, timestamp: datetime) -> None:
-    """Cancel the unfinished runs of an experiment; a teacher only if no student of another experiment waits for it."""
+    """Cancel the unfinished runs of an experiment; a teacher only if no student of another experiment waits for it.
+
+    No seed is added to it any more, until one of its runs is retried.
+    """
+    is_open = (Experiment.id == experiment_id) & Experiment.seeds_open.is_(True)
+    session.execute(update(Experiment).where(is_open).values(seeds_open=False))
     runs = lock_experiment_runs(session, experiment_id)
     for run in runs:
         if run.role == "student":
@@ -189,6 +194,9 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
         _await_teachers(session, run, timestamp)
     teachers = [row for row in locked if row.role == "teacher"]
     inherit_priority(session, *students_first(session, teachers))
+    using = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run_id)
+    closed = Experiment.id.in_(using) & Experiment.seeds_open.is_(False)
+    session.execute(update(Experiment).where(closed).values(seeds_open=True))
     return run
 
 

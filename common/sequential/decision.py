@@ -18,6 +18,8 @@ from common.sequential.student import critical_values
 Verdict = Literal["higher", "lower", "no difference", "cannot tell", "undecided"]
 """``no difference``: none of the rule's size or more. ``cannot tell``: the most seeds have not decided."""
 
+WITHOUT_PAIRS = 2
+"""After so many seeds in a row without a pair for any undecided comparison, more seeds would give none either."""
 # 90.3 − 90.1 and 80.3 − 80.1 differ in the last bit: rounding alone is no spread.
 _ROUNDING = 1e-9
 
@@ -150,6 +152,14 @@ def interval(values: Sequence[float], critical: float) -> tuple[float, float]:
         return mean, mean
     half = critical * sd / math.sqrt(n)
     return mean - half, mean + half
+
+
+def is_stuck(histories: Sequence[Sequence[float | None]]) -> bool:
+    """Return whether the newest seeds gave no pair for any of the undecided comparisons with these histories."""
+    return all(
+        len(history) >= WITHOUT_PAIRS and not any(value is not None for value in history[-WITHOUT_PAIRS:])
+        for history in histories
+    )
 
 
 def decide(histories: Sequence[Sequence[float | None]], rule: Rule) -> list[Decision]:

@@ -36,8 +36,8 @@ class ExperimentSummary(Message):
     id: str
     name: str
     state: Literal["active", "finished", "failed", "cancelled"] = Field(
-        description="active until every run has ended; then failed if any run failed, else cancelled if any run was "
-        "cancelled, else finished."
+        description="active until every run has ended and no seed is to be added; then failed if any run failed, else "
+        "cancelled if any run was cancelled, else finished."
     )
     dataset: str
     teacher_model: str | None

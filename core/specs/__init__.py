@@ -26,6 +26,7 @@ from core.specs.loading import (
 )
 from core.specs.problems import Problem, SpecError, problems_of
 from core.specs.run import RunSpec
+from core.specs.seeds import UntilDecided
 from core.specs.sweep import SweepSpec, parse_sweep
 from core.specs.teachers import Ensemble, TeacherSpec, teacher_model
 from core.specs.training import Optimizer, Schedule, Speed, Training
@@ -53,6 +54,7 @@ __all__ = [
     "SweepSpec",
     "TeacherSpec",
     "Training",
+    "UntilDecided",
     "WeightedMethod",
     "Weights",
     "WorkerLabel",

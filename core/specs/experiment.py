@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -38,6 +39,7 @@ from core.specs.presets import apply_preset
 from core.specs.problems import ProblemParts, validation_error
 from core.specs.region_checks import region_problems, training_problems
 from core.specs.run import RunSpec
+from core.specs.seeds import UntilDecided, is_until_decided
 from core.specs.teachers import MAX_TEACHERS, Ensemble, Path, TeacherSpec, changed, teacher_problems, walk
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
@@ -68,6 +70,8 @@ def _addressable(name: str, info: ValidationInfo) -> str:
 
 
 Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$"), AfterValidator(_visible), AfterValidator(_addressable)]
+SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=MAX_SEEDS)]
+_SEED_LIST: TypeAdapter[tuple[int, ...]] = TypeAdapter(SeedList)
 Tag = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\s,]+$"), AfterValidator(_visible)]
 
 
@@ -130,10 +134,9 @@ class ExperimentSpec(SpecModel):
     ensemble: Ensemble | None = Field(None, description="How several teachers are combined; by default their mean.")
     student: StudentSpec
     methods: tuple[MethodRef, ...] = Field(min_length=1, description="Methods to compare; the first is the baseline.")
-    seeds: tuple[Seed, ...] = Field(
-        min_length=1,
-        max_length=MAX_SEEDS,
-        description="A list of seeds, or a range that includes both ends: 0..4, {from: 0, to: 4}.",
+    seeds: SeedList | UntilDecided = Field(
+        description="A list of seeds, a range that includes both ends (0..4, {from: 0, to: 4}), or as many as are "
+        "needed: {until: decided, first: 3, most: 20, difference: 0.5}.",
     )
     training: Training = Field(description="How the students are trained.")
     resources: Resources = Field(default_factory=Resources)
@@ -161,11 +164,19 @@ class ExperimentSpec(SpecModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _expand_range(cls, seeds: Any, info: ValidationInfo) -> Any:
-        return limit_length(int_ranges.expand(seeds), info, MAX_SEEDS)
+        # Validated here, because the paths of a union's problems would name its types.
+        if is_until_decided(seeds):
+            return UntilDecided.model_validate(seeds, context=info.context)
+        expanded = limit_length(int_ranges.expand(seeds), info, MAX_SEEDS)
+        if isinstance(expanded, list | tuple) and any(isinstance(seed, bool) for seed in expanded):
+            return expanded  # StrictModel refuses it
+        return _SEED_LIST.validate_python(expanded, context=info.context)
 
     @field_validator("seeds")
     @classmethod
-    def _unique_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    def _unique_seeds(cls, seeds: tuple[int, ...] | UntilDecided) -> tuple[int, ...] | UntilDecided:
+        if isinstance(seeds, UntilDecided):
+            return seeds
         repeated = [seed for seed, count in Counter(seeds).items() if count > 1]
         if repeated:
             raise ValueError(f"seed {repeated[0]} is given twice; equal seeds are one run, not two")
@@ -206,7 +217,10 @@ class ExperimentSpec(SpecModel):
         problems += [
             (("training", *path), text, value) for path, text, value in training_problems(self.training, self.dataset)
         ]
-        count = len(self.methods) * len(self.seeds)
+        if self.until_decided and len(self.methods) == 1:
+            text = "one method has no comparison to decide; list the seeds, or add a method to compare"
+            problems.append((("seeds", "until"), text, "decided"))
+        count = len(self.methods) * self.most_seeds
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))
         if problems:
@@ -242,6 +256,21 @@ class ExperimentSpec(SpecModel):
             if any(member.entry.taps_of(member.parsed_params).teacher for member in method.members):
                 text = f"{method.name} reads inner layers of one teacher, and the spec has {len(self.teachers)}"
                 yield ("methods", index), text, method.name
+
+    @property
+    def until_decided(self) -> UntilDecided | None:
+        """When the experiment stops adding seeds; None if its seeds are fixed."""
+        return self.seeds if isinstance(self.seeds, UntilDecided) else None
+
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """The seeds that are trained in any case: all of a list, or those before the first look."""
+        return self.seeds.seeds(self.seeds.first) if isinstance(self.seeds, UntilDecided) else self.seeds
+
+    @property
+    def most_seeds(self) -> int:
+        """The greatest number of seeds that the experiment may come to."""
+        return self.seeds.most if isinstance(self.seeds, UntilDecided) else len(self.seeds)
 
     @property
     def own_teachers(self) -> list[tuple[Path, TeacherSpec]]:
@@ -298,10 +327,22 @@ class ExperimentSpec(SpecModel):
         return list(planned.values()), tuple(fingerprints[id(teacher)] for _, teacher in self.own_teachers)
 
     def plan(self) -> list[PlannedRun]:
-        """Return every run of the experiment: the teachers first, then seed by seed, so that pairs finish together."""
-        runs, teachers = self._plan_teachers()
-        for seed in self.seeds:
+        """Return the runs of the teachers and then those of the first seeds, so that pairs finish together."""
+        return [*self.teacher_runs(), *self.student_runs(self.first_seeds)]
+
+    def student_runs(self, seeds: Iterable[int], labels: Collection[str] | None = None) -> list[PlannedRun]:
+        """Return the students' runs, seed by seed.
+
+        Args:
+            seeds: The seeds.
+            labels: Labels of the methods; None selects all.
+        """
+        _, teachers = self._plan_teachers()
+        runs = []
+        for seed in seeds:
             for method in self.methods:
+                if labels is not None and method.label not in labels:
+                    continue
                 spec = RunSpec(
                     role="student",
                     dataset=self.dataset,

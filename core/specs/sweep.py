@@ -283,7 +283,7 @@ def expand(sweep: SweepSpec, check_cancelled: Callable[[], None] = lambda: None)
                 break
             continue
         specs.append(spec)
-        runs += len(spec.seeds) * len(spec.methods) + len(spec.teacher_runs())
+        runs += spec.most_seeds * len(spec.methods) + len(spec.teacher_runs())
         if runs > sweep.max_runs:
             break
     if problems:

@@ -61,10 +61,20 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
             found.append(Problem(f"{path}.label", text))
         found.extend(method_warnings(method, context, path))
         found.extend(_other_defaults(method, task, path))
-    if len(spec.seeds) < 3 and len(spec.methods) > 1:
-        text = f"{len(spec.seeds)} seed(s) give no usable interval; {_fewest_seeds(len(spec.methods) - 1)}"
-        found.append(Problem("seeds", text))
+    found.extend(_seeds(spec))
     return found
+
+
+def _seeds(spec: ExperimentSpec) -> Iterator[Problem]:
+    """Yield the warning about too few seeds for any result."""
+    comparisons = len(spec.methods) - 1
+    if until := spec.until_decided:
+        if until.fewest_pairs(comparisons) is None:
+            text = f"{until.most} pairs cannot decide: the sign-flip test needs more for p < {until.alpha:g}"
+            yield Problem("seeds.most", f"{text} over {comparisons} comparisons" if comparisons > 1 else text)
+    elif len(spec.first_seeds) < 3 and comparisons:
+        text = f"{len(spec.first_seeds)} seed(s) give no usable interval; {_fewest_seeds(comparisons)}"
+        yield Problem("seeds", text)
 
 
 def _training(training: Training, facts: DatasetFacts | None) -> Iterator[Problem]:
