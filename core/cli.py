@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from common.terminal import printable_json
 from core import catalog, launch
+from core.deploy import arguments as deploy_arguments
 from core.events import MACHINE_EXIT, is_full_disk
 from core.settings import SettingsError, TrainingSettings
 from core.specs import Problem, RunSpec, SpecError, problems_of, read_experiment
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         return MACHINE_EXIT if options.command is _train else 2
     try:
         return int(options.command(options))
-    except UsageError as error:
+    except (UsageError, deploy_arguments.UsageError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except SpecError as error:
@@ -142,6 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "--std", type=float, nargs="+", default=[], metavar="S", help="standard deviation of each channel, with --mean"
     )
     conversion.set_defaults(command=_convert)
+
+    deploy_arguments.add_to(commands)
 
     listing = commands.add_parser("catalog", help="list the names that a spec may use")
     listing.add_argument("--json", action="store_true", help="the whole catalog with parameters, as JSON")

@@ -12,6 +12,7 @@ import typer
 from client.cli import (
     arguments,
     comparisons,
+    deploy,
     doctor,
     exit_codes,
     experiment_edits,
@@ -49,6 +50,7 @@ for _commands in (
     doctor,
     tokens,
     mcp,
+    deploy,
 ):
     _commands.register(app)
 
