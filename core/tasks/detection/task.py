@@ -25,9 +25,10 @@ from core.specs import ModelRef, Training
 from core.specs.regions import RegionOptions
 from core.tasks.detection import data
 from core.tasks.detection.data import DetectionData
+from core.tasks.detection.data.fingerprint import image_identity
 from core.tasks.detection.evaluation import Evaluation
 from core.tasks.detection.fixed import BOXES, OFFSETS, VECTORS, FixedBoxes, decode_boxes, encode_boxes
-from core.tasks.detection.identity import data_identity, training_metadata
+from core.tasks.detection.identity import training_metadata
 from core.tasks.detection.models.detector import DEEPEST, Detector
 from core.tasks.detection.networks import build_detector, features_once, multiplications
 from core.tasks.detection.passes import DetectorPass
@@ -354,4 +355,4 @@ class DetectionTask(Task):
 
     def data_identity(self) -> dict[str, str]:
         """Return the hash of the images and boxes, and what decoded them."""
-        return data_identity(self.data)
+        return image_identity(self.data)

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import TrainingError
 from core.tasks.detection.data import DetectionData
-from core.tasks.detection.identity import describe_training_views
+from core.tasks.detection.data.fingerprint import describe_training_images
 from core.tasks.detection.models.detector import Detector
 from core.tasks.detection.networks import build_detector
 from core.tasks.task import RunContext, TeacherSource
@@ -45,7 +45,7 @@ def load_teacher(context: RunContext, source: TeacherSource, data: DetectionData
     load_weights(detector, source.weights)
     identity = {"model": source.spec.model.model_dump(mode="json"), "sha256": _sha256(source.weights)}
     dataset = context.spec.dataset.model_dump(mode="json")
-    return detector, {"teacher": identity, "dataset": dataset, "views": describe_training_views(data)}
+    return detector, {"teacher": identity, "dataset": dataset, "views": describe_training_images(data)}
 
 
 def _sha256(path: Path) -> str:

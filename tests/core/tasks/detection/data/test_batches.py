@@ -190,7 +190,9 @@ def test_empty_images_are_in_batches_without_boxes() -> None:
 def test_batches_are_padded_to_multiples_of_32_or_to_the_canvas() -> None:
     data = made_data()
     assert {side % 32 for batch in data.batches(3, 0, 0) for side in batch.images.shape[-2:]} == {0}
+    assert data.largest == (96, 96)
     fixed = replace(data, canvas=(100, 90))
+    assert fixed.largest == (100, 90)
     assert {tuple(batch.images.shape[-2:]) for batch in fixed.batches(3, 0, 0)} == {(100, 90)}
     with pytest.raises(ValueError, match=r"of up to .* do not fit in the network's input of 64×64 px"):
         replace(data, canvas=(64, 64)).batches(22, 0, 0)
