@@ -91,12 +91,16 @@ class PublishedNumber:
     reprinted: tuple[str, ...] = ()
 
     def is_of(self, choice: Mapping[str, Any]) -> bool:
-        """Return whether it is a number of a method of a stored spec. A parameter that the method lacks is off."""
+        """Return whether it is a number of a method of a stored spec. A parameter that the method lacks is off.
+
+        Published detectors are compared on the student's boxes, all of which count alike, so ``regions`` is none.
+        """
         with_others = sorted(item if isinstance(item, str) else item["name"] for item in choice.get("with") or ())
         return (
             bool(self.method)
             and choice["name"] == self.method
             and sorted(self.combined) == with_others
+            and not choice.get("regions")
             and all(choice["params"].get(name, False) == value for name, value in self.params.items())
         )
 

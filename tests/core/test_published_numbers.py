@@ -62,6 +62,12 @@ def test_a_reprinted_number_is_one_number_of_its_first_source() -> None:
     assert (crd.value, crd.reprinted) == (73.94, ("NORM README",))
 
 
+def test_a_method_on_other_boxes_than_the_students_has_no_published_number() -> None:
+    number = PublishedNumber("table", "coco", "teacher", "student", "DKD", 35.05, method="dkd")
+    assert number.is_of({"name": "dkd", "params": {}})
+    assert not number.is_of({"name": "dkd", "params": {}, "regions": {"boxes": "fixed", "background": "all"}})
+
+
 def test_numbers_of_other_image_sizes_are_left_out() -> None:
     assert published_for("cifar100", {"image_size": 224}, "resnet56", "resnet20") == []
 
