@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from core.items.detection_table import ALL_KINDS, SOURCES, DetectionTable
-from core.items.file import read_table
+from core.items.file import DIGEST, read_table, with_digest
 from core.items.table import ItemsError
 
 SCHEMA_VERSION = 1
@@ -38,6 +38,7 @@ def encode_detections(table: DetectionTable) -> bytes:
         "names": table.names,
         "sizes": None if table.sizes is None else table.sizes.tolist(),
         "scores": {source: dict(scores) for source, scores in table.scores.items()},
+        **DIGEST,
     }
     columns = {
         "item": _small(table.item),
@@ -64,7 +65,7 @@ def encode_detections(table: DetectionTable) -> bytes:
     ) as writer:
         writer.write_table(content, row_group_size=max(len(table), 1))
         writer.add_key_value_metadata({_METADATA: json.dumps(description)})
-    return sink.getvalue()
+    return with_digest(sink.getvalue())
 
 
 def read_detections(path: Path) -> DetectionTable:

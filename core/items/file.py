@@ -1,7 +1,12 @@
-"""The Parquet file of a run's per-item results."""
+"""The Parquet file of a run's per-item results.
+
+Parquet has checksums of its pages and none of its footer. So a digest of everything else is between the pages and the
+footer, where programs that read Parquet ignore it. Files of earlier versions have none.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -17,6 +22,11 @@ SCHEMA_VERSION = 1
 """Incremented when a column gets another meaning. A new column does not change it."""
 
 _METADATA = b"dkd_items"
+_MARK = b"dkd-items-sha256"
+DIGEST = {"digest": True}
+"""What the footer says about the digest."""
+_END = 8
+"""Bytes after the footer: its length, and Parquet's magic number."""
 
 
 def encode_items(items: Items) -> bytes:
@@ -27,6 +37,7 @@ def encode_items(items: Items) -> bytes:
         "images": items.images,
         "fingerprint": items.fingerprint,
         "classes": items.classes,
+        **DIGEST,
     }
     table = pa.table(dict(items.columns))
     # Classes repeat, so that an index of a few bits replaces each of them. Probabilities do not repeat.
@@ -45,7 +56,37 @@ def encode_items(items: Items) -> bytes:
     ) as writer:
         writer.write_table(table, row_group_size=max(len(items), 1))
         writer.add_key_value_metadata({_METADATA: json.dumps(description)})
-    return sink.getvalue()
+    return with_digest(sink.getvalue())
+
+
+def with_digest(content: bytes) -> bytes:
+    """Return a Parquet file with a digest; its description says so by ``DIGEST``."""
+    pages, footer = _parts(content)
+    return pages + _MARK + hashlib.sha256(pages + footer).digest() + footer
+
+
+def _digest_problem(content: bytes, *, expected: bool) -> str:
+    """Return why the digest of a file shows damage; empty if it does not.
+
+    Args:
+        content: The file.
+        expected: Whether the file has a digest according to its footer.
+    """
+    pages, footer = _parts(content)
+    size = len(_MARK) + hashlib.sha256().digest_size
+    written = pages[-size:]
+    if not written.startswith(_MARK):
+        return "its digest is missing" if expected else ""
+    if not expected or written[len(_MARK) :] != hashlib.sha256(pages[:-size] + footer).digest():
+        return "its content does not have the digest that was written with it"
+    return ""
+
+
+def _parts(content: bytes) -> tuple[bytes, bytes]:
+    """Return the pages of a Parquet file, and its footer with what follows."""
+    length = int.from_bytes(content[-_END:-4], "little")
+    start = max(len(content) - _END - length, 0)
+    return content[:start], content[start:]
 
 
 def read_items(path: Path) -> Items:
@@ -86,7 +127,10 @@ def read_table(path: Path, key: bytes) -> tuple[Any, dict[str, Any] | None]:
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise ItemsError(f"{path}: damaged, or not a Parquet file: {reason}") from error
-    return table, description if isinstance(description, dict) else None
+    known = description if isinstance(description, dict) else None
+    if problem := _digest_problem(content, expected=bool(known and known.get("digest"))):
+        raise ItemsError(f"{path}: damaged: {problem}")
+    return table, known
 
 
 def _array(path: Path, name: str, column: Any) -> np.ndarray[Any, Any]:

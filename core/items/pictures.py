@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.items.file import read_table
+from core.items.file import DIGEST, read_table, with_digest
 from core.items.table import ITEM, ItemsError
 
 LONG_SIDE = 480
@@ -34,10 +34,10 @@ def encode_pictures(images: Iterable[tuple[int, NDArray[np.uint8]]]) -> bytes:
         numbers.append(number)
         pictures.append(_jpeg(pixels))
     table = pa.table({ITEM: pa.array(numbers, pa.int64()), _JPEG: pa.array(pictures, pa.binary())})
-    table = table.replace_schema_metadata({_METADATA: json.dumps({"version": _VERSION})})
+    table = table.replace_schema_metadata({_METADATA: json.dumps({"version": _VERSION, **DIGEST})})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="none", write_page_checksum=True)
-    return sink.getvalue()
+    return with_digest(sink.getvalue())
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

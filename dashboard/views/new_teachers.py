@@ -215,8 +215,10 @@ def _weights(
 
 
 def _add(catalog: Catalog, state: FormState) -> None:
-    teachers = spec_draft.own_teachers(state.draft)
-    _show(state, [*teachers, deepcopy(teachers[-1]) if teachers else _new_teacher(catalog)])
+    teachers = spec_draft.own_teachers(state.draft) or [_new_teacher(catalog)]
+    # Of another seed, because two equal teachers are one.
+    seed = 1 + max(int(teacher["seed"]) for teacher in teachers)
+    _show(state, [*teachers, {**deepcopy(teachers[-1]), "seed": seed}])
 
 
 def _remove(state: FormState, number: int) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core.items import file
 from core.items.file import encode_items, read_items
 from core.items.statistics import (
     Disagreement,
@@ -105,14 +106,34 @@ class TestFile:
             with pytest.raises(ItemsError, match="damaged, or not a Parquet file"):
                 read_items(path)
 
-    def test_changed_byte_of_the_results_is_an_error(self, tmp_path: Path) -> None:
-        path = written(items_of(500), tmp_path)
+    def test_changed_byte_is_an_error_wherever_it_is(self, tmp_path: Path) -> None:
+        path = written(items_of(60, 5), tmp_path)
         content = path.read_bytes()
-        footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-        for position in range(4, footer, 131):
-            path.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
-            with pytest.raises(ItemsError, match="damaged"):
+        digest = content.index(b"dkd-items-sha256")
+        unnoticed = []
+        for position in (*range(0, digest, 11), *range(digest, len(content))):
+            changed = content[position] ^ (0xFF if position % 2 else 0x01)
+            path.write_bytes(content[:position] + bytes([changed]) + content[position + 1 :])
+            try:
                 read_items(path)
+            except ItemsError:
+                continue
+            unnoticed.append(position)
+        assert not unnoticed
+
+    def test_file_of_an_earlier_version_has_no_digest_and_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        items = items_of(60, 5)
+        monkeypatch.setattr(file, "_with_digest", lambda content: content)
+        monkeypatch.setattr(file, "_DIGEST", {})
+        assert len(read_items(written(items, tmp_path))) == 60
+
+    def test_other_programs_read_the_file(self, tmp_path: Path) -> None:
+        items = items_of(60, 5)
+        table = pq.read_table(written(items, tmp_path))
+        assert table.column_names == list(items.columns)
+        np.testing.assert_array_equal(table["predicted"].to_numpy(), items.columns["predicted"])
 
     def test_other_parquet_file_is_an_error(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"item": [1, 2]}), tmp_path / ITEMS_NAME)

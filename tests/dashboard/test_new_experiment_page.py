@@ -326,7 +326,9 @@ class TestNewExperiment:
             return text
 
         button(form, "Add a teacher").click().run()
-        assert [teacher["model"]["name"] for teacher in spec()["teachers"]] == ["resnet20", "resnet20"]
+        teachers = [(teacher["model"]["name"], teacher.get("seed", 0)) for teacher in spec()["teachers"]]
+        assert teachers == [("resnet20", 0), ("resnet20", 1)]
+        assert not form.error
         field(form, "teachers.1.model.name").set_value("resnet14").run()
         field(form, "ensemble.by").set_value("confidence").run()
         assert not form.error

@@ -180,7 +180,7 @@ def test_form_keeps_values_without_a_field() -> None:
         {"teacher": {"model": "resnet20", "method": {"name": "at", "with": ["kd"]}, "teacher": {"model": "resnet56"}}},
         {"teachers": [{"model": "resnet20"}, {"model": "resnet56"}], "ensemble": "confidence"},
         {"teachers": [{"model": "resnet20"}, {"model": "resnet56"}]},
-        {"teachers": [{"model": "resnet8"}] * 2, "ensemble": {"by": "weighted", "weights": [1, 2]}},
+        {"teachers": [{"model": "resnet8"}, {"model": "vgg8"}], "ensemble": {"by": "weighted", "weights": [1, 2]}},
         {"preset": "dkd-cifar100", "teachers": [{"model": "resnet20"}, {"model": "resnet56"}]},
     ],
 )

@@ -9,45 +9,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.distill.features.batch_norm import BatchNorm
 from core.distill.objective import ObjectiveError, Setting
-
-
-class BatchNorm(nn.Module):
-    """Batch norm (Ioffe and Szegedy 2015) of maps (B, C, H, W) by the statistics of the rows that count.
-
-    Rows have the weights that they have in the loss, so that a row of weight 0 is absent. There are no running
-    statistics, because an adapter is used in training steps alone. A single number a channel, which has no variance,
-    becomes the bias.
-
-    Args:
-        channels: C.
-        eps: What is added to the variance.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self._eps = eps
-
-    def forward(self, maps: Tensor, share: Tensor | None = None) -> Tensor:
-        """Return the normalised maps.
-
-        Args:
-            maps: (B, C, H, W).
-            share: (B,), the part of a mean that belongs to each row, see ``Rows.share``; None if all are equal.
-        """
-        if share is None and maps.numel() > maps.shape[1]:
-            return F.batch_norm(maps, None, None, self.weight, self.bias, training=True, eps=self._eps)
-        if share is None:
-            share = maps.new_full((len(maps),), 1 / len(maps))
-        mean = (share.unsqueeze(1) * maps.mean((2, 3))).sum(0)
-        centred = maps - _by_channel(mean)
-        variance = (share.unsqueeze(1) * centred.square().mean((2, 3))).sum(0)
-        scale = self.weight * (variance + self._eps).rsqrt()
-        return centred * _by_channel(scale) + _by_channel(self.bias)
 
 
 class Layers(nn.Sequential):
@@ -111,10 +76,6 @@ def resizing_convolution(student: torch.Size, teacher: torch.Size) -> nn.Module:
     if 2 * student[1] == teacher[1] and 2 * student[2] == teacher[2]:
         return nn.ConvTranspose2d(student[0], teacher[0], 4, stride=2, padding=1)
     return valid_convolution(student, teacher)
-
-
-def _by_channel(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1)
 
 
 def _size(shape: torch.Size) -> str:

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from core.catalog.methods.fitnet import FitNetParams
-from core.distill.features.adapters import BatchNorm, Layers, resizing_convolution, valid_convolution
+from core.distill.features.adapters import Layers, resizing_convolution, valid_convolution
+from core.distill.features.batch_norm import BatchNorm
 from core.distill.features.common import (
     map_pairs,
     mean_over_rows,

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from core.catalog.methods.ft import FTParams
-from core.distill.features.adapters import BatchNorm, Layers
+from core.distill.features.adapters import Layers
+from core.distill.features.batch_norm import BatchNorm
 from core.distill.features.common import (
     matched,
     mean_over_rows,

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.catalog.methods.wkd_f import WKDFParams, decay
-from core.distill.features.adapters import BatchNorm, resizing_convolution
+from core.distill.features.adapters import resizing_convolution
+from core.distill.features.batch_norm import BatchNorm
 from core.distill.features.classifiers import map_of
 from core.distill.features.common import mean_over_rows, present_pairs, sum_of_parts
 from core.distill.objective import Objective, ObjectiveError, Setting, Step

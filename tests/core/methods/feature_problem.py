@@ -16,8 +16,9 @@ from core.catalog import METHODS
 from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
+from tests.core.methods import slow_layers
+from tests.core.methods.slow_layers import Array
 
-Array = NDArray[np.float64]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _H = 1e-6
@@ -246,10 +247,7 @@ def assert_near_in_16_bits(problem: FeatureProblem, epoch: int | None = None, to
 
 def cross_entropy(numbers: Numbers) -> float:
     """Return the mean cross-entropy with the labels."""
-    values = []
-    for logits, label in zip(numbers.logits, numbers.target, strict=True):
-        values.append(float(np.log(np.exp(logits).sum()) - logits[label]))
-    return numbers.mean(values)
+    return slow_layers.cross_entropy(numbers.logits, numbers.target, numbers.share)
 
 
 def kd(numbers: Numbers, temperature: float) -> float:

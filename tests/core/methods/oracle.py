@@ -1,80 +1,23 @@
-"""Layers in NumPy with plain loops, and the comparison of a method with a formula written in them."""
+"""The comparison of a method with a formula that is written in NumPy, see ``slow_layers``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step
 from core.distill.rows import Rows
+from tests.core.methods.slow_layers import Array
 
-Array = NDArray[np.float64]
 Values = Mapping[str, Array]
 
 _H = 1e-6
 _ENTRIES = 4  # of each tensor
-
-
-def convolve(maps: Array, weight: Array, bias: Array | None = None, padding: int = 0, stride: int = 1) -> Array:
-    """Return the convolution of maps (B, D, H, W) with a weight (C, D, k, l)."""
-    batch, _, height, width = maps.shape
-    channels, inner, rows, columns = weight.shape
-    out_height = (height + 2 * padding - rows) // stride + 1
-    out_width = (width + 2 * padding - columns) // stride + 1
-    result = np.zeros((batch, channels, out_height, out_width))
-    for b, c, y, x in np.ndindex(*result.shape):
-        total = 0.0 if bias is None else bias[c]
-        for d, i, j in np.ndindex(inner, rows, columns):
-            row, column = y * stride + i - padding, x * stride + j - padding
-            if 0 <= row < height and 0 <= column < width:
-                total += weight[c, d, i, j] * maps[b, d, row, column]
-        result[b, c, y, x] = total
-    return result
-
-
-def batch_norm(maps: Array, weight: Array, bias: Array, share: Array, eps: float = 1e-5) -> Array:
-    """Return maps normalised by the weighted statistics of the batch; ``share`` adds up to 1."""
-    result = np.zeros_like(maps)
-    batch, channels, height, width = maps.shape
-    for c in range(channels):
-        mean = sum(share[b] * maps[b, c, y, x] / (height * width) for b, y, x in np.ndindex(batch, height, width))
-        variance = sum(
-            share[b] * (maps[b, c, y, x] - mean) ** 2 / (height * width) for b, y, x in np.ndindex(batch, height, width)
-        )
-        result[:, c] = (maps[:, c] - mean) / math.sqrt(variance + eps) * weight[c] + bias[c]
-    return result
-
-
-def relu(maps: Array) -> Array:
-    return np.maximum(maps, 0)
-
-
-def pool(maps: Array, height: int, width: int) -> Array:
-    """Return adaptive average pooling."""
-    batch, channels, rows, columns = maps.shape
-    result = np.zeros((batch, channels, height, width))
-    for y, x in np.ndindex(height, width):
-        top, bottom = math.floor(y * rows / height), math.ceil((y + 1) * rows / height)
-        left, right = math.floor(x * columns / width), math.ceil((x + 1) * columns / width)
-        for b, c in np.ndindex(batch, channels):
-            values = [maps[b, c, i, j] for i in range(top, bottom) for j in range(left, right)]
-            result[b, c, y, x] = sum(values) / len(values)
-    return result
-
-
-def cross_entropy(logits: Array, target: NDArray[np.int64], share: Array) -> float:
-    """Return the weighted mean of −log softmax at the target."""
-    total = 0.0
-    for row, label, part in zip(logits, target, share, strict=True):
-        total += part * (math.log(sum(math.exp(z - max(row)) for z in row)) + max(row) - row[label])
-    return total
 
 
 def shares(weight: Tensor | None, count: int) -> Array:

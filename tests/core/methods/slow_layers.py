@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,6 +52,14 @@ def batch_norm(maps: Array, weight: Array, bias: Array, share: Array, eps: float
         variance = sum(part * ((row - mean) ** 2).mean() for part, row in zip(share, values, strict=True))
         result[:, channel] = (values - mean) / np.sqrt(variance + eps) * weight[channel] + bias[channel]
     return result
+
+
+def cross_entropy(logits: Array, target: NDArray[np.int64], share: Array) -> float:
+    """Return the weighted mean of −log softmax at the target."""
+    total = 0.0
+    for row, label, part in zip(logits, target, share, strict=True):
+        total += part * (math.log(sum(math.exp(z - max(row)) for z in row)) + max(row) - row[label])
+    return total
 
 
 def relu(maps: Array) -> Array:

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step, build_objective
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
 from core.specs import MethodRef
+from tests.core.methods.slow_layers import Array
 
-Array = NDArray[np.float64]
 Shapes = Mapping[str, tuple[int, ...]]
 CLASSES = 4
 

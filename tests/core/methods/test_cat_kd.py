@@ -15,17 +15,8 @@ from core.distill.features.cat_kd import CATKD
 from core.distill.objective import NetworkShape, ObjectiveError, Setting
 from core.tasks.classification import models
 from core.testing import MethodContract
-from tests.core.methods.oracle import (
-    Array,
-    Values,
-    assert_equals_oracle,
-    cross_entropy,
-    lower_precision_ratio,
-    pool,
-    random_step,
-    shape,
-    shares,
-)
+from tests.core.methods.oracle import Values, assert_equals_oracle, lower_precision_ratio, random_step, shape, shares
+from tests.core.methods.slow_layers import Array, cross_entropy, pool
 
 WEIGHT = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
 CLASSES = 5
@@ -45,7 +36,7 @@ def activation(maps: Array, classifier: Array, side: int, normalise: bool) -> Ar
     result = np.zeros((batch, CLASSES, height, width))
     for b, c, y, x in np.ndindex(*result.shape):
         result[b, c, y, x] = sum(classifier[c, d] * maps[b, d, y, x] for d in range(channels))
-    result = pool(result, side, side)
+    result = pool(result, (side, side))
     if normalise:
         for b, c in np.ndindex(batch, CLASSES):
             result[b, c] /= np.sqrt(sum(result[b, c, y, x] ** 2 for y, x in np.ndindex(side, side)))

@@ -22,17 +22,8 @@ from core.specs import ExperimentSpec, parse_experiment
 from core.tasks.classification import models
 from core.testing import MethodContract
 from core.train import TeacherSource, run_training
-from tests.core.methods.oracle import (
-    Values,
-    assert_equals_oracle,
-    batch_norm,
-    convolve,
-    cross_entropy,
-    lower_precision_ratio,
-    random_step,
-    shape,
-    shares,
-)
+from tests.core.methods.oracle import Values, assert_equals_oracle, lower_precision_ratio, random_step, shape, shares
+from tests.core.methods.slow_layers import batch_norm, convolve, cross_entropy
 
 WEIGHT = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
 STUDENT, TEACHER, COPIES = 3, 2, 3

@@ -28,19 +28,8 @@ from core.train import TeacherSource, TrainOptions, run_training
 from core.train.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from core.weights.errors import WeightsError
 from core.weights.metadata import HeadForm, Metadata, read_metadata
-from tests.core.methods.oracle import (
-    Array,
-    Values,
-    assert_equals_oracle,
-    batch_norm,
-    convolve,
-    lower_precision_ratio,
-    pool,
-    random_step,
-    relu,
-    shape,
-    shares,
-)
+from tests.core.methods.oracle import Values, assert_equals_oracle, lower_precision_ratio, random_step, shape, shares
+from tests.core.methods.slow_layers import Array, batch_norm, convolve, pool, relu
 
 WEIGHT = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
 STUDENT, TEACHER = 3, 4  # channels
@@ -90,10 +79,10 @@ def test_larger_maps_are_averaged_to_the_smaller(student: tuple[int, int], teach
     step = random_step(setting)
     assert step.teacher is not None
     size = min(student[0], teacher[0]), min(student[1], teacher[1])
-    target = pool(step.teacher.taps["last_map"].numpy(), *size)
+    target = pool(step.teacher.taps["last_map"].numpy(), size)
 
     def oracle(values: Values) -> float:
-        smaller = {**values, "stage1": pool(values["stage1"], *size)}
+        smaller = {**values, "stage1": pool(values["stage1"], size)}
         return float(((projected(smaller, shares(None, 4)) - target) ** 2).mean())
 
     assert_equals_oracle(method, step, oracle)

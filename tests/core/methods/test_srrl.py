@@ -13,18 +13,8 @@ from core.catalog.methods.srrl import SRRLParams
 from core.distill.features.srrl import SRRL
 from core.distill.objective import NetworkShape, ObjectiveError, Setting
 from core.testing import MethodContract
-from tests.core.methods.oracle import (
-    Values,
-    assert_equals_oracle,
-    batch_norm,
-    convolve,
-    cross_entropy,
-    lower_precision_ratio,
-    random_step,
-    relu,
-    shape,
-    shares,
-)
+from tests.core.methods.oracle import Values, assert_equals_oracle, lower_precision_ratio, random_step, shape, shares
+from tests.core.methods.slow_layers import batch_norm, convolve, cross_entropy, relu
 
 WEIGHT = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
 TEACHER = 4  # features

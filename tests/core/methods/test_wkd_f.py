@@ -16,19 +16,8 @@ from core.distill.features.wkd_f import WKDF
 from core.distill.objective import ObjectiveError, Setting
 from core.specs import SpecError, parse_experiment
 from core.testing import MethodContract, _spec
-from tests.core.methods.oracle import (
-    Array,
-    Values,
-    assert_equals_oracle,
-    batch_norm,
-    convolve,
-    cross_entropy,
-    lower_precision_ratio,
-    random_step,
-    relu,
-    shape,
-    shares,
-)
+from tests.core.methods.oracle import Values, assert_equals_oracle, lower_precision_ratio, random_step, shape, shares
+from tests.core.methods.slow_layers import Array, batch_norm, convolve, cross_entropy, relu
 
 WEIGHT = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64)
 STUDENT, TEACHER = 3, 2
