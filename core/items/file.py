@@ -127,10 +127,11 @@ def read_table(path: Path, key: bytes) -> tuple[Any, dict[str, Any] | None]:
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise ItemsError(f"{path}: damaged, or not a Parquet file: {reason}") from error
-    known = description if isinstance(description, dict) else None
-    if problem := _digest_problem(content, expected=bool(known and known.get("digest"))):
+    if not isinstance(description, dict):
+        return table, None
+    if problem := _digest_problem(content, expected=bool(description.get("digest"))):
         raise ItemsError(f"{path}: damaged: {problem}")
-    return table, known
+    return table, description
 
 
 def _array(path: Path, name: str, column: Any) -> np.ndarray[Any, Any]:

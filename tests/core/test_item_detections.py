@@ -25,7 +25,7 @@ from core.items.detection_table import (
     ap_difference,
     detection_table,
 )
-from core.items.file import encode_items, read_items
+from core.items.file import encode_items, read_items, with_digest
 from core.items.statistics import paired_differences
 from core.items.table import Items, ItemsError
 from tests.core.tasks.detection.metrics.random_boxes import random_detections, random_truth
@@ -243,6 +243,7 @@ class TestFile:
 
 def rewritten(path: Path, content: Any, description: dict[str, Any]) -> None:
     pq.write_table(content.replace_schema_metadata({b"dkd_detections": json.dumps(description)}), path)
+    path.write_bytes(with_digest(path.read_bytes()))
 
 
 class TestComparison:
