@@ -324,7 +324,8 @@ def _with_tap_fields(schema: Mapping[str, Any]) -> dict[str, Any]:
     for network in ("student", "teacher"):
         for name, several in ((f"{network}_tap", False), (f"{network}_taps", True)):
             if name in properties:
-                choice = {"network": network, **tap_choices(several=several)}
+                offered = several or properties[name].get("x-several", False)
+                choice = {"network": network, **tap_choices(several=offered)}
                 properties[name] = {**properties[name], "x-taps-of": choice}
     return {**schema, "properties": properties}
 

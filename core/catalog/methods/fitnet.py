@@ -8,24 +8,24 @@ from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import Names, stages_of
+from core.catalog.methods.tapped import LayersParams, OneOrSeveral, layers_of
 from core.catalog.metric import Metric
-from core.catalog.registry import Params
 from core.catalog.taps import STAGES
 
 
-class FitNetParams(Params):
+class FitNetParams(LayersParams):
     """Parameters of FitNet."""
 
     weight: float = Field(100.0, ge=0, description="Weight of the hint, the mean squared distance of the two maps.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
-    student_taps: Names = Field(
-        ("stage2",), min_length=1, description="Layers of the student that are guided, each by a regressor of its own."
+    student_tap: OneOrSeveral = Field(
+        "stage2",
+        description="Layer of the student that is guided. Several, as stages or as a list, have a regressor each.",
     )
-    teacher_taps: Names = Field(
-        ("stage2",),
-        min_length=1,
-        description="Layers of the teacher that give the hints. The deepest are a pair, and so on backwards.",
+    teacher_tap: OneOrSeveral = Field(
+        "stage2",
+        description="Layer of the teacher that gives the hint. Of several, the deepest are a pair, and so on "
+        "backwards.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
@@ -50,9 +50,9 @@ METHODS.add(
         params=FitNetParams,
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",
-        taps=stages_of,
+        taps=layers_of,
         reads_maps_alone=True,
-        task_params={"detection": {"student_taps": [STAGES], "teacher_taps": [STAGES]}},
+        task_params={"detection": {"student_tap": STAGES, "teacher_tap": STAGES}},
         weight_params={"ce": "ce_weight", "fitnet": "weight"},
         first_stage=FirstStage("hint_epochs", "fitnet"),
         metrics=(

@@ -8,13 +8,12 @@ from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import Names, stages_of
+from core.catalog.methods.tapped import LayersParams, OneOrSeveral, layers_of
 from core.catalog.metric import Metric
-from core.catalog.registry import Params
 from core.catalog.taps import LAST_STAGE, STAGES
 
 
-class MGDParams(Params):
+class MGDParams(LayersParams):
     """Parameters of MGD."""
 
     weight: float = Field(
@@ -36,11 +35,11 @@ class MGDParams(Params):
         "detection and segmentation.",
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
-    student_taps: Names = Field((LAST_STAGE,), min_length=1, description="Layers of the student.")
-    teacher_taps: Names = Field(
-        (LAST_STAGE,),
-        min_length=1,
-        description="Layers of the teacher. The deepest are a pair, and so on backwards.",
+    student_tap: OneOrSeveral = Field(
+        LAST_STAGE, description="Layer of the student, or several, as stages or as a list."
+    )
+    teacher_tap: OneOrSeveral = Field(
+        LAST_STAGE, description="Layer of the teacher. Of several, the deepest are a pair, and so on backwards."
     )
 
 
@@ -54,15 +53,15 @@ METHODS.add(
         params=MGDParams,
         source="Yang et al. 2022, arXiv 2205.01529",
         family="features",
-        taps=stages_of,
+        taps=layers_of,
         reads_maps_alone=True,
         task_params={
             "detection": {
                 "weight": 5e-7,
                 "masked": 0.45,
                 "mask": "positions",
-                "student_taps": [STAGES],
-                "teacher_taps": [STAGES],
+                "student_tap": STAGES,
+                "teacher_tap": STAGES,
             }
         },
         weight_params={"ce": "ce_weight", "mgd": "weight"},

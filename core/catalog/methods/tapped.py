@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from core.catalog.registry import Params
 from core.catalog.taps import FEATURES, LAST_STAGE, STAGES, Taps, split_suffix
 
 Names = tuple[str, ...]
+OneOrSeveral = Annotated[str | Names, WithJsonSchema({"type": "string", "x-several": True})]
+"""The name of a layer, which may stand for several, or a list of names. A form offers one name."""
 
 
 class StagesParams(Params):
@@ -37,6 +39,25 @@ class FeaturesParams(Params):
         if split_suffix(name)[0] == STAGES:
             raise ValueError(f"names one layer, and {STAGES!r} are several; the deepest is {LAST_STAGE!r}")
         return name
+
+
+class LayersParams(Params):
+    """Base of the parameters of a method that compares one layer of both networks, or several in pairs."""
+
+    @field_validator("student_tap", "teacher_tap", check_fields=False)
+    @classmethod
+    def _one_name_is_no_list(cls, names: str | Names) -> str | Names:
+        if not names:
+            raise ValueError("name at least one layer")
+        return names[0] if isinstance(names, tuple) and len(names) == 1 else names
+
+
+def layers_of(params: Any) -> Taps:
+    """Return the layers that a method with ``LayersParams`` reads."""
+    student, teacher = (
+        (names,) if isinstance(names, str) else names for names in (params.student_tap, params.teacher_tap)
+    )
+    return Taps(student, teacher)
 
 
 def adapter_field() -> Any:

@@ -178,14 +178,18 @@ def matched(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return pooled(first, size), pooled(second, size)
 
 
-def map_pairs(setting: Setting) -> list[tuple[str, str]]:
+def map_pairs(setting: Setting, named: str = "taps") -> list[tuple[str, str]]:
     """Return the pairs of maps that a method compares, from shallow to deep: the deepest with the deepest.
+
+    Args:
+        setting: What the method is built for.
+        named: How its parameters end that name taps.
 
     Raises:
         ObjectiveError: A tap gives no maps, or a network has no stages.
     """
     assert setting.teacher is not None
-    for parameter, shapes in (("student_taps", setting.student.taps), ("teacher_taps", setting.teacher.taps)):
+    for parameter, shapes in ((f"student_{named}", setting.student.taps), (f"teacher_{named}", setting.teacher.taps)):
         require_maps(shapes, parameter)
         if not shapes:
             raise ObjectiveError(f"{parameter}: the network has no such stages")
@@ -235,13 +239,14 @@ def require_maps(shapes: Mapping[str, torch.Size], parameter: str) -> None:
             )
 
 
-def require_equal_sizes(setting: Setting, pairs: Sequence[tuple[str, str]], method: str) -> None:
+def require_equal_sizes(setting: Setting, pairs: Sequence[tuple[str, str]], method: str, named: str = "taps") -> None:
     """Refuse pairs of maps of different heights or widths.
 
     Args:
         setting: What the method is built for.
         pairs: Taps of the student and of the teacher.
         method: Its title.
+        named: How its parameters end that name taps.
 
     Raises:
         ObjectiveError: The maps of a pair have different sizes.
@@ -251,7 +256,7 @@ def require_equal_sizes(setting: Setting, pairs: Sequence[tuple[str, str]], meth
         own, other = setting.student.taps[student], setting.teacher.taps[teacher]
         if own[1:] != other[1:]:
             raise ObjectiveError(
-                f"student_taps: {student!r} gives {tuple(own)}, and teacher_taps: {teacher!r} {tuple(other)}; "
+                f"student_{named}: {student!r} gives {tuple(own)}, and teacher_{named}: {teacher!r} {tuple(other)}; "
                 f"{method} needs maps of one size"
             )
 

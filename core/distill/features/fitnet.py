@@ -16,6 +16,8 @@ batch to batch, as those of a detector's pyramid do, only maps of one size are c
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -40,9 +42,9 @@ class FitNet(TwoStageObjective):
     def __init__(self, params: FitNetParams, setting: Setting) -> None:
         super().__init__(params.hint_epochs, "some")
         assert setting.teacher is not None
-        self._params, self._pairs = params, map_pairs(setting)
+        self._params, self._pairs = params, map_pairs(setting, "tap")
         if setting.student.sizes_vary or setting.teacher.sizes_vary:
-            require_equal_sizes(setting, self._pairs, "FitNet with images of several sizes")
+            require_equal_sizes(setting, self._pairs, "FitNet with images of several sizes", "tap")
         public = params.variant == "public_code"
         self.regressors = nn.ModuleList()
         for student, teacher in self._pairs:
@@ -51,11 +53,12 @@ class FitNet(TwoStageObjective):
                 convolution = (resizing_convolution if public else valid_convolution)(own, other)
             except ObjectiveError as error:
                 more = "" if public else "; variant public_code also joins maps of half the size"
-                text = f"student_taps {student!r} and teacher_taps {teacher!r}: {error}{more}"
+                text = f"student_tap {student!r} and teacher_tap {teacher!r}: {error}{more}"
                 raise ObjectiveError(text) from None
             self.regressors.append(Layers(convolution, *([BatchNorm(other[0])] if public else []), nn.ReLU()))
         if public:
             self.scope = "batch"  # for the batch norm
+        self.register_load_state_dict_pre_hook(_as_list)
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
@@ -71,3 +74,10 @@ class FitNet(TwoStageObjective):
             if params.hint_epochs:
                 return only_part("fitnet", params.weight, hint)
             return sum_of_parts(rows, params.ce_weight, {"fitnet": (params.weight, hint)})
+
+
+def _as_list(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Rename the regressor of a checkpoint from before there could be several."""
+    old = f"{prefix}regressor."
+    for key in [key for key in state if key.startswith(old)]:
+        state[f"{prefix}regressors.0.{key.removeprefix(old)}"] = state.pop(key)

@@ -15,6 +15,8 @@ processes, and a resumed training has the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,11 +45,12 @@ class MGD(Objective):
     def __init__(self, params: MGDParams, setting: Setting) -> None:
         super().__init__()
         assert setting.teacher is not None
-        self._params, self._pairs = params, map_pairs(setting)
-        require_equal_sizes(setting, self._pairs, "MGD")
+        self._params, self._pairs = params, map_pairs(setting, "tap")
+        require_equal_sizes(setting, self._pairs, "MGD", "tap")
         self.align = channel_adapters(setting, self._pairs)
         self.generation = nn.ModuleList(_generation(setting.teacher.taps[name][0]) for _, name in self._pairs)
         self.register_buffer("seed", torch.randint(2**31, ()))
+        self.register_load_state_dict_pre_hook(_as_lists)
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""
@@ -93,3 +96,11 @@ def _generation(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
     )
+
+
+def _as_lists(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Rename the layers of a checkpoint from before there could be several maps."""
+    for name, parts in (("align", ("weight", "bias")), ("generation", ("0.weight", "0.bias", "2.weight", "2.bias"))):
+        for part in parts:
+            if (key := f"{prefix}{name}.{part}") in state:
+                state[f"{prefix}{name}.0.{part}"] = state.pop(key)

@@ -102,12 +102,12 @@ def test_single_number_of_a_channel_has_no_variance() -> None:
             "paper",
             (3, 2, 2),
             (2, 4, 4),
-            "student_taps 'stage2' and teacher_taps 'stage2': the student's maps of 2×2 are",
+            "student_tap 'stage2' and teacher_tap 'stage2': the student's maps of 2×2 are",
         ),
         ("paper", (3, 2, 2), (2, 4, 4), "variant public_code also joins maps of half the size"),
         ("public_code", (3, 3, 3), (2, 4, 4), "the student's maps of 3×3 are smaller than the teacher's maps of 4×4"),
-        ("paper", (3,), (2, 4, 4), "student_taps: 'stage2' gives outputs of the shape (3,), not maps"),
-        ("paper", (3, 4, 4), (2,), "teacher_taps: 'stage2' gives outputs of the shape (2,), not maps"),
+        ("paper", (3,), (2, 4, 4), "student_tap: 'stage2' gives outputs of the shape (3,), not maps"),
+        ("paper", (3, 4, 4), (2,), "teacher_tap: 'stage2' gives outputs of the shape (2,), not maps"),
     ],
 )
 def test_maps_that_cannot_be_joined_are_refused(
@@ -149,20 +149,20 @@ def test_sizes_that_vary_have_to_be_equal() -> None:
 
 
 class TestFitNet(MethodContract):
-    method: ClassVar[Any] = {"name": "fitnet", "params": {"student_taps": ["stage1"], "teacher_taps": ["stage2"]}}
+    method: ClassVar[Any] = {"name": "fitnet", "params": {"student_tap": "stage1", "teacher_tap": "stage2"}}
 
 
 class TestFitNetWithBatchNorm(MethodContract):
     method: ClassVar[Any] = {
         "name": "fitnet",
-        "params": {"variant": "public_code", "student_taps": ["stage1"], "teacher_taps": ["stage1"]},
+        "params": {"variant": "public_code", "student_tap": "stage1", "teacher_tap": "stage1"},
     }
 
 
 class TestFitNetHintStage(MethodContract):
     method: ClassVar[Any] = {
         "name": "fitnet",
-        "params": {"student_taps": ["stem"], "teacher_taps": ["stage2"], "hint_epochs": 1, "weight": 1.0},
+        "params": {"student_tap": "stem", "teacher_tap": "stage2", "hint_epochs": 1, "weight": 1.0},
     }
     epoch = 0
     # Whole trainings, on two ranks too, are in test_two_stages.

@@ -175,13 +175,13 @@ def test_one_row_and_16_bits() -> None:
 
 def test_maps_of_two_sizes_are_refused() -> None:
     with pytest.raises(
-        ObjectiveError, match=r"student_taps: 'stage1' gives \(3, 4, 4\), and teacher_taps: 'stage1' \(3, 2, 2\)"
+        ObjectiveError, match=r"student_tap: 'stage1' gives \(3, 4, 4\), and teacher_tap: 'stage1' \(3, 2, 2\)"
     ):
         build("mgd", {}, {"stage1": (3, 4, 4)}, {"stage1": (3, 2, 2)})
 
 
 class TestMGD(MethodContract):
-    method: ClassVar[Any] = {"name": "mgd", "params": {"teacher_taps": ["stage2"], "weight": 1e-3}}
+    method: ClassVar[Any] = {"name": "mgd", "params": {"teacher_tap": "stage2", "weight": 1e-3}}
 
 
 class TestMGDOfPositions(MethodContract):
@@ -191,8 +191,8 @@ class TestMGDOfPositions(MethodContract):
             "mask": "positions",
             "masked": 0.5,
             "weight": 1e-3,
-            "student_taps": ["stage1", "stage2"],
-            "teacher_taps": ["stage1", "stage2"],
+            "student_tap": ["stage1", "stage2"],
+            "teacher_tap": ["stage1", "stage2"],
         },
     }
     networks: ClassVar[Any] = ("resnet8", "resnet8")

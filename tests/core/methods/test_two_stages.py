@@ -146,7 +146,7 @@ class TestBadInput:
             ({"name": "ab", "params": {"init_epochs": 2}}, "init_epochs"),
             ("ft", "init_epochs"),
             ({"name": "fsp", "params": {"init_epochs": 2}}, "init_epochs"),
-            ({"name": "fitnet", "params": {"hint_epochs": 7, "student_taps": ["stage1"]}}, "hint_epochs"),
+            ({"name": "fitnet", "params": {"hint_epochs": 7, "student_tap": "stage1"}}, "hint_epochs"),
         ],
     )
     def test_training_without_epochs_for_the_second_stage_is_refused(self, method: Any, field: str) -> None:
@@ -167,7 +167,7 @@ class TestBadInput:
         [("ab", "ab", "init_epochs"), ("ft", "reconstruction", "init_epochs"), ("fitnet", "fitnet", "hint_epochs")],
     )
     def test_share_of_a_first_stage_is_refused(self, name: str, term: str, epochs: str) -> None:
-        taps = {"student_taps": ["stage1"]} if name == "fitnet" else {}
+        taps = {"student_tap": "stage1"} if name == "fitnet" else {}
         with pytest.raises(SpecError) as refused:
             experiment({"name": name, "params": {epochs: 1} | taps, "shares": {term: 0.3}})
         (problem,) = refused.value.problems
@@ -182,11 +182,11 @@ class TestBadInput:
         assert [problem.path for problem in refused.value.problems] == ["methods.0.with.0"]
 
     def test_hint_in_every_epoch_is_no_first_stage(self) -> None:
-        hint = {"name": "fitnet", "params": {"student_taps": ["stage1"]}}
+        hint = {"name": "fitnet", "params": {"student_tap": "stage1"}}
         experiment({"name": "ab", "params": {"init_epochs": 1}, "with": [hint]})
 
     def test_share_of_a_hint_beside_cross_entropy_is_accepted(self) -> None:
-        experiment({"name": "fitnet", "params": {"student_taps": ["stage1"]}, "shares": {"fitnet": 0.3}})
+        experiment({"name": "fitnet", "params": {"student_tap": "stage1"}, "shares": {"fitnet": 0.3}})
 
 
 @pytest.fixture(scope="module")

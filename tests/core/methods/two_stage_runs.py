@@ -23,10 +23,10 @@ METHODS: dict[str, Any] = {
     "ab": {"name": "ab", "params": {"init_epochs": 1, "weight": 30.0}},
     "ft": {"name": "ft", "params": {"init_epochs": 1, "weight": 50.0}},
     "ft public": {"name": "ft", "params": {"init_epochs": 1, "variant": "public_code", "weight": 50.0}},
-    "hint": {"name": "fitnet", "params": {"hint_epochs": 1, "weight": 1.0, "student_taps": ["stage1"]}},
+    "hint": {"name": "fitnet", "params": {"hint_epochs": 1, "weight": 1.0, "student_tap": "stage1"}},
     # Not of two stages: the loss is a mean over rows, and one rank has no row of an epoch's last batch.
     "vid": "vid",
-    "mgd": {"name": "mgd", "params": {"teacher_taps": ["stage2"], "weight": 1e-3}},
+    "mgd": {"name": "mgd", "params": {"teacher_tap": "stage2", "weight": 1e-3}},
 }
 STEPS = 3  # of an epoch: 33 images in batches of 16, 16 and 1
 
