@@ -45,6 +45,11 @@ _IMAGENET = Preset(
     },
 )
 
+_COCO_METHODS = [
+    "ce",
+    {"name": "kd", "params": {"temperature": 1.0, "ce_weight": 1.0, "kd_weight": 1.0}},
+    {"name": "dkd", "params": {"temperature": 1.0, "alpha": 1.0, "beta": 0.25, "ramp_epochs": 0}},
+]
 _COCO_TRAINING = {
     "epochs": 12,
     "schedule": {"name": "step", "milestones": [8, 11], "gamma": 0.1, "warmup_steps": 1000},
@@ -54,6 +59,7 @@ _COCO_1X = Preset(
     "The usual short schedule for COCO: 12 epochs in batches of 16, a tenth of the rate after 8 and after 11.",
     {
         "dataset": {"name": "coco"},
+        "methods": _COCO_METHODS,
         "seeds": [0, 1, 2],
         "training": _COCO_TRAINING
         | {"batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4}},
@@ -64,6 +70,7 @@ _COCO = Preset(
     "DKD's recipe for COCO in whole epochs: 12, in batches of 8 (177,432 steps; the authors took 180,000).",
     {
         "dataset": {"name": "coco"},
+        "methods": _COCO_METHODS,
         "seeds": [0, 1, 2],
         "training": _COCO_TRAINING
         | {"batch_size": 8, "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}},

@@ -185,7 +185,7 @@ class MethodRef(WeightedMethod):
         """Leave fields out that were added later and are empty, so that other trainings keep their fingerprints."""
         values: dict[str, Any] = serialise(self)
         added_later = {"shares": values.pop("shares"), "with": values.pop("added", None) or values.pop("with", None)}
-        regions = values.pop("regions")
+        regions = values.pop("regions", None)
         added_later["regions"] = regions if self.regions != RegionOptions() else None
         return values | {name: value for name, value in added_later.items() if value}
 

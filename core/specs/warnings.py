@@ -128,8 +128,10 @@ def other_defaults(method: WeightedMethod, task: str) -> str | None:
         task: The name of the task.
     """
     published = method.entry.task_params.get(task, {})
-    defaults = method.entry.params().model_dump(mode="json") if published else {}
-    if not (left := [name for name in published if method.params[name] == defaults[name]]):
+    if not published:
+        return None
+    params, defaults = method.parsed_params, method.entry.params()
+    if not (left := [name for name in published if getattr(params, name) == getattr(defaults, name)]):
         return None
     values = json.dumps({name: published[name] for name in left}, ensure_ascii=False)
     return f"some defaults of {method.name} are for other tasks; published experiments on {task} have {values}"

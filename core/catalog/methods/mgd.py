@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM
@@ -41,6 +41,12 @@ class MGDParams(LayersParams):
     teacher_tap: OneOrSeveral = Field(
         LAST_STAGE, description="Layer of the teacher. Of several, the deepest are a pair, and so on backwards."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_mask(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what was added later, so that trainings of before keep their fingerprints."""
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if name != "mask" or value != "channels"}
 
 
 METHODS.add(
