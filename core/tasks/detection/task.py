@@ -29,6 +29,7 @@ from core.tasks.detection.data.fingerprint import image_identity
 from core.tasks.detection.evaluation import Evaluation
 from core.tasks.detection.fixed import BOXES, OFFSETS, VECTORS, FixedBoxes, decode_boxes, encode_boxes
 from core.tasks.detection.identity import training_metadata
+from core.tasks.detection.metrics.coco import check_library
 from core.tasks.detection.models.detector import DEEPEST, Detector
 from core.tasks.detection.networks import build_detector, features_once, multiplications
 from core.tasks.detection.passes import DetectorPass
@@ -83,8 +84,10 @@ class DetectionTask(Task):
         """Read the data set that a spec names.
 
         Raises:
-            TrainingError: The data set cannot be read, or does not fit the spec.
+            TrainingError: The data set cannot be read, or does not fit the spec; or the library that evaluates
+                detections is not installed.
         """
+        check_library()
         try:
             images = data.load(context.spec.dataset, context.settings)
         except data.DatasetError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.catalog.detection_task import SIZES
+from core.errors import TrainingError
 from core.items.boxes import Detections, GroundTruth
 
 _NEVER_COUNTED = 1e11
@@ -28,6 +30,18 @@ class CocoScores:
 
     overall: Mapping[str, float]
     by_class: Mapping[str, float]
+
+
+def check_library() -> None:
+    """Check before the training that detections can be evaluated after an epoch of it.
+
+    Raises:
+        TrainingError: The library is not installed.
+    """
+    if importlib.util.find_spec("faster_coco_eval") is None:
+        raise TrainingError(
+            "error", "AP is computed by faster-coco-eval, which is not installed: pip install faster-coco-eval"
+        )
 
 
 def coco_scores(detections: Detections, truth: GroundTruth) -> CocoScores:

@@ -6,16 +6,18 @@ import contextlib
 import io
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from core.errors import TrainingError
 from core.items.average_precision import average_precisions, image_counts, paired_ap_bootstrap
 from core.items.boxes import Detections, GroundTruth, overlaps, size_of
 from core.items.matching import match
 from core.items.table import ItemsError
 from core.tasks.detection.metrics.coco import as_coco, as_results, coco_scores
+from core.tasks.detection.task import DetectionTask
 from tests.core.tasks.detection.metrics.random_boxes import random_detections, random_truth
 
 AP_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -109,6 +111,12 @@ def test_overlaps_are_those_of_pycocotools() -> None:
     objects = [entry["bbox"] for entry in as_coco(truth)["annotations"]]
     expected = mask.iou(boxes, objects, crowd.astype(int).tolist())
     np.testing.assert_array_equal(overlaps(detections.boxes, truth.boxes, crowd), expected)
+
+
+def test_missing_library_is_an_error_before_the_data_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrainingError, match="pip install faster-coco-eval"):
+        DetectionTask.load(cast(Any, None))
 
 
 class TestNothing:
