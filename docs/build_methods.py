@@ -30,6 +30,7 @@ FAMILY_TITLES: dict[Family, str] = {
     "contrastive": "Memories of other samples",
     "two_stage": "Two stages",
     "several_networks": "Several networks",
+    "boxes": "Boxes of a detector",
 }
 _INTRODUCTION = """\
 # Methods: the paper, the public code, and the cost
@@ -118,6 +119,8 @@ def _section(entry: MethodEntry) -> Iterator[str]:
         yield ""
     if entry.published:
         yield from (f"The experiments of the source have `{_as_yaml(entry.published)}`.", "")
+    for task, params in entry.task_params.items():
+        yield from (f"Published experiments on {task} have `{_as_yaml(dict(params))}`.", "")
     if entry.cost:
         yield from (f"Cost: {entry.cost}", "")
     if costs := list(_measured_costs(entry.title)):

@@ -189,7 +189,7 @@ class TestMethods:
         else:
             assert parse_experiment(spec(method)).methods[0].name == name
 
-    @pytest.mark.parametrize("name", ["fitnet", "at", "reviewkd", "mgd"])
+    @pytest.mark.parametrize("name", ["fitnet", "at", "reviewkd", "mgd", "pkd", "cwd", "fgd"])
     def test_method_on_maps_is_accepted(self, name: str) -> None:
         several = "student_taps" in METHODS[name].params.model_fields
         taps = ("p3", "p4") if several else "p4"
@@ -259,7 +259,7 @@ class TestDetectors:
         networks = {role: "sigmoids"}
         found = problem(spec("kd", **networks))
         assert found.path == "methods.0"
-        assert f"which the {role} sigmoids does not have; choose a method on maps (at, fitnet" in found.message
+        assert f"which the {role} sigmoids does not have; choose a method on maps (at, cwd" in found.message
         maps = {"name": "at", "params": {"student_taps": ["p3"], "teacher_taps": ["p3"]}}
         parse_experiment(spec("ce", maps, **networks))
         assert problem(spec({**maps, "with": ["kd"]}, **networks)).path == "methods.0.with.0"

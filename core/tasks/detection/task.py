@@ -15,7 +15,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from core.catalog.detection_task import DETECTION
 from core.catalog.suggestions import suggest_name
-from core.catalog.taps import expand
+from core.catalog.taps import expand, split_suffix
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
@@ -149,20 +149,24 @@ class DetectionTask(Task):
         """Return the detector itself: the levels of its pyramid are what it computes anyway."""
         assert isinstance(network, Detector)
         for name in names:
-            if name not in network.levels:
-                problem = suggest_name(name, dict.fromkeys(network.levels, ()))
-                raise TrainingError("spec", f"the detector has no level {name!r}; {problem}")
+            if (level := split_suffix(name)[0]) not in network.levels:
+                problem = suggest_name(level, dict.fromkeys(network.levels, ()))
+                raise TrainingError("spec", f"the detector has no level {level!r}; {problem}")
         return network
 
     def network_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
-        """Return the number of classes and the shapes of the levels for the largest images of the data."""
+        """Return the number of classes and the shapes of the levels for the largest images of the data.
+
+        No activation ends a level, so that its map before the activation is its output.
+        """
         assert isinstance(network, Detector)
         names = expand(names, network.levels)
         self.tapped(network, names)
         if not names:
             return NetworkShape(self.data.num_classes)
         features = features_once(network, self.data.largest)
-        return NetworkShape(self.data.num_classes, {name: features[name].shape[1:] for name in names})
+        shapes = {name: features[split_suffix(name)[0]].shape[1:] for name in names}
+        return NetworkShape(self.data.num_classes, shapes, sizes_vary=network.fixed_size is None)
 
     def teacher_shape(self, network: nn.Module, names: Sequence[str]) -> NetworkShape:
         """Return the shapes of a teacher's outputs: fixed boxes give vectors of an image."""
@@ -224,7 +228,8 @@ class DetectionTask(Task):
         A teacher of fixed boxes gives the vectors of ``core.tasks.detection.fixed`` in place of the regions'.
         """
         done: DetectorPass = network(batch)
-        levels = {name: to_loss_dtype(done.features[name]) for name in taps if name in done.features}
+        keys = {name: split_suffix(name)[0] for name in taps}
+        levels = {name: to_loss_dtype(done.features[key]) for name, key in keys.items() if key in done.features}
         if not done.detector.training:
             return self._teacher_outputs(done, batch, levels)
         found = done.found
