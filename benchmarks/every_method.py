@@ -156,8 +156,8 @@ def _limits(spec: ExperimentSpec, started: Started) -> str:
     error = 100 * (0.25 / started.test_size) ** 0.5
     return (
         "**What it can say:** each method completes on real images and learns, and which of them are far from the "
-        f"others. **What it cannot:** which of two near methods is better. With {len(spec.seeds)} seeds an interval "
-        f"is {_factor(len(spec.seeds))} standard errors wide to each side, one result alone has a standard error of up "
+        f"others. **What it cannot:** which of two near methods is better. With {len(spec.first_seeds)} seeds an interval "
+        f"is {_factor(len(spec.first_seeds))} standard errors wide to each side, one result alone has a standard error of up "
         f"to {error:.1f} points from the test images, the training is far shorter than those of published tables, and "
         "the weights are of other networks and data. All students share one teacher, so that nothing is known about "
         "others."

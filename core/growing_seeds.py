@@ -91,8 +91,8 @@ def sentences(spec: ExperimentSpec, results: Results) -> list[str]:
             seeds = ", ".join(str(until.start + position) for position in decision.missing)
             lines.append(f"{label}: no pair for seed {seeds}; the looks happened without it.")
     if all(decision.decided for decision in decisions.values()):
-        seeds = [decision.seeds for decision in decisions.values()]
-        trained = max(seeds) + sum(seeds)
+        counts = [decision.seeds for decision in decisions.values()]
+        trained = max(counts) + sum(counts)
         lines.append(wording.saved(trained, until.most * len(labels)))
     return lines
 

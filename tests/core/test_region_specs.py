@@ -219,7 +219,7 @@ class TestMethods:
         parse_experiment(spec("test_boxes"))
 
     def test_first_stage_is_refused(self) -> None:
-        params = {"student_taps": ["p3"], "teacher_taps": ["p3"], "hint_epochs": 3}
+        params = {"student_tap": "p3", "teacher_tap": "p3", "hint_epochs": 3}
         found = problem(spec({"name": "fitnet", "params": params}))
         assert found.path == "methods.0.params.hint_epochs"
         assert "set 0" in found.message

@@ -129,7 +129,7 @@ class TestMaps:
     @pytest.mark.parametrize("method", [AT, {**DKD, "with": [{"name": "kd"}]}, {"name": "mgd"}, {"name": "ctkd"}])
     def test_trial_before_the_first_step_has_regions(self, method: dict[str, Any]) -> None:
         if method["name"] == "mgd":
-            method = {**method, "params": {"student_taps": ["p3"], "teacher_taps": ["p3"]}}
+            method = {**method, "params": {"student_tap": "p3", "teacher_tap": "p3"}}
         objective, setting = built(**method)
         assert "ce" in try_out(objective.float(), setting, torch.device("cpu"), by_term=True)
 

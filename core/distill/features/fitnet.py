@@ -58,7 +58,7 @@ class FitNet(TwoStageObjective):
             self.regressors.append(Layers(convolution, *([BatchNorm(other[0])] if public else []), nn.ReLU()))
         if public:
             self.scope = "batch"  # for the batch norm
-        self.register_load_state_dict_pre_hook(_as_list)
+        self.register_load_state_dict_pre_hook(_as_list)  # type: ignore[no-untyped-call]
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""

@@ -50,7 +50,7 @@ class MGD(Objective):
         self.align = channel_adapters(setting, self._pairs)
         self.generation = nn.ModuleList(_generation(setting.teacher.taps[name][0]) for _, name in self._pairs)
         self.register_buffer("seed", torch.randint(2**31, ()))
-        self.register_load_state_dict_pre_hook(_as_lists)
+        self.register_load_state_dict_pre_hook(_as_lists)  # type: ignore[no-untyped-call]
 
     def forward(self, step: Step) -> LossTerms:
         """Return the loss of a step."""

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from backend.comparisons import sequential
-from backend.db import Database, models
+from backend.db import Database, models, now
 from backend.experiments.seed_planner import SeedPlanner, _take
 from backend.queue import lifecycle
 from backend.settings import Settings
@@ -288,7 +288,7 @@ def test_experiments_with_listed_seeds_are_not_looked_at(database: Database, set
     experiment.grow(clear_and_noisy)
     assert experiment.seeds()["kd"] == [0, 1]
     with database.write() as session:
-        lifecycle.cancel_experiment(session, experiment.id, rows.now(session))
+        lifecycle.cancel_experiment(session, experiment.id, now(session))
     assert experiment.is_open is None
 
 

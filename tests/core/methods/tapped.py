@@ -13,7 +13,7 @@ from core.distill.objective import NetworkShape, Objective, Outputs, Setting, St
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
 from core.specs import MethodRef
-from tests.core.methods.slow_layers import Array
+from tests.core.methods.slow_layers import Array as Array
 
 Shapes = Mapping[str, tuple[int, ...]]
 CLASSES = 4
