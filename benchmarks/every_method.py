@@ -83,7 +83,7 @@ def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], com
     labels = list(dict.fromkeys(label for label, _ in plan))
     started = next(iter(outcomes.values())).started
     headline = METRICS[headline_of(spec.dataset.name)]
-    differences = {label: _differences(outcomes, label, spec.seeds) for label in labels}
+    differences = {label: _differences(outcomes, label, spec.first_seeds) for label in labels}
     ps = [paired_t_p(differences[label]) if len(differences[label]) > 1 else None for label in labels]
     adjusted = dict(zip(labels, holm(ps), strict=True))
     minutes = sum(outcome.minutes for outcome in outcomes.values())
@@ -153,11 +153,11 @@ def _with_interval(differences: Sequence[float]) -> str:
 
 def _limits(spec: ExperimentSpec, started: Started) -> str:
     """Return what the table can and cannot say."""
-    error = 100 * (0.25 / started.test_size) ** 0.5
+    error, seeds = 100 * (0.25 / started.test_size) ** 0.5, len(spec.first_seeds)
     return (
         "**What it can say:** each method completes on real images and learns, and which of them are far from the "
-        f"others. **What it cannot:** which of two near methods is better. With {len(spec.first_seeds)} seeds an interval "
-        f"is {_factor(len(spec.first_seeds))} standard errors wide to each side, one result alone has a standard error of up "
+        f"others. **What it cannot:** which of two near methods is better. With {seeds} seeds an interval "
+        f"is {_factor(seeds)} standard errors wide to each side, one result alone has a standard error of up "
         f"to {error:.1f} points from the test images, the training is far shorter than those of published tables, and "
         "the weights are of other networks and data. All students share one teacher, so that nothing is known about "
         "others."
