@@ -119,7 +119,7 @@ def peak_bytes(module: nn.Module, images: Tensor) -> int:
         module(images)
         torch.cuda.synchronize()
         peak: int = torch.cuda.max_memory_allocated() - before
-        return peak + images.numel() * images.element_size()
+        return int(peak + images.nbytes)
     with _Storages(module, images) as storages:
         module(images)
     return storages.peak
