@@ -120,7 +120,8 @@ def peak_bytes(module: nn.Module, images: Tensor) -> int:
         torch.cuda.synchronize()
         peak: int = torch.cuda.max_memory_allocated() - before
         return int(peak + images.nbytes)
-    with _Storages(module, images) as storages:
+    storages = _Storages(module, images)
+    with storages:
         module(images)
     return storages.peak
 
