@@ -161,12 +161,10 @@ def network_problem(model: ModelRef, dataset: str, facts: DatasetFacts | None) -
         facts: What is known of it; None if only the worker can know it.
     """
     task, entry = DATASETS[dataset].task, MODELS[model.name]
-    if task not in entry.tasks:
-        fitting = [other.name for other in MODELS if task in other.tasks]
-        advice = f"; choose one such as {', '.join(fitting[:3])}" if fitting else ""
-        return (
-            f"{model.name} is a network for {' and '.join(entry.tasks)}, and {dataset} is a data set of {task}{advice}"
-        )
+    # A plug-in's task without networks of its own builds what it is given.
+    if task not in entry.tasks and (fitting := [other.name for other in MODELS if task in other.tasks]):
+        text = f"{model.name} is a network for {' and '.join(entry.tasks)}, and {dataset} is a data set of {task}"
+        return f"{text}; choose one such as {', '.join(fitting[:3])}"
     if facts is None:
         return None
     refusal = MODELS[model.name].refusal(facts.image_size, facts.channels)
