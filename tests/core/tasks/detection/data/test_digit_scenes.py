@@ -77,6 +77,16 @@ def test_scenes_have_ten_classes_and_a_background() -> None:
     assert (facts.train_size, facts.test_size) == (750, 500)
 
 
+def test_a_validation_split_is_held_out_of_the_training_scenes() -> None:
+    whole, data = scenes(train_size=20), scenes(train_size=20, val_fraction=0.2, val_seed=3)
+    assert data.val
+    assert (len(data.train), len(data.val), len(data.test)) == (16, 4, 6)
+    assert sorted([*data.train.ids, *data.val.ids]) == whole.train.ids.tolist()
+    (batch,) = data.evaluation_batches(data.val, 4)
+    for place, number in enumerate(data.val.ids.tolist()):
+        assert torch.equal(batch.images[place], whole.train.image(number).float() / 255)
+
+
 def test_digits_are_not_mirrored() -> None:
     data = scenes()
     (batch,) = data.batches(12, 0, 0)
