@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from core.catalog import load_plugins
+from core.catalog.methods.entry import LABEL_TERM
 from core.distill.gradients import measure_gradients
 from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step, build_objective
 from core.distill.regions import BACKGROUND, build_region_objective
@@ -182,7 +183,7 @@ class RegionContract:
         rows = random_rows()
         labelled = selected(rows, _LABEL_WEIGHT.nonzero().flatten(), weight=_LABEL_WEIGHT)
         expected = label_term(replace(labelled, label_weight=None)).value
-        assert float(self.loss(background, rows).values["ce"]) == pytest.approx(float(expected), rel=1e-12)
+        assert float(self.loss(background, rows).values[LABEL_TERM]) == pytest.approx(float(expected), rel=1e-12)
 
     def test_all_is_the_method_on_rows(self) -> None:
         rows = random_rows()
@@ -197,13 +198,13 @@ class RegionContract:
         of_objects = selected(rows, objects)
         plain: LossTerms = self.objective({}, plain=True)(step_of(of_objects, self.epoch))
         assert terms.values.keys() == plain.values.keys()
-        for name in terms.values.keys() - {"ce"}:
+        for name in terms.values.keys() - {LABEL_TERM}:
             if self.has_exact_gradient:
                 assert float(terms.values[name]) == pytest.approx(float(plain.values[name]), rel=1e-9), name
         if not self.has_exact_gradient:
             return  # a share is of the gradient of the cross-entropy too
         parts, expected = separate(terms, rows), separate(plain, of_objects)
-        for name in parts.keys() - {"ce"}:
+        for name in parts.keys() - {LABEL_TERM}:
             found = gradient(parts[name], rows)
             assert not found[_TARGET == BACKGROUND].any()
             torch.testing.assert_close(found[objects], gradient(expected[name], of_objects), rtol=1e-7, atol=1e-12)
@@ -222,7 +223,7 @@ class RegionContract:
     def test_separate_groups_of_equal_parameters_are_all(self) -> None:
         rows = random_rows()
         terms, together = self.loss("separate", rows), self.loss("all", rows)
-        own = {name for name in together.values if name != "ce" and not name.startswith("weight_")}
+        own = {name for name in together.values if name != LABEL_TERM and not name.startswith("weight_")}
         assert {f"bg_{name}" for name in own} <= terms.values.keys()
         if not self.is_mean_over_rows:
             return
@@ -241,6 +242,6 @@ class RegionContract:
         if not kept.any():
             assert float(terms.total.detach()) == 0
         elif background == "none" and (rows.target == BACKGROUND).all():
-            for name in parts.keys() - {"ce"}:
+            for name in parts.keys() - {LABEL_TERM}:
                 assert float(parts[name].detach()) == 0, name
                 assert not gradient(parts[name], rows).any(), name

@@ -19,8 +19,6 @@ Draft = dict[str, Any]
 FOLDED = ("Speed",)
 """Groups of training settings that are folded."""
 _USE, _TRAIN = "Keep", "Train a new one"
-_METHOD = "kd"
-"""Method of a teacher that gets a teacher of its own."""
 
 
 def draw(catalog: Catalog, state: FormState, key: str, slots: ErrorSlots) -> dict[str, Any]:
@@ -150,7 +148,8 @@ def _distillation(
     if not with_method:
         return {"method": None, "teacher": None}
     entries = {entry["name"]: entry for entry in catalog.methods}
-    first = _METHOD if _METHOD in entries else catalog.methods[0]["name"]
+    reading = (name for name, entry in entries.items() if entry["needs_teacher"] and entry["family"] == "logits")
+    first = next(reading, catalog.methods[0]["name"])
     taps = new_methods.taps_of_networks(catalog, model, own)
     method = new_methods.draw_method(
         catalog,

@@ -120,7 +120,7 @@ def test_a_field_of_the_spec_comes_with_its_definitions_or_with_their_names(
         assert answer.entry is not None
         return answer.entry
 
-    assert entry("seeds")["$defs"] == {}
+    assert entry("tags")["$defs"] == {}
     training = entry("training")
     assert training["$defs"]["Training"] == entry("Training")["schema"]
     answers = iter([False, True])
