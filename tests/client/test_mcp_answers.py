@@ -121,8 +121,8 @@ def test_a_field_of_the_spec_comes_with_its_definitions_or_with_their_names(
         return answer.entry
 
     assert entry("tags")["$defs"] == {}
-    training = entry("training")
-    assert training["$defs"]["Training"] == entry("Training")["schema"]
+    resources = entry("resources")
+    assert resources["$defs"]["Resources"] == entry("Resources")["schema"]
     answers = iter([False, True])
     monkeypatch.setattr(short, "fits", lambda _: next(answers))
-    assert entry("training")["definitions"] == sorted(training["$defs"])
+    assert entry("resources")["definitions"] == sorted(resources["$defs"])

@@ -38,7 +38,7 @@ def test_every_parameter_in_the_catalog_becomes_a_field() -> None:
 def has_lists_of_lists(given: Any) -> bool:
     """Whether a parameter is lists in a list, which the form shows as YAML."""
     options = given.get("anyOf", [given])
-    return any(option.get("type") == "array" and option["items"].get("type") == "array" for option in options)
+    return any(option.get("type") == "array" and option.get("items", {}).get("type") == "array" for option in options)
 
 
 def test_kinds_defaults_and_optional_fields() -> None:
