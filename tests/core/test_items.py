@@ -125,8 +125,8 @@ class TestFile:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         items = items_of(60, 5)
-        monkeypatch.setattr(file, "_with_digest", lambda content: content)
-        monkeypatch.setattr(file, "_DIGEST", {})
+        monkeypatch.setattr(file, "with_digest", lambda content: content)
+        monkeypatch.setattr(file, "DIGEST", {})
         assert len(read_items(written(items, tmp_path))) == 60
 
     def test_other_programs_read_the_file(self, tmp_path: Path) -> None:

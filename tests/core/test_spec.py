@@ -236,7 +236,7 @@ class TestWarnings:
         text = other_defaults(MethodRef(name="mgd", params={"mask": "positions", "weight": 1e-6}), "detection")
         assert text
         assert text.startswith("some defaults of mgd are for other tasks; published experiments on detection have")
-        assert '"masked": 0.45, "student_taps": ["stages"]' in text
+        assert '"masked": 0.45, "student_tap": "stages"' in text
         assert "weight" not in text
 
     def test_parameters_for_other_tasks_are_valid_and_no_defaults(self) -> None:
