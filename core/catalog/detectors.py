@@ -143,16 +143,16 @@ class FasterRCNNParams(PyramidParams):
         (0.5, 1.0, 2.0), min_length=1, max_length=8, description="Height of the anchors as a multiple of their width."
     )
     rpn_pre_nms_top_n_train: Count | None = Field(
-        None, description="Proposals of a level before NMS in training. By default 2000, or 1000 for small images."
+        None, description="Proposals of a level before NMS in training. By default 2000, or 500 for small images."
     )
     rpn_pre_nms_top_n_test: Count | None = Field(
-        None, description="The same in evaluation. By default 1000, or 500 for small images."
+        None, description="The same in evaluation. By default 1000, or 300 for small images."
     )
     rpn_post_nms_top_n_train: Count | None = Field(
-        None, description="Proposals of an image after NMS in training. By default 2000, or 500 for small images."
+        None, description="Proposals of an image after NMS in training. By default 2000, or 300 for small images."
     )
     rpn_post_nms_top_n_test: Count | None = Field(
-        None, description="The same in evaluation. By default 1000, or 200 for small images."
+        None, description="The same in evaluation. By default 1000, or 150 for small images."
     )
     rpn_nms_thresh: Share = Field(0.7, description="Overlap (IoU) above which the worse of two proposals is dropped.")
     rpn_fg_iou_thresh: Share = Field(0.7, description="Overlap with an object from which an anchor is positive.")

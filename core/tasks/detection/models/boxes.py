@@ -1,4 +1,4 @@
-"""Anchors, the pooling of regions, and the forms in which torchvision takes and returns boxes."""
+"""Anchors, and the forms in which torchvision takes and returns boxes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import MultiScaleRoIAlign, roi_align
-from torchvision.ops.poolers import LevelMapper
 
 from core.tasks.detection.types import ImageDetections, ImageTargets
-
-_CANONICAL_LEVEL = 4
 
 
 def anchors_of(generator: Any, maps: Sequence[Tensor], canvas: Tensor, count: int) -> list[Tensor]:
@@ -71,39 +67,6 @@ class ExactAnchors(AnchorGenerator):  # type: ignore[misc]
         grids = [tuple(level.shape[-2:]) for level in feature_maps]
         anchors = torch.cat(self.grid_anchors(grids, [[stride, stride] for stride in self._strides]))
         return [anchors] * len(image_list.image_sizes)
-
-
-class _AlignedPool(MultiScaleRoIAlign):  # type: ignore[misc]
-    """RoIAlign as in detectron2: shifted by half a pixel, with as many samples in a cell as it has of the map."""
-
-    def forward(self, x: Mapping[str, Tensor], boxes: list[Tensor], image_shapes: Any) -> Tensor:
-        maps = [x[name] for name in self.featmap_names]
-        image = torch.cat([torch.full_like(part[:, :1], number) for number, part in enumerate(boxes)])
-        regions = torch.cat([image, torch.cat(boxes)], dim=1)
-        level = self.map_levels(boxes)
-        pooled = maps[0].new_zeros((len(regions), maps[0].shape[1], *self.output_size))
-        for number, (values, scale) in enumerate(zip(maps, self.scales, strict=True)):
-            chosen = torch.where(level == number)[0]
-            part = roi_align(values, regions[chosen], self.output_size, scale, sampling_ratio=0, aligned=True)
-            pooled = pooled.index_put((chosen,), part.to(pooled.dtype))
-        return pooled
-
-
-def region_pool(strides: Mapping[str, int], size: int, canonical_size: float, *, aligned: bool) -> MultiScaleRoIAlign:
-    """Return the pooling of regions from the levels of a pyramid.
-
-    Args:
-        strides: The stride of each level by its name.
-        size: Cells on a side of the pooled map.
-        canonical_size: Side in pixels of a region that is pooled from the level of stride 16.
-        aligned: Whether to pool as detectron2 does.
-    """
-    pool = (_AlignedPool if aligned else MultiScaleRoIAlign)(list(strides), size, sampling_ratio=2)
-    # torchvision guesses the scales from its first batch, and keeps them.
-    pool.scales = [1 / stride for stride in strides.values()]
-    logarithms = [stride.bit_length() - 1 for stride in strides.values()]
-    pool.map_levels = LevelMapper(logarithms[0], logarithms[-1], canonical_size, _CANONICAL_LEVEL)
-    return pool
 
 
 def as_dicts(targets: Sequence[ImageTargets]) -> list[dict[str, Tensor]]:

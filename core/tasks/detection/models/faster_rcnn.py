@@ -29,9 +29,9 @@ from core.tasks.detection.models.boxes import (
     as_detections,
     as_dicts,
     image_numbers,
-    region_pool,
 )
 from core.tasks.detection.models.detector import CANVAS, MEAN, STD, Detector
+from core.tasks.detection.models.pooling import region_pool
 from core.tasks.detection.models.pyramid import Pyramid
 from core.tasks.detection.models.sampling import drawn
 from core.tasks.detection.types import Draws, ImageDetections, ImageTargets, Regions, Size
@@ -240,10 +240,10 @@ def faster_rcnn(num_classes: int, params: FasterRCNNParams) -> FasterRCNNDetecto
         pyramid,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], conv_depth=2 if second else 1),
-        rpn_pre_nms_top_n_train=params.either(params.rpn_pre_nms_top_n_train, 2000, 1000),
-        rpn_pre_nms_top_n_test=params.either(params.rpn_pre_nms_top_n_test, 1000, 500),
-        rpn_post_nms_top_n_train=params.either(params.rpn_post_nms_top_n_train, 2000, 500),
-        rpn_post_nms_top_n_test=params.either(params.rpn_post_nms_top_n_test, 1000, 200),
+        rpn_pre_nms_top_n_train=params.either(params.rpn_pre_nms_top_n_train, 2000, 500),
+        rpn_pre_nms_top_n_test=params.either(params.rpn_pre_nms_top_n_test, 1000, 300),
+        rpn_post_nms_top_n_train=params.either(params.rpn_post_nms_top_n_train, 2000, 300),
+        rpn_post_nms_top_n_test=params.either(params.rpn_post_nms_top_n_test, 1000, 150),
         rpn_score_thresh=score if score is not None else 0.05 if params.backbone == _MOBILENET_V3 else 0.0,
         box_roi_pool=region_pool(rois, params.roi_size, canonical, aligned=of_detectron2),
         box_head=head,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
 
 from core.tasks.detection.models import Detector
 from core.tasks.detection.types import ImageTargets, Size
@@ -79,4 +80,8 @@ def reference(detector: Detector) -> Any:
     network: Any = detector.network
     mean, std = detector.mean.flatten().tolist(), detector.std.flatten().tolist()
     network.transform = WithoutResizing(1, 1, mean, std, size_divisible=1)
+    if detector.two_stage:
+        own = network.roi_heads.box_roi_pool
+        size = own.map_levels.s0
+        network.roi_heads.box_roi_pool = MultiScaleRoIAlign(own.featmap_names, own.output_size, 2, canonical_scale=size)
     return network

@@ -35,7 +35,14 @@ from core.tasks.detection.models.weights import (
 )
 from core.tasks.detection.types import ImageDetections
 from core.weights.errors import WeightsError
-from tests.core.tasks.detection.models.detector_inputs import SIZES, WithoutResizing, given_to_torchvision, images
+from tests.core.tasks.detection.models.detector_inputs import (
+    SIZES,
+    KeyedDraws,
+    WithoutResizing,
+    given_to_torchvision,
+    images,
+    targets,
+)
 
 IMAGENET: tuple[list[float], list[float]] = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 NO_LIMIT = 10**10
@@ -236,6 +243,16 @@ class TestDetectron2:
         expected = [[-width, -height, width, height] for width, height in halves]
         torch.testing.assert_close(anchors[:4], torch.tensor(expected))
         torch.testing.assert_close(anchors[4:8], torch.tensor(expected) + torch.tensor([64.0, 0, 64, 0]))
+
+    def test_losses_of_boxes_are_l1(self) -> None:
+        detector = tiny(convention="detectron2")
+        regions, own = detector.train_step(detector.features(images(), SIZES), SIZES, targets(), KeyedDraws([1, 2, 3]))
+        assert regions is not None
+        assert regions.labels is not None
+        assert regions.offset_target is not None
+        rows = torch.where(regions.labels > 0)[0]
+        distance = (regions.offsets[rows, regions.labels[rows]] - regions.offset_target[rows]).abs()
+        torch.testing.assert_close(own["box"].total, distance.sum())
 
     def test_bottlenecks_have_their_stride_in_the_first_convolution(self) -> None:
         with torch.device("meta"):
