@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
 
 from core.catalog.registry import Entry, Params, Registry, UnknownNameError
-from core.catalog.taps import FEATURES
+from core.catalog.taps import FEATURES, TapShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class ModelEntry(Entry):
         taps: Names of the layers that a method may read, in order; empty if only the worker can know them.
         region_logits: Of a detector, of which boxes it can give logits over all classes: of any that it is asked about,
             of its own anchors, or of none.
+        tap_shapes: The shapes of these layers; empty if parameters decide them, or only the worker can know them.
     """
 
     min_image_size: int
@@ -44,6 +46,7 @@ class ModelEntry(Entry):
     region_logits: Literal["any", "anchors", "none"] = "none"
     tasks: tuple[str, ...] = ("classification",)
     fixed_image_size: int = 0
+    tap_shapes: Mapping[str, TapShape] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
@@ -71,6 +74,23 @@ MODELS: Registry[ModelEntry] = Registry("model")
 def _stages(count: int, *, stem: bool = True) -> tuple[str, ...]:
     """Return the taps of a network with so many stages."""
     return (*(("stem",) if stem else ()), *(f"stage{number}" for number in range(1, count + 1)), FEATURES)
+
+
+def _shapes(*stages: int, stem: int = 0, features: int = 0, strides: Sequence[int] = ()) -> dict[str, TapShape]:
+    """Return the shapes of the taps of a network.
+
+    Args:
+        stages: Channels of each stage.
+        stem: Channels of the stem; 0 without one.
+        features: Width of the features; 0 for the channels of the last stage.
+        strides: Of the stem, if there is one, and of each stage; by default the first stage has the size of the image,
+            and each further one half the size of the last.
+    """
+    channels = (*((stem,) if stem else ()), *stages)
+    strides = strides or (*((1,) if stem else ()), *(2**number for number in range(len(stages))))
+    shapes = [TapShape(*pair) for pair in zip(channels, strides, strict=True)]
+    names = _stages(len(stages), stem=bool(stem))
+    return dict(zip(names, [*shapes, TapShape(features or stages[-1], 0)], strict=True))
 
 
 class SmallCNNParams(Params):
@@ -112,6 +132,7 @@ for _depth in (8, 14, 20, 32, 44, 56, 110):
             summary=f"CIFAR ResNet of depth {_depth}: three stages of 16, 32 and 64 channels.",
             target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}",
             taps=_stages(3),
+            tap_shapes=_shapes(16, 32, 64, stem=16),
             source=f"{_HE}, section 4.2",
             min_image_size=8,
         )
@@ -124,10 +145,13 @@ for _depth in (8, 32):
             summary=f"CIFAR ResNet of depth {_depth}, wide: a stem of 32, stages of 64, 128 and 256 channels.",
             target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}x4",
             taps=_stages(3),
+            tap_shapes=_shapes(64, 128, 256, stem=32),
             source="Tian et al. 2020, arXiv 1910.10699",
             min_image_size=8,
         )
     )
+_RESNET = dict.fromkeys((18, 34), (64, 128, 256, 512)) | dict.fromkeys((50, 101), (256, 512, 1024, 2048))
+"""Channels of the stages of ResNets by depth."""
 for _depth in (18, 34, 50, 101):
     MODELS.add(
         ModelEntry(
@@ -136,6 +160,7 @@ for _depth in (18, 34, 50, 101):
             summary=f"ResNet-{_depth} that begins with one 3×3 convolution, which keeps the size of small images.",
             target=f"core.tasks.classification.models.resnet_cifar:resnet{_depth}_cifar",
             taps=_stages(4),
+            tap_shapes=_shapes(*_RESNET[_depth], stem=64),
             source=_HE,
             min_image_size=8,
         )
@@ -148,6 +173,7 @@ for _depth, _width in ((16, 1), (16, 2), (40, 1), (40, 2)):
             summary=f"Wide ResNet with pre-activation, depth {_depth}, {_width} × (16, 32, 64) channels.",
             target=f"core.tasks.classification.models.wrn:wrn_{_depth}_{_width}",
             taps=_stages(3),
+            tap_shapes=_shapes(16 * _width, 32 * _width, 64 * _width, stem=16),
             source="Zagoruyko and Komodakis 2016, arXiv 1605.07146",
             aliases=(f"wide_resnet_{_depth}_{_width}",),
             min_image_size=8,
@@ -161,6 +187,7 @@ for _depth in (8, 11, 13, 16, 19):
             summary=f"VGG-{_depth} with batch norm and one linear layer, as used on CIFAR.",
             target=f"core.tasks.classification.models.vgg:vgg{_depth}",
             taps=_stages(5, stem=False),
+            tap_shapes=_shapes(64, 128, 256, 512, 512, strides=(1, 2, 4, 8, 8)),
             source="Simonyan and Zisserman 2015, arXiv 1409.1556",
             min_image_size=8,
         )
@@ -173,6 +200,7 @@ MODELS.add(
         summary="ShuffleNetV1 1×, 3 groups, beginning with a 1×1 convolution for small images.",
         target="core.tasks.classification.models.shufflenet:shufflenet_v1",
         taps=_stages(3),
+        tap_shapes=_shapes(240, 480, 960, stem=24, strides=(1, 2, 4, 8)),
         source="Zhang et al. 2018, arXiv 1707.01083",
         min_image_size=8,
     )
@@ -184,6 +212,7 @@ MODELS.add(
         summary="ShuffleNetV2 1×, beginning with a 1×1 convolution for small images.",
         target="core.tasks.classification.models.shufflenet:shufflenet_v2",
         taps=_stages(3),
+        tap_shapes=_shapes(116, 232, 464, stem=24, features=1024, strides=(1, 2, 4, 8)),
         source="Ma et al. 2018, arXiv 1807.11164",
         min_image_size=8,
     )
@@ -196,26 +225,41 @@ MODELS.add(
         summary="MobileNetV2 at half width with expansion 6, the variant of CIFAR distillation papers.",
         target="core.tasks.classification.models.mobilenet:mobilenet_v2_half",
         taps=_stages(4),
+        tap_shapes=_shapes(12, 16, 48, 160, stem=16, features=1280, strides=(2, 2, 4, 8, 16)),
         source="Sandler et al. 2018, arXiv 1801.04381; Tian et al. 2020, arXiv 1910.10699",
         min_image_size=16,
     )
 )
 
+_FROM_QUARTER = (4, 4, 8, 16, 32)
+_TRANSFORMER = _shapes(96, 192, 384, 768, stem=96, strides=_FROM_QUARTER)
+_SHUFFLENET = _shapes(116, 232, 464, stem=24, features=1024, strides=(4, 8, 16, 32))
+_MOBILENET = _shapes(16, 24, 32, 96, 320, stem=32, features=1280, strides=(2, 2, 4, 8, 16, 32))
 _IMAGENET = (
-    *((f"resnet{_depth}", f"ResNet-{_depth}", f"resnet{_depth}_cifar", 4, _HE) for _depth in (18, 34, 50, 101)),
-    ("shufflenet_v2_x1_0", "ShuffleNetV2 1×", "shufflenet_v2", 3, "Ma et al. 2018, arXiv 1807.11164"),
-    ("mobilenet_v2", "MobileNetV2", "mobilenet_v2_half", 5, "Sandler et al. 2018, arXiv 1801.04381"),
-    ("convnext_tiny", "ConvNeXt-T", "", 4, "Liu et al. 2022, arXiv 2201.03545"),
-    ("swin_s", "Swin-S", "", 4, "Liu et al. 2021, arXiv 2103.14030"),
+    *(
+        (
+            f"resnet{_depth}",
+            f"ResNet-{_depth}",
+            f"resnet{_depth}_cifar",
+            _shapes(*_sizes, stem=64, strides=_FROM_QUARTER),
+            _HE,
+        )
+        for _depth, _sizes in _RESNET.items()
+    ),
+    ("shufflenet_v2_x1_0", "ShuffleNetV2 1×", "shufflenet_v2", _SHUFFLENET, "Ma et al. 2018, arXiv 1807.11164"),
+    ("mobilenet_v2", "MobileNetV2", "mobilenet_v2_half", _MOBILENET, "Sandler et al. 2018, arXiv 1801.04381"),
+    ("convnext_tiny", "ConvNeXt-T", "", _TRANSFORMER, "Liu et al. 2022, arXiv 2201.03545"),
+    ("swin_s", "Swin-S", "", _TRANSFORMER, "Liu et al. 2021, arXiv 2103.14030"),
 )
-for _name, _title, _small, _count, _source in _IMAGENET:
+for _name, _title, _small, _known, _source in _IMAGENET:
     MODELS.add(
         ModelEntry(
             name=_name,
             title=_title,
             summary=f"{_title} for ImageNet from torchvision; its IMAGENET1K_V1 weights are the pretrained ones.",
             target=f"core.tasks.classification.models.torchvision_nets:{_name}",
-            taps=_stages(_count),
+            taps=tuple(_known),
+            tap_shapes=_known,
             source=_source,
             min_image_size=32,
             usual_image_size=224,
@@ -230,6 +274,7 @@ MODELS.add(
         summary="MobileNetV1 for ImageNet: depthwise-separable convolutions, full width.",
         target="core.tasks.classification.models.mobilenet:mobilenet_v1",
         taps=_stages(4),
+        tap_shapes=_shapes(128, 256, 512, 1024, stem=32, strides=(2, 4, 8, 16, 32)),
         source="Howard et al. 2017, arXiv 1704.04861",
         min_image_size=32,
         usual_image_size=224,

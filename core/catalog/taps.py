@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,36 @@ class Taps:
     def strong_view(self) -> bool:
         """Whether the method reads a second view of the samples."""
         return STRONG_LOGITS in (*self.student, *self.teacher)
+
+
+@dataclass(frozen=True)
+class TapShape:
+    """What the catalog knows of the output of a tap.
+
+    Attributes:
+        channels: Channels of maps, or the width of a vector.
+        stride: Side of the images divided by that of the maps; 0 for a vector.
+    """
+
+    channels: int
+    stride: int
+
+
+TapShapes = Mapping[str, TapShape]
+"""Shapes of taps by name, in order."""
+
+
+def pair_stages(student: Iterable[str], teacher: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of stages from shallow to deep: the deepest with the deepest, and so on backwards.
+
+    If one network has more stages, its surplus shallow ones are in no pair.
+
+    Args:
+        student: The student's taps from shallow to deep.
+        teacher: The teacher's taps from shallow to deep.
+    """
+    backwards = zip(reversed(list(student)), reversed(list(teacher)), strict=False)
+    return list(backwards)[::-1]
 
 
 def tap_choices(*, several: bool) -> dict[str, Any]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.catalog import MODELS
-from core.catalog.taps import is_left_out, unknown_tap
+from core.catalog.taps import TapShape, expand, is_left_out, split_suffix, unknown_tap
 from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.problems import ProblemParts
 
 
 def tap_problems(method: MethodRef, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
-    """Yield the taps of a method that the networks do not have, with paths within the method.
+    """Yield the taps that the networks do not have, or a method cannot compare, with paths within the method.
 
-    Only names of stages are checked here, and only of networks whose stages the catalog knows. The worker checks all
-    taps before the first step.
+    Only names and shapes of stages are checked here, and only of networks whose stages the catalog knows. The worker
+    checks all taps before the first step.
 
     Args:
         method: The method, with those that are added to it.
@@ -36,6 +36,20 @@ def _of_member(method: WeightedMethod, student: ModelRef, teacher: ModelRef | No
             if model and not is_left_out(name, names, known) and (problem := unknown_tap(name, known)):
                 field = _field_of(name, role, method.params)
                 yield ("params", *field), f"the {role} {model.name}: {problem}", name
+    own, other = _shapes(taps.student, student), _shapes(taps.teacher, teacher)
+    if method.entry.joins and own and other:
+        for refusal in method.entry.joins(method.parsed_params, own, other):
+            yield tuple(refusal.field.split(".")), f"{method.name}: {refusal.message}", None
+
+
+def _shapes(names: Sequence[str], model: ModelRef | None) -> dict[str, TapShape]:
+    """Return the shapes of taps in order; none if the catalog does not know all of them."""
+    entry = MODELS[model.name] if model else None
+    known = entry.tap_shapes if entry else {}
+    expanded = expand(names, entry.taps if entry else ())
+    if not all(split_suffix(name)[0] in known for name in expanded):
+        return {}
+    return {name: known[split_suffix(name)[0]] for name in expanded}
 
 
 def reads_strong_view(method: MethodRef) -> bool:

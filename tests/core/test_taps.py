@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from core.catalog import MODELS
 from core.catalog.models import TIMM, ModelEntry
-from core.catalog.taps import expand
-from core.distill.features.pairing import pair_stages
+from core.catalog.taps import expand, pair_stages
 from core.distill.objective import NetworkShape
 from core.errors import TrainingError
 from core.tasks.classification import models
@@ -52,7 +51,17 @@ CLASSIFIERS = [entry for entry in MODELS if "classification" in entry.tasks and 
 def test_catalog_knows_the_taps_of_its_networks(entry: ModelEntry) -> None:
     with torch.device("meta"):
         network = models.build(entry.name, num_classes=5, image_size=max(entry.min_image_size, 32))
+        images = torch.empty(1, 3, 64, 64)
+        with torch.no_grad():
+            outputs = tap_once(network.eval(), list(entry.taps), images)
     assert tuple(network.tap_points()) == entry.taps
+    if entry.tap_shapes:
+        shapes = {
+            name: (len(value[0]), 64 // value.shape[2] if value.ndim > 2 else 0) for name, value in outputs.items()
+        }
+        assert shapes == {name: (shape.channels, shape.stride) for name, shape in entry.tap_shapes.items()}
+    else:
+        assert entry.params.model_fields
 
 
 @pytest.mark.parametrize("path", ["layers.stage2.0", "layers.stage1.0.conv1"])

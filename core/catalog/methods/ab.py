@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
+from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry, SpecWarning
 from core.catalog.methods.shared import CE_TERM, init_epochs_field
-from core.catalog.methods.tapped import Names, stages_of
+from core.catalog.methods.tapped import Names, resizable, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import PREACTIVATION, STAGES
+from core.catalog.taps import PREACTIVATION, STAGES, TapShapes
 
 
 class ABParams(Params):
@@ -27,6 +29,10 @@ class ABParams(Params):
     )
 
 
+def _joins(params: ABParams, student: TapShapes, teacher: TapShapes) -> Iterator[SpecWarning]:
+    return resizable(student, teacher, "student_taps")
+
+
 METHODS.add(
     MethodEntry(
         name="ab",
@@ -39,6 +45,7 @@ METHODS.add(
         source="Heo et al. 2019, arXiv 1811.03233",
         family="two_stage",
         taps=stages_of,
+        joins=_joins,
         weight_params={"ab": "weight", "ce": "ce_weight"},
         first_stage=FirstStage("init_epochs", "ab"),
         metrics=(

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from core.catalog.datasets import DatasetFacts
 from core.catalog.metric import Metric, share_metric
 from core.catalog.registry import Entry, Registry
-from core.catalog.taps import Taps, tap_choices
+from core.catalog.taps import Taps, TapShapes, tap_choices
 from core.catalog.tasks import TASKS
 
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
@@ -155,6 +155,8 @@ class MethodEntry(Entry):
         family: What it compares.
         needs_teacher: Whether the loss reads a teacher's logits.
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
+        joins: Returns why the method cannot compare layers of these shapes, the student's and the teacher's, with given
+            parameters; None if it can compare layers of any shapes.
         tasks: Names of the tasks that the method can be trained on; empty for every task whose rows it can read.
         reads_rows_alone: Whether the loss is a function of the rows alone: of logits, classes and weights, in whatever
             number and of whatever, so that the rows may be regions of images.
@@ -196,6 +198,7 @@ class MethodEntry(Entry):
     min_classes: int = 2
     classes_needed: Callable[[Any], ClassesNeeded] | None = None
     taps: Callable[[Any], Taps] | None = None
+    joins: Callable[[Any, TapShapes, TapShapes], Iterable[SpecWarning]] | None = None
     metrics: tuple[Metric, ...] = ()
     measured: tuple[str, ...] = ()
     weight_params: Mapping[str, str] = field(default_factory=dict)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
+from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry, SpecWarning
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import LayersParams, OneOrSeveral, layers_of
+from core.catalog.methods.tapped import LayersParams, OneOrSeveral, layers_of, resizable
 from core.catalog.metric import Metric
-from core.catalog.taps import STAGES
+from core.catalog.taps import STAGES, TapShapes
 
 
 class FitNetParams(LayersParams):
@@ -40,6 +41,10 @@ class FitNetParams(LayersParams):
     )
 
 
+def _joins(params: FitNetParams, student: TapShapes, teacher: TapShapes) -> Iterator[SpecWarning]:
+    return resizable(student, teacher, "student_tap", doubles=params.variant == "public_code")
+
+
 METHODS.add(
     MethodEntry(
         name="fitnet",
@@ -51,6 +56,7 @@ METHODS.add(
         source="Romero et al. 2015, arXiv 1412.6550",
         family="features",
         taps=layers_of,
+        joins=_joins,
         reads_maps_alone=True,
         task_params={"detection": {"student_tap": STAGES, "teacher_tap": STAGES}},
         weight_params={"ce": "ce_weight", "fitnet": "weight"},

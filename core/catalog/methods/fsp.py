@@ -8,7 +8,7 @@ from pydantic import Field
 
 from core.catalog.methods.entry import METHODS, FirstStage, MethodEntry
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import StagesParams, stages_of
+from core.catalog.methods.tapped import StagesParams, equal_channels, stages_of
 from core.catalog.metric import Metric
 
 _WEIGHTS = {"paper": 0.1, "public_code": 50.0}
@@ -53,6 +53,7 @@ METHODS.add(
         params=FSPParams,
         source="Yim et al., CVPR 2017",
         taps=stages_of,
+        joins=equal_channels,
         weight_params={"ce": "ce_weight", "fsp": "weight"},
         first_stage=FirstStage("init_epochs", "fsp"),
         metrics=(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.entry import METHODS, MethodEntry, SpecWarning
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import StagesParams, stages_of
+from core.catalog.methods.tapped import StagesParams, equal_channels, stages_of
 from core.catalog.metric import Metric
+from core.catalog.taps import TapShapes
 
 
 class KDSVDParams(StagesParams):
@@ -26,6 +28,11 @@ class KDSVDParams(StagesParams):
     )
 
 
+def _joins(params: KDSVDParams, student: TapShapes, teacher: TapShapes) -> Iterator[SpecWarning]:
+    if params.variant == "paper":
+        yield from equal_channels(params, student, teacher)
+
+
 METHODS.add(
     MethodEntry(
         name="kdsvd",
@@ -36,6 +43,7 @@ METHODS.add(
         params=KDSVDParams,
         source="Lee et al., ECCV 2018, arXiv 1807.06819",
         taps=stages_of,
+        joins=_joins,
         weight_params={"ce": "ce_weight", "kdsvd": "weight"},
         metrics=(
             CE_TERM,

@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from core.catalog.methods.entry import METHODS, MethodEntry
 from core.catalog.methods.shared import CE_TERM
-from core.catalog.methods.tapped import LayersParams, OneOrSeveral, layers_of
+from core.catalog.methods.tapped import LayersParams, OneOrSeveral, equal_sizes, layers_of
 from core.catalog.metric import Metric
 from core.catalog.taps import LAST_STAGE, STAGES
 
@@ -60,6 +60,7 @@ METHODS.add(
         source="Yang et al. 2022, arXiv 2205.01529",
         family="features",
         taps=layers_of,
+        joins=equal_sizes,
         reads_maps_alone=True,
         task_params={
             "detection": {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema, field_validator
 
+from core.catalog.methods.entry import SpecWarning
 from core.catalog.registry import Params
-from core.catalog.taps import FEATURES, LAST_STAGE, STAGES, Taps, split_suffix
+from core.catalog.taps import FEATURES, LAST_STAGE, STAGES, Taps, TapShapes, pair_stages, split_suffix
 
 Names = tuple[str, ...]
 OneOrSeveral = Annotated[str | Names, WithJsonSchema({"type": "string", "x-several": True})]
@@ -77,3 +79,48 @@ def stages_of(params: Any) -> Taps:
 def features_of(params: Any) -> Taps:
     """Return the layers that a method with ``FeaturesParams`` reads."""
     return Taps((params.student_tap,), (params.teacher_tap,))
+
+
+def equal_channels(params: Any, student: TapShapes, teacher: TapShapes) -> Iterator[SpecWarning]:
+    """Yield the first pair of stages with different numbers of channels."""
+    for own, other in pair_stages(student, teacher):
+        if student[own].channels != teacher[other].channels:
+            text = f"{_channels(own, student)} in the student and {_channels(other, teacher)} in the teacher"
+            yield SpecWarning("params.student_taps", f"{text}; this method needs equal numbers")
+            return
+
+
+def equal_sizes(params: Any, student: TapShapes, teacher: TapShapes) -> Iterator[SpecWarning]:
+    """Yield the first pair of layers whose maps are not of one size."""
+    for own, other in pair_stages(student, teacher):
+        if student[own].stride != teacher[other].stride:
+            text = f"{_size(own, student)} in the student and {_size(other, teacher)} in the teacher"
+            yield SpecWarning("params.student_tap", f"{text}; this method needs maps of one size")
+            return
+
+
+def resizable(student: TapShapes, teacher: TapShapes, field: str, *, doubles: bool = True) -> Iterator[SpecWarning]:
+    """Yield the first pair of layers whose student's maps are too small for a convolution to the teacher's size.
+
+    Args:
+        student: Shapes of the student's taps.
+        teacher: Shapes of the teacher's taps.
+        field: The parameter that names the student's taps.
+        doubles: Whether there is a convolution that doubles the size.
+    """
+    for own, other in pair_stages(student, teacher):
+        ratio = student[own].stride / max(teacher[other].stride, 1)
+        if ratio > 1 and not (doubles and ratio == 2):
+            limit = " by more than a factor of 2" if doubles else ""
+            text = f"{_size(own, student)} in the student and {_size(other, teacher)} in the teacher"
+            yield SpecWarning(f"params.{field}", f"{text}; the student's maps must not be smaller{limit}")
+            return
+
+
+def _channels(name: str, shapes: TapShapes) -> str:
+    return f"{name} has {shapes[name].channels} channels"
+
+
+def _size(name: str, shapes: TapShapes) -> str:
+    stride = shapes[name].stride
+    return f"{name} has maps of {'the whole' if stride == 1 else f'1/{stride} of the'} side of the image"

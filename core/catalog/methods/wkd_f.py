@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
 from core.catalog.methods.shared import CE_TERM
+from core.catalog.methods.tapped import resizable
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import LAST_STAGE, Taps
+from core.catalog.taps import LAST_STAGE, Taps, TapShapes
 
 
 class WKDFParams(Params):
@@ -68,6 +69,10 @@ def _warnings(params: WKDFParams, context: MethodContext) -> Iterator[SpecWarnin
         yield SpecWarning("params.decay_end", text)
 
 
+def _joins(params: WKDFParams, student: TapShapes, teacher: TapShapes) -> Iterator[SpecWarning]:
+    return resizable(student, teacher, "student_tap")
+
+
 METHODS.add(
     MethodEntry(
         name="wkd_f",
@@ -78,6 +83,7 @@ METHODS.add(
         target="core.distill.features.wkd_f:WKDF",
         params=WKDFParams,
         taps=_taps,
+        joins=_joins,
         source="Lv et al., NeurIPS 2024, arXiv 2412.08139",
         weight_params={"ce": "ce_weight", "wkd_f": "weight"},
         warnings=_warnings,

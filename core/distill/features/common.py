@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from core.distill.features.pairing import pair_stages
+from core.catalog.taps import pair_stages
 from core.distill.logits.kd import softened_divergence
 from core.distill.objective import ObjectiveError, Setting, Step
 from core.distill.rows import Rows, to_loss_dtype

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from core.catalog.methods.reviewkd import ReviewKDParams
 from core.catalog.methods.shared import ramp
+from core.catalog.taps import pair_stages
 from core.distill.features.adapters import Layers
 from core.distill.features.batch_norm import BatchNorm
 from core.distill.features.common import mean_over_rows, pooled, present_pairs, sum_of_parts
-from core.distill.features.pairing import pair_stages
 from core.distill.objective import Objective, ObjectiveError, Setting, Step
 from core.distill.terms import LossTerms, autocast_disabled
 
