@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.catalog.metric import LOSS_PANEL, Metric
@@ -23,6 +23,8 @@ class TaskEntry(Entry):
             ends with a slash, and replaces ``{}`` in the title.
         rows_are_regions: Whether the rows are regions of images, one of whose classes is the background, and not the
             images.
+        batch_size: Items of a step, if a spec does not say.
+        recipe: What else a training has that names no optimiser, as fields of ``training``.
     """
 
     headline: str
@@ -30,6 +32,8 @@ class TaskEntry(Entry):
     metrics: tuple[Metric, ...]
     families: tuple[Metric, ...] = ()
     rows_are_regions: bool = False
+    batch_size: int = 64
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = {metric.name for metric in self.metrics}
@@ -41,6 +45,8 @@ class TaskEntry(Entry):
             "headline": self.headline,
             "validation": self.validation,
             "rows_are_regions": self.rows_are_regions,
+            "batch_size": self.batch_size,
+            "recipe": dict(self.recipe),
         }
 
 

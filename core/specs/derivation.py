@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from core.catalog import UnknownNameError
 from core.specs.field_paths import with_fields
 from core.specs.labels import without_automatic_labels
-from core.specs.presets import apply_preset
+from core.specs.presets import filled_in
 from core.specs.teachers import MAX_CHAIN
 from core.specs.training import Training
 
@@ -46,7 +46,7 @@ def with_teacher_training(data: Any) -> Any:
     students' training is not complete. A teacher whose weights are used as they are has no training.
     """
     try:
-        filled = apply_preset(data) if isinstance(data, dict) else None
+        filled = filled_in(data) if isinstance(data, dict) else None
     except UnknownNameError:
         return data
     paths = list(_trained_like_students(filled)) if filled else []

@@ -35,7 +35,7 @@ from core.specs.components import NAME_LENGTH as NAME_LENGTH
 from core.specs.method_checks import method_problems
 from core.specs.method_taps import reads_strong_view, tap_problems
 from core.specs.momenta import optimizer_problems
-from core.specs.presets import apply_preset
+from core.specs.presets import filled_in
 from core.specs.problems import ProblemParts, validation_error
 from core.specs.region_checks import region_problems, training_problems
 from core.specs.run import RunSpec
@@ -143,11 +143,11 @@ class ExperimentSpec(SpecModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_preset(cls, data: Any) -> Any:
+    def _fill_in(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         try:
-            return apply_preset(data)
+            return filled_in(data)
         except UnknownNameError as error:
             raise validation_error("ExperimentSpec", (("preset",), str(error), data.get("preset"))) from None
 

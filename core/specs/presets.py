@@ -1,7 +1,8 @@
-"""Protocols that a spec names in one word (``preset: dkd-cifar100``) and may override field by field.
+"""The fields that a spec leaves out: those of its preset, and the training that is usual for its task.
 
-A preset fills in the fields that the spec leaves out: mappings are merged, every other value, lists included, is
-replaced by the spec's own. The spec names data set, teacher and student unless the protocol does.
+A preset is a protocol that a spec names in one word (``preset: dkd-cifar100``) and may override field by field:
+mappings are merged, every other value, lists included, is replaced by the spec's own. The spec names data set, teacher
+and student unless the protocol does.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.catalog import UnknownNameError
+from core.catalog import DATASETS, TASKS, UnknownNameError
+from core.catalog.tasks import TaskEntry
 from core.papers import PAPERS, Preset
 from core.papers.cifar100_weights import CIFAR100_TABLES
 
@@ -40,14 +42,18 @@ def find_preset(name: str) -> Preset | None:
     return PRESETS.get(name) or _BY_ALIAS.get(name)
 
 
-def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the fields of a spec's preset that the spec does not have.
+def filled_in(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec with the fields of its preset, and the usual training of its task, that it does not have.
 
-    A spec without a preset, and one that is complete, come back unchanged.
+    A spec that is complete comes back unchanged.
 
     Raises:
         UnknownNameError: there is no such preset.
     """
+    return _with_usual_training(_with_preset(data))
+
+
+def _with_preset(data: dict[str, Any]) -> dict[str, Any]:
     name = data.get("preset")
     if not name:
         return data
@@ -58,6 +64,28 @@ def apply_preset(data: dict[str, Any]) -> dict[str, Any]:
     if data.get("teachers"):  # in place of the protocol's one
         fields = {name: value for name, value in fields.items() if name != "teacher"}
     return _merge(fields, data)
+
+
+def _with_usual_training(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec in which every training, the teachers' as well, has what is usual for the task."""
+    name = _name_of(data.get("dataset"))
+    task = TASKS[DATASETS[name].task] if name in DATASETS else None
+    return _trained_as(task, data) if task and task.recipe else data
+
+
+def _trained_as(task: TaskEntry, part: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec, or the part of it that is a teacher, whose trainings have what is usual for a task."""
+    filled = dict(part)
+    training = part.get("training")
+    if isinstance(training, Mapping):
+        # A complete spec leaves out what is switched off, but never its optimiser. So it comes back unchanged.
+        recipe = {} if "optimizer" in training else task.recipe
+        filled["training"] = {"batch_size": task.batch_size, **recipe, **training}
+    if isinstance(part.get("teacher"), dict):
+        filled["teacher"] = _trained_as(task, part["teacher"])
+    if isinstance(part.get("teachers"), list | tuple):
+        filled["teachers"] = [_trained_as(task, each) if isinstance(each, dict) else each for each in part["teachers"]]
+    return filled
 
 
 def preset_deviations(name: str, spec: Mapping[str, Any]) -> list[str]:
@@ -81,8 +109,12 @@ def _fields_for(preset: Preset, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model_name(network: Any) -> str:
     """Return the name of a network's model; "" if there is none."""
-    model = network.get("model") if isinstance(network, Mapping) else None
-    name = model.get("name") if isinstance(model, Mapping) else model
+    return _name_of(network.get("model")) if isinstance(network, Mapping) else ""
+
+
+def _name_of(entry: Any) -> str:
+    """Return the name of a catalog entry, which is given bare or with parameters; "" if there is none."""
+    name = entry.get("name") if isinstance(entry, Mapping) else entry
     return name if isinstance(name, str) else ""
 
 

@@ -60,13 +60,15 @@ class _Pool(MultiScaleRoIAlign):  # type: ignore[misc]
 
     def forward(self, x: Mapping[str, Tensor], boxes: list[Tensor], image_shapes: Any) -> Tensor:
         maps = [x[name] for name in self.featmap_names]
-        if maps[0].device.type != "cpu":
-            pooled: Tensor = super().forward(dict(x), boxes, image_shapes)
-            return pooled
-        return _pooled_on_cpu(maps, boxes, self.scales, self.map_levels(boxes), self.output_size[0])
+        pooled: Tensor
+        if maps[0].device.type == "cpu":
+            pooled = _pooled_on_cpu(maps, boxes, self.scales, self.map_levels(boxes), self.output_size[0])
+        else:
+            pooled = super().forward(dict(x), boxes, image_shapes)
+        return pooled
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _pooled_on_cpu(
     maps: Sequence[Tensor], boxes: Sequence[Tensor], scales: Sequence[float], level: Tensor, size: int
 ) -> Tensor:
