@@ -46,7 +46,7 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
     if spec.training.label_smoothing and (without := [item.label for item in spec.methods if not item.reads_labels]):
         text = f"has no effect in {', '.join(without)}: no cross-entropy with the labels"
         found.append(Problem("training.label_smoothing", text))
-    if apart := preset_deviations(spec.preset, spec.model_dump(mode="json")):
+    if spec.preset and (apart := preset_deviations(spec.preset, spec.model_dump(mode="json"))):
         text = f"this is not {spec.preset} as published: {', '.join(apart)} of its own"
         found.append(Problem("preset", text))
     for teacher_path, teacher in spec.all_teachers():
