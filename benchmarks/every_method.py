@@ -1,8 +1,9 @@
 """The table of a spec with many methods, from the folder that ``python -m core run SPEC --out DIR`` has written.
 
-    python -m benchmarks every-method SPEC.yaml DIR
+    python -m benchmarks every-method SPEC.yaml DIR [--write FILE]
 
-It may be made at any time: runs that have not finished are counted as missing. The table is printed and written to
+With few methods, the sentence of each comparison follows, as the dashboard shows it. The table may be made at any time:
+runs that have not finished are counted as missing. It is printed and written to
 ``benchmarks/results/methods-cifar100.md``, or to ``--write FILE``.
 """
 
@@ -11,19 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.comparisons.statistics import holm, paired_t_p, summarize
-from core.catalog import METRICS
+from backend.comparisons import verdicts
+from backend.comparisons.statistics import summarize
+from core.catalog import DATASETS, METRICS
 from core.catalog.datasets import headline_of
 from core.events import JOURNAL_NAME, Event, Finished, Metrics, Started, read_journal
-from core.specs import ExperimentSpec, PlannedRun, read_experiment
+from core.specs import ExperimentSpec, ModelRef, PlannedRun, read_experiment
 
 RESULT = Path(__file__).parent / "results" / "methods-cifar100.md"
-_AGREEMENT = "fidelity/agreement"
 _BASELINE = "ce"
+_COLUMNS = {
+    "classification": {"fidelity/agreement": "agreement with the teacher"},
+    "detection": {"test/ap50": "AP50", "fidelity/detections": "F1 with the teacher's detections"},
+}
+"""What the table has beside the headline metric, by task: names of metrics and heads of columns."""
+_MOST_SENTENCES = 12
 
 
 @dataclass(frozen=True)
@@ -32,13 +39,13 @@ class Outcome:
 
     Attributes:
         result: Its headline metric after the last epoch, in %.
-        agreement: Its agreement with the teacher in %; None if it was not measured.
+        values: All metrics after the last epoch.
         minutes: Duration of the training.
         started: What it said about the data and the machine.
     """
 
     result: float
-    agreement: float | None
+    values: Mapping[str, float]
     minutes: float
     started: Started
 
@@ -68,7 +75,7 @@ def _outcome(events: Sequence[Event], headline: str) -> Outcome | None:
     summary = events[-1].summary
     elapsed = [event.elapsed for event in events if isinstance(event, Metrics)][-1]
     started = [event for event in events if isinstance(event, Started)][-1]
-    return Outcome(summary[headline], summary.get(_AGREEMENT), elapsed / 60, started)
+    return Outcome(summary[headline], summary, elapsed / 60, started)
 
 
 def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], command: str) -> str:
@@ -83,27 +90,33 @@ def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], com
     labels = list(dict.fromkeys(label for label, _ in plan))
     started = next(iter(outcomes.values())).started
     headline = METRICS[headline_of(spec.dataset.name)]
+    columns = _COLUMNS[DATASETS[spec.dataset.name].task]
+    heads = " | ".join(columns.values())
     differences = {label: _differences(outcomes, label, spec.first_seeds) for label in labels}
-    ps = [paired_t_p(differences[label]) if len(differences[label]) > 1 else None for label in labels]
-    adjusted = dict(zip(labels, holm(ps), strict=True))
+    tests = {label: verdicts.Test.of(values) for label, values in differences.items() if len(values) > 1}
+    decisions = dict(zip(tests, verdicts.decide(list(tests.values())), strict=True))
     minutes = sum(outcome.minutes for outcome in outcomes.values())
-    students = f"{spec.student.model.name}, {spec.training.epochs} epochs, batch {spec.training.batch_size}"
-    teacher = f"{spec.teacher.model.name} → " if spec.teacher else ""
+    students = f"{_network(spec.student.model)}, {spec.training.epochs} epochs, batch {spec.training.batch_size}"
+    teacher = f"{_network(spec.teacher.model)} → " if spec.teacher else ""
     lines = [
-        f"# Every method: {spec.name}",
+        f"# {spec.name}",
         "",
         f"`{command}` writes this table from the runs of `python -m core run`: {teacher}{students}, "
         f"{started.train_size:,} training and {started.test_size:,} test images, seeds "
         f"{', '.join(map(str, spec.seeds))}.",
         "",
-        f"| method | {headline.title} | n | difference from CE | p, adjusted | agreement with the teacher | minutes |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        *(_row(label, outcomes, differences[label], adjusted[label]) for label in labels),
+        f"| method | {headline.title} | n | difference from CE | p, adjusted | {heads} | minutes |",
+        "|---|" + "---:|" * (5 + len(columns)),
+        *(
+            _row(label, outcomes, columns, differences[label], decisions[label].p_holm if label in decisions else None)
+            for label in labels
+        ),
         "",
         f"{headline.title} is that of the last epoch, in {headline.unit} (mean ± standard deviation over seeds). The "
         "difference is that of runs with one seed, which begin with the same weights and see the same images, in "
-        "points with its 95 % t interval. p is that of the paired t test, adjusted for all methods (Holm).",
+        "points with its 95 % t interval. p is that of the exact sign-flip test, adjusted for all methods (Holm).",
         "",
+        *(_sentences(tests, decisions) if 0 < len(tests) <= _MOST_SENTENCES else ()),
         _limits(spec, started),
         "",
         f"{len(outcomes)} of {len(plan)} runs, {minutes:,.0f} minutes of training; {_machine(outcomes)}.",
@@ -111,29 +124,51 @@ def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], com
     return "\n".join(lines) + "\n"
 
 
+def _network(model: ModelRef) -> str:
+    """Return the name of a network, that of a detector with its backbone."""
+    backbone = model.params.get("backbone")
+    return f"{model.name} ({backbone})" if backbone else model.name
+
+
+def _sentences(tests: Mapping[str, verdicts.Test], decisions: Mapping[str, verdicts.Decision]) -> list[str]:
+    """Return what each comparison shows."""
+    found = {
+        label: verdicts.sentence(test, decisions[label], label=label, baseline=_BASELINE, unit="points")
+        for label, test in tests.items()
+    }
+    return [*(f"- **{label}**: {text}" for label, text in found.items()), ""]
+
+
 def _differences(outcomes: dict[tuple[str, int], Outcome], label: str, seeds: Sequence[int]) -> list[float]:
     """Return the differences of a method from the students without a teacher, seed by seed."""
-    if label == _BASELINE:
+    if label == _BASELINE or label.startswith("teacher"):
         return []
     pairs = [(outcomes.get((label, seed)), outcomes.get((_BASELINE, seed))) for seed in seeds]
     return [one.result - other.result for one, other in pairs if one and other]
 
 
 def _row(
-    label: str, outcomes: dict[tuple[str, int], Outcome], differences: Sequence[float], adjusted: float | None
+    label: str,
+    outcomes: dict[tuple[str, int], Outcome],
+    columns: Mapping[str, str],
+    differences: Sequence[float],
+    adjusted: float | None,
 ) -> str:
     mine = [outcome for (name, _), outcome in outcomes.items() if name == label]
-    agreements = [outcome.agreement for outcome in mine if outcome.agreement is not None]
     cells = [
         label,
         _mean_sd([outcome.result for outcome in mine]),
         str(len(mine)),
-        "" if label.startswith("teacher") else _with_interval(differences),
+        _with_interval(differences),
         "" if adjusted is None else f"{adjusted:.2f}" if adjusted >= 0.01 else "< 0.01",
-        f"{statistics.mean(agreements):.1f}" if agreements else "",
-        f"{statistics.mean(outcome.minutes for outcome in mine):.1f}" if mine else "",
+        *(_mean([outcome.values[name] for outcome in mine if name in outcome.values]) for name in columns),
+        _mean([outcome.minutes for outcome in mine]),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.1f}" if values else ""
 
 
 def _mean_sd(values: Sequence[float]) -> str:
@@ -153,14 +188,17 @@ def _with_interval(differences: Sequence[float]) -> str:
 
 def _limits(spec: ExperimentSpec, started: Started) -> str:
     """Return what the table can and cannot say."""
-    error, seeds = 100 * (0.25 / started.test_size) ** 0.5, len(spec.first_seeds)
+    seeds = len(spec.first_seeds)
+    of_images = ""
+    if DATASETS[spec.dataset.name].task == "classification":
+        error = 100 * (0.25 / started.test_size) ** 0.5
+        of_images = f"one result alone has a standard error of up to {error:.1f} points from the test images, "
     return (
-        "**What it can say:** each method completes on real images and learns, and which of them are far from the "
-        f"others. **What it cannot:** which of two near methods is better. With {seeds} seeds an interval "
-        f"is {_factor(seeds)} standard errors wide to each side, one result alone has a standard error of up "
-        f"to {error:.1f} points from the test images, the training is far shorter than those of published tables, and "
-        "the weights are of other networks and data. All students share one teacher, so that nothing is known about "
-        "others."
+        "**What it can say:** each method completes and learns, and which of them are far from the others. **What it "
+        f"cannot:** which of two near methods is better. With {seeds} seeds an interval is {_factor(seeds)} standard "
+        f"errors wide to each side, {of_images}the training is far shorter than those of published tables, and the "
+        "weights of the methods are of other networks and data. All students share one teacher, so that nothing is "
+        "known about others."
     )
 
 
@@ -189,7 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
     outcomes = outcomes_of(spec, options.out)
     if not outcomes:
         parser.error(f"{options.out} contains no finished run of {options.spec}")
-    text = markdown(spec, outcomes, f"python -m benchmarks every-method {options.spec} DIR")
+    target = "" if options.write == RESULT else f" --write {options.write}"
+    text = markdown(spec, outcomes, f"python -m benchmarks every-method {options.spec} DIR{target}")
     options.write.write_text(text, encoding="utf-8")
     print(text)
 

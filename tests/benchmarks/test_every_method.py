@@ -66,6 +66,8 @@ def test_table_has_means_and_paired_differences(tmp_path: Path) -> None:
     assert cells(text, "kd")[5:] == ["60.0", "1.5"]
     assert cells(text, "dkd")[1:5] == ["52.00", "1", "+2.00", ""]
     assert cells(text, "teacher")[1:4] == ["90.00", "1", ""]
+    assert "- **kd**: The interval" in text
+    assert "3 pairs cannot show p < 0.25" in text
     assert "8 of 10 runs, 12 minutes" in text
     assert "800 training and 900 test images, seeds 0, 1, 2" in text
 
