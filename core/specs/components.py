@@ -23,7 +23,7 @@ from core.specs.combinations import MAX_ADDED, added_problems, combination_probl
 from core.specs.labels import LABEL_LENGTH as LABEL_LENGTH
 from core.specs.labels import automatic_label
 from core.specs.problems import validation_error
-from core.specs.regions import RegionOptions, complete_background_params, with_background_params
+from core.specs.regions import DEFAULT_REGIONS, RegionOptions, complete_background_params, with_background_params
 from core.specs.shares import share_problems
 from core.specs.spec_model import SpecModel as SpecModel
 
@@ -186,7 +186,7 @@ class MethodRef(WeightedMethod):
         values: dict[str, Any] = serialise(self)
         added_later = {"shares": values.pop("shares"), "with": values.pop("added", None) or values.pop("with", None)}
         regions = values.pop("regions", None)
-        added_later["regions"] = regions if self.regions != RegionOptions() else None
+        added_later["regions"] = regions if self.regions != DEFAULT_REGIONS else None
         return values | {name: value for name, value in added_later.items() if value}
 
     @model_validator(mode="after")

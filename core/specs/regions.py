@@ -101,20 +101,20 @@ class RegionOptions(SpecModel):
         if problems := [
             ((name,), f"has an effect only with {field}: {value}", getattr(self, name))
             for name, (field, value) in _DEPENDENT.items()
-            if getattr(self, field) != value and getattr(self, name) != self._default(name)
+            if getattr(self, field) != value and getattr(self, name) != getattr(DEFAULT_REGIONS, name)
         ]:
             raise validation_error("RegionOptions", *problems)
         return self
-
-    @classmethod
-    def _default(cls, name: str) -> Any:
-        return cls.model_fields[name].get_default(call_default_factory=True)
 
     @model_serializer(mode="wrap")
     def _without_what_has_no_effect(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
         unread = {name for name, (field, value) in _DEPENDENT.items() if getattr(self, field) != value}
         return {name: value for name, value in values.items() if name not in unread}
+
+
+DEFAULT_REGIONS = RegionOptions.model_construct()
+"""What is compared if a spec does not say. Every dump of a method is compared with it, so it is made once."""
 
 
 def with_background_params(entry: MethodEntry, params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
