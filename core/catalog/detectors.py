@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -290,6 +292,16 @@ class FCOSParams(PyramidParams):
         return channels
 
 
+def _frozen_random_parts(params: DetectorParams) -> Iterator[tuple[str, str]]:
+    """Yield the parameters that freeze parts of a network that has no published weights."""
+    if getattr(params, "backbone_weights", "none") != "none":
+        return
+    if getattr(params, "norm", "") == "frozen":
+        yield "norm", "frozen batch norm never normalises in a network that begins with random weights"
+    if getattr(params, "frozen_stages", 0):
+        yield "frozen_stages", "the frozen parts begin with random weights and are never trained"
+
+
 _CODE = "core.tasks.detection.models"
 _OF_TORCHVISION = (
     ("ssd300", "SSD300 (VGG-16)", "ssd:ssd300", SSDParams, 300, "Liu et al. 2016, arXiv 1512.02325"),
@@ -375,4 +387,4 @@ DETECTORS = (
     ),
 )
 for _entry in DETECTORS:
-    MODELS.add(_entry)
+    MODELS.add(replace(_entry, random_weights_warnings=_frozen_random_parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -35,6 +35,8 @@ class ModelEntry(Entry):
         region_logits: Of a detector, of which boxes it can give logits over all classes: of any that it is asked about,
             of its own anchors, or of none.
         tap_shapes: The shapes of these layers; empty if parameters decide them, or only the worker can know them.
+        random_weights_warnings: Returns what is wrong with parameters of a network that begins with random weights,
+            as pairs of a parameter and a sentence.
     """
 
     min_image_size: int
@@ -47,6 +49,7 @@ class ModelEntry(Entry):
     tasks: tuple[str, ...] = ("classification",)
     fixed_image_size: int = 0
     tap_shapes: Mapping[str, TapShape] = field(default_factory=dict)
+    random_weights_warnings: Callable[[Any], Iterable[tuple[str, str]]] | None = None
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from core.catalog import DATASETS, DatasetFacts
+from core.catalog import DATASETS, MODELS, DatasetFacts
 from core.catalog.methods import MethodContext
+from core.catalog.models import ModelEntry
 from core.catalog.optimizers import LR
 from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.experiment import ExperimentSpec
@@ -34,6 +35,7 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         for path, model in _models(spec):
             if text := size_warning(model, facts):
                 found.append(Problem(path, text))
+    found.extend(_random_weights(spec))
     epochs, schedule = spec.training.epochs, spec.training.schedule
     if late := [milestone for milestone in schedule.milestones if milestone >= epochs]:
         text = f"the training ends after {epochs} epochs, before {_of_all(late, schedule.milestones)} milestones"
@@ -63,6 +65,16 @@ def warnings_of(spec: ExperimentSpec) -> list[Problem]:
         found.extend(_other_defaults(method, task, path))
     found.extend(_seeds(spec))
     return found
+
+
+def _random_weights(spec: ExperimentSpec) -> Iterator[Problem]:
+    """Yield what is wrong with networks because they begin with random weights."""
+    begin = [(f"{_dotted(path)}.model", teacher.model) for path, teacher in spec.all_teachers() if not teacher.weights]
+    for place, model in (*begin, ("student.model", spec.student.model)):
+        entry: ModelEntry = MODELS[model.name]
+        if entry.random_weights_warnings:
+            for name, text in entry.random_weights_warnings(model.parsed_params):
+                yield Problem(f"{place}.params.{name}", text)
 
 
 def _seeds(spec: ExperimentSpec) -> Iterator[Problem]:

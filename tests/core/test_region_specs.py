@@ -322,6 +322,30 @@ class TestClasses:
         assert problem(spec(gdkd, dataset="cells")).path == "methods.0.regions.background_params.k"
 
 
+class TestFrozenParts:
+    """Parts of a network that are frozen and begin with random weights."""
+
+    def warned(self, teacher: dict[str, Any], student: dict[str, Any]) -> set[str]:
+        networks = {
+            "teacher": {"model": {"name": "faster_rcnn", "params": teacher}},
+            "student": {"model": {"name": "retinanet", "params": student}},
+        }
+        data = spec("ce", dataset="digit_scenes") | networks
+        return {item.path for item in warnings_of(parse_experiment(data)) if "random weights" in item.message}
+
+    def test_each_frozen_part_is_warned_of(self) -> None:
+        frozen = {"backbone": "resnet18", "norm": "frozen", "frozen_stages": 2}
+        assert self.warned(frozen, {"frozen_stages": 1}) == {
+            "teacher.model.params.norm",
+            "teacher.model.params.frozen_stages",
+            "student.model.params.frozen_stages",
+        }
+
+    def test_published_weights_and_trained_parts_are_not(self) -> None:
+        published = {"backbone": "resnet18", "norm": "frozen", "frozen_stages": 2, "backbone_weights": "imagenet"}
+        assert self.warned(published, {"backbone": "resnet8"}) == set()
+
+
 class TestBound:
     """ε ≤ C·min(α, β) in each group of boxes."""
 
