@@ -165,6 +165,7 @@ class TestConvert:
             ("resnet8", 10, "classifier.weight (5, 64), not (10, 64)"),
             ("resnet14", 5, "missing: layers.stage1.1.conv1.weight"),
             ("resnet9", 5, "did you mean"),
+            ("faster_rcnn", 5, "faster_rcnn needs no conversion: a spec names the checkpoint"),
         ],
     )
     def test_mismatch_is_reported(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.atomic_write import atomic_write
+from core.catalog import MODELS
 from core.tasks.classification.models import build, count_parameters
 from core.tasks.classification.models.heads import with_head_form
 from core.tasks.classification.models.weights import load_content, read_weights
@@ -82,8 +83,11 @@ def convert(
 
     Raises:
         WeightsError: the file cannot be read, or its keys do not match the network.
-        ValueError: there is no such network.
+        ValueError: there is no such network, or it is a detector.
     """
+    if "classification" not in MODELS[shape.name].tasks:
+        text = "a spec names the checkpoint of a detector as teacher.weights, and the run reads it"
+        raise ValueError(f"{shape.name} needs no conversion: {text}")
     supplied = read_weights(source, source.name, max_bytes)
     network = build(
         shape.name,
