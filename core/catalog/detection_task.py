@@ -122,8 +122,8 @@ DETECTION = TASKS.add(
         rows_are_regions=True,
         # detectron2's schedules have 0.02 for 16 images in a step. The warm-up is shorter than theirs, because a small
         # data set has few steps.
-        batch_size=8,
-        recipe={
+        usual_training={
+            "batch_size": 8,
             "optimizer": {"lr": 0.01, "weight_decay": 1e-4},
             "schedule": {"warmup_steps": 100},
             "clip_grad_norm": 10.0,

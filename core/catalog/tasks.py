@@ -23,8 +23,8 @@ class TaskEntry(Entry):
             ends with a slash, and replaces ``{}`` in the title.
         rows_are_regions: Whether the rows are regions of images, one of whose classes is the background, and not the
             images.
-        batch_size: Items of a step, if a spec does not say.
-        recipe: What else a training has that names no optimiser, as fields of ``training``.
+        usual_training: Settings of a training that are usual for the task and not the defaults. A form starts with
+            them. A spec has its ``batch_size`` unless it says otherwise, and the rest if it names no optimiser.
     """
 
     headline: str
@@ -32,8 +32,7 @@ class TaskEntry(Entry):
     metrics: tuple[Metric, ...]
     families: tuple[Metric, ...] = ()
     rows_are_regions: bool = False
-    batch_size: int = 64
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    usual_training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = {metric.name for metric in self.metrics}
@@ -45,8 +44,7 @@ class TaskEntry(Entry):
             "headline": self.headline,
             "validation": self.validation,
             "rows_are_regions": self.rows_are_regions,
-            "batch_size": self.batch_size,
-            "recipe": dict(self.recipe),
+            "usual_training": dict(self.usual_training),
         }
 
 

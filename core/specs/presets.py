@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.catalog import DATASETS, TASKS, UnknownNameError
-from core.catalog.tasks import TaskEntry
 from core.papers import PAPERS, Preset
 from core.papers.cifar100_weights import CIFAR100_TABLES
 
@@ -69,22 +68,22 @@ def _with_preset(data: dict[str, Any]) -> dict[str, Any]:
 def _with_usual_training(data: dict[str, Any]) -> dict[str, Any]:
     """Return a spec in which every training, the teachers' as well, has what is usual for the task."""
     name = _name_of(data.get("dataset"))
-    task = TASKS[DATASETS[name].task] if name in DATASETS else None
-    return _trained_as(task, data) if task and task.recipe else data
+    usual = TASKS[DATASETS[name].task].usual_training if name in DATASETS else {}
+    return _trained_as(usual, data) if usual else data
 
 
-def _trained_as(task: TaskEntry, part: dict[str, Any]) -> dict[str, Any]:
-    """Return a spec, or the part of it that is a teacher, whose trainings have what is usual for a task."""
+def _trained_as(usual: Mapping[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec, or the part of it that is a teacher, whose trainings have what is usual."""
     filled = dict(part)
     training = part.get("training")
     if isinstance(training, Mapping):
         # A complete spec leaves out what is switched off, but never its optimiser. So it comes back unchanged.
-        recipe = {} if "optimizer" in training else task.recipe
-        filled["training"] = {"batch_size": task.batch_size, **recipe, **training}
+        left_out = {name: value for name, value in usual.items() if name == "batch_size" or "optimizer" not in training}
+        filled["training"] = {**left_out, **training}
     if isinstance(part.get("teacher"), dict):
-        filled["teacher"] = _trained_as(task, part["teacher"])
+        filled["teacher"] = _trained_as(usual, part["teacher"])
     if isinstance(part.get("teachers"), list | tuple):
-        filled["teachers"] = [_trained_as(task, each) if isinstance(each, dict) else each for each in part["teachers"]]
+        filled["teachers"] = [_trained_as(usual, each) if isinstance(each, dict) else each for each in part["teachers"]]
     return filled
 
 
