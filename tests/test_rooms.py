@@ -19,9 +19,11 @@ TORCH_FREE = ("core.specs", "core.catalog", "core.events", "core.items", "core.p
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "common": (),
     "core": ("common",),
-    # `explain` has the loss terms in numpy, for the report on claims about the loss itself.
+    # `explain` has the loss terms in numpy, for the report on claims about the loss itself; `items` reads the files of
+    # finished runs.
     "backend": (
         *("common", "core.specs", "core.catalog", "core.papers", "core.events", "core.protocol", "core.explain"),
+        "core.items",
     ),
     # A run's spec is opaque to the worker, so that no plugin has to be importable there.
     "worker": ("common", "core.events", "core.protocol", "client"),

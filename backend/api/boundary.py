@@ -42,6 +42,7 @@ _IDS: dict[str, tuple[str, re.Pattern[str]]] = {
     "run_id": ("run", re.compile(ID_PATTERN)),
     "token_id": ("token", re.compile(ID_PATTERN)),
     "artifact_id": ("artifact", re.compile(r"^[0-9a-f]{16}$")),
+    "item": ("image", re.compile(r"^[0-9]{1,9}$")),
     "worker_id": ("worker", re.compile(WORKER_ID_PATTERN)),
     "sha256": ("upload", re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")),
     "key": ("experiment", re.compile(_NAME, re.DOTALL)),

@@ -73,6 +73,7 @@ _PARAMETERS = {
     "run_id": "The run's id.",
     "worker_id": "The worker's id, as it registered.",
     "artifact_id": "The artifact's id, from the list of the run's artifacts.",
+    "item": "Position of the image in the test split, from 0.",
     "sha256": "SHA-256 of the weights, or the name that they were uploaded under.",
     "token_id": "The token's id, from the list of tokens.",
 }

@@ -14,7 +14,7 @@ MIN_PYTHON = (3, 11)
 # Modules that the programs of each extra import; if all can be found, the extra counts as installed.
 EXTRAS = {
     "train": (("celery", "pyarrow", "safetensors", "sklearn", "torch", "torchvision"), "train or run a worker"),
-    "serve": (("alembic", "celery", "fastapi", "sqlalchemy", "uvicorn"), "run the backend (`dkd up`)"),
+    "serve": (("alembic", "celery", "fastapi", "pyarrow", "sqlalchemy", "uvicorn"), "run the backend (`dkd up`)"),
     "dashboard": (("plotly", "streamlit"), "run the dashboard (`dkd up`)"),
 }
 

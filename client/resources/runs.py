@@ -13,6 +13,7 @@ from client.resources.downloads import download_artifact
 from client.resources.events import ServerEvent, follow_events, read_events
 from client.resources.workers import Workers
 from core.protocol.artifacts import ArtifactList, RunUpdates
+from core.protocol.detections import DetectionImages, DetectionKind, DetectionSource, ImageDetections
 from core.protocol.public import TERMINAL, LogsReply, Run, RunPage, RunSummary
 from core.protocol.records import RunRecord
 
@@ -199,6 +200,53 @@ class Runs(Resource):
             OSError: The file cannot be written.
         """
         return download_artifact(self._connection, run_id, artifact_id, to)
+
+    def detections(
+        self,
+        run_id: str,
+        *,
+        kind: DetectionKind | None = None,
+        source: DetectionSource = "student",
+        label: str | None = None,
+        score: float = 0.5,
+        pictured: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> DetectionImages:
+        """Return a page of the test images of a run of object detection, with counts of what was found in each.
+
+        Args:
+            run_id: The run.
+            kind: Only images with a detection of this kind, or a missed object.
+            source: Whose detections ``kind`` is about.
+            label: Only images with an object or a detection of this class.
+            score: Detections with a lower score do not count.
+            pictured: Only images that have a picture.
+            cursor: ``next_cursor`` of the previous page.
+            limit: Size of the page.
+        """
+        query: Query = {
+            "kind": kind,
+            "source": source,
+            "label": label,
+            "score": score,
+            "pictured": str(pictured).lower(),
+            "cursor": cursor,
+            "limit": limit,
+        }
+        path = f"{_PATH}/{path_segment(run_id)}/detections"
+        return self._connection.send("GET", path, DetectionImages, query=query, idempotent=True)
+
+    def image_detections(self, run_id: str, item: int, *, score: float = 0.0) -> ImageDetections:
+        """Return the objects of one test image, and the detections with at least this score."""
+        path = f"{_PATH}/{path_segment(run_id)}/detections/{item}"
+        return self._connection.send("GET", path, ImageDetections, query={"score": score}, idempotent=True)
+
+    def picture(self, run_id: str, item: int) -> bytes:
+        """Return a small picture of a test image as JPEG. A run keeps pictures of some images."""
+        path = f"{_PATH}/{path_segment(run_id)}/pictures/{item}"
+        with self._connection.download(path, headers={"Accept": "image/jpeg, application/problem+json"}) as reply:
+            return b"".join(reply[2])
 
     def record(self, run_id: str) -> RunRecord:
         """Return the record that is needed to repeat a run."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from core.items.detection_table import ALL_KINDS, SOURCES, DetectionTable
-from core.items.file import DIGEST, read_table, with_digest
+from core.items.file import DIGEST, file_content, read_table, with_digest
 from core.items.table import ItemsError
 
 SCHEMA_VERSION = 1
@@ -74,18 +74,32 @@ def read_detections(path: Path) -> DetectionTable:
     Raises:
         ItemsError: The file is missing, damaged, of another kind, or of a newer version.
     """
-    content, description = read_table(path, _METADATA)
-    if description is None or not set(_COLUMNS) <= set(content.column_names):
-        raise ItemsError(f"{path}: a Parquet file, but not with the detections of a run")
+    return decode_detections(file_content(path), path)
+
+
+def decode_detections(content: bytes, name: Path | str, most_bytes: int | None = None) -> DetectionTable:
+    """Return the detections of a run from the content of its file.
+
+    Args:
+        content: The file.
+        name: What errors call the file.
+        most_bytes: Largest size of its columns in memory; None for no limit.
+
+    Raises:
+        ItemsError: The file is damaged, of another kind, of a newer version, or too large.
+    """
+    columns, description = read_table(content, name, _METADATA, most_bytes)
+    if description is None or not set(_COLUMNS) <= set(columns.column_names):
+        raise ItemsError(f"{name}: a Parquet file, but not with the detections of a run")
     if description.get("version") != SCHEMA_VERSION:
         version = description.get("version")
-        raise ItemsError(f"{path}: format version {version}, and this program reads version {SCHEMA_VERSION}")
+        raise ItemsError(f"{name}: format version {version}, and this program reads version {SCHEMA_VERSION}")
     try:
-        table = _table(content, description)
+        table = _table(columns, description)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
-        raise ItemsError(f"{path}: its columns or its description are not those of detections: {error}") from error
+        raise ItemsError(f"{name}: its columns or its description are not those of detections: {error}") from error
     if problem := _problem(table):
-        raise ItemsError(f"{path}: {problem}")
+        raise ItemsError(f"{name}: {problem}")
     return table
 
 
@@ -129,6 +143,8 @@ def _problem(table: DetectionTable) -> str:
         return f"its rows are not ordered by image, or not of the {images} images that it describes"
     if rows and (table.label.min() < 1 or table.label.max() > len(table.classes)):
         return f"a row has a class that is none of its {len(table.classes)} classes"
+    if not np.isfinite(table.boxes).all() or not np.isfinite(table.score[table.source > 0]).all():
+        return "a box or a score is not finite"
     if rows and (table.matched.min() < -1 or table.matched.max() >= rows):
         return "a detection is matched with a row that does not exist"
     if len(table.ids) != images or len(table.names) not in (0, images):

@@ -95,7 +95,7 @@ def read_items(path: Path) -> Items:
     Raises:
         ItemsError: The file is missing, damaged, of another kind, or of a newer version.
     """
-    table, description = read_table(path, _METADATA)
+    table, description = read_table(file_content(path), path, _METADATA)
     if description is None or ITEM not in table.column_names:
         raise ItemsError(f"{path}: a Parquet file, but not with the per-item results of a run")
     version, classes = description.get("version"), description.get("classes")
@@ -110,27 +110,47 @@ def read_items(path: Path) -> Items:
     )
 
 
-def read_table(path: Path, key: bytes) -> tuple[Any, dict[str, Any] | None]:
-    """Return a Parquet table, and the description under a key of its metadata; None if there is none.
+def file_content(path: Path) -> bytes:
+    """Return the bytes of a file.
 
     Raises:
-        ItemsError: The file is missing, damaged, or no Parquet file.
+        ItemsError: It cannot be read.
     """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ItemsError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_table(
+    content: bytes, name: Path | str, key: bytes, most_bytes: int | None = None
+) -> tuple[Any, dict[str, Any] | None]:
+    """Return a Parquet table, and the description under a key of its metadata; None if there is none.
+
+    Args:
+        content: The file.
+        name: What errors call the file.
+        key: The key.
+        most_bytes: Largest size of its columns in memory, by its footer; None for no limit.
+
+    Raises:
+        ItemsError: The file is damaged, no Parquet file, or too large.
+    """
     try:
-        table = pq.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        size = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
+        if most_bytes is not None and size > most_bytes:
+            raise ItemsError(f"{name}: its columns take {size:,} bytes, and {most_bytes:,} is the limit here")
+        table = file.read(use_threads=False)
         description = json.loads((table.schema.metadata or {}).get(key, "null"))
     # Arrow raises OSError for a damaged page, and deeply nested JSON a RecursionError.
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:200]
-        raise ItemsError(f"{path}: damaged, or not a Parquet file: {reason}") from error
+        raise ItemsError(f"{name}: damaged, or not a Parquet file: {reason}") from error
     if not isinstance(description, dict):
         return table, None
     if problem := _digest_problem(content, expected=bool(description.get("digest"))):
-        raise ItemsError(f"{path}: damaged: {problem}")
+        raise ItemsError(f"{name}: damaged: {problem}")
     return table, description
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
-from core.items.file import DIGEST, read_table, with_digest
+from core.items.file import DIGEST, file_content, read_table, with_digest
 from core.items.table import ITEM, ItemsError
 
 LONG_SIDE = 480
@@ -41,6 +40,9 @@ def encode_pictures(images: Iterable[tuple[int, NDArray[np.uint8]]]) -> bytes:
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    # Imported here, because a backend that only reads pictures has no Pillow.
+    from PIL import Image
+
     picture = Image.fromarray(pixels)
     picture.thumbnail((LONG_SIDE, LONG_SIDE))
     content = io.BytesIO()
@@ -54,9 +56,26 @@ def read_pictures(path: Path) -> Mapping[int, bytes]:
     Raises:
         ItemsError: The file is missing, damaged, of another kind, or of a newer version.
     """
-    table, description = read_table(path, _METADATA)
+    return decode_pictures(file_content(path), path)
+
+
+def decode_pictures(content: bytes, name: Path | str, most_bytes: int | None = None) -> Mapping[int, bytes]:
+    """Return the JPEG files by the number of the test image, from the content of a run's file.
+
+    Args:
+        content: The file.
+        name: What errors call the file.
+        most_bytes: Largest size of the pictures; None for no limit.
+
+    Raises:
+        ItemsError: The file is damaged, of another kind, of a newer version, or too large.
+    """
+    table, description = read_table(content, name, _METADATA, most_bytes)
     if description is None or not {ITEM, _JPEG} <= set(table.column_names):
-        raise ItemsError(f"{path}: a Parquet file, but not with the pictures of a run")
+        raise ItemsError(f"{name}: a Parquet file, but not with the pictures of a run")
     if description.get("version") != _VERSION:
-        raise ItemsError(f"{path}: format version {description.get('version')}, and this program reads {_VERSION}")
-    return dict(zip(table.column(ITEM).to_pylist(), table.column(_JPEG).to_pylist(), strict=True))
+        raise ItemsError(f"{name}: format version {description.get('version')}, and this program reads {_VERSION}")
+    numbers, pictures = table.column(ITEM).to_pylist(), table.column(_JPEG).to_pylist()
+    if not all(isinstance(number, int) for number in numbers) or not all(isinstance(one, bytes) for one in pictures):
+        raise ItemsError(f"{name}: its columns are not those of pictures")
+    return dict(zip(numbers, pictures, strict=True))

@@ -47,6 +47,8 @@ PUBLIC = {
     "POST /api/v1/sweeps/preview": "SweepPreview",
     "GET /api/v1/runs/{run_id}/news": "RunUpdates",
     "GET /api/v1/runs/{run_id}/artifacts": "ArtifactList",
+    "GET /api/v1/runs/{run_id}/detections": "DetectionImages",
+    "GET /api/v1/runs/{run_id}/detections/{item}": "ImageDetections",
     "POST /api/v1/teachers/uploads": "Upload",
     "GET /api/v1/teachers/uploads": "UploadList",
     "POST /api/v1/tokens": "CreatedToken",
@@ -61,6 +63,7 @@ WORKERS = {
 }
 WITHOUT_JSON = {
     "GET /api/v1/runs/{run_id}/events": "text/event-stream",
+    "GET /api/v1/runs/{run_id}/pictures/{item}": "image/jpeg",
     "GET /metrics": "text/plain",
 }
 
@@ -115,6 +118,9 @@ def test_described_conflicts_are_those_of_the_routes(description: dict[str, Any]
     conflicts = {name for name, operation in _operations(description) if "409" in operation["responses"]}
     assert conflicts == {
         "POST /api/v1/experiments",
+        "GET /api/v1/runs/{run_id}/detections",
+        "GET /api/v1/runs/{run_id}/detections/{item}",
+        "GET /api/v1/runs/{run_id}/pictures/{item}",
         "POST /api/v1/runs/{run_id}/cancel",
         "POST /api/v1/runs/{run_id}/priority",
         "POST /api/v1/runs/{run_id}/retry",

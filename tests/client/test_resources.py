@@ -118,3 +118,34 @@ def test_follow_continues_after_the_last_event(monkeypatch: pytest.MonkeyPatch) 
     client = Client("http://127.0.0.1:9", transport=backend.transport())
     assert [event.id for event in client.runs.follow("r")] == ["7", "8"]
     assert [request.headers.get("Last-Event-ID") for request in backend.requests] == [None, "7", "7"]
+
+
+def test_detections_are_read_as_plain_data() -> None:
+    image = {"item": 3, "id": 3, "name": "", "width": 10, "height": 10, "picture": True}
+    page = {"run_id": "run-1", "classes": ["cat"], "kinds": {"missed": "missed object"}, "images": 4, "pictures": 1}
+    page |= {"least_score": 0.05, "scores": {"student": {"ap": "NaN"}}, "counts": {"student": {"missed": 2}}}
+    page |= {"calibration": {"student": []}}
+    page |= {"items": [image | {"objects": 1, "counts": {"student": {"missed": 1}}}]}
+    jpeg = b"\xff\xd8\xff"
+    backend = FakeBackend(
+        {
+            "GET /api/v1/runs/run-1/detections": page,
+            "GET /api/v1/runs/run-1/detections/3": image | {"run_id": "run-1", "objects": [], "detections": []},
+            "GET /api/v1/runs/run-1/pictures/3": httpx.Response(
+                200, content=jpeg, headers={"Content-Type": "image/jpeg"}
+            ),
+        }
+    )
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    found = client.runs.detections("run-1", kind="missed", pictured=True)
+    assert [item.counts for item in found.items] == [{"student": {"missed": 1}}]
+    assert dict(backend.requests[-1].url.params) == {
+        "kind": "missed",
+        "source": "student",
+        "score": "0.5",
+        "pictured": "true",
+        "limit": "50",
+    }
+    assert client.runs.image_detections("run-1", 3, score=0.3).detections == []
+    assert backend.requests[-1].url.params["score"] == "0.3"
+    assert client.runs.picture("run-1", 3) == jpeg

@@ -15,6 +15,7 @@ import pytest
 
 from core.items.average_precision import paired_ap_bootstrap
 from core.items.boxes import Detections, GroundTruth
+from core.items.calibration import score_bins
 from core.items.detection_file import encode_detections, read_detections
 from core.items.detection_table import (
     ALL_KINDS,
@@ -28,6 +29,8 @@ from core.items.detection_table import (
 from core.items.file import encode_items, read_items, with_digest
 from core.items.statistics import paired_differences
 from core.items.table import Items, ItemsError
+from core.tasks.detection.metrics.calibration import detection_calibration_error
+from core.tasks.detection.metrics.errors import judge
 from tests.core.tasks.detection.metrics.random_boxes import random_detections, random_truth
 
 
@@ -117,6 +120,15 @@ class TestTable:
     def test_run_without_teacher_has_none(self) -> None:
         with pytest.raises(ItemsError, match="without a teacher"):
             table_of(teacher=False).found("teacher")
+
+    def test_bins_of_scores_give_the_calibration_error(self) -> None:
+        truth = random_truth(0, 30)
+        found = random_detections(truth, 5)
+        judgement = judge(found, truth)
+        bins = score_bins(detection_table(truth, {"student": (found, judgement.kind, judgement.object)}, {}), "student")
+        assert len(bins) == 15
+        error = sum(abs(right - score) for _, score, right in bins) / sum(count for count, _, _ in bins)
+        assert 100 * error == pytest.approx(detection_calibration_error(found, judgement))
 
     def test_kinds_of_objects_are_told_apart(self) -> None:
         table = table_of()
@@ -220,6 +232,8 @@ class TestFile:
             ("matched", -2, "a row that does not exist"),
             ("item", 29, "not ordered by image"),
             ("label", 0, "none of its 5 classes"),
+            ("x1", float("nan"), "a box or a score is not finite"),
+            ("y2", float("inf"), "a box or a score is not finite"),
             ("kind", "odd", "not those of detections"),
             ("source", "peer", "not those of detections"),
             ("score", None, "not those of detections"),
