@@ -66,15 +66,19 @@ def catalog() -> Catalog:
     return _catalog(client().url)
 
 
-def headline(dataset: str) -> dict[str, Any]:
-    """Return the metric, as the catalog describes it, by which results on a data set are judged.
+def task(dataset: str) -> dict[str, Any]:
+    """Return the task of a data set, as the catalog describes it.
 
     A data set that the catalog does not have, as of a plug-in that is not loaded, counts as one of the first task.
     """
     known = catalog()
-    task = next((item.get("task") for item in known.datasets if item["name"] == dataset), None)
-    tasks = {item["name"]: item["headline"] for item in known.tasks}
-    name = tasks.get(str(task)) or next(iter(tasks.values()), "")
+    name = next((item.get("task") for item in known.datasets if item["name"] == dataset), None)
+    return next((item for item in known.tasks if item["name"] == name), next(iter(known.tasks), {}))
+
+
+def headline(dataset: str) -> dict[str, Any]:
+    """Return the metric, as the catalog describes it, by which results on a data set are judged."""
+    known, name = catalog(), task(dataset).get("headline", "")
     return next((item for item in known.metrics if item["name"] == name), known.metrics[0])
 
 

@@ -1,7 +1,8 @@
 """Take the screenshots of the dashboard in docs/images: ``python -m docs.screenshots``.
 
 The script needs Chromium and takes some minutes. It starts an embedded stack with real content on scikit-learn's
-digits: the finished comparison of the demo, a long experiment that is training, one that fails, and some that wait.
+digits: the finished comparison of the demo, a finished one of object detection, a long experiment that is training, one
+that fails, and some that wait.
 Each page is captured at widths of 1440 and 390 px, some pages also in dark mode. ``--home DIR`` keeps the stack's
 folder, so that the next call does not train the demo again.
 """
@@ -51,6 +52,21 @@ _LONG: dict[str, Any] = {
     "seeds": [0, 1],
     "training": {"epochs": 2000, "optimizer": {"lr": 0.05}},
     "priority": 5,
+}
+_DETECTOR: dict[str, Any] = {"name": "faster_rcnn", "params": {"backbone": "resnet8", "fpn_channels": 32}}
+_SCENES = {"train_size": 320, "test_size": 300, "image_size": 72, "max_digits": 4, "max_digit": 32, "clutter": 3}
+_DETECTION: dict[str, Any] = {
+    "name": "scenes-of-digits",
+    "tags": ["detection"],
+    "dataset": {"name": "digit_scenes", "params": _SCENES},
+    "teacher": {
+        "model": {"name": "faster_rcnn", "params": {"backbone": "resnet20", "fpn_channels": 32}},
+        "training": {"epochs": 14},
+    },
+    "student": {"model": _DETECTOR},
+    "methods": ["pkd"],
+    "seeds": [0],
+    "training": {"epochs": 8},
 }
 _OTHERS: tuple[dict[str, Any], ...] = (
     {
@@ -114,11 +130,12 @@ def _demo_form(page: Page) -> None:
     browser.wait_until_drawn(page)
 
 
-def shots(finished: Experiment, active: Experiment) -> list[Shot]:
+def shots(finished: Experiment, detection: Experiment, active: Experiment) -> list[Shot]:
     """Return the screenshots of all pages.
 
     Args:
         finished: an experiment whose runs have succeeded.
+        detection: an experiment of object detection whose runs have succeeded.
         active: an experiment with a running run.
     """
     student = next(run for run in finished.runs if run.label.startswith("dkd_align"))
@@ -130,6 +147,7 @@ def shots(finished: Experiment, active: Experiment) -> list[Shot]:
         Shot("experiments", "runs?view=Experiments"),
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),
+        Shot("detections", f"run?id={detection.runs[-1].id}&part=Detections", charts=5),
         Shot("compare", f"compare?experiment={finished.id}", charts=3, dark=True),
         Shot("results", "results", dark=True),
         Shot("loss", "loss", charts=1, dark=True),
@@ -160,13 +178,17 @@ def take(shot: Shot, stack: Stack, running: Browser, width: str, scheme: str) ->
 
 
 @contextmanager
-def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
-    """Create the content; yield the finished experiment and the active one. Unfinished experiments are deleted."""
+def content(api: Client) -> Iterator[tuple[Experiment, Experiment, Experiment]]:
+    """Create the content; yield the two finished experiments and the active one. Unfinished ones are deleted."""
     existing = {item.name for item in api.experiments(limit=500).items}
     spec = read_experiment(example())
-    if spec.name not in existing:
-        api.submit(spec)
-    finished = _until(api, spec.name, lambda item: item.state in ("finished", "failed", "cancelled"))
+    kept: dict[str, Any] = {spec.name: spec, _DETECTION["name"]: _DETECTION}
+    for name, made_once in kept.items():
+        if name not in existing:
+            api.submit(made_once)
+    finished, detection = (
+        _until(api, name, lambda item: item.state in ("finished", "failed", "cancelled")) for name in kept
+    )
     for other in _OTHERS[:1]:  # it fails at once, before the slots are in use
         if other["name"] not in existing:
             api.submit(other)
@@ -176,7 +198,7 @@ def content(api: Client) -> Iterator[tuple[Experiment, Experiment]]:
         active = _until(
             api, made[0].id, lambda item: any(run.state == "running" and run.epoch > 25 for run in item.runs)
         )
-        yield finished, active
+        yield finished, detection, active
     finally:
         for experiment in made:
             api.cancel_experiment(experiment.id)
@@ -214,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = StackOptions(home=home, slots=2)
         with Stack(options, embedded_plan(options), signals, _say) as stack:
             stack.start()
-            with connect(home, stack.api_url) as api, content(api) as (finished, active), browser.browser() as running:
-                for shot in shots(finished, active):
+            with connect(home, stack.api_url) as api, content(api) as experiments, browser.browser() as running:
+                for shot in shots(*experiments):
                     if given.only and shot.name not in given.only:
                         continue
                     for width in browser.WIDTHS:

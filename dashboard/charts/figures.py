@@ -37,7 +37,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
             band(figure, curve.epoch, curve.low, curve.high, trace.colour, trace.metric, second=trace.second)
         figure.add_scatter(
             x=curve.epoch,
-            y=_nonfinite_to_none(curve.value),
+            y=nonfinite_to_none(curve.value),
             name=label_text(trace.legend(curves)),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
@@ -147,7 +147,7 @@ def band(
     """Draw a translucent area between ``low`` and ``high``, which is shown and hidden with the traces of ``group``."""
     figure.add_scatter(
         x=[*x, *reversed(x)],
-        y=_nonfinite_to_none([*high, *reversed(low)]),
+        y=nonfinite_to_none([*high, *reversed(low)]),
         fill="toself",
         fillcolor=theme.translucent(colour, 0.18),
         line={"width": 0},
@@ -206,6 +206,6 @@ def second_axis(figure: go.Figure, title: str) -> None:
     )
 
 
-def _nonfinite_to_none(values: Sequence[float]) -> list[float | None]:
+def nonfinite_to_none(values: Sequence[float]) -> list[float | None]:
     """Replace NaN and infinities by None, which Plotly draws as gaps."""
     return [value if math.isfinite(value) else None for value in values]

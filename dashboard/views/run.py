@@ -19,12 +19,13 @@ from dashboard.curves.feed import RunFeed
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import code, escape, html
-from dashboard.views import run_details, run_machine
+from dashboard.views import run_details, run_detections, run_machine
 
 REFRESH_SECONDS = 1.0
 """Interval between two refreshes. A reply without new data has about 300 bytes; a metric appears within two seconds."""
 _TAIL = 8  # number of log lines below the curves
-_TABS = ("Curves", "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
+_DETECTIONS = "Detections"
+_TABS = ("Curves", _DETECTIONS, "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
 
 
 def show() -> None:
@@ -142,7 +143,7 @@ def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
             _figures(run, feed.curves)
         tab = st.segmented_control(
             "Show",
-            _TABS,
+            _tabs(run),
             default="Curves",
             required=True,
             label_visibility="collapsed",
@@ -155,6 +156,12 @@ def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
     body()
 
 
+def _tabs(run: Run) -> list[str]:
+    """Return the tabs of a run. Only a run whose rows are regions of images has detections."""
+    detects = session.task(run.dataset).get("rows_are_regions")
+    return [tab for tab in _TABS if detects or tab != _DETECTIONS]
+
+
 def _draw_tab(tab: str, feed: RunFeed) -> None:
     run, metrics = feed.run, panels.with_undescribed(session.catalog().metrics, feed.curves.curves)
     match tab:
@@ -165,6 +172,8 @@ def _draw_tab(tab: str, feed: RunFeed) -> None:
                 _log_tail(run, feed.lines[-_TAIL:])
         case "More measurements":
             _more_measurements(feed.curves, metrics)
+        case "Detections":
+            run_detections.show(run, feed.curves)
         case "Log":
             _log(run, feed.lines)
         case "Attempts":

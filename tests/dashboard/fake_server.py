@@ -84,7 +84,11 @@ class Serving(Generic[B]):
                 except Refused as refused:
                     status, content = refused.problem.status, refused.problem
                     kind = "application/problem+json"
-                data = (json.dumps(content) if isinstance(content, dict) else content.model_dump_json()).encode()
+                if isinstance(content, bytes):
+                    kind, data = "image/jpeg", content
+                else:
+                    text = json.dumps(content) if isinstance(content, dict) else content.model_dump_json()
+                    data = text.encode()
                 backend.sent += len(data)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)

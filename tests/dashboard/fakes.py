@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
 from core.events import IMAGES_KEY
+from core.items.detection_table import DetectionTable
 from core.protocol.activity import Activity, RunningRun
 from core.protocol.artifacts import Artifact, ArtifactList, RunUpdates, UploadList
 from core.protocol.comparisons import MeasuredMetrics
@@ -47,6 +48,7 @@ from core.protocol.public import (
 )
 from core.specs import ExperimentSpec, SpecError, editable_copy, parse_experiment, warnings_of
 from core.specs.labels import without_automatic_labels
+from tests.dashboard import fake_detections
 from tests.dashboard.fake_comparison import compare
 from tests.dashboard.fake_reports import beside_published, reported, several
 from tests.dashboard.fake_server import Refused, Serving
@@ -81,6 +83,10 @@ class FakeBackend:
         self.sent = 0
         self.images: dict[str, str] = {}
         """Hash of the images that a run was trained on, by run id."""
+        self.detections: dict[str, DetectionTable] = {}
+        """Detections by run id."""
+        self.pictures: dict[int, bytes] = {}
+        """Pictures of every run by the number of the test image."""
         self.set_aside: dict[str, str] = {}
         """Description of the data of runs that comparisons leave out, by run id."""
 
@@ -403,6 +409,10 @@ class FakeBackend:
                     return 200, self.news(run_id, one.get("cursor", ""), tail)
                 case ["GET", "runs", run_id, "artifacts"]:
                     return 200, self.artifacts(run_id)
+                case ["GET", "runs", run_id, ("detections" | "pictures"), *_]:
+                    return 200, fake_detections.reply(
+                        run_id, self.detections.get(run_id), self.pictures, parts[2:], one
+                    )
                 case ["GET", "runs", run_id, "logs"]:
                     tail = int(one["tail"]) if "tail" in one else None
                     return 200, self.logs(run_id, int(one.get("after", 0)), int(one.get("limit", 500)), tail)
