@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -18,6 +19,12 @@ from core.catalog import DATASETS, MODELS, DatasetFacts, ModelEntry
 from core.specs.components import ModelRef, SpecModel
 
 PRETRAINED = "pretrained"
+
+HUB_ADDRESS = re.compile(
+    r"hf://(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w.-]+))?(/(?P<file>[\w.-]+(/[\w.-]+)*))?",
+    re.ASCII,
+)
+"""Address of a file of the Hugging Face Hub. A revision is a branch, a tag without slashes, or a commit."""
 
 FieldProblem = tuple[tuple[int | str, ...], str, Any]
 """A problem for ``core.specs.problems.validation_error``: path, message and the refused value."""
@@ -37,7 +44,8 @@ class Weights(SpecModel):
         max_length=1000,
         pattern=r"^[^\s\x00](.*\S)?$",
         description="pretrained: the published weights of the model. Otherwise a file below the worker's DATA_DIR "
-        "(safetensors or a PyTorch checkpoint), or a URL of https, s3, gs or file. "
+        "(safetensors or a PyTorch checkpoint), or a URL of https, s3, gs or file, or hf://OWNER/NAME for the "
+        "Hugging Face Hub. "
         "upload:NAME: weights that were uploaded to the backend.",
         examples=[PRETRAINED],
     )
@@ -86,6 +94,8 @@ class Weights(SpecModel):
             return source
         if "\0" in source:
             raise ValueError("contains a character of code 0")
+        if source.startswith("hf://") and (not HUB_ADDRESS.fullmatch(source) or ".." in source.split("/")):
+            raise ValueError("must have the form hf://OWNER/NAME, hf://OWNER/NAME@REVISION or hf://OWNER/NAME/FILE")
         if "://" not in source and ".." in PurePosixPath(source).parts:
             raise ValueError("must be a path below the worker's DATA_DIR, without '..'")
         return source

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from core.settings import TrainingSettings
-from core.tasks.classification.data.paths import PathRefusedError, spec_path
 from core.tasks.classification.models.network import Network
+from core.tasks.classification.models.weight_sources import local_file
 from core.weights.errors import WeightsError
 from core.weights.key_matching import check_usable, match_state_dict, mismatch_error
 from core.weights.metadata import Metadata, claimed_top1
 from core.weights.state_dicts import find_state_dicts
-from core.weights.weights_file import check_size, read_file
+from core.weights.weights_file import read_file
 
 PRETRAINED = "pretrained"
-_UPLOAD = "upload:"  # followed by the SHA-256; the backend resolves names of uploads to it
-_SCHEMES = ("https", "s3", "gs", "file")
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ def read_source(source: str, sha256: str | None, settings: TrainingSettings) -> 
     For "pretrained" nothing is read, because the network loads its published weights itself.
 
     Args:
-        source: "pretrained", a path, an upload, or an address with https, s3, gs or file.
+        source: "pretrained", a path, an upload, or an address with hf, https, s3, gs or file.
         sha256: expected SHA-256 of the file; None skips the check.
         settings: folders and limits of this machine.
 
@@ -147,13 +141,7 @@ def read_source(source: str, sha256: str | None, settings: TrainingSettings) -> 
     """
     if source == PRETRAINED:
         return SuppliedWeights(source)
-    with _local_file(source, settings) as path:
-        if sha256 is not None:
-            check_size(path.stat().st_size, settings.max_weights_bytes)
-            with path.open("rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-            if actual != sha256:
-                raise WeightsError(f"{source} has the SHA-256 {actual}, not {sha256}: it is not the expected file")
+    with local_file(source, sha256, settings) as path:
         try:
             return read_weights(path, source, settings.max_weights_bytes)
         except WeightsError as error:
@@ -191,66 +179,3 @@ def load_supplied(
         return load_content(network, supplied.content, any_classes=any_classes, fresh_last_layer=fresh_last_layer)
     except WeightsError as error:
         raise WeightsError(f"{supplied.source}: {error}") from error
-
-
-@contextmanager
-def _local_file(source: str, settings: TrainingSettings) -> Iterator[Path]:
-    """Yield the path of a local file with the weights; a downloaded file is removed afterwards."""
-    if source.startswith(_UPLOAD):
-        yield _upload_path(source, settings.uploads)
-        return
-    scheme, separator, rest = source.partition("://")
-    if not separator or scheme == "file":
-        try:
-            path = spec_path(rest if separator else source, "file", settings)
-        except PathRefusedError as error:
-            raise WeightsError(f"{error}. The weights of a teacher are searched for there") from None
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "weights")
-        _fetch(source, path, settings)
-        yield path
-
-
-def _upload_path(source: str, folder: Path | None) -> Path:
-    if folder is None:
-        raise WeightsError(
-            f"{source} is in the store of a backend, which this run does not have; give the path of the file instead"
-        )
-    name = source.removeprefix(_UPLOAD)
-    path = Path(folder, f"{name}.safetensors")
-    if not re.fullmatch("[0-9a-f]{64}", name) or not path.is_file():
-        raise WeightsError(f"{source} is no longer in the artifact store; upload it again")
-    return path
-
-
-def _fetch(source: str, path: Path, settings: TrainingSettings) -> None:
-    """Download at most ``settings.max_weights_bytes``, whatever length the server announces."""
-    scheme = source.partition("://")[0]
-    if scheme not in _SCHEMES or "::" in source:
-        raise WeightsError(f"weights cannot be read from {source}: give a path or {', '.join(_SCHEMES)}://…")
-    if scheme == "https" and not settings.download:
-        raise WeightsError(f"downloads are off; set DKD_DOWNLOAD=1, or download {source} and give the path of the file")
-    import fsspec
-
-    limit = settings.max_weights_bytes
-    # As a stream: fsspec would buffer all that a server sends for a file of an announced length.
-    options = {"block_size": 0} if scheme == "https" else {}
-    try:
-        with fsspec.open(source, "rb", **options) as remote, path.open("wb") as local:
-            check_size(getattr(remote, "size", None) or 0, limit)
-            remaining = limit
-            while block := remote.read(_BLOCK_BYTES):
-                remaining -= len(block)
-                if remaining < 0:
-                    check_size(limit + 1, limit)
-                local.write(block)
-    except WeightsError as error:
-        raise WeightsError(f"{source}: {error}") from None
-    except ImportError as error:
-        raise WeightsError(f"reading {scheme}:// requires another package on the worker: {error}") from error
-    except Exception as error:  # the backends of fsspec raise various exceptions
-        raise WeightsError(
-            f"cannot fetch {source}: {str(error).partition(chr(10))[0] or type(error).__name__}"
-        ) from error
