@@ -20,7 +20,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and os.environ.get(ALL_PARTS) and not item.get_closest_marker("gpu"):
+    optional = item.get_closest_marker("gpu") or item.get_closest_marker("heavy")
+    if report.skipped and os.environ.get(ALL_PARTS) and not optional:
         report.outcome = "failed"
         report.longrepr = f"skipped although {ALL_PARTS} is set: {report.longrepr}"
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,16 @@ from client.cli.arguments import path_of
 from client.cli.targets import resolve_target
 from client.client import Client
 from client.errors import ClientSettingsError
-from client.exporters import mlflow, tensorboard
+from client.exporters import mlflow, parquet, report, tensorboard, wandb
+from client.exporters.packages import MissingPackageError
 from client.exporters.series import DownsampledError
 from common.terminal import printable_json
-from core.protocol.public import Experiment, Run
+from core.protocol.public import Experiment, ExperimentSummary, Run
 from core.protocol.records import ExperimentRecord, RunRecord
 from core.specs import dump_text, editable_copy
 
-_FORMATS = ("json", "csv", "spec", "tensorboard", "mlflow")
+_FORMATS = ("json", "csv", "spec", "html", "parquet", "tensorboard", "wandb", "mlflow")
+_IN_FOLDERS = ("parquet", "tensorboard", "wandb")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +32,10 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="An experiment's name or id, or a run's id.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[TARGET]", help="An experiment's name or id, or a run's id. Not with --all."),
+    ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=f"One of {', '.join(_FORMATS)}.")] = "json",
     out: Annotated[
         Path | None,
@@ -38,43 +44,93 @@ def export(
             "-o",
             parser=path_of,
             metavar="PATH",
-            help="Output file, instead of stdout; for tensorboard, the output folder.",
+            help=f"Output file, instead of stdout; for {', '.join(_IN_FOLDERS)}, the output folder.",
         ),
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="For mlflow, the tracking server's address.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="For parquet: every experiment, also those that are archived.")
+    ] = False,
 ) -> int:
     """Export an experiment or a run for other programs.
 
     json: the data needed to repeat each run: spec, fingerprint, package versions, commit with its uncommitted changes,
     hardware, and the last metrics. csv: one row per run. spec: the YAML with which `dkd submit -` creates the
-    experiment again. tensorboard: event files, one folder per run. mlflow: runs on a tracking server, each sent once.
+    experiment again. html: a report in one file, with figures. parquet: four tables with every point, for DuckDB and
+    pandas. tensorboard: event files, one folder per run. wandb: offline runs, which `wandb sync` sends. mlflow: runs on
+    a tracking server, each sent once.
     """
-    if format not in _FORMATS:
-        raise exit_codes.CliExit(f"--format {format}: must be one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
-    if format == "mlflow" and to is None:
-        raise exit_codes.CliExit("--format mlflow needs --to, such as http://127.0.0.1:5000", exit_codes.BAD_INPUT)
-    if to is not None:
-        _check_server(format, to)
-    if format == "tensorboard" and out is None:
-        raise exit_codes.CliExit("--format tensorboard needs --out with a folder", exit_codes.BAD_INPUT)
+    _check_options(target, format, out, to, everything=everything)
     with Client() as client:
-        resolved = resolve_target(client, target)
         try:
-            if format == "tensorboard" and out is not None:
-                for run in _records(client, resolved)[1]:
-                    typer.echo(str(tensorboard.write(client, run, out)))
-            elif format == "mlflow" and to is not None:
-                record, runs = _records(client, resolved)
-                with mlflow.TrackingServer(to) as server:
-                    for line in mlflow.send_all(client, server, record, runs):
-                        typer.echo(line)
-            else:
-                _write(_to_text(client, resolved, format), out)
+            for line in _export(client, target, format, out, to):
+                typer.echo(line)
         except OSError as error:
             raise exit_codes.unwritable(f"--out {out}" if out else "stdout", error) from None
-        except (tensorboard.MissingPackageError, mlflow.MlflowError, DownsampledError) as error:
+        except (MissingPackageError, mlflow.MlflowError, DownsampledError) as error:
             raise exit_codes.CliExit(str(error), exit_codes.FAILED) from None
     return exit_codes.OK
+
+
+def _check_options(target: str | None, format: str, out: Path | None, to: str | None, *, everything: bool) -> None:
+    """Check the options.
+
+    Raises:
+        CliExit: An option has an invalid value, is missing, or does not belong to the format.
+    """
+    problem = ""
+    if format not in _FORMATS:
+        problem = f"--format {format}: must be one of {', '.join(_FORMATS)}"
+    elif everything and format != "parquet":
+        problem = "--all: only with --format parquet"
+    elif (target is None) is not everything:
+        problem = "name an experiment or a run" + (", or give --all, not both" if everything else "")
+    elif format == "mlflow" and to is None:
+        problem = "--format mlflow needs --to, such as http://127.0.0.1:5000"
+    elif format in _IN_FOLDERS and out is None:
+        problem = f"--format {format} needs --out with a folder"
+    if problem:
+        raise exit_codes.CliExit(problem, exit_codes.BAD_INPUT)
+    if to is not None:
+        _check_server(format, to)
+
+
+def _export(client: Client, target: str | None, format: str, out: Path | None, to: str | None) -> Iterator[str]:
+    """Export, and yield a line about each part that is written elsewhere than to stdout."""
+    if target is None:
+        assert out is not None
+        yield from _parquet(client, client.experiments.iterate(archived="include"), out)
+        return
+    resolved = resolve_target(client, target)
+    if format == "parquet" and out is not None:
+        yield from _parquet(client, [client.experiments.get(_experiment_id(resolved))], out)
+    elif format == "tensorboard" and out is not None:
+        for run in _records(client, resolved)[1]:
+            yield str(tensorboard.write(client, run, out))
+    elif format == "wandb" and out is not None:
+        yield from wandb.write(client, *_records(client, resolved), out)
+    elif format == "mlflow" and to is not None:
+        record, runs = _records(client, resolved)
+        with mlflow.TrackingServer(to) as server:
+            yield from mlflow.send_all(client, server, record, runs)
+    else:
+        _write(_to_text(client, resolved, format), out)
+
+
+def _experiment_id(resolved: Experiment | Run) -> str:
+    """Return the id of an experiment.
+
+    Raises:
+        CliExit: It is a run.
+    """
+    if isinstance(resolved, Run):
+        raise exit_codes.CliExit("this format is for whole experiments; name an experiment", exit_codes.BAD_INPUT)
+    return resolved.id
+
+
+def _parquet(client: Client, experiments: Iterable[ExperimentSummary], folder: Path) -> Iterator[str]:
+    for name, count in parquet.write(client, experiments, folder).items():
+        yield f"{folder / f'{name}.parquet'}: {count:,} rows"
 
 
 def _check_server(format: str, to: str) -> None:
@@ -97,6 +153,8 @@ def _to_text(client: Client, resolved: Experiment | Run, format: str) -> str:
             message = "csv has one row per run of an experiment; name an experiment"
             raise exit_codes.CliExit(message, exit_codes.BAD_INPUT)
         return client.experiments.csv(resolved.id)
+    if format == "html":
+        return report.build(client, _experiment_id(resolved))
     if format == "json":
         group = client.runs if isinstance(resolved, Run) else client.experiments
         return printable_json(group.record(resolved.id).model_dump_json(indent=2)) + "\n"

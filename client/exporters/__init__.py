@@ -1,1 +1,1 @@
-"""Export of a run's metrics and record to other programs: TensorBoard event files, an MLflow tracking server."""
+"""Export of runs to other programs: TensorBoard, MLflow, Weights & Biases, Parquet, and a report in HTML."""

@@ -6,12 +6,9 @@ import re
 from pathlib import Path
 
 from client.client import Client
+from client.exporters.packages import MissingPackageError
 from client.exporters.series import points
 from core.protocol.records import RunRecord
-
-
-class MissingPackageError(Exception):
-    """tensorboardX is not installed."""
 
 
 def write(client: Client, run: RunRecord, folder: Path) -> Path:
@@ -26,9 +23,7 @@ def write(client: Client, run: RunRecord, folder: Path) -> Path:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        raise MissingPackageError(
-            "tensorboardX is not installed; pip install 'dkd-lab[export]', or pip install tensorboardX"
-        ) from None
+        raise MissingPackageError("tensorboardX") from None
     run_folder = folder / folder_name(run)
     run_folder.mkdir(parents=True, exist_ok=True)
     with SummaryWriter(logdir=str(run_folder)) as writer:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from client.connection import API, Query, build_body, path_segment
 from client.resources.base import Deadline, Resource, as_sequence
 from client.resources.workers import Workers
-from core.protocol.public import Experiment, ExperimentPage, Preview
+from core.protocol.public import Experiment, ExperimentPage, ExperimentSummary, Preview
 from core.protocol.records import ExperimentRecord
 from core.protocol.submissions import CloneRequest, ExperimentEdit, SubmittedExperiments, SweepPreview
 from core.specs import ExperimentSpec, SweepSpec
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from client.progress import Snapshot
 
 _PATH = f"{API}/experiments"
+_PAGE_SIZE = 200
 
 
 class Experiments(Resource):
@@ -60,6 +61,16 @@ class Experiments(Resource):
             **filters,
         }
         return self._connection.send("GET", _PATH, ExperimentPage, query=query, idempotent=True)
+
+    def iterate(self, **filters: Any) -> Iterator[ExperimentSummary]:
+        """Yield every experiment that ``list`` finds with these filters, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.list(cursor=cursor, limit=_PAGE_SIZE, **filters)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     def __call__(self, **filters: Any) -> ExperimentPage:
         """Alias of ``list``, for scripts that call ``client.experiments(…)``."""

@@ -181,9 +181,18 @@ def test_a_server_that_is_not_mlflow_is_named() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["small", "--format", "pdf"], 2, "--format pdf: must be one of json, csv, spec, tensorboard, mlflow"),
+        (
+            ["small", "--format", "pdf"],
+            2,
+            "--format pdf: must be one of json, csv, spec, html, parquet, tensorboard, wandb, mlflow",
+        ),
         (["small", "--format", "mlflow"], 2, "needs --to"),
         (["small", "--format", "tensorboard"], 2, "needs --out"),
+        (["small", "--format", "parquet"], 2, "needs --out"),
+        (["small", "--all", "--format", "parquet"], 2, "not both"),
+        (["--all"], 2, "--all: only with --format parquet"),
+        (["--format", "csv"], 2, "name an experiment or a run"),
+        (["run-1", "--format", "html"], 2, "this format is for whole experiments"),
         (["run-1", "--format", "csv"], 2, "csv has one row per run of an experiment"),
         (["small", "--format", "mlflow", "--to", "http://127.0.0.1:1"], 1, "no MLflow server responds"),
         (["small", "--format", "mlflow", "--to", "foo"], 2, "--to 'foo' is not an address: it must begin with http://"),
