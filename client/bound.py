@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, PrivateAttr
 
+from client import notebook
 from client.errors import ClientSettingsError
-from client.models import Metrics
+from client.models import ComparisonResult, Metrics
 from client.resources import Comparisons, Experiments, Runs
 from core.protocol import public
 
@@ -95,7 +96,48 @@ class BoundExperiment(_Bound, public.Experiment):
         """Alias of ``client.experiments.cancel``."""
         return bind_experiment(self._resources.experiments.cancel(self.id), self._resources)
 
-    def comparison(self, **options: Any) -> public.Comparison:
+    def watch(self, *, interval: float = 2.0) -> BoundExperiment:
+        """Show the progress until every run has ended: a table and curves in a notebook, else bars on the terminal.
+
+        Args:
+            interval: Seconds between two requests.
+
+        Returns:
+            The experiment at its end.
+        """
+        if notebook.in_notebook():
+            notebook.watch(self.refresh, self._curves_if_possible, interval)
+        else:
+            self._resources.experiments.watch(self.id, interval=interval)
+        return self.refresh()
+
+    def figure(self, metric: str | None = None) -> Any:
+        """Return the curves of a metric as a figure of Plotly, which a notebook shows.
+
+        Args:
+            metric: The metric; by default the one by which the runs are judged.
+
+        Returns:
+            The figure; None if no run has a point yet.
+
+        Raises:
+            ClientSettingsError: Plotly is not installed.
+        """
+        return notebook.curves(self, self._read_metrics, metric)
+
+    def _read_metrics(self, run_id: str, names: list[str]) -> Metrics:
+        return self._resources.runs.metrics(run_id, names=names, max_points=notebook.MAX_POINTS)
+
+    def _curves_if_possible(self, experiment: public.Experiment) -> Any:
+        try:
+            return notebook.curves(experiment, self._read_metrics, None)
+        except ClientSettingsError:
+            return None
+
+    def _repr_html_(self) -> str:
+        return notebook.table(self)
+
+    def comparison(self, **options: Any) -> ComparisonResult:
         """Alias of ``client.comparisons.get``."""
         return self._resources.comparisons.get(self.id, **options)
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from client.errors import ClientSettingsError
-from core.protocol.public import MetricsReply
+from core.protocol.public import Comparison, MetricsReply
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,3 +49,13 @@ class Metrics(MetricsReply):
         return next(
             (float(series.value[-1]) for series in self.series if series.name == name and series.value), math.nan
         )
+
+
+class ComparisonResult(Comparison):
+    """A comparison, which a notebook shows as a table with the referee's sentences."""
+
+    def _repr_html_(self) -> str:
+        # Imported here: scripts that show nothing need no terminal library.
+        from client.rendering import html
+
+        return html.result(self)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from client.connection import API, Query
+from client.models import ComparisonResult
 from client.resources.base import Resource
-from core.protocol.comparisons import Comparison, EpochChoice, MeasuredMetrics, Overview, PaperClaims
+from core.protocol.comparisons import EpochChoice, MeasuredMetrics, Overview, PaperClaims
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 TextFormat = Literal["csv", "markdown", "latex"]
@@ -35,7 +36,7 @@ class Comparisons(Resource):
         target_share: float = 0.95,
         target: float | None = None,
         difference: float | None = None,
-    ) -> Comparison:
+    ) -> ComparisonResult:
         """Return the comparison of an experiment's methods.
 
         Args:
@@ -57,7 +58,7 @@ class Comparisons(Resource):
             "target": target,
             "difference": difference,
         }
-        return self._connection.send("GET", _PATH, Comparison, query=query, idempotent=True)
+        return self._connection.send("GET", _PATH, ComparisonResult, query=query, idempotent=True)
 
     def overview(
         self,
