@@ -19,6 +19,7 @@ from client.cli import (
     experiments,
     export,
     files,
+    foreign,
     mcp,
     runs,
     system,
@@ -51,6 +52,7 @@ for _commands in (
     tokens,
     mcp,
     deploy,
+    foreign,
 ):
     _commands.register(app)
 
