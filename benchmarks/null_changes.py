@@ -38,8 +38,9 @@ RECORDED = RESULTS / "seed-differences.json"
 TABLE = RESULTS / "null-changes.md"
 CHANGES = 200
 SEEDS = 8
-MOST_SEEDS = 16
-"""Up to which a loop that adds seeds until it likes the verdict goes on."""
+MORE_SEEDS = 4
+MOST_SEEDS = 20
+"""How a loop goes on that adds seeds until it likes the verdict."""
 GAINS = (0.0, 1.0, 2.0)
 """True effects of the changes, in standard deviations of a difference of two trainings."""
 RECORDED_SEEDS = 40
@@ -225,12 +226,12 @@ def confirmed(noise: Noise, lab: Lab, changes: int) -> Outcome:
 
 
 def peeking(noise: Noise, lab: Lab, changes: int) -> Outcome:
-    """Add seeds one by one until the referee says that the change may be kept: a misuse."""
+    """Add seeds until the referee says that the change may be kept: a misuse."""
     kept, runs = [], 0
     for _ in range(changes):
-        pairs = noise.pairs(referee.seeds_for_a_verdict(1))
+        pairs = noise.pairs(SEEDS)
         while not (keep := lab.keeps(pairs)) and len(pairs) < MOST_SEEDS:
-            pairs += noise.pairs(1)
+            pairs += noise.pairs(MORE_SEEDS)
         runs += 2 * len(pairs)
         if keep:
             kept.append(pairs)
@@ -247,7 +248,7 @@ LOOPS: dict[str, Loop] = {
     f"mean of {SEEDS} seeds": higher_mean,
     f"referee, {SEEDS} seeds": refereed,
     f"referee, {SEEDS} seeds, confirmed over {SEEDS} new ones": confirmed,
-    f"misuse: seeds added from 6 to {MOST_SEEDS} until the referee agrees": peeking,
+    f"misuse: {MORE_SEEDS} seeds added, up to {MOST_SEEDS}, until the referee agrees": peeking,
 }
 
 
