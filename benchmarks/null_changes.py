@@ -6,7 +6,7 @@ are null changes: what they change in a result is the noise of the seed alone, d
 is made by the project's own code, from rows in a database over the comparison to ``client.referee``.
 
     python -m benchmarks null_changes record DIR    # trains the pairs; resumes in DIR
-    python -m benchmarks null_changes               # writes results/null-changes.md
+    python -m benchmarks null_changes               # writes results/null-changes.md; resumes
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ from backend.experiments import planning
 from backend.metrics import point_store
 from benchmarks import machine
 from client import referee
+from common.atomic_write import atomic_write
 from core.events import Metrics, Record
 from core.specs import parse_experiment
 
 RESULTS = Path(__file__).parent / "results"
 RECORDED = RESULTS / "seed-differences.json"
 TABLE = RESULTS / "null-changes.md"
+OUTCOMES = RESULTS / "null-changes.json"
 CHANGES = 200
 SEEDS = 8
 MORE_SEEDS = 4
@@ -252,27 +254,57 @@ LOOPS: dict[str, Loop] = {
 }
 
 
-def simulate(recorded: Recorded, changes: int, loops: Mapping[str, Loop] | None = None) -> dict[str, list[Outcome]]:
+def simulate(
+    recorded: Recorded, changes: int, loops: Mapping[str, Loop] | None = None, stored: Path | None = None
+) -> dict[str, list[Outcome]]:
     """Run every loop over changes of every true gain.
 
     Args:
         recorded: The recorded trainings.
         changes: Number of changes of each loop.
         loops: The loops by name; all by default.
+        stored: File to which each outcome is added, and from which those of an interrupted simulation are read; None
+            for none. An outcome depends on no other, so a simulation that was resumed has the same outcomes.
 
     Returns:
         For each loop, its outcome for each of ``GAINS``.
     """
+    done = _read_outcomes(stored, changes)
     outcomes: dict[str, list[Outcome]] = {}
     for number, (name, loop) in enumerate((loops or LOOPS).items()):
         outcomes[name] = []
         for gain in GAINS:
-            generator = np.random.default_rng([2026, number, round(10 * gain)])
-            with tempfile.TemporaryDirectory() as folder:
-                lab = Lab(Path(folder))
-                outcomes[name].append(loop(Noise(recorded, gain * recorded.sd, generator), lab, changes))
-                lab.close()
+            key = f"{name} | {gain:g} sd"
+            if key not in done:
+                done[key] = _run_loop(loop, recorded, changes, gain, [2026, number, round(10 * gain)])
+                _write_outcomes(stored, changes, done)
+            outcomes[name].append(done[key])
     return outcomes
+
+
+def _run_loop(loop: Loop, recorded: Recorded, changes: int, gain: float, seed: Sequence[int]) -> Outcome:
+    noise = Noise(recorded, gain * recorded.sd, np.random.default_rng(seed))
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder))
+        try:
+            return loop(noise, lab, changes)
+        finally:
+            lab.close()
+
+
+def _read_outcomes(stored: Path | None, changes: int) -> dict[str, Outcome]:
+    if stored is None or not stored.is_file():
+        return {}
+    content = json.loads(stored.read_text(encoding="utf-8"))
+    if content["changes"] != changes:
+        return {}
+    return {key: Outcome(**outcome) for key, outcome in content["outcomes"].items()}
+
+
+def _write_outcomes(stored: Path | None, changes: int, outcomes: Mapping[str, Outcome]) -> None:
+    if stored is not None:
+        content = {"changes": changes, "outcomes": {key: asdict(outcome) for key, outcome in outcomes.items()}}
+        atomic_write(stored, json.dumps(content, indent=1) + "\n")
 
 
 _TEXT = """\
@@ -344,6 +376,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("command", nargs="?", choices=("record", "simulate"), default="simulate")
     parser.add_argument("folder", nargs="?", type=Path, help="for record: where the trainings are")
     parser.add_argument("--changes", type=int, default=CHANGES)
+    parser.add_argument("--again", action="store_true", help="do not resume: forget the stored outcomes")
     options = parser.parse_args(arguments)
     if options.command == "record":
         if options.folder is None:
@@ -351,6 +384,8 @@ def main(arguments: Sequence[str]) -> None:
         record(options.folder)
         return
     recorded = Recorded.read()
-    text = render(recorded, simulate(recorded, options.changes), options.changes)
+    if options.again:
+        OUTCOMES.unlink(missing_ok=True)
+    text = render(recorded, simulate(recorded, options.changes, stored=OUTCOMES), options.changes)
     TABLE.write_text(text, encoding="utf-8")
     print(text)

@@ -47,10 +47,31 @@ def test_the_referee_decides_in_the_comparison_of_the_backend(lab: Lab) -> None:
 def test_the_table_counts_what_each_loop_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(null_changes, "GAINS", (0.0, 2.0))
     names = ("one seed, baseline trained again", "referee, 8 seeds")
-    outcomes = simulate(_recorded(), 12, {name: LOOPS[name] for name in names})
+    loops = {name: LOOPS[name] for name in names}
+    outcomes = simulate(_recorded(), 12, loops)
     one_seed, refereed = (outcomes[name] for name in names)
     assert (one_seed[0].runs, refereed[0].runs) == (24, 192)
     assert refereed[0].kept < one_seed[0].kept
     assert refereed[1].kept >= 10  # a gain of two standard deviations is kept
     text = render(_recorded(), {"a loop": [Outcome(3, 24, 0.5), Outcome(9, 24, 6.0)]}, 12)
     assert "| a loop | 2.0 | 3 of 12 (25.0 %) | +0.50 | 9 of 12 |" in text
+
+
+def test_an_interrupted_simulation_is_resumed(tmp_path: Path) -> None:
+    stored = tmp_path / "outcomes.json"
+    asked: list[float] = []
+
+    def loop(noise: Noise, lab: Lab, changes: int) -> Outcome:
+        asked.append(noise.pairs(1)[0][0])
+        if len(asked) == 2:
+            raise RuntimeError("interrupted")
+        return Outcome(len(asked), changes, 0.0)
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        simulate(_recorded(), 12, {"a loop": loop}, stored)
+    outcomes = simulate(_recorded(), 12, {"a loop": loop}, stored)
+    assert [outcome.kept for outcome in outcomes["a loop"]] == [1, 3, 4]
+    assert asked[2] == asked[1]  # the same changes as in the simulation that was interrupted
+    assert simulate(_recorded(), 12, {"a loop": loop}, stored) == outcomes
+    assert len(asked) == 4
+    assert simulate(_recorded(), 6, {"a loop": loop}, stored) != outcomes
