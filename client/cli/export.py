@@ -33,8 +33,11 @@ def register(app: typer.Typer) -> None:
 
 def export(
     target: Annotated[
-        str | None,
-        typer.Argument(metavar="[TARGET]", help="An experiment's name or id, or a run's id. Not with --all."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[TARGET]...",
+            help="An experiment's name or id, or a run's id; for html, also several experiments. Not with --all.",
+        ),
     ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help=f"One of {', '.join(_FORMATS)}.")] = "json",
     out: Annotated[
@@ -56,14 +59,15 @@ def export(
 
     json: the data needed to repeat each run: spec, fingerprint, package versions, commit with its uncommitted changes,
     hardware, and the last metrics. csv: one row per run. spec: the YAML with which `dkd submit -` creates the
-    experiment again. html: a report in one file, with figures. parquet: four tables with every point, for DuckDB and
-    pandas. tensorboard: event files, one folder per run. wandb: offline runs, which `wandb sync` sends. mlflow: runs on
-    a tracking server, each sent once.
+    experiment again. html: a report of one or several experiments in one file, with figures. parquet: four tables with
+    every point, for DuckDB and pandas. tensorboard: event files, one folder per run. wandb: offline runs, which `wandb
+    sync` sends. mlflow: runs on a tracking server, each sent once.
     """
-    _check_options(target, format, out, to, everything=everything)
+    targets = list(dict.fromkeys(target or []))
+    _check_options(targets, format, out, to, everything=everything)
     with Client() as client:
         try:
-            for line in _export(client, target, format, out, to):
+            for line in _export(client, targets, format, out, to):
                 typer.echo(line)
         except OSError as error:
             raise exit_codes.unwritable(f"--out {out}" if out else "stdout", error) from None
@@ -72,7 +76,7 @@ def export(
     return exit_codes.OK
 
 
-def _check_options(target: str | None, format: str, out: Path | None, to: str | None, *, everything: bool) -> None:
+def _check_options(targets: list[str], format: str, out: Path | None, to: str | None, *, everything: bool) -> None:
     """Check the options.
 
     Raises:
@@ -83,8 +87,10 @@ def _check_options(target: str | None, format: str, out: Path | None, to: str | 
         problem = f"--format {format}: must be one of {', '.join(_FORMATS)}"
     elif everything and format != "parquet":
         problem = "--all: only with --format parquet"
-    elif (target is None) is not everything:
+    elif (not targets) is not everything:
         problem = "name an experiment or a run" + (", or give --all, not both" if everything else "")
+    elif len(targets) > 1 and format != "html":
+        problem = f"--format {format} exports one experiment or run; only html takes several"
     elif format == "mlflow" and to is None:
         problem = "--format mlflow needs --to, such as http://127.0.0.1:5000"
     elif format in _IN_FOLDERS and out is None:
@@ -95,13 +101,17 @@ def _check_options(target: str | None, format: str, out: Path | None, to: str | 
         _check_server(format, to)
 
 
-def _export(client: Client, target: str | None, format: str, out: Path | None, to: str | None) -> Iterator[str]:
+def _export(client: Client, targets: list[str], format: str, out: Path | None, to: str | None) -> Iterator[str]:
     """Export, and yield a line about each part that is written elsewhere than to stdout."""
-    if target is None:
+    if not targets:
         assert out is not None
         yield from _parquet(client, client.experiments.iterate(archived="include"), out)
         return
-    resolved = resolve_target(client, target)
+    resolved, *others = (resolve_target(client, target) for target in targets)
+    if format == "html":
+        ids = dict.fromkeys(_experiment_id(item) for item in (resolved, *others))
+        _write(report.build(client, *ids), out)
+        return
     if format == "parquet" and out is not None:
         yield from _parquet(client, [client.experiments.get(_experiment_id(resolved))], out)
     elif format == "tensorboard" and out is not None:
@@ -153,8 +163,6 @@ def _to_text(client: Client, resolved: Experiment | Run, format: str) -> str:
             message = "csv has one row per run of an experiment; name an experiment"
             raise exit_codes.CliExit(message, exit_codes.BAD_INPUT)
         return client.experiments.csv(resolved.id)
-    if format == "html":
-        return report.build(client, _experiment_id(resolved))
     if format == "json":
         group = client.runs if isinstance(resolved, Run) else client.experiments
         return printable_json(group.record(resolved.id).model_dump_json(indent=2)) + "\n"

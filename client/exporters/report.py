@@ -1,4 +1,4 @@
-"""A report of an experiment as one HTML file, which needs no server, no network and no further file."""
+"""A report of experiments as one HTML file, which needs no server, no network and no further file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from client.client import Client
+from client.errors import ApiError
 from client.exporters.packages import MissingPackageError
 from client.rendering import figures, html
 from common.durations import duration_text
@@ -18,6 +19,7 @@ from core.protocol.records import ExperimentRecord, RunRecord
 from core.specs import dump_text
 
 _MAX_POINTS = 500
+_NOT_COMPARABLE = 422
 _CURVES = ("train/loss",)
 """Metrics that are drawn beside the compared one."""
 
@@ -35,15 +37,16 @@ pre { background: #f8f9fa; padding: 1rem; overflow-x: auto } .keep { font-weight
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def build(client: Client, experiment: str) -> str:
-    """Return the report of an experiment.
+def build(client: Client, *experiments: str) -> str:
+    """Return the report of experiments.
 
-    It contains the comparison with the referee's sentences, figures that can be zoomed, every run, the spec, and the
-    provenance: code, packages, hardware and data.
+    It contains for each the comparison with the referee's sentences, figures that can be zoomed, every run, the spec,
+    and the provenance: code, packages, hardware and data. Several experiments are also compared together, if they
+    differ only in their seeds.
 
     Args:
         client: The client.
-        experiment: Name or id.
+        experiments: Names or ids.
 
     Raises:
         MissingPackageError: Plotly, of the extra ``export``, is not installed.
@@ -52,7 +55,37 @@ def build(client: Client, experiment: str) -> str:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise MissingPackageError("plotly") from None
-    record = client.experiments.record(experiment)
+    records = [client.experiments.record(experiment) for experiment in experiments]
+    sections = _together(client, records) if len(records) > 1 else []
+    for number, record in enumerate(records):
+        sections += _experiment(client, record, f"e{number}-" if len(records) > 1 else "")
+    title = html.text(", ".join(record.name for record in records))
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script>"
+    )
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(sections)}{_DRAW}</body></html>\n'
+
+
+def _together(client: Client, records: Sequence[ExperimentRecord]) -> list[str]:
+    """Return the contents of a report of several experiments, and their comparison together."""
+    links = "".join(
+        f'<li><a href="#e{number}-top">{html.text(record.name)}</a></li>' for number, record in enumerate(records)
+    )
+    parts = [f"<h1>{len(records)} experiments</h1><ul>{links}</ul>"]
+    try:
+        comparison = client.comparisons.get([record.experiment_id for record in records])
+    except ApiError as error:
+        if error.status != _NOT_COMPARABLE:
+            raise
+        return [*parts, f"<p>They are not tested together: {html.text(str(error))}</p>"]
+    data = _data("comparison", comparison.model_dump(mode="json"))
+    return [*parts, f"<h2>Result over all experiments</h2>{html.result(comparison)}", data]
+
+
+def _experiment(client: Client, record: ExperimentRecord, prefix: str) -> list[str]:
+    """Return the sections of an experiment; ``prefix`` makes the names of its elements unique."""
     comparison = client.comparisons.get(record.experiment_id)
     students = [run for run in record.runs if run.spec["role"] == "student"]
     names = [comparison.metric, *_CURVES]
@@ -62,22 +95,15 @@ def build(client: Client, experiment: str) -> str:
         )
         for run in students
     ]
-    sections = [
-        _heading(record),
+    return [
+        _heading(record, prefix),
         f"<h2>Result</h2>{html.result(comparison)}",
-        _figures(comparison, drawn),
+        _figures(comparison, drawn, prefix),
         _runs(comparison, record.runs),
         f"<h2>Spec</h2><pre>{html.text(dump_text(record.spec, width=100))}</pre>",
         _provenance(record.runs),
-        _data("comparison", comparison.model_dump(mode="json")),
+        _data(f"{prefix}comparison", comparison.model_dump(mode="json")),
     ]
-    title = html.text(record.name)
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script>"
-    )
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(sections)}{_DRAW}</body></html>\n'
 
 
 _DRAW = """<script>
@@ -88,15 +114,16 @@ for (const element of document.querySelectorAll("[data-figure]")) {
 </script>"""
 
 
-def _heading(record: ExperimentRecord) -> str:
+def _heading(record: ExperimentRecord, prefix: str) -> str:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     written = f"written {now} by DKD Lab {version('dkd-lab')}"
     line = f"experiment {record.experiment_id}, created {record.created_at:%Y-%m-%d %H:%M} UTC; {written}"
     notes = record.spec.get("notes") or ""
-    return f'<h1>{html.text(record.name)}</h1><p>{html.text(notes)}</p><p class="quiet">{html.text(line)}</p>'
+    heading = f'<h1 id="{prefix}top">{html.text(record.name)}</h1>'
+    return f'{heading}<p>{html.text(notes)}</p><p class="quiet">{html.text(line)}</p>'
 
 
-def _figures(comparison: Comparison, drawn_runs: Sequence[figures.DrawnRun]) -> str:
+def _figures(comparison: Comparison, drawn_runs: Sequence[figures.DrawnRun], prefix: str) -> str:
     unit = f" ({comparison.unit})" if comparison.unit else ""
     title = f"{comparison.title or comparison.metric}{unit}"
     change = f"difference to {comparison.baseline} ({difference_unit(comparison.unit)})"
@@ -109,7 +136,7 @@ def _figures(comparison: Comparison, drawn_runs: Sequence[figures.DrawnRun]) -> 
     parts = ["<h2>Figures</h2>"]
     for number, (caption, figure) in enumerate(drawn.items()):
         if figure is not None:
-            name = f"figure-{number}"
+            name = f"{prefix}figure-{number}"
             parts.append(f'<h3>{html.text(caption)}</h3><div data-figure="{name}"></div>{_data(name, figure)}')
     return "".join(parts)
 

@@ -191,6 +191,7 @@ def test_a_server_that_is_not_mlflow_is_named() -> None:
         (["small", "--format", "parquet"], 2, "needs --out"),
         (["small", "--all", "--format", "parquet"], 2, "not both"),
         (["--all"], 2, "--all: only with --format parquet"),
+        (["small", "run-1", "--format", "csv"], 2, "only html takes several"),
         (["--format", "csv"], 2, "name an experiment or a run"),
         (["run-1", "--format", "html"], 2, "this format is for whole experiments"),
         (["run-1", "--format", "csv"], 2, "csv has one row per run of an experiment"),

@@ -117,7 +117,7 @@ def test_wandb_reads_its_offline_runs(client: Client, tmp_path: Path) -> None:
     (run,) = (run for run in read_wandb(tmp_path / "wandb") if run.id == own.id)
     (expected,) = client.runs.metrics(own.id, names=["test/top1"]).series
     points = [(point.step, point.value) for point in run.points if point.name == "test/top1"]
-    assert points == [(step, pytest.approx(value)) for step, value in zip(expected.step, expected.value, strict=True)]
+    assert points == list(zip(expected.step, expected.value, strict=True))
     assert (run.name, run.seed, run.label, run.state) == ("kd seed 1", 1, "kd", "succeeded")
     assert run.config["training.epochs"] == 2
 
@@ -178,6 +178,23 @@ def test_a_report_contains_results_and_provenance_and_no_markup_of_names(
     curve = json.loads(data["figure-0"])["data"]
     assert curve[0]["y"] == [90.0, None, 92.0]  # NaN is a gap
     assert page.count("Plotly.newPlot") >= 1
+
+
+def test_a_report_of_several_experiments_compares_them_together(client: Client, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    out = tmp_path / "report.html"
+    assert dkd(["export", "first", "second", "first", "--format", "html", "--out", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    names = re.findall(r'<script type="application/json" id="([\w-]+)">', page)
+    assert len(names) == len(set(names))
+    assert {"e0-figure-0", "e1-figure-0", "e0-comparison", "e1-comparison"} <= set(names)
+    tops = re.findall(r'<h1 id="([\w-]+)">', page)
+    assert re.findall(r'<a href="#([\w-]+)">', page) == tops == ["e0-top", "e1-top"]
+    assert "Result over all experiments" in page
+    client.submit(spec("other", student={"model": "resnet8"})).cancel()
+    page = report.build(client, "first", "other")
+    assert "They are not tested together: " in page
+    assert "Result over all experiments" not in page
 
 
 def test_a_mean_is_drawn_only_where_every_run_has_a_value() -> None:
