@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from client import deployment
+from client import costs, deployment
 from client.cli import exit_codes
 from client.cli.arguments import path_of
 from client.cli.options import JsonFlag
-from client.cli.targets import resolve_run
+from client.cli.targets import resolve_run, resolve_target
 from client.client import Client
 from client.rendering.tables import console_for, new_table, run_name
 from common.formatting import value_text
-from common.terminal import printable_json
+from common.terminal import printable, printable_json
+from core.protocol.comparisons import Comparison
+from core.protocol.public import Run
 
 _FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 _DEVICES = ("cpu", "cuda")
@@ -101,34 +104,93 @@ def export_lines(report: dict[str, Any]) -> list[str]:
 
 
 def measure(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs; they are measured in turn.")],
+    target: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET...", help="Ids of runs, or experiments for all their runs that have succeeded."),
+    ],
     threads: Annotated[
         int | None, typer.Option(min=1, max=9999, help="CPU threads; by default torch's choice.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=9999, help="Measurements of each network.")] = 15,
     device: Annotated[str, typer.Option(help=f"One of {', '.join(_DEVICES)}.")] = "cpu",
+    within: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="POINTS", help="Also name the smallest students at most this much worse than the teacher."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Measure the networks of runs on this machine: parameters, operations, memory and latency.
 
     FLOPs count two operations for each multiplication with an addition, for one image. Memory is the largest sum of all
     tensors during a forward pass, without the weights. Latency is the median over the rounds in float32, in which the
-    networks alternate. This machine needs the extra train.
+    networks alternate. This machine needs the extra train. The page Compare draws the output of --json.
     """
     if device not in _DEVICES:
         raise exit_codes.CliExit(f"--device {device}: must be one of {', '.join(_DEVICES)}", exit_codes.BAD_INPUT)
+    if within is not None and as_json:
+        raise exit_codes.CliExit("--within: not with --json", exit_codes.BAD_INPUT)
     with Client() as client, tempfile.TemporaryDirectory() as folder:
-        runs = [resolve_run(client, target) for target in dict.fromkeys(run)]
+        runs, experiments = _networks_of(client, target)
+        if within is not None and not experiments:
+            raise exit_codes.CliExit("--within needs an experiment, not only runs", exit_codes.BAD_INPUT)
         try:
             files = [deployment.fetch(client, found, Path(folder)) for found in runs]
             report = deployment.measure(files, threads=threads, rounds=rounds, device=device)
         except deployment.DeploymentError as error:
             raise exit_codes.CliExit(str(error)) from None
+        comparisons = [client.comparisons.get(experiment) for experiment in experiments] if within is not None else []
     for found, network in zip(runs, report["networks"], strict=True):
         network["run_id"], network["name"] = found.id, run_name(found)
     if as_json:
         _print_json(report)
-        return exit_codes.OK
+    else:
+        _print_table(report, device, rounds)
+        for line in _choices(report, comparisons, within):
+            typer.echo(printable(line))
+    return exit_codes.OK
+
+
+def _networks_of(client: Client, targets: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """Return the runs that are named or belong to a named experiment, and the ids of these experiments.
+
+    Raises:
+        CliExit: A target does not exist, or no run of an experiment has succeeded.
+    """
+    runs: dict[str, Run] = {}
+    experiments = []
+    for target in dict.fromkeys(targets):
+        found = resolve_target(client, target)
+        if isinstance(found, Run):
+            runs[found.id] = found
+            continue
+        succeeded = [run.id for run in found.runs if run.state == "succeeded"]
+        if not succeeded:
+            raise exit_codes.CliExit(f"no run of {found.name} has succeeded, so none has left a network")
+        experiments.append(found.id)
+        for run_id in succeeded:
+            if run_id not in runs:
+                runs[run_id] = client.runs.get(run_id)
+    return list(runs.values()), experiments
+
+
+def _choices(report: dict[str, Any], comparisons: Sequence[Comparison], within: float | None) -> Iterator[str]:
+    """Yield the smallest students in words, by parameters, operations and latency."""
+    if within is None:
+        return
+    measured = costs.Costs.model_validate(report)
+    found = costs.candidates(comparisons, measured)
+    sentences = [
+        costs.choice_sentences(found, axis, within, "teacher")
+        for name, axis in costs.axes(measured).items()
+        if name in ("parameters", "flops") or name.startswith("latency")
+    ]
+    for line in dict.fromkeys(" ".join(parts) for parts in sentences):
+        yield f"- {line}"
+
+
+def _print_table(report: dict[str, Any], device: str, rounds: int) -> None:
     console = console_for()
     batches = list(report["networks"][0]["latency"])
     timed = [f"ms, batch {batch}" for batch in batches]
@@ -149,7 +211,6 @@ def measure(
     count = f"{report['threads']} thread{'' if report['threads'] == 1 else 's'}"
     where = report["device"] if device == "cuda" else f"CPU, {count}"
     console.print(f"{where}, float32, torch {report['torch']}; median [first, third quartile] of {rounds} rounds")
-    return exit_codes.OK
 
 
 def _megabytes(count: int) -> str:

@@ -13,6 +13,7 @@ from client import deployment
 from client.cli.app import run as dkd
 from client.cli.deploy import export_lines
 from core.protocol.artifacts import Artifact, ArtifactList
+from core.protocol.comparisons import RunValue, TeacherUsed
 from core.settings import TrainingSettings
 from core.specs import parse_experiment
 from core.tasks.classification import data, models
@@ -76,6 +77,30 @@ def test_networks_are_measured(finished: FakeBackend, capsys: Captured) -> None:
     assert "CPU, 1 thread, float32" in out
 
 
+def test_the_networks_of_an_experiment_are_measured_and_the_smallest_is_named(
+    finished: FakeBackend, capsys: Captured
+) -> None:
+    runs = [fakes.run_summary(1, state="succeeded"), fakes.run_summary(2, state="failed")]
+    value = RunValue(run_id="run-1", experiment="small", seed=0, state="succeeded", value=96.25)
+    group = fakes.comparison().groups[1].model_copy(update={"runs": [value]})
+    teacher = TeacherUsed(run_id="run-1", fingerprint="v1", seed=0, state="succeeded", top1=98.0)
+    finished.answers |= {
+        "GET /api/v1/experiments/small": fakes.experiment(runs=runs),
+        "GET /api/v1/comparisons": fakes.comparison(groups=[group], teachers=[teacher]),
+    }
+    options = ["--threads", "1", "--rounds", "1"]
+    assert dkd(["measure", "small", "run-1", *options, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [network["run_id"] for network in report["networks"]] == ["run-1"]
+    assert dkd(["measure", "small", *options, "--within", "2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    assert len(lines) == 4
+    assert "dkd of small_cnn has the fewest parameters: " in lines[0]
+    finished.answers["GET /api/v1/experiments/small"] = fakes.experiment(runs=runs[1:])
+    assert dkd(["measure", "small"]) == 1
+    assert "no run of small has succeeded" in capsys.readouterr().err
+
+
 def test_only_a_run_that_succeeded_has_a_network(finished: FakeBackend, capsys: Captured) -> None:
     finished.answers["GET /api/v1/runs/run-1"] = fakes.run(state="failed")
     assert dkd(["export-model", "run-1"]) == 1
@@ -92,11 +117,12 @@ def test_only_a_run_that_succeeded_has_a_network(finished: FakeBackend, capsys: 
         ["export-model", "run-1", "--format", "tflite"],
         ["export-model", "run-1", "--format", "torchscript", "--int8"],
         ["measure", "run-1", "--device", "tpu"],
+        ["measure", "run-1", "--json", "--within", "1"],
     ],
 )
 def test_wrong_options_are_refused(words: list[str], capsys: Captured) -> None:
     assert dkd(words) == 2
-    assert words[-1] in capsys.readouterr().err
+    assert next(word for word in reversed(words) if word.startswith("--")) in capsys.readouterr().err
 
 
 def test_torch_is_needed(finished: FakeBackend, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
