@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import cast
 
-from core.protocol.comparisons import EpochChoice
+from core.protocol.comparisons import EpochChoice, RunValue, TeacherUsed
 from core.protocol.public import Comparison, Convergence, Experiment, Interval, MethodResult, PairedDifference
 
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
@@ -30,7 +30,8 @@ def compare(
         for run in experiment.runs
         if run.state == "succeeded" and run.id not in set_aside
     }
-    teacher = next((top.get(run.id) for run in experiment.runs if run.role == "teacher"), None)
+    teachers = [run for run in experiment.runs if run.role == "teacher"]
+    teacher = next((top.get(run.id) for run in teachers), None)
     groups, values_of = [], {}
     for label in experiment.methods:
         runs = [run for run in experiment.runs if run.label == label]
@@ -48,8 +49,19 @@ def compare(
                 n=len(values),
                 mean=statistics.fmean(values.values()) if values else None,
                 sd=statistics.stdev(values.values()) if several else None,
+                interval=_interval(list(values.values())) if several else None,
                 values=values,
                 missing=[run.seed for run in runs if run.id not in top],
+                runs=[
+                    RunValue(
+                        run_id=run.id,
+                        experiment=experiment.name,
+                        seed=run.seed,
+                        state=run.state,
+                        value=values.get(run.seed),
+                    )
+                    for run in runs
+                ],
                 convergence=reached,
             )
         )
@@ -69,6 +81,10 @@ def compare(
         test_size=899,
         resolution=100 / 899,
         teacher_top1=teacher,
+        teachers=[
+            TeacherUsed(run_id=run.id, fingerprint=run.id, seed=run.seed, state=run.state, top1=top.get(run.id))
+            for run in teachers
+        ],
         epoch=cast(EpochChoice, query.get("which", "last")),
         target_share=share,
         target=accuracy or (share * teacher if teacher else None),
@@ -82,6 +98,12 @@ def compare(
     )
 
 
+def _interval(values: list[float]) -> Interval:
+    half = _T.get(len(values) - 1, 2.0) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return Interval(low=mean - half, high=mean + half)
+
+
 def _paired(label: str, baseline: str, values: Mapping[str, dict[int, float]]) -> PairedDifference:
     seeds = sorted(set(values[label]) & set(values[baseline]))
     differences = [values[label][seed] - values[baseline][seed] for seed in seeds]
@@ -91,7 +113,6 @@ def _paired(label: str, baseline: str, values: Mapping[str, dict[int, float]]) -
             label=label, baseline=baseline, n=n, seeds=seeds, sentence=f"{label}: too few pairs yet."
         )
     mean, sd = statistics.fmean(differences), statistics.stdev(differences)
-    half = _T.get(n - 1, 2.0) * sd / math.sqrt(n)
     return PairedDifference(
         label=label,
         baseline=baseline,
@@ -99,7 +120,7 @@ def _paired(label: str, baseline: str, values: Mapping[str, dict[int, float]]) -
         seeds=seeds,
         mean_difference=mean,
         sd=sd,
-        interval=Interval(low=mean - half, high=mean + half),
+        interval=_interval(differences),
         sign_flip_p=0.25,
         smallest_p=2.0 ** (1 - n),
         sentence=f"{label} against {baseline}: {n} pairs cannot tell; p is at least {2.0 ** (1 - n):.2g}.",
