@@ -7,6 +7,7 @@ is made by the project's own code, from rows in a database over the comparison t
 
     python -m benchmarks null_changes record DIR    # trains the pairs; resumes in DIR
     python -m benchmarks null_changes               # writes results/null-changes.md; resumes
+    python -m benchmarks null_changes table         # writes it from the loops that have ended, without simulating
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -274,7 +276,7 @@ def simulate(
     for number, (name, loop) in enumerate((loops or LOOPS).items()):
         outcomes[name] = []
         for gain in GAINS:
-            key = f"{name} | {gain:g} sd"
+            key = _key(name, gain)
             if key not in done:
                 done[key] = _run_loop(loop, recorded, changes, gain, [2026, number, round(10 * gain)])
                 _write_outcomes(stored, changes, done)
@@ -282,21 +284,26 @@ def simulate(
     return outcomes
 
 
+def ended(stored: Path, changes: int) -> dict[str, list[Outcome]]:
+    """Return the stored outcomes of the loops that have one for each of ``GAINS``."""
+    done = _read_outcomes(stored, changes)
+    found = {name: [done.get(_key(name, gain)) for gain in GAINS] for name in LOOPS}
+    return {name: [one for one in outcomes if one] for name, outcomes in found.items() if all(outcomes)}
+
+
+def _key(name: str, gain: float) -> str:
+    return f"{name} | {gain:g} sd"
+
+
 def _run_loop(loop: Loop, recorded: Recorded, changes: int, gain: float, seed: Sequence[int]) -> Outcome:
     noise = Noise(recorded, gain * recorded.sd, np.random.default_rng(seed))
-    with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder))
-        try:
-            return loop(noise, lab, changes)
-        finally:
-            lab.close()
+    with tempfile.TemporaryDirectory() as folder, closing(Lab(Path(folder))) as lab:
+        return loop(noise, lab, changes)
 
 
 def _read_outcomes(stored: Path | None, changes: int) -> dict[str, Outcome]:
-    if stored is None or not stored.is_file():
-        return {}
-    content = json.loads(stored.read_text(encoding="utf-8"))
-    if content["changes"] != changes:
+    content = json.loads(stored.read_text(encoding="utf-8")) if stored and stored.is_file() else {}
+    if content.get("changes") != changes:
         return {}
     return {key: Outcome(**outcome) for key, outcome in content["outcomes"].items()}
 
@@ -373,10 +380,9 @@ def _accuracy(folder: Path, label: str, seed: int) -> float:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks null_changes")
-    parser.add_argument("command", nargs="?", choices=("record", "simulate"), default="simulate")
+    parser.add_argument("command", nargs="?", choices=("record", "simulate", "table"), default="simulate")
     parser.add_argument("folder", nargs="?", type=Path, help="for record: where the trainings are")
     parser.add_argument("--changes", type=int, default=CHANGES)
-    parser.add_argument("--again", action="store_true", help="do not resume: forget the stored outcomes")
     options = parser.parse_args(arguments)
     if options.command == "record":
         if options.folder is None:
@@ -384,8 +390,10 @@ def main(arguments: Sequence[str]) -> None:
         record(options.folder)
         return
     recorded = Recorded.read()
-    if options.again:
-        OUTCOMES.unlink(missing_ok=True)
-    text = render(recorded, simulate(recorded, options.changes, stored=OUTCOMES), options.changes)
+    if options.command == "table":
+        outcomes = ended(OUTCOMES, options.changes)
+    else:
+        outcomes = simulate(recorded, options.changes, stored=OUTCOMES)
+    text = render(recorded, outcomes, options.changes)
     TABLE.write_text(text, encoding="utf-8")
     print(text)

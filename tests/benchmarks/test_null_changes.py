@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +76,22 @@ def test_an_interrupted_simulation_is_resumed(tmp_path: Path) -> None:
     assert simulate(_recorded(), 12, {"a loop": loop}, stored) == outcomes
     assert len(asked) == 4
     assert simulate(_recorded(), 6, {"a loop": loop}, stored) != outcomes
+
+
+def test_a_table_can_be_written_from_the_loops_that_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = tmp_path / "outcomes.json"
+    monkeypatch.setattr(null_changes, "LOOPS", {"whole": None, "part": None})
+    done = {f"whole | {gain} sd": Outcome(gain, 24, 0.0) for gain in (0, 1, 2)} | {"part | 0 sd": Outcome(9, 24, 0.0)}
+    null_changes._write_outcomes(stored, 12, done)
+    outcomes = null_changes.ended(stored, 12)
+    assert {name: [one.kept for one in found] for name, found in outcomes.items()} == {"whole": [0, 1, 2]}
+    assert null_changes.ended(stored, 13) == {}
+
+
+def test_the_referee_keeps_at_most_five_per_cent_of_the_committed_null_changes() -> None:
+    outcomes = null_changes.ended(null_changes.OUTCOMES, null_changes.CHANGES)
+    null = {name: found[0].kept for name, found in outcomes.items()}
+    assert null["referee, 8 seeds"] <= 0.05 * null_changes.CHANGES < null["one seed, baseline trained again"]
+    table = null_changes.TABLE.read_text(encoding="utf-8")
+    for name, kept in null.items():
+        assert re.search(rf"^\| {re.escape(name)} \| [\d.]+ \| {kept} of 200 ", table, re.MULTILINE)
