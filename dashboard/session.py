@@ -13,6 +13,7 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
+from common.formatting import within_sentence
 from core.protocol.public import Catalog
 from dashboard.addresses import AddressError
 from dashboard.curves.store import CurveStore
@@ -80,6 +81,24 @@ def headline(dataset: str) -> dict[str, Any]:
     """Return the metric, as the catalog describes it, by which results on a data set are judged."""
     known, name = catalog(), task(dataset).get("headline", "")
     return next((item for item in known.metrics if item["name"] == name), known.metrics[0])
+
+
+def several_tasks(named: Iterable[tuple[str, str]]) -> str:
+    """Return why things of different tasks are not compared, which names one of each; empty if all are of one task.
+
+    Args:
+        named: Name and data set of each, such as those of experiments.
+    """
+    first_of: dict[str, tuple[str, str]] = {}
+    for name, dataset in named:
+        first_of.setdefault(task(dataset).get("title", ""), (name, dataset))
+    if len(first_of) < 2:
+        return ""
+    parts = [
+        f"{name} is {within_sentence(title)} on {dataset}, judged by {within_sentence(headline(dataset)['title'])}"
+        for title, (name, dataset) in first_of.items()
+    ]
+    return f"{'; '.join(parts)}. Results of different tasks are not compared: select those of one task."
 
 
 def headline_titles(datasets: Iterable[str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from core.catalog import DATASETS, METHODS, MODELS, TASKS, MethodEntry, TaskEntry
 from core.catalog.methods import MethodContext, SpecWarning
@@ -117,7 +116,7 @@ def _member_problems(member: WeightedMethod, task: TaskEntry) -> Iterator[Proble
     entry, params = member.entry, member.parsed_params
     if entry.tasks:  # whether the task is among them is checked for every task
         return
-    if reason := _refusal(entry, params):
+    if reason := entry.refusal_for_regions(params):
         yield (), f"{entry.name} {reason}, which {task.name} does not have; {_others()}", entry.name
     elif entry.momenta:
         text = f"{entry.name} gives each term a momentum, and a detector has losses besides the method's; {_others()}"
@@ -126,17 +125,6 @@ def _member_problems(member: WeightedMethod, task: TaskEntry) -> Iterator[Proble
         stage = entry.first_stage
         text = f"the first stage has {stage.term} alone, and a detector is trained by its own losses in every epoch"
         yield ("params", stage.epochs), f"{text}; set 0", member.params.get(stage.epochs)
-
-
-def _refusal(entry: MethodEntry, params: Any) -> str | None:
-    """Return what a method reads that a task of regions does not have, as a verb with its object; None if nothing."""
-    if entry.taps_of(params).strong_view:
-        return "reads a second view of each image"
-    if entry.reads_rows_alone or entry.reads_maps_alone:
-        return None
-    if entry.family == "several_networks":
-        return "trains a second classifier of whole images"
-    return "reads layers of a classifier of whole images" if entry.taps else "reads the class of each image"
 
 
 def _others() -> str:

@@ -27,6 +27,8 @@ MAX_MILESTONES = 100
 MAX_WARMUP_STEPS = 1_000_000
 _LEFT_OUT: dict[str, Any] = {"x-left-out": True}
 """Tells a form to leave the default out too."""
+_OF_IMAGES: dict[str, Any] = {"x-for-regions": False}
+"""Tells a form that the field has no meaning where rows are regions of images (``region_checks``)."""
 
 _COMPLETE = ("sgd", "adamw")
 """Optimisers of the first version, whose fields are all written out, so that fingerprints stay the same."""
@@ -225,16 +227,19 @@ class Training(SpecModel):
         0,
         description="Epochs between two measurements of neural collapse (NC1–NC4). Each measurement is a pass over the "
         "training images. 0: only after the last epoch.",
+        json_schema_extra=_OF_IMAGES,
     )
     robustness: bool = Field(
         False,
         description="After the last epoch, also test on noisy, scrambled and blurred images. They are not trained on.",
+        json_schema_extra=_OF_IMAGES,
     )
     stylised: str = Field(
         "",
         max_length=1000,
         description="After the last epoch, also test on the stylised images in this folder below DATA_DIR: "
         "<class>/<image>.",
+        json_schema_extra=_OF_IMAGES,
     )
 
     label_smoothing: float = Field(
@@ -242,7 +247,7 @@ class Training(SpecModel):
         ge=0,
         lt=1,
         description="Share of the label that cross-entropy spreads over all classes. 0: none.",
-        json_schema_extra=_LEFT_OUT,
+        json_schema_extra=_LEFT_OUT | _OF_IMAGES,
     )
     clip_grad_norm: float | None = Field(
         None,
@@ -256,7 +261,7 @@ class Training(SpecModel):
         ge=1,
         description="Micro-batches that a batch is computed in, one after the other, to save memory. The number must "
         "divide the batch size. Batch norm sees one micro-batch at a time.",
-        json_schema_extra=_LEFT_OUT,
+        json_schema_extra=_LEFT_OUT | _OF_IMAGES,
     )
     ema: float | None = Field(
         None,
@@ -275,7 +280,7 @@ class Training(SpecModel):
         STRONG,
         description="The augmentations of a second view of each image, for the methods that read one. They are given "
         "as in augment; a mixture of two images is not possible.",
-        json_schema_extra=_LEFT_OUT,
+        json_schema_extra=_LEFT_OUT | _OF_IMAGES,
     )
 
     speed: Speed = Field(default_factory=Speed)

@@ -35,6 +35,7 @@ class FormState:
         copied_teacher: Teacher of a cloned experiment in the draft's form, and the backend's description of it.
         train_new_teacher: Whether the copy trains a new teacher.
         choosing_method: Whether the list of methods is open.
+        left: By the name of a task, its draft when the data set was last changed to that of another task.
     """
 
     draft: dict[str, Any]
@@ -49,6 +50,7 @@ class FormState:
     copied_teacher: tuple[dict[str, Any], PlannedTeacher] | None = None
     train_new_teacher: bool = False
     choosing_method: bool = False
+    left: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def form_state(catalog: Catalog) -> FormState:
@@ -78,6 +80,7 @@ def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None
     state.message = ""
     state.copied_teacher = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
     state.train_new_teacher = False
+    state.left = {}
 
 
 def redraw(state: FormState, draft: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -10,6 +10,9 @@ from dashboard.forms.schema_fields import humanise, schema_defaults
 
 ADDED = "with"
 """Field of a method with the methods that are added to it."""
+REGIONS = "regions"
+"""Field of a method with the boxes that it compares, in tasks whose rows are regions of images."""
+_USUAL_REGIONS = {"boxes": "student", "background": "all"}
 
 
 def _named_choice(value: Any) -> dict[str, Any]:
@@ -77,6 +80,20 @@ def own_teachers(draft: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the students' teachers of a draft, which has a field for one and a field for several."""
     teacher = draft.get("teacher")
     return list(draft.get("teachers") or ([teacher] if teacher else ()))
+
+
+def trainings(draft: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
+    """Return the settings of the students' training, and those of the teachers that have their own."""
+    return [draft["training"], *(teacher["training"] for teacher in all_teachers(draft))]
+
+
+def all_teachers(draft: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the students' teachers of a draft, each followed by the teachers that it is distilled from."""
+    for teacher in own_teachers(draft):
+        own: dict[str, Any] | None = teacher
+        while own:
+            yield own
+            own = own.get("teacher")
 
 
 def with_teachers(teachers: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -168,9 +185,23 @@ def _compact(choice: Mapping[str, Any]) -> dict[str, Any]:
         compact["params"] = deepcopy(choice["params"])
     if choice.get("shares"):
         compact["shares"] = dict(choice["shares"])
+    if regions := _short_regions(choice.get(REGIONS)):
+        compact[REGIONS] = regions
     if choice.get(ADDED):
         compact[ADDED] = [_compact(added) for added in choice[ADDED]]
     return compact
+
+
+def long_regions(regions: Any) -> dict[str, Any]:
+    """Return the options of regions in their long form; the short form is the name of the boxes."""
+    return {"boxes": regions} if isinstance(regions, str) else dict(regions or {})
+
+
+def _short_regions(regions: Any) -> Any:
+    """Return the options of regions as a spec has them: without what is usual, and as a name if only boxes are left."""
+    given = {name: value for name, value in long_regions(regions).items() if value not in (None, {})}
+    own = {name: value for name, value in given.items() if value != _USUAL_REGIONS.get(name)}
+    return own["boxes"] if own.keys() == {"boxes"} else deepcopy(own)
 
 
 def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -225,7 +225,8 @@ def _numbers(item: schema_fields.FormField, value: Any, path: str, key: str, slo
         placeholder="none",
     )
     try:
-        return schema_fields.parse_numbers(text)
+        numbers = schema_fields.parse_numbers(text)
+        return None if item.nullable and not numbers else numbers
     except ValueError as error:
         slots.add_error(path, str(error))
         return value

@@ -55,6 +55,7 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and isinstance(methods, list)
         and len(methods) > 0
         and all(_is_catalog_entry(item, catalog["methods"]) for item in methods)
+        and all(_has_regions(item, schema) for item in methods)
         and _is_seed_list(data.get("seeds", []))
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
@@ -109,7 +110,7 @@ def _is_teacher(teacher: Any, catalog: CatalogEntries, schema: Mapping[str, Any]
         (weights is None or isinstance(weights, str) or _fits_schema(weights, schema["$defs"]["Weights"], schema))
         and (training is None or _fits_schema(training, schema["$defs"]["Training"], schema))
         and _is_integer(teacher.get("seed", 0))
-        and (method is None or _is_catalog_entry(method, catalog["methods"]))
+        and (method is None or (_is_catalog_entry(method, catalog["methods"]) and _has_regions(method, schema)))
         and (own is None or _is_teacher(own, catalog, schema))
     )
 
@@ -136,6 +137,16 @@ def _is_catalog_entry(choice: Any, entries: Sequence[Mapping[str, Any]]) -> bool
         and isinstance(added, list)
         and all(_is_catalog_entry(item, entries) for item in added)
     )
+
+
+def _has_regions(method: Any, schema: Mapping[str, Any]) -> bool:
+    """Return whether the options of regions of a method, if it has any, have the types of their fields."""
+    given = method.get(spec_draft.REGIONS) if isinstance(method, Mapping) else None
+    if given is None:
+        return True
+    if not isinstance(given, str | Mapping):
+        return False
+    return _fits_schema(spec_draft.long_regions(given), schema["$defs"]["RegionOptions"], schema)
 
 
 def _fits_schema(values: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> bool:

@@ -10,8 +10,9 @@ import streamlit as st
 from core.protocol.public import Catalog
 from dashboard import session
 from dashboard.forms import draft as drafts
-from dashboard.forms import schema_fields, spec_draft
+from dashboard.forms import schema_fields, spec_draft, task_catalog, task_change
 from dashboard.forms.draft import FormState
+from dashboard.forms.task_change import TaskForm
 from dashboard.forms.widgets import ErrorSlots, draw_entry, draw_integers, draw_object
 from dashboard.views import new_methods, new_preview, new_teachers, new_templates
 
@@ -43,11 +44,17 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
         help="A unique name, which identifies the experiment in tables and links.",
     )
     slots.add("name")
-    schema = catalog.experiment_schema
-    training = schema_fields.schema_to_fields(schema["$defs"]["Training"], schema)
 
     st.subheader("Data and networks")
     edited["dataset"] = draw_entry("Data set", catalog.datasets, draft["dataset"], "dataset", key, slots)
+    task = session.task(edited["dataset"]["name"])
+    former = session.task(draft["dataset"]["name"])
+    if task != former:
+        _change_task(catalog, state, edited, former, task)
+        st.rerun()
+    catalog = task_catalog.for_task(catalog, task, spec_draft.trainings(draft))
+    schema = catalog.experiment_schema
+    training = schema_fields.schema_to_fields(schema["$defs"]["Training"], schema)
     edited["student"] = {
         "model": draw_entry("Student", catalog.models, draft["student"]["model"], "student.model", key, slots)
     }
@@ -78,6 +85,17 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
     with st.expander("Notes, tags, priority, device"):
         _extras(draft, edited, schema, key, slots)
     return edited
+
+
+def _change_task(
+    catalog: Catalog, state: FormState, edited: dict[str, Any], former: dict[str, Any], task: dict[str, Any]
+) -> None:
+    """Show the draft with a data set of another task."""
+    left = state.left.get(task["name"]) or task_change.networks_of_example(catalog, edited["dataset"]["name"])
+    state.left[former["name"]] = state.draft
+    before, after = (TaskForm.of(catalog, item) for item in (former, task))
+    drafts.redraw(state, task_change.change_task(edited, before, after, left))
+    state.copied_teacher = None
 
 
 def _extras(draft: dict[str, Any], edited: dict[str, Any], schema: dict[str, Any], key: str, slots: ErrorSlots) -> None:

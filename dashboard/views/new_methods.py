@@ -12,10 +12,10 @@ from core.protocol.public import Catalog
 from dashboard import families
 from dashboard.families import Kind
 from dashboard.forms import draft as drafts
-from dashboard.forms import method_fields, schema_fields, spec_draft
+from dashboard.forms import method_fields, schema_fields, spec_draft, task_catalog
 from dashboard.forms.draft import FormState
 from dashboard.forms.method_fields import Entry
-from dashboard.forms.widgets import ErrorSlots, escape
+from dashboard.forms.widgets import ErrorSlots, draw_object, escape
 
 Draft = dict[str, Any]
 Taps = Mapping[str, Sequence[str]]
@@ -140,7 +140,17 @@ def draw_method(
     added = _added(catalog, given, entry, path, key, slots, taps)
     with fields:
         method = method_fields.draw(entry, draft, path=path, key=key, slots=slots, taps=taps, combined=bool(added))
-    return {**method, spec_draft.ADDED: added}
+    combined = {**method, spec_draft.ADDED: added}
+    regions = draft.get(spec_draft.REGIONS)
+    if task_catalog.has_regions(catalog, [method, *added]):
+        regions = _regions(catalog, regions, path, key, slots)
+    elif _names(combined) != _names(draft):
+        regions = None  # the methods chosen now compare no regions; an imported field without effect keeps its error
+    return {**combined, spec_draft.REGIONS: regions} if regions else combined
+
+
+def _names(method: Mapping[str, Any]) -> list[str]:
+    return [method["name"], *(item["name"] for item in method.get(spec_draft.ADDED) or ())]
 
 
 def _select(catalog: Catalog, name: str, title: str, key: str) -> Entry | None:
@@ -210,6 +220,19 @@ def _added(
                 )
             )
     return added
+
+
+def _regions(catalog: Catalog, draft: Any, path: str, key: str, slots: ErrorSlots) -> Draft:
+    """Draw on which boxes the networks are compared, and what boxes without an object count."""
+    schema = catalog.experiment_schema
+    own = schema["$defs"]["RegionOptions"]
+    values = schema_fields.with_defaults(spec_draft.long_regions(draft), schema_fields.schema_defaults(own, schema))
+    st.caption("Boxes whose logits are compared, and what boxes without an object count.")
+    fields = schema_fields.schema_to_fields(own, schema)
+    place = f"{path}.{spec_draft.REGIONS}"
+    regions = draw_object(fields, values, path=place, key=key, slots=slots)
+    slots.add(place)
+    return regions
 
 
 def _label_and_buttons(state: FormState, index: int, key: str) -> str:

@@ -49,7 +49,10 @@ def draw(catalog: Catalog, state: FormState, key: str, slots: ErrorSlots) -> dic
 
 
 def _new_teacher(catalog: Catalog) -> Draft:
-    teacher: Draft = spec_draft.to_draft({"teacher": {"model": catalog.models[-1]["name"]}})["teacher"]
+    # Of detectors, one that gives logits of the same boxes as the first, which is the first choice of a student.
+    boxes = catalog.models[0].get("region_logits")
+    name = [entry["name"] for entry in catalog.models if entry.get("region_logits") == boxes][-1]
+    teacher: Draft = spec_draft.to_draft({"teacher": {"model": name}})["teacher"]
     return teacher
 
 
@@ -180,7 +183,7 @@ def _keeps_teacher(state: FormState, key: str) -> bool:
         default=_TRAIN if state.train_new_teacher else _USE,
         required=True,
         key=f"{key}.teacher.keep",
-        help="A teacher with other settings has to be trained first, and accuracies of students of different teachers "
+        help="A teacher with other settings has to be trained first, and results of students of different teachers "
         "cannot be compared.",
     )
     state.train_new_teacher = selected == _TRAIN

@@ -35,6 +35,8 @@ METHODS.add(
         reads_rows_alone=True,
         params=DKDParams,
         source="Zhao et al., CVPR 2022, arXiv 2203.08679",
+        # mdistiller, detection/config.py and configs/DKD: α = 1, β = 0.25, T = 1 for every pair, without a ramp.
+        task_params={"detection": {"beta": 0.25, "temperature": 1.0, "ramp_epochs": 0}},
         min_classes=3,
         classes_needed=_classes_needed,
         weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"},

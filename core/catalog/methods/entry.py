@@ -281,6 +281,27 @@ class MethodEntry(Entry):
         """Return whether the parameters leave a term out of the loss."""
         return term in self.switches and params.get(self.switches[term], "off") == "off"
 
+    def refusal_for_regions(self, params: Any | None) -> str | None:
+        """Return what it reads that a task of regions does not have, as a verb with its object; None if nothing.
+
+        Args:
+            params: Its parameters; None if they are not known yet.
+        """
+        if params is not None and self.taps_of(params).strong_view:
+            return "reads a second view of each image"
+        if self.reads_rows_alone or self.reads_maps_alone:
+            return None
+        if self.family == "several_networks":
+            return "trains a second classifier of whole images"
+        return "reads layers of a classifier of whole images" if self.taps else "reads the class of each image"
+
+    @property
+    def for_regions(self) -> bool:
+        """Whether it can be trained, with its defaults, on regions of images in every task that has them."""
+        required = any(field.is_required() for field in self.params.model_fields.values())
+        refusal = self.refusal_for_regions(None if required else self.params())
+        return not (self.tasks or self.momenta or refusal or self.has_first_stage({}))
+
     def classes_needed_by(self, params: Any) -> ClassesNeeded:
         """Return the least number of classes with given parameters."""
         if self.classes_needed:
@@ -302,6 +323,7 @@ class MethodEntry(Entry):
             "needs_teacher": self.needs_teacher,
             "min_classes": self.min_classes,
             "tasks": list(self.tasks),
+            "for_regions": self.for_regions,
             "reads_rows_alone": self.reads_rows_alone,
             "reads_maps_alone": self.reads_maps_alone,
             "task_params": {task: dict(params) for task, params in self.task_params.items()},

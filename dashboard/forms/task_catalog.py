@@ -1,0 +1,95 @@
+"""The part of the catalog that a task can use, as pure functions.
+
+This module names no task, model or method: entries of the catalog say what they are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from core.protocol.public import Catalog
+from dashboard.forms import spec_draft
+
+Entry = Mapping[str, Any]
+
+
+def for_task(catalog: Catalog, task: Entry, trainings: Sequence[Mapping[str, Any] | None] = ()) -> Catalog:
+    """Return the catalog with the networks, methods, augmentations and settings of a task.
+
+    Args:
+        catalog: The catalog.
+        task: The task, as the catalog describes it.
+        trainings: Settings of trainings in the draft. A setting that the task does not have stays if one of them sets
+            it, so that its error has a field.
+    """
+    name = task.get("name", "")
+    return catalog.model_copy(
+        update={
+            "models": _of(catalog.models, name),
+            "methods": [_with_task_params(entry, name) for entry in catalog.methods if _applies(entry, task)],
+            "experiment_schema": _schema(catalog.experiment_schema, task, trainings),
+        }
+    )
+
+
+def properties_of(catalog: Catalog, definition: str) -> Mapping[str, Any]:
+    """Return the fields of a part of a spec, such as ``Training``, by name."""
+    properties: Mapping[str, Any] = _properties(catalog.experiment_schema, definition)
+    return properties
+
+
+def has_regions(catalog: Catalog, methods: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether one of the methods compares regions, so that the options of regions have an effect.
+
+    Args:
+        catalog: The catalog of the task.
+        methods: The methods of a combination in the draft.
+    """
+    entries = {entry["name"]: entry for entry in catalog.methods}
+    known = [entries[item["name"]] for item in methods if item["name"] in entries]
+    return spec_draft.REGIONS in properties_of(catalog, "MethodRef") and any(
+        entry.get("own_terms") and not entry.get("reads_maps_alone") for entry in known
+    )
+
+
+def _of(entries: Sequence[dict[str, Any]], task: str) -> list[dict[str, Any]]:
+    """Return the entries that are for a task; all of them for the task of a plug-in that has none of its own."""
+    return [entry for entry in entries if task in entry.get("tasks", ())] or list(entries)
+
+
+def _applies(entry: Entry, task: Entry) -> bool:
+    if entry.get("tasks"):
+        return task.get("name") in entry["tasks"]
+    return not task.get("rows_are_regions") or bool(entry.get("for_regions"))
+
+
+def _with_task_params(entry: dict[str, Any], task: str) -> dict[str, Any]:
+    """Return a method whose defaults are those of published experiments on a task."""
+    own = entry.get("task_params", {}).get(task, {})
+    if not own:
+        return entry
+    schema = deepcopy(entry["params"])
+    for name, value in own.items():
+        schema["properties"][name]["default"] = value
+    return {**entry, "params": schema}
+
+
+def _properties(schema: Mapping[str, Any], definition: str) -> Any:
+    return schema.get("$defs", {}).get(definition, {}).get("properties", {})
+
+
+def _schema(schema: dict[str, Any], task: Entry, trainings: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    changed = deepcopy(schema)
+    properties = _properties(changed, "Training")
+    for name, field in list(properties.items()):
+        if task.get("rows_are_regions") and not field.get("x-for-regions", True):
+            values = [training.get(name) for training in trainings if training]
+            if all(value is None or value == field.get("default") for value in values):
+                del properties[name]
+        elif "x-entries" in field:
+            field["x-entries"] = _of(field["x-entries"], task.get("name", ""))
+    if not task.get("rows_are_regions"):
+        _properties(changed, "MethodRef").pop(spec_draft.REGIONS, None)
+    return changed
