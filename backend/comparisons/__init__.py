@@ -7,6 +7,7 @@ from backend.comparisons.overview import overview
 from backend.comparisons.published import beside_published, published
 from backend.comparisons.selection import Filter, find
 from backend.comparisons.table import Layout, table
+from backend.comparisons.tasks import refuse_several_tasks
 
 __all__ = [
     "Filter",
@@ -18,6 +19,7 @@ __all__ = [
     "measured_metrics",
     "overview",
     "published",
+    "refuse_several_tasks",
     "sample_of",
     "table",
 ]

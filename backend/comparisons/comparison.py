@@ -13,6 +13,7 @@ from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, decide_all, methods_of, paired, summarize_method
 from backend.comparisons.metric_selection import SelectedValue
 from backend.comparisons.run_data import ImageData, Sample, curves, load, merge
+from backend.comparisons.tasks import refuse_several_tasks
 from backend.db import models
 from backend.errors import invalid
 from core.catalog import METRICS, UnknownNameError
@@ -31,8 +32,10 @@ def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sam
     """Read the runs of the experiments as one sample of one data set; runs that used other images are set aside.
 
     Raises:
-        ApiError: 422 if the experiments differ in more than seeds and labels; the answer names the difference.
+        ApiError: 422 if the experiments differ in more than seeds and labels; the answer names the difference, or
+            the tasks if these differ.
     """
+    refuse_several_tasks(experiments)
     first, *others = experiments
     for other in others:
         difference = experiment_keys.difference(first.spec, other.spec)
@@ -73,7 +76,7 @@ def compare(
     others = [method for method in methods.values() if method.label != baseline]
     pairs = decide_all([paired(method, methods[baseline], sample, spec) for method in others], spec)
     test_size = max((student.test_size for student in sample.students if not student.set_aside), default=0)
-    accuracies = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
+    scores = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
     return Comparison(
         experiment_id=first.id,
         experiment=first.name,
@@ -84,8 +87,8 @@ def compare(
         better=spec.better,
         epoch=options.which,
         test_size=test_size,
-        resolution=100 / test_size if test_size else None,
-        teacher_top1=math.fsum(accuracies) / len(accuracies) if accuracies else None,
+        resolution=100 / test_size if test_size and not sample.task.rows_are_regions else None,
+        teacher_top1=math.fsum(scores) / len(scores) if scores else None,
         headline_unit=METRICS[sample.headline].unit,
         teachers=[
             TeacherUsed(

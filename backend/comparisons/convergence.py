@@ -1,4 +1,4 @@
-"""Speed of convergence: epochs, seconds and GPU-seconds to a target accuracy, and the area under the accuracy curve."""
+"""Speed of convergence: epochs, seconds and GPU-seconds to a target of the headline metric, and the area below it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from core.protocol.comparisons import Convergence, PairedConvergence, RunConverg
 
 @dataclass(frozen=True)
 class ConvergenceTarget:
-    """The accuracy that a run has to reach.
+    """The value of the headline metric that a run has to reach.
 
     Attributes:
-        share: Share of the teacher's accuracy after its last epoch; not used if ``absolute`` is given.
-        absolute: Accuracy in %.
+        share: Share of the teacher's value after its last epoch; not used if ``absolute`` is given.
+        absolute: The value.
     """
 
     share: float
     absolute: float | None = None
 
     def of(self, student: StudentRun) -> float | None:
-        """Return the student's target in %; None until its teacher's accuracy is known."""
+        """Return the student's target; None until its teacher's value is known."""
         if self.absolute is not None:
             return self.absolute
         top1 = student.teacher.top1 if student.teacher else None
@@ -35,12 +35,12 @@ class ConvergenceTarget:
 def run_convergence(
     student: StudentRun, curve: MetricCurve, target: float, others: Mapping[str, MetricCurve] | None = None
 ) -> RunConvergence:
-    """Return when a run's test accuracy reached the target.
+    """Return when a run's headline metric reached the target.
 
     Args:
         student: The run.
-        curve: Test accuracy of the run.
-        target: Accuracy in %.
+        curve: Headline metric of the run.
+        target: Its value.
         others: Other curves of the run by metric, which give the time of the teacher's logits.
     """
     others = others or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,11 @@ from sqlalchemy.orm import Session
 from backend.comparisons import experiment_keys, metric_selection, same_data, statistics
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import Method, methods_of, summarize_method
-from backend.comparisons.run_data import Sample, load, merge
-from backend.comparisons.selection import Filter, names_of, tagged
+from backend.comparisons.run_data import LatestPoint, Sample, latest, load, merge
+from backend.comparisons.selection import Filter, names_of, tagged, titles_of
 from backend.db import models
-from core.papers import PAPERS, PUBLISHED_NUMBERS, TEACHER, PublishedNumber, source_notes
+from core.catalog.models import network_title
+from core.papers import PAPERS, PUBLISHED_NUMBERS, TEACHER, PublishedNumber, published_for, source_notes
 from core.protocol import result_tables as protocol
 from core.protocol.comparisons import EpochChoice
 from core.protocol.result_tables import (
@@ -27,7 +29,7 @@ from core.protocol.result_tables import (
 )
 
 Setting = tuple[str, str, str]
-"""Names of data set, teacher and student."""
+"""Name of the data set, and titles of teacher and student."""
 _EPOCHS: tuple[EpochChoice, ...] = ("last", "oracle")
 
 
@@ -62,10 +64,23 @@ def values_of(numbers: Iterable[PublishedNumber]) -> list[PublishedValue]:
     """Return published numbers as the cells of a table have them."""
     return [
         PublishedValue(
-            source=number.source, method=number.method, value=number.value, repeats=number.runs, epoch=number.epoch
+            source=number.source,
+            method=number.method,
+            value=number.value,
+            repeats=number.runs,
+            epoch=number.epoch,
+            confirmed=number.confirmed,
         )
         for number in numbers
     ]
+
+
+def published_beside(spec: Mapping[str, Any]) -> list[PublishedNumber]:
+    """Return the published numbers of the networks and the data set of a stored spec."""
+    dataset, teacher, student = names_of(spec)
+    teacher_params = spec["teacher"]["model"]["params"] if spec.get("teacher") else {}
+    student_params = spec["student"]["model"]["params"]
+    return published_for(dataset, spec["dataset"]["params"], teacher, student, teacher_params, student_params)
 
 
 @dataclass(frozen=True)
@@ -75,16 +90,18 @@ class _Measured:
     Attributes:
         choice: The method in the spec.
         dataset_params: Parameters of the data set.
+        metric: Name of the metric.
         result: Its values.
     """
 
     choice: Mapping[str, Any]
     dataset_params: Mapping[str, Any]
+    metric: str
     result: MeasuredResult
 
     def is_beside(self, number: PublishedNumber) -> bool:
         same_data = all(self.dataset_params.get(name, value) == value for name, value in number.dataset_params.items())
-        return same_data and number.is_of(self.choice)
+        return same_data and number.metric == self.metric and number.is_of(self.choice)
 
 
 def beside_published(session: Session, selection: Filter) -> BesidePublished:
@@ -96,23 +113,31 @@ def beside_published(session: Session, selection: Filter) -> BesidePublished:
     """
     of_setting: dict[Setting, list[models.Experiment]] = {_setting(number): [] for number in PUBLISHED_NUMBERS}
     for experiment in tagged(session, selection.tags):
-        if (setting := names_of(experiment.spec)) in of_setting:
+        if (setting := titles_of(experiment.spec)) in of_setting:
             of_setting[setting].append(experiment)
-    shown = [setting for setting in of_setting if selection.accepts(*setting)]
-    measured = {setting: _measure(session, of_setting[setting]) if of_setting[setting] else [] for setting in shown}
+    metrics: dict[Setting, dict[str, None]] = {}
+    for number in PUBLISHED_NUMBERS:
+        if _accepts(selection, number):
+            metrics.setdefault(_setting(number), {})[number.metric] = None
+    measured = {
+        setting: _measure(session, of_setting[setting], list(of_metric)) if of_setting[setting] else []
+        for setting, of_metric in metrics.items()
+    }
     return BesidePublished(
         items=[
             protocol.PublishedNumber(
                 source=number.source,
                 reprinted=list(number.reprinted),
                 dataset=number.dataset,
-                teacher=number.teacher,
-                student=number.student,
+                teacher=network_title(number.teacher, number.teacher_params),
+                student=network_title(number.student, number.student_params),
+                metric=number.metric,
                 printed=number.printed,
                 method=number.method,
                 value=number.value,
                 repeats=number.runs,
                 epoch=number.epoch,
+                confirmed=number.confirmed,
                 measured=[item.result for item in measured[_setting(number)] if item.is_beside(number)],
             )
             for number in PUBLISHED_NUMBERS
@@ -127,22 +152,35 @@ def beside_published(session: Session, selection: Filter) -> BesidePublished:
 
 
 def _setting(number: PublishedNumber) -> Setting:
-    return (number.dataset, number.teacher, number.student)
+    teacher = network_title(number.teacher, number.teacher_params)
+    return (number.dataset, teacher, network_title(number.student, number.student_params))
 
 
-def _measure(session: Session, experiments: Sequence[models.Experiment]) -> list[_Measured]:
+def _accepts(selection: Filter, number: PublishedNumber) -> bool:
+    """Return whether the filter selects a number; a network may be given by its name alone or with its variant."""
+    names = (number.dataset, number.teacher, number.student)
+    return selection.accepts(*names) or selection.accepts(*_setting(number))
+
+
+def _measure(session: Session, experiments: Sequence[models.Experiment], metrics: Sequence[str]) -> list[_Measured]:
     """Return the results of every method of these experiments; those that differ only in their seeds are one."""
     loaded = list(load(session, list(experiments)).values())
     samples = [part for row in experiment_keys.group_rows(loaded) for part in same_data.split(merge(row))]
-    selected = {
-        which: metric_selection.select_values(session, merge(loaded), loaded[0].headline, which) for which in _EPOCHS
-    }
-    return [measured for sample in samples for measured in (*_teacher_of(sample), *_of_sample(sample, selected))]
+    pooled, found = merge(loaded), []
+    newest = latest(session, [teacher.run_id for teacher in pooled.teachers], metrics)
+    for metric in metrics:
+        selected = {which: metric_selection.select_values(session, pooled, metric, which) for which in _EPOCHS}
+        for sample in samples:
+            found += [*_teacher_of(sample, metric, newest), *_of_sample(sample, metric, selected)]
+    return found
 
 
-def _teacher_of(sample: Sample) -> list[_Measured]:
+def _teacher_of(sample: Sample, metric: str, newest: Mapping[str, Mapping[str, LatestPoint]]) -> list[_Measured]:
     """Return the result of the sample's teachers, if one has succeeded; it is that of the last epoch."""
-    values = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
+    # A teacher without a headline result has not succeeded, or was tested on other images.
+    judged = [teacher.run_id for teacher in sample.teachers if teacher.top1 is not None]
+    points = {run_id: newest[run_id][metric].value for run_id in judged if metric in newest.get(run_id, {})}
+    values = [value for value in points.values() if math.isfinite(value)]
     if not values:
         return []
     summary = statistics.summarize(values)
@@ -153,13 +191,13 @@ def _teacher_of(sample: Sample) -> list[_Measured]:
         experiments=[item.name for item in sample.experiments],
         epochs=(teacher.get("training") or sample.spec["training"])["epochs"] if trained else 0,
         last=None if summary.mean is None else MeasuredValue(mean=summary.mean, sd=summary.sd, n=summary.n),
-        run_ids=[item.run_id for item in sample.teachers if item.top1 is not None],
+        run_ids=list(points),
     )
-    return [_Measured({"name": TEACHER, "params": {}}, sample.spec["dataset"]["params"], result)]
+    return [_Measured({"name": TEACHER, "params": {}}, sample.spec["dataset"]["params"], metric, result)]
 
 
 def _of_sample(
-    sample: Sample, selected: Mapping[EpochChoice, Mapping[str, metric_selection.SelectedValue]]
+    sample: Sample, metric: str, selected: Mapping[EpochChoice, Mapping[str, metric_selection.SelectedValue]]
 ) -> list[_Measured]:
     target = ConvergenceTarget(1.0)
     methods = {which: methods_of(sample, values, {}, target) for which, values in selected.items()}
@@ -178,7 +216,7 @@ def _of_sample(
             oracle=_value(methods["oracle"][label], sample),
             run_ids=[method.runs[key].run_id for key in method.values],
         )
-        found.append(_Measured(choice, sample.spec["dataset"]["params"], result))
+        found.append(_Measured(choice, sample.spec["dataset"]["params"], metric, result))
     return found
 
 

@@ -208,7 +208,9 @@ def table_records(table: ResultTable) -> list[dict[str, Any]]:
             "verdict": cell.verdict or "",
             "missing_seeds": " ".join(str(item.seed) for item in cell.missing),
             "run_ids": " ".join(cell.run_ids),
-            "published": "; ".join(f"{item.value} ({item.source})" for item in cell.published),
+            "published": "; ".join(
+                f"{item.value} ({item.source}{'' if item.confirmed else ', unconfirmed'})" for item in cell.published
+            ),
         }
         for row in table.rows
         for cell in row.cells
@@ -226,7 +228,7 @@ def _table_cell(cell: TableCell | None) -> Text:
 
 
 def _brackets(published: Sequence[PublishedValue]) -> str:
-    values = dict.fromkeys(value_text(item.value, decimals=2) for item in published)
+    values = dict.fromkeys(item.text for item in published)
     return f" [{', '.join(values)}]" if values else ""
 
 

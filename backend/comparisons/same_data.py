@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from backend.comparisons.run_data import ImageData, Sample, StudentRun, TeacherRun
+from backend.comparisons.tasks import headline_title
 
 # These data sets are part of a package or are computed. Runs that did not record their images used the same images.
-_FIXED_DATASETS = ("digits", "synthetic")
+_FIXED_DATASETS = ("digits", "synthetic", "digit_scenes")
 
 
 def differ(one: ImageData, other: ImageData) -> bool:
@@ -92,15 +93,15 @@ def set_others_aside(sample: Sample) -> Sample:
 
 
 def _with_teachers(sample: Sample) -> Sample:
-    """Remove the accuracy of teachers that were tested on other images, because it is no target for these students."""
+    """Remove the result of teachers that were tested on other images, because it is no target for these students."""
     counted = [student.data for student in sample.students if not student.set_aside and student.data != ImageData()]
     if not counted:
         return sample
 
-    def without_foreign_accuracy(teacher: TeacherRun) -> TeacherRun:
+    def without_foreign_result(teacher: TeacherRun) -> TeacherRun:
         return replace(teacher, top1=None, other_data=True) if differ(teacher.data, counted[0]) else teacher
 
-    teachers = {teacher.run_id: without_foreign_accuracy(teacher) for teacher in sample.teachers}
+    teachers = {teacher.run_id: without_foreign_result(teacher) for teacher in sample.teachers}
     students = tuple(
         replace(student, teacher=teachers.get(student.teacher.run_id, student.teacher)) if student.teacher else student
         for student in sample.students
@@ -123,8 +124,8 @@ def notes(sample: Sample) -> list[str]:
         )
     if any(teacher.other_data for teacher in sample.teachers):
         notes.append(
-            "The teacher was trained and tested on other data than these students: its accuracy is not compared with "
-            "theirs, and no share of it is a target."
+            "The teacher was trained and tested on other data than these students: its "
+            f"{headline_title(sample.task)} is not compared with theirs, and no share of it is a target."
         )
     counted = [student for student in sample.students if student.state == "succeeded" and not student.set_aside]
     unknown = sum(not student.data.images for student in counted)

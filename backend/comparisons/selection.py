@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from backend.db import models
 from backend.errors import invalid
 from core.protocol.public import ProblemField
-from core.specs import teacher_model
+from core.specs import student_title, teacher_model, teacher_title
 
 MAX_EXPERIMENTS = 500
 
@@ -43,6 +43,11 @@ def names_of(spec: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the names of data set, teacher and student; that of the teacher is empty without one."""
     teacher = teacher_model(spec) or ""
     return (spec["dataset"]["name"], teacher, spec["student"]["model"]["name"])
+
+
+def titles_of(spec: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the name of the data set and the titles of teacher and student; that of the teacher may be empty."""
+    return (spec["dataset"]["name"], teacher_title(spec) or "", student_title(spec))
 
 
 def tagged(session: Session, tags: Sequence[str]) -> list[models.Experiment]:

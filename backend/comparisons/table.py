@@ -14,15 +14,17 @@ from backend.comparisons import experiment_keys, gaps, metric_selection, same_da
 from backend.comparisons.comparison import refuse_unknown, teacher_summary
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, methods_of, summarize_method
-from backend.comparisons.published import values_of
+from backend.comparisons.published import published_beside, values_of
 from backend.comparisons.run_data import ImageData, Key, Sample, load, merge
-from backend.comparisons.selection import names_of
+from backend.comparisons.selection import names_of, titles_of
 from backend.comparisons.setting_differences import pooled
+from backend.comparisons.tasks import task_of_experiment, tasks_of, title_of
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
-from core.catalog.datasets import headline_of
-from core.papers import TEACHER, PublishedNumber, published_for
+from core.catalog import TASKS, TaskEntry, UnknownNameError
+from core.catalog.datasets import task_of
+from core.papers import TEACHER, PublishedNumber
 from core.protocol.comparisons import EPOCH_CHOICES, EpochChoice
 from core.protocol.public import ProblemField
 from core.protocol.result_tables import ResultTable, TableCell, TableRow
@@ -35,7 +37,8 @@ class Layout:
     """The content of the table.
 
     Attributes:
-        metric: Name of the metric; empty for the headline metric of the first experiment's task.
+        metric: Name of the metric; empty for the headline metric of the task.
+        task: Name of the task of the rows; empty for the one that is judged by the metric, or else the first's.
         which: Epoch of the values.
         baseline: Label of the column against which the others are tested; None for the first method of the rows.
         test: Test that decides which cells are bold.
@@ -43,6 +46,7 @@ class Layout:
     """
 
     metric: str = ""
+    task: str = ""
     which: EpochChoice = "last"
     baseline: str | None = None
     test: Test = "sign_flip"
@@ -59,14 +63,14 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     If no baseline is named and the rows do not begin with the same method, the baseline is the method of most rows.
 
     Raises:
-        ApiError: 422 if no experiment has the baseline, or the metric is unknown.
+        ApiError: 422 if no experiment has the baseline, or the metric or the task is unknown.
     """
-    loaded = list(load(session, list(dict.fromkeys(experiments))).values())
-    other_task = 0
-    if not layout.metric:
-        layout = replace(layout, metric=loaded[0].headline if loaded else headline_of(""))
-        of_task = [sample for sample in loaded if sample.headline == layout.metric]
-        other_task, loaded = len(loaded) - len(of_task), of_task
+    available = tasks_of(experiments)
+    task = _task(layout, available)
+    of_task = [item for item in dict.fromkeys(experiments) if task_of_experiment(item).name == task.name]
+    others = [item for item in dict.fromkeys(experiments) if item not in of_task]
+    loaded = list(load(session, of_task).values())
+    layout = replace(layout, metric=layout.metric or task.headline)
     samples = [part for row in experiment_keys.group_rows(loaded) for part in same_data.split(merge(row))]
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
     baseline = _baseline(samples, labels, layout.baseline)
@@ -83,13 +87,15 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
         title=metric_selection.title_of(session, pooled_sample, [layout.metric])[layout.metric],
         unit=layout.spec.unit,
         better=layout.spec.better,
+        task=task.name,
+        tasks=[item.name for item in available],
         epoch=layout.which,
         test=layout.test,
         baseline=baseline,
         methods=labels,
         rows=[row.to_protocol(of_row, titles) for row, of_row in zip(rows, cells, strict=True)],
         tests=sum(cell.p is not None for of_row in cells for cell in of_row),
-        notes=_notes(samples, cells, layout, baseline) + _row_notes(rows, titles) + _other_task_note(other_task),
+        notes=_notes(samples, cells, layout, baseline) + _row_notes(rows, titles) + _other_task_note(task, others),
     )
 
 
@@ -105,19 +111,16 @@ class _Row:
         spec = sample.spec
         blocks = dict.fromkeys(key[0] for key in sample.keys)
         requested = [(block, seed) for block in blocks for seed in layout.seeds]
-        dataset, teacher, student = names_of(spec)
         return cls(
             sample,
             methods_of(sample, selected, {}, ConvergenceTarget(1.0)),
             list(dict.fromkeys([*sample.keys, *requested])),
-            published_for(dataset, spec["dataset"]["params"], teacher, student)
-            if layout.metric == sample.headline
-            else (),
+            [number for number in published_beside(spec) if number.metric == layout.metric],
         )
 
     @property
     def title(self) -> str:
-        dataset, teacher, student = names_of(self.sample.spec)
+        dataset, teacher, student = titles_of(self.sample.spec)
         return f"{dataset} {f'{teacher}→' if teacher else ''}{student}"
 
     def unique_title(self, titles: Sequence[str]) -> str:
@@ -174,14 +177,14 @@ class _Row:
 
     def to_protocol(self, cells: list[TableCell], titles: Sequence[str]) -> TableRow:
         dataset, teacher, student = names_of(self.sample.spec)
-        accuracies = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
+        scores = [teacher.top1 for teacher in self.sample.teachers if teacher.top1 is not None]
         return TableRow(
             title=self.unique_title(titles),
             images=same_data.describe(self.sample.data) if self.sample.data != ImageData() else "",
             dataset=dataset,
             teacher=teacher,
             student=student,
-            teacher_top1=math.fsum(accuracies) / len(accuracies) if accuracies else None,
+            teacher_top1=math.fsum(scores) / len(scores) if scores else None,
             published=values_of(number for number in self.published if number.method == TEACHER),
             condition=teacher_summary(self.sample),
             experiments=[item.name for item in self.sample.experiments],
@@ -256,13 +259,34 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
             "Published numbers are as printed. Some are values of the best test epoch, which lie above those of the "
             "last epoch."
         )
+    if any(not item.confirmed for row in cells for cell in row for item in cell.published):
+        notes.append("Published numbers that are marked as unconfirmed were not compared with their source.")
     return notes
 
 
-def _other_task_note(count: int) -> list[str]:
-    if not count:
+def _task(layout: Layout, available: Sequence[TaskEntry]) -> TaskEntry:
+    """Return the task of the rows.
+
+    Raises:
+        ApiError: 422 if the chosen task is unknown.
+    """
+    if layout.task and layout.task not in TASKS:
+        text = str(UnknownNameError("task", layout.task, {entry.name: () for entry in TASKS}))
+        raise invalid(text, ProblemField(path="task", message=text))
+    if layout.task:
+        return TASKS[layout.task]
+    judged = [task for task in available if task.headline == layout.metric]
+    measuring = [task for task in available if layout.metric in {metric.name for metric in task.metrics}]
+    return next(iter((*judged, *measuring, *available)), task_of(""))
+
+
+def _other_task_note(task: TaskEntry, others: Sequence[models.Experiment]) -> list[str]:
+    if not others:
         return []
-    return [f"{count} experiment(s) are left out: their task is judged by another metric. Select them by data set."]
+    titles = " and ".join(title_of(item) for item in tasks_of(others))
+    count = f"{len(others)} experiment is" if len(others) == 1 else f"{len(others)} experiments are"
+    left_out = f"{count} left out, of {titles}: results of different tasks are not compared."
+    return [f"This table is of {title_of(task)}. {left_out}"]
 
 
 def _row_notes(rows: Sequence[_Row], titles: Sequence[str]) -> list[str]:

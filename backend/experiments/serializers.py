@@ -24,7 +24,7 @@ from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.catalog.datasets import headline_of
 from core.protocol import public
 from core.protocol.public import TERMINAL
-from core.specs import parse_stored_experiment, problems_of, teacher_model, warnings_of
+from core.specs import parse_stored_experiment, problems_of, student_title, teacher_title, warnings_of
 from core.specs.labels import misleading_label_of
 
 RECORD_ONLY_KEYS = ("packages", "diff")
@@ -329,8 +329,8 @@ def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dic
         "name": experiment.name,
         "state": state,
         "dataset": spec["dataset"]["name"],
-        "teacher_model": teacher_model(spec),
-        "student_model": spec["student"]["model"]["name"],
+        "teacher_model": teacher_title(spec),
+        "student_model": student_title(spec),
         "methods": [method["label"] for method in spec["methods"]],
         "tags": tags,
         "notes": experiment.notes,

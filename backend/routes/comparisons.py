@@ -80,9 +80,17 @@ def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> Re
     selection = Filter(tags=query.tag or (), dataset=query.dataset, teacher=query.teacher, student=query.student)
     candidates = [find(session, key) for key in query.experiment] if query.experiment else None
     layout = Layout(
-        query.metric or "", which=query.which, baseline=query.baseline, test=query.test, seeds=query.seed or ()
+        query.metric or "",
+        task=query.task or "",
+        which=query.which,
+        baseline=query.baseline,
+        test=query.test,
+        seeds=query.seed or (),
     )
-    table = comparisons.table(session, comparisons.find(session, selection, candidates), layout)
+    experiments = comparisons.find(session, selection, candidates)
+    if candidates and not query.task:
+        comparisons.refuse_several_tasks(experiments)
+    table = comparisons.table(session, experiments, layout)
     if query.kind == "json":
         return table
     return _text(query.kind, render.table_sheet(table), render.table_records(table))

@@ -179,6 +179,10 @@ def table(
     dataset: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Model of the teacher.")] = None,
     student: Annotated[str | None, typer.Option(help="Model of the student.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Name of the task, such as classification or detection; a table is of one task."),
+    ] = None,
     metric: MetricOption = None,
     which: WhichOption = "last",
     baseline: Annotated[
@@ -217,6 +221,7 @@ def table(
         "dataset": dataset,
         "teacher": teacher,
         "student": student,
+        "task": task,
         "metric": metric,
         "which": epoch,
         "baseline": baseline,
@@ -233,6 +238,7 @@ def table(
                 dataset=dataset,
                 teacher=teacher,
                 student=student,
+                task=task,
                 metric=metric,
                 which=epoch,
                 baseline=baseline,

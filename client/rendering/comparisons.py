@@ -67,9 +67,10 @@ def render_comparison(comparison: Comparison) -> RenderableType:
 def comparison_notes(comparison: Comparison) -> list[str]:
     """Return the sentences below the table."""
     lines: list[str] = []
-    if comparison.test_size and comparison.resolution is not None:
-        resolution = spread_text(comparison.resolution, "%")
-        lines.append(f"Test set: {comparison.test_size:,} images, so that one image is {resolution}.")
+    if comparison.test_size:
+        one = comparison.resolution
+        resolution = "" if one is None else f", so that one image is {spread_text(one, '%')}"
+        lines.append(f"Test set: {comparison.test_size:,} images{resolution}.")
     if comparison.teacher_top1 is not None:
         target = f"; target {comparison.target_words}" if comparison.target_words else ""
         subject = "Teachers, on average" if len(comparison.teachers) > 1 else "Teacher"
@@ -262,7 +263,7 @@ def _cell(cell: TableCell | None) -> Text:
 
 
 def _published(published: list[PublishedValue]) -> str:
-    return f" [{', '.join(f'{value_text(item.value, decimals=2)}' for item in published)}]" if published else ""
+    return f" [{', '.join(item.text for item in published)}]" if published else ""
 
 
 def _difference(cell: OverviewCell) -> Text:

@@ -127,6 +127,7 @@ class Comparisons(Resource):
         dataset: str | None = None,
         teacher: str | None = None,
         student: str | None = None,
+        task: str | None = None,
         metric: str | None = None,
         which: EpochChoice = "last",
         baseline: str | None = None,
@@ -141,6 +142,7 @@ class Comparisons(Resource):
             dataset: Name of the data set.
             teacher: Model of the teacher.
             student: Model of the student.
+            task: Name of the task; by default the one that is judged by the metric, or that of the first experiment.
             metric: The metric of the cells; by default the headline metric of the task.
             which: The epoch.
             baseline: Label of the column that the others are tested against.
@@ -153,6 +155,7 @@ class Comparisons(Resource):
             "dataset": dataset,
             "teacher": teacher,
             "student": student,
+            "task": task,
             "metric": metric,
             "which": which,
             "baseline": baseline,

@@ -24,6 +24,8 @@ class ModelEntry(Entry):
 
     Attributes:
         tasks: Names of the tasks that it is for.
+        variant: Name of the parameter that distinguishes networks of this name in tables, such as the backbone of a
+            detector; empty if the name says enough.
         fixed_image_size: Side in pixels of the square to which the images of a detector are padded; 0 for any size.
         min_image_size: Side in pixels of the smallest image for which the last feature map is not empty.
         usual_image_size: Side in pixels of the images that it is designed for.
@@ -50,6 +52,7 @@ class ModelEntry(Entry):
     fixed_image_size: int = 0
     tap_shapes: Mapping[str, TapShape] = field(default_factory=dict)
     random_weights_warnings: Callable[[Any], Iterable[tuple[str, str]]] | None = None
+    variant: str = ""
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
@@ -62,6 +65,12 @@ class ModelEntry(Entry):
             "tasks": list(self.tasks),
         }
 
+    def title_of(self, params: Mapping[str, Any]) -> str:
+        """Return the name with the variant that parameters choose, as "faster_rcnn resnet18"."""
+        if not self.variant:
+            return self.name
+        return f"{self.name} {params.get(self.variant, self.params.model_fields[self.variant].default)}"
+
     def refusal(self, image_size: int, channels: int) -> str | None:
         """Return why the network cannot read such images; None if it can."""
         if image_size < self.min_image_size:
@@ -72,6 +81,16 @@ class ModelEntry(Entry):
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
+
+
+def network_title(name: str, params: Mapping[str, Any]) -> str:
+    """Return the name of a network in tables, with its variant if it has one, as "faster_rcnn resnet18".
+
+    Args:
+        name: The name in a spec; that of a plug-in that is not loaded stays as it is.
+        params: The parameters.
+    """
+    return MODELS[name].title_of(params) if name in MODELS else name
 
 
 def _stages(count: int, *, stem: bool = True) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.papers import cifar100_tables
+from core.papers import cifar100_tables, coco_table
 from core.papers.decoupled_gradient_kd import PAPER as DECOUPLED_GRADIENT_KD
 from core.papers.decoupled_kd import PAPER as DECOUPLED_KD
 from core.papers.paper import (
@@ -73,7 +73,8 @@ def _without_reprints(numbers: Iterator[PublishedNumber]) -> tuple[PublishedNumb
     first: dict[object, PublishedNumber] = {}
     for number in numbers:
         method = (number.method, number.combined, bool(number.params.get(_STANDARDISED)))
-        setting = (number.dataset, number.teacher, number.student)
+        networks = (number.teacher, _sorted(number.teacher_params), number.student, _sorted(number.student_params))
+        setting = (number.dataset, networks, number.metric)
         key = (*setting, method if number.method else number.printed, number.value)
         known = first.get(key)
         if known is None:
@@ -83,12 +84,17 @@ def _without_reprints(numbers: Iterator[PublishedNumber]) -> tuple[PublishedNumb
     return tuple(first.values())
 
 
+def _sorted(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(params.items()))
+
+
 def _in_order_of_printing() -> Iterator[PublishedNumber]:
     tables = list(cifar100_tables.numbers())
     oldest = tables[0].source
     yield from (number for number in tables if number.source == oldest)
     yield from _of_papers()
     yield from (number for number in tables if number.source != oldest)
+    yield from coco_table.numbers()
 
 
 PUBLISHED_NUMBERS: tuple[PublishedNumber, ...] = _without_reprints(_in_order_of_printing())
@@ -97,7 +103,9 @@ PUBLISHED_NUMBERS: tuple[PublishedNumber, ...] = _without_reprints(_in_order_of_
 
 def source_notes() -> dict[str, str]:
     """Return what the authors of a source say about the epoch and the runs of its numbers, by source."""
-    return {name: source.note for name, source in cifar100_tables.SOURCES.items()}
+    return {name: source.note for name, source in cifar100_tables.SOURCES.items()} | {
+        coco_table.SOURCE: coco_table.NOTE
+    }
 
 
 def with_claims() -> list[Paper]:
@@ -105,18 +113,35 @@ def with_claims() -> list[Paper]:
     return [paper for paper in PAPERS.values() if paper.run_claims]
 
 
-def published_for(dataset: str, params: Mapping[str, Any], teacher: str, student: str) -> list[PublishedNumber]:
+def published_for(
+    dataset: str,
+    params: Mapping[str, Any],
+    teacher: str,
+    student: str,
+    teacher_params: Mapping[str, Any] | None = None,
+    student_params: Mapping[str, Any] | None = None,
+) -> list[PublishedNumber]:
     """Return the published numbers of one setting.
+
+    A parameter that a data set or a network does not have is not compared.
 
     Args:
         dataset: name in the catalog.
-        params: parameters of the data set. A parameter that the data set does not have is not compared.
+        params: parameters of the data set.
         teacher: name in the catalog.
         student: name in the catalog.
+        teacher_params: parameters of the teacher's network.
+        student_params: parameters of the student's network.
     """
     return [
         number
         for number in PUBLISHED_NUMBERS
         if (number.dataset, number.teacher, number.student) == (dataset, teacher, student)
-        and all(params.get(name, value) == value for name, value in number.dataset_params.items())
+        and _agree(params, number.dataset_params)
+        and _agree(teacher_params or {}, number.teacher_params)
+        and _agree(student_params or {}, number.student_params)
     ]
+
+
+def _agree(params: Mapping[str, Any], needed: Mapping[str, Any]) -> bool:
+    return all(params.get(name, value) == value for name, value in needed.items())

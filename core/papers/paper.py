@@ -9,7 +9,7 @@ from typing import Any, Literal
 TEACHER = "teacher"
 """The name that the teacher's own value has among the values of methods."""
 PublishedEpoch = Literal["last", "oracle"]
-"""Epoch of a published value: the last one, or the one with the best test accuracy."""
+"""Epoch of a published value: the last one, or the one with the best test result."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PublishedNumber:
         teacher: Name in the catalog.
         student: Name in the catalog.
         printed: The method's name as it was printed.
-        value: Test accuracy in %.
+        value: Value of the metric, in its unit.
         method: The method's name in the catalog; "teacher" for the teacher's own value; empty if it has none.
         params: Parameters of the method that the number holds for.
         combined: Names of the methods that it was combined with.
@@ -74,6 +74,10 @@ class PublishedNumber:
         epoch: Epoch of the value, if the authors say it.
         runs: Number of runs that it is the mean of, if the authors say it.
         reprinted: Later sources that print the same value for the same method and networks.
+        metric: Name of the metric in the catalog.
+        teacher_params: Parameters of the teacher's network that the number holds for.
+        student_params: Those of the student's network.
+        confirmed: Whether the number was compared with its source.
     """
 
     source: str
@@ -89,19 +93,24 @@ class PublishedNumber:
     epoch: PublishedEpoch | None = None
     runs: int | None = None
     reprinted: tuple[str, ...] = ()
+    metric: str = "test/top1"
+    teacher_params: Mapping[str, Any] = field(default_factory=dict)
+    student_params: Mapping[str, Any] = field(default_factory=dict)
+    confirmed: bool = True
 
     def is_of(self, choice: Mapping[str, Any]) -> bool:
         """Return whether it is a number of a method of a stored spec. A parameter that the method lacks is off.
 
         Published detectors are compared on the student's boxes, all of which count alike, so ``regions`` is none.
         """
-        with_others = sorted(item if isinstance(item, str) else item["name"] for item in choice.get("with") or ())
+        with_others = ({"name": item} if isinstance(item, str) else item for item in choice.get("with") or ())
+        members: list[Mapping[str, Any]] = [choice, *with_others]
+        params = next((item.get("params") or {} for item in members if item["name"] == self.method), {})
         return (
             bool(self.method)
-            and choice["name"] == self.method
-            and sorted(self.combined) == with_others
+            and sorted(item["name"] for item in members) == sorted((self.method, *self.combined))
             and not choice.get("regions")
-            and all(choice["params"].get(name, False) == value for name, value in self.params.items())
+            and all(params.get(name, False) == value for name, value in self.params.items())
         )
 
 

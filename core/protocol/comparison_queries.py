@@ -99,8 +99,12 @@ class PublishedQuery(_Query):
 
     tag: list[str] | None = Field(None, max_length=50, description="Tags; an experiment needs every one of them.")
     dataset: str | None = Field(None, max_length=100, description="Only numbers of this data set.")
-    teacher: str | None = Field(None, max_length=100, description="Only numbers with this model as teacher.")
-    student: str | None = Field(None, max_length=100, description="Only numbers with this model as student.")
+    teacher: str | None = Field(
+        None,
+        max_length=100,
+        description="Only numbers with this model as teacher; the backbone of a detector may follow its name.",
+    )
+    student: str | None = Field(None, max_length=100, description="Only numbers with this student, named alike.")
 
 
 class TableQuery(_Query):
@@ -115,6 +119,12 @@ class TableQuery(_Query):
     dataset: str | None = Field(None, max_length=100, description="Only rows of this data set.")
     teacher: str | None = Field(None, max_length=100, description="Only rows with this model as teacher.")
     student: str | None = Field(None, max_length=100, description="Only rows with this model as student.")
+    task: str | None = Field(
+        None,
+        max_length=100,
+        description="Only rows of this task; by default the task that is judged by the metric, or that of the first "
+        "experiment. Experiments that are named must all be of one task.",
+    )
     metric: _Metric = None
     which: _Which = "last"
     baseline: str | None = Field(

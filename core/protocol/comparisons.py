@@ -12,13 +12,14 @@ from core.protocol.base import Message, RunState
 EpochChoice = Literal["last", "best_val", "oracle"]
 """The epoch whose value is compared.
 
-last: the last epoch. best_val: the epoch with the best validation accuracy. oracle: the epoch with the best *test*
-accuracy. The test images choose it, so it is shown beside published numbers of this kind, but never tested.
+last: the last epoch. best_val: the epoch with the best validation result. oracle: the epoch with the best *test*
+result. Results are of the metric by which the task is judged. The test images choose an oracle, so it is shown beside
+published numbers of this kind, but never tested.
 """
 EPOCH_CHOICES: dict[EpochChoice, str] = {
     "last": "after the last epoch",
-    "best_val": "at the epoch with the best validation accuracy",
-    "oracle": "at the epoch with the best test accuracy (an oracle: the test images chose it, so nothing is tested)",
+    "best_val": "at the epoch with the best validation result",
+    "oracle": "at the epoch with the best test result (an oracle: the test images chose it, so nothing is tested)",
 }
 Better = Literal["higher", "lower"]
 Unit = Literal["seed", "teacher"]
@@ -86,9 +87,9 @@ class UncountedRun(Message):
 
 
 class Convergence(Message):
-    """Epochs to a target accuracy, which is reached at the first of two consecutive epochs at or above it."""
+    """Epochs to a target, which is reached at the first of two consecutive epochs at or above it."""
 
-    target: float = Field(description="Target accuracy, %; if teachers vary, the mean of their targets.")
+    target: float = Field(description="Target of the headline metric; if teachers vary, the mean of their targets.")
     reached: int = Field(description="Number of runs that reached the target.")
     of: int = Field(description="Number of runs that succeeded, or failed after a first measurement.")
     median_epochs: float | None = Field(
@@ -191,7 +192,9 @@ class PairedConvergence(Message):
     speed_up_seconds: float | None = Field(
         None, description="The same ratio of comparable seconds; null if they are not comparable."
     )
-    area_difference: float | None = Field(None, description="Mean difference in percentage points.")
+    area_difference: float | None = Field(
+        None, description="Mean difference, in the unit of differences of the headline metric."
+    )
     area_interval: Interval | None = None
     area_sign_flip_p: float | None = None
 
@@ -263,7 +266,9 @@ class Comparison(Message):
     better: Better | None = None
     epoch: EpochChoice = Field("last", description="last, best_val, or oracle (best test epoch; never tested).")
     test_size: int = Field(description="Images in the test set; 0 until a run has started.")
-    resolution: float | None = Field(None, description="Share of one image in the test set, %.")
+    resolution: float | None = Field(
+        None, description="Share of one image in the test set, %; null if the headline metric counts no images."
+    )
     teacher_top1: float | None = Field(
         None, description="Headline metric of the teacher, as the test accuracy in %; if teachers vary, their mean."
     )

@@ -40,8 +40,11 @@ class ExperimentSummary(Message):
         "cancelled if any run was cancelled, else finished."
     )
     dataset: str
-    teacher_model: str | None
-    student_model: str
+    teacher_model: str | None = Field(
+        description="Name of the network, followed by the backbone of a detector; with + between several; null without "
+        "a teacher."
+    )
+    student_model: str = Field(description="As teacher_model.")
     methods: list[str] = Field(description="Labels in the order of the spec; the first is the baseline.")
     tags: list[str] = Field(default_factory=list)
     counts: StateCounts

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from common.formatting import value_text
 from core.protocol.base import Message
 from core.protocol.comparisons import Better, EpochChoice, Interval, MissingPair
 
@@ -18,6 +19,12 @@ class PublishedValue(Message):
     value: float
     repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
     epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    confirmed: bool = Field(True, description="False if nobody has compared the number with its source.")
+
+    @property
+    def text(self) -> str:
+        """The number as cells show it: "71.97", or "35.05 unconfirmed"."""
+        return value_text(self.value, decimals=2) + ("" if self.confirmed else " unconfirmed")
 
 
 class TableCell(Message):
@@ -46,13 +53,13 @@ class TableCell(Message):
 class TableRow(Message):
     """A data set, a teacher and a student, trained in one way."""
 
-    title: str = Field(description="dataset teacher→student.")
+    title: str = Field(description="dataset teacher→student, with the backbones of detectors.")
     images: str = Field("", description="Which data the row is of, where the data of its setting changed between runs.")
     dataset: str
     teacher: str
     student: str
     teacher_top1: float | None = None
-    published: list[PublishedValue] = Field(default_factory=list, description="Published accuracies of the teacher.")
+    published: list[PublishedValue] = Field(default_factory=list, description="Published values of the teacher.")
     condition: str = ""
     experiments: list[str]
     seeds: list[int]
@@ -68,6 +75,8 @@ class ResultTable(Message):
     title: str
     unit: str
     better: Better | None
+    task: str = Field("", description="Name of the task of all rows; results of different tasks are not compared.")
+    tasks: list[str] = Field(default_factory=list, description="Tasks of all experiments that the filters select.")
     epoch: EpochChoice
     test: Literal["sign_flip", "t"]
     baseline: str
@@ -113,7 +122,7 @@ class MeasuredResult(Message):
     epochs: int = Field(description="Epochs of the training; 0 for a teacher whose weights are used as they are.")
     last: MeasuredValue | None = Field(None, description="After the last epoch.")
     oracle: MeasuredValue | None = Field(
-        None, description="At the epoch with the best test accuracy, to be compared with published values of this kind."
+        None, description="At the epoch with the best test result, to be compared with published values of this kind."
     )
     run_ids: list[str]
 
@@ -124,8 +133,9 @@ class PublishedNumber(Message):
     source: str
     reprinted: list[str] = Field(default_factory=list, description="Later sources that print the same number.")
     dataset: str
-    teacher: str
-    student: str
+    teacher: str = Field(description="Name in the catalog, followed by the backbone of a detector.")
+    student: str = Field(description="As teacher.")
+    metric: str = Field("test/top1", description="Name of the metric in the catalog.")
     printed: str = Field(description="The method as it was printed.")
     method: str = Field(
         "",
@@ -134,6 +144,7 @@ class PublishedNumber(Message):
     value: float
     repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
     epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    confirmed: bool = Field(True, description="False if nobody has compared the number with its source.")
     measured: list[MeasuredResult] = Field(default_factory=list)
 
 

@@ -28,7 +28,7 @@ from core.specs.problems import Problem, SpecError, problems_of
 from core.specs.run import RunSpec
 from core.specs.seeds import UntilDecided
 from core.specs.sweep import SweepSpec, parse_sweep
-from core.specs.teachers import Ensemble, TeacherSpec, teacher_model
+from core.specs.teachers import Ensemble, TeacherSpec, student_title, teacher_model, teacher_title
 from core.specs.training import Optimizer, Schedule, Speed, Training
 from core.specs.warnings import warnings_of
 from core.specs.weights import Weights
@@ -72,7 +72,9 @@ __all__ = [
     "parse_text",
     "problems_of",
     "read_experiment",
+    "student_title",
     "teacher_model",
+    "teacher_title",
     "to_yaml",
     "warnings_of",
     "with_field",

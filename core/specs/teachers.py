@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from core.catalog import DatasetFacts
+from core.catalog.models import network_title
 from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel
 from core.specs.method_checks import method_problems
 from core.specs.method_taps import tap_problems
@@ -155,3 +156,18 @@ def teacher_model(spec: Mapping[str, Any]) -> str | None:
     """Return the model of a stored spec's teacher, with ``+`` between several; None without a teacher."""
     teachers = [spec["teacher"]] if spec.get("teacher") else spec.get("teachers") or ()
     return " + ".join(teacher["model"]["name"] for teacher in teachers) or None
+
+
+def teacher_title(spec: Mapping[str, Any]) -> str | None:
+    """Return the title of the network of a stored spec's teacher, as ``teacher_model`` its name."""
+    teachers = [spec["teacher"]] if spec.get("teacher") else spec.get("teachers") or ()
+    return " + ".join(_title(teacher["model"]) for teacher in teachers) or None
+
+
+def student_title(spec: Mapping[str, Any]) -> str:
+    """Return the title of the network of a stored spec's students, such as "faster_rcnn resnet18"."""
+    return _title(spec["student"]["model"])
+
+
+def _title(model: Mapping[str, Any]) -> str:
+    return network_title(model["name"], model.get("params") or {})

@@ -22,30 +22,40 @@ def setting_title(setting: PublishedSetting) -> str:
 
 
 def rows(
-    numbers: Sequence[PublishedNumber], titles: Mapping[str, str], family_of: Mapping[str, str]
+    numbers: Sequence[PublishedNumber],
+    titles: Mapping[str, str],
+    family_of: Mapping[str, str],
+    metrics: Mapping[str, str] | None = None,
 ) -> list[dict[str, str]]:
-    """Return one row per number, family by family and method by method.
+    """Return one row per number, metric by metric, family by family and method by method.
 
     Args:
         numbers: The numbers of one setting.
         titles: Title of each method of the catalog, by name.
         family_of: Family of each method of the catalog, by name.
+        metrics: Title of each metric of the catalog, by name; shown if the numbers are of several.
     """
+    measured = list(dict.fromkeys(number.metric for number in numbers))
     order = families.ordered(family_of.get(number.method, "") for number in numbers)
 
-    def place(number: PublishedNumber) -> tuple[bool, int, str, float]:
+    def place(number: PublishedNumber) -> tuple[int, bool, int, str, float]:
         family = family_of.get(number.method, "")
-        return (number.method != TEACHER, order.index(family), _method(number, titles).lower(), number.value)
+        in_metric = (number.method != TEACHER, order.index(family), _method(number, titles).lower(), number.value)
+        return (measured.index(number.metric), *in_metric)
 
-    shown, last = [], None
+    shown: list[dict[str, str]] = []
+    last: tuple[str, str] | None = None
     for number in sorted(numbers, key=place):
         family = families.family_title(family_of.get(number.method, "")) if number.method != TEACHER else ""
+        title = (metrics or {}).get(number.metric, number.metric)
+        of_metric = {"Metric": escape(title) if last is None or last[0] != number.metric else ""}
         shown.append(
             {
-                "Family": escape(family) if family != last else "",
+                **(of_metric if len(measured) > 1 else {}),
+                "Family": escape(family) if (number.metric, family) != last else "",
                 "Method": escape(_method(number, titles)),
                 "Source": _source(number),
-                "Published": value_text(number.value, decimals=2),
+                "Published": value_text(number.value, decimals=2) + ("" if number.confirmed else " (unconfirmed)"),
                 "Epoch": _EPOCHS[number.epoch] if number.epoch else NOTHING,
                 "Runs": str(number.repeats) if number.repeats else NOTHING,
                 "Here, last epoch": _here(number.measured, "last"),
@@ -53,7 +63,7 @@ def rows(
                 "Here − published": _difference(number),
             }
         )
-        last = family
+        last = (number.metric, family)
     return shown
 
 

@@ -70,7 +70,7 @@ def cell_text(cell: TableCell) -> str:
 
 
 def brackets(published: Sequence[PublishedValue]) -> str:
-    values = dict.fromkeys(value_text(item.value, decimals=2) for item in published)
+    values = dict.fromkeys(item.text for item in published)
     return f" \\[{', '.join(values)}\\]" if values else ""
 
 

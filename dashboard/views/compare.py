@@ -65,12 +65,16 @@ def show() -> None:
             st.markdown(f"Comparing **{wording.counted(len(run_ids), 'run')}** selected by the link")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     selected = _fetch_selected(experiment_ids, run_ids)
+    if refusal := _several_tasks(selected):
+        st.info(escape(refusal), icon=":material/balance:")
+        _states(selected)
+        return
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     chart = compare_curves.chart_controls(selected.experiments, selected.runs, row)
     with row:
         has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
         methods = _common_methods(selected.experiments)
-        headline = session.headline(selected.runs[0].dataset if selected.runs else "")["label"]
+        headline = session.headline(selected.runs[0].dataset if selected.runs else "")
         options = (
             comparison_results.option_controls(methods, headline=headline, teacher=has_teacher)
             if experiment_ids
@@ -79,6 +83,13 @@ def show() -> None:
     methods_view = compare_methods.controls(selected.runs)
     _live(experiment_ids, run_ids, chart, options, methods_view, selected)
     accuracy_cost.section(selected.experiments, options)
+
+
+def _several_tasks(selected: _Selected) -> str:
+    """Return why the selected experiments or runs are not compared, if they are of several tasks; else empty."""
+    experiments = [(item.name, item.dataset) for item in selected.experiments]
+    runs = [(f"{row_text.run_title(run)} of {run.experiment}", run.dataset) for run in selected.runs]
+    return session.several_tasks(experiments or runs)
 
 
 def _fetch_experiment(id_or_name: str) -> session.Fetched[Experiment]:

@@ -36,7 +36,7 @@ from dashboard.views.compare_methods import MethodView
 
 T = TypeVar("T")
 
-GROUPS = ("fidelity", "calibration", "collapse", "robustness", "test")
+GROUPS = ("fidelity", "calibration", "errors", "collapse", "robustness", "test")
 _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "csv": ("CSV", "csv", "text/csv"),
     "latex": ("LaTeX", "tex", "application/x-tex"),
@@ -49,18 +49,19 @@ _RELATIVE, _ABSOLUTE = "relative to teacher", "absolute"
 _FORMER_TARGETS = {"share of the teacher's": _RELATIVE, "accuracy": _ABSOLUTE}
 
 
-def option_controls(methods: Sequence[str], *, headline: str, teacher: bool) -> ComparisonOptions:
+def option_controls(methods: Sequence[str], *, headline: Mapping[str, Any], teacher: bool) -> ComparisonOptions:
     """Draw the controls of a comparison, whose values are kept in the address.
 
     The target is always visible; the other controls are in a popover.
 
     Args:
         methods: Labels of the methods that can be the baseline.
-        headline: Title of the metric by which results are judged, with its unit.
+        headline: Metric by which results are judged, as the catalog describes it.
         teacher: Whether there is a teacher, so that the target can be relative to the teacher's result.
     """
     addresses.accept_former_labels("goal", _FORMER_TARGETS)
     target_slot = st.container(width=230)
+    points = difference_unit(headline["unit"])
     with st.popover("Baseline, epoch, target", icon=":material/tune:", width="content"):
         baseline = st.selectbox(
             "Baseline",
@@ -84,7 +85,7 @@ def option_controls(methods: Sequence[str], *, headline: str, teacher: bool) -> 
             help=None if teacher else "Without a teacher, the target is a value of the metric itself.",
         )
         difference = st.number_input(
-            "Difference to detect (percentage points)",
+            escape(f"Difference to detect{f' ({points})' if points else ''}"),
             min_value=0.01,
             max_value=100.0,
             value=None,
@@ -92,14 +93,14 @@ def option_controls(methods: Sequence[str], *, headline: str, teacher: bool) -> 
             key="difference",
             bind="query-params",
             placeholder="none",
-            help="Estimates the range of seeds needed to detect a difference of this size in percentage points. "
-            "The estimate needs at least 4 pairs.",
+            help="Estimates the range of seeds needed to detect a difference of this size. The estimate needs at least "
+            "4 pairs.",
         )
     absolute = kind == _ABSOLUTE or not teacher
     with target_slot:
         hint = "A run reaches the target at the first of two consecutive epochs at or above it."
         if absolute:
-            label = escape(f"Target: {headline}")
+            label = escape(f"Target: {headline['label']}")
             target = st.slider(label, 1, 100, 70, key="accuracy", bind="query-params", help=hint)
         else:
             target = st.slider("Target (% of teacher's)", 50, 105, 95, key="target", bind="query-params", help=hint)
@@ -293,8 +294,8 @@ def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions
     overview = _overview(experiments, options)
     if not overview.rows:
         return
-    st.subheader("Fidelity, calibration, collapse, robustness")
     present = [name for name in GROUPS if any(row.metric.startswith(f"{name}/") for row in overview.rows)]
+    st.subheader(escape(", ".join(present).capitalize()))
     selected = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
     metrics = [row for row in overview.rows if row.metric.partition("/")[0] in (selected or present)]
     if shown.many:

@@ -123,10 +123,10 @@ def _running_one(item: RunningRun) -> None:
                 label=f"**{escape(row_text.run_title(run))}** · {escape(run.experiment)}",
                 query_params={"id": run.id},
             )
-            accuracy = row_text.latest_headline(run)
-            if accuracy is not None:
+            value = row_text.latest_headline(run)
+            if value is not None:
                 metric = session.headline(run.dataset)
-                text = value_text(accuracy, metric["unit"], 2)
+                text = value_text(value, metric["unit"], 2)
                 st.markdown(text, help=f"Newest value of: {escape(metric['title'])}.", width="content")
         share = row_text.progress(run)
         status = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""

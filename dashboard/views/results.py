@@ -26,6 +26,7 @@ def show() -> None:
     """Draw the page."""
     st.title("Results")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        task_slot = st.container(width="content")
         tags = st.text_input(
             "Tags",
             key="tags",
@@ -52,7 +53,13 @@ def show() -> None:
     tag_filter = addresses.searchable([tag.strip() for tag in tags.split(",") if tag.strip()])
 
     # Requested once outside the fragment, so that during an outage the page shows only the outage.
-    default_table = _fetch_table(tag_filter, which, test, "").value
+    default_table = _fetch_table(tag_filter, which, test, "", "").value
+    task = ""  # of the only one that there are experiments of
+    if len(default_table.tasks) > 1:
+        with task_slot:
+            task = _select_task(default_table)
+        if task != default_table.task:
+            default_table = _fetch_table(tag_filter, which, test, "", task).value
     baseline = ""
     if len(default_table.methods) > 1:
         with baseline_slot:
@@ -61,7 +68,7 @@ def show() -> None:
     @st.fragment(run_every=_REFRESH_SECONDS)
     def body() -> None:
         with session.error_boundary():
-            reply = _fetch_table(tag_filter, which, test, baseline)
+            reply = _fetch_table(tag_filter, which, test, baseline, task)
             with st.container():
                 session.show_outage(reply.outage_since)
             with st.container():
@@ -70,9 +77,10 @@ def show() -> None:
     body()
     if st.session_state.get("results.any"):
         query: dict[str, Any] = {"tag": tag_filter, "which": which, "test": test}
-        downloads("table", "Table", query | ({"baseline": baseline} if baseline else {}))
-    published.show(tag_filter)
-    _claims()
+        chosen = {name: value for name, value in (("baseline", baseline), ("task", task)) if value}
+        downloads("table", "Table", query | chosen)
+    published.show(tag_filter, task)
+    _claims(task)
 
 
 def _select_baseline(table: ResultTable) -> str:
@@ -88,10 +96,30 @@ def _select_baseline(table: ResultTable) -> str:
     )
 
 
-def _fetch_table(tag_filter: list[str], which: EpochChoice, test: Test, baseline: str) -> session.Fetched[ResultTable]:
+def _select_task(table: ResultTable) -> str:
+    """Draw the selection of the task; return its name."""
+    titles = {item["name"]: item["title"] for item in session.catalog().tasks}
+    names = {titles.get(name, name): name for name in table.tasks}
+    selected = st.segmented_control(
+        "Task",
+        list(names),
+        default=titles.get(table.task, table.task),
+        required=True,
+        key="task",
+        bind="query-params",
+        help="Results of different tasks are judged by different metrics and not compared.",
+    )
+    return names.get(selected, table.task)
+
+
+def _fetch_table(
+    tag_filter: list[str], which: EpochChoice, test: Test, baseline: str, task: str
+) -> session.Fetched[ResultTable]:
     return session.fetch(
-        f"table {tag_filter} {which} {test} {baseline}",
-        lambda: session.client().table(tags=tag_filter, which=which, test=test, baseline=baseline or None),
+        f"table {tag_filter} {which} {test} {baseline} {task}",
+        lambda: session.client().table(
+            tags=tag_filter, which=which, test=test, baseline=baseline or None, task=task or None
+        ),
     )
 
 
@@ -130,11 +158,12 @@ def _published_table() -> PublishedTable:
     return session.fetch("published", lambda: session.client().published()).value
 
 
-def _claims() -> None:
+def _claims(task: str) -> None:
     st.subheader("Claims of the paper")
     st.caption("Decoupled Gradient Knowledge Distillation (2025): each claim, judged by the runs of one experiment.")
     linked = addresses.query_value("claims", "name")
-    newest = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
+    every = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
+    newest = [item for item in every if not task or session.task(item.dataset).get("name") == task]
     names = {item.id: item.name for item in newest}
     if not names:
         st.caption("Claims 1 and 2 are about the loss: see the loss explorer. Claims 3 to 5 need an experiment.")

@@ -1,4 +1,4 @@
-"""The Teachers page: all teachers with their accuracy, students and source of weights; and the uploaded weights."""
+"""The Teachers page: all teachers with their results, students and source of weights; and the uploaded weights."""
 
 from __future__ import annotations
 

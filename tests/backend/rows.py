@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -71,11 +72,16 @@ def change(database: Database, run_id: str, **columns: Any) -> None:
             run.ended_at = now(session)
 
 
-def succeed(database: Database, run_id: str, curve: list[float], **columns: Any) -> None:
-    """Let a run report one test accuracy per epoch and succeed."""
+def succeed(
+    database: Database, run_id: str, curve: list[float], metrics_of: Sequence[str] = ("test/top1",), **columns: Any
+) -> None:
+    """Let a run report one value of each metric per epoch, of further ones 10 more each, and succeed."""
     insert_records(
         database,
         run_id,
-        *(metrics(epoch * 10, {"test/top1": top1}, epoch=epoch) for epoch, top1 in enumerate(curve, 1)),
+        *(
+            metrics(epoch * 10, {name: value + 10 * n for n, name in enumerate(metrics_of)}, epoch=epoch)
+            for epoch, value in enumerate(curve, 1)
+        ),
     )
     change(database, run_id, state="succeeded", test_size=899, **columns)

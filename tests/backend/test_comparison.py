@@ -242,7 +242,7 @@ def test_the_epoch_is_chosen_by_validation_or_by_the_test_images(database: Datab
     best = compare(api, experiment, which="best_val")  # epoch 3: the first of the two that are equal
     assert (best.epoch, best.groups[0].values) == ("best_val", {0: 65.0, 1: 66.0})
     assert best.groups[0].runs[0].epoch == 3
-    assert any("best validation accuracy" in note for note in best.notes)
+    assert any("best validation result" in note for note in best.notes)
     oracle = compare(api, experiment, which="oracle")
     assert (oracle.epoch, oracle.groups[0].values) == ("oracle", {0: 70.0, 1: 71.0})
     (pair,) = oracle.paired

@@ -91,7 +91,7 @@ def test_experiments_of_other_images_are_not_pooled(database: Database, api: Tes
 def test_a_teacher_tested_on_other_images_sets_no_target(database: Database, api: TestClient) -> None:
     comparison = Comparison.model_validate(_ask(api, "", experiment=_trained(database, dict.fromkeys(range(3), NEW))))
     assert (comparison.teacher_top1, comparison.target) == (None, None)
-    assert any("its accuracy is not compared with theirs" in note for note in comparison.notes)
+    assert any("its test accuracy is not compared with theirs" in note for note in comparison.notes)
 
 
 def test_runs_that_did_not_record_their_images_are_shown_with_a_caveat(database: Database, api: TestClient) -> None:

@@ -8,15 +8,24 @@ from typing import Any
 
 import pytest
 
-from core.catalog import DATASETS, METHODS, MODELS
-from core.papers import PUBLISHED_NUMBERS, TEACHER, PublishedNumber, cifar100_tables, published_for, source_notes
+from core.catalog import DATASETS, METHODS, METRICS, MODELS
+from core.papers import (
+    PUBLISHED_NUMBERS,
+    TEACHER,
+    PublishedNumber,
+    cifar100_tables,
+    coco_table,
+    published_for,
+    source_notes,
+)
 
 TABLES = list(cifar100_tables.numbers())
 
 
 def test_the_tables_have_632_numbers_of_known_networks_and_sources() -> None:
     assert len(TABLES) == 632
-    assert {number.source for number in TABLES} == set(cifar100_tables.SOURCES) == set(source_notes())
+    assert {number.source for number in TABLES} == set(cifar100_tables.SOURCES)
+    assert set(source_notes()) == {*cifar100_tables.SOURCES, coco_table.SOURCE}
     assert {number.teacher for number in TABLES} | {number.student for number in TABLES} <= {
         entry.name for entry in MODELS
     }
@@ -94,3 +103,49 @@ def test_a_number_belongs_to_a_method_with_its_parameters_and_combination() -> N
 def test_numbers_name_methods_of_the_catalog() -> None:
     named = {name for number in PUBLISHED_NUMBERS for name in (number.method, *number.combined)} - {"", TEACHER}
     assert named <= {entry.name for entry in METHODS}
+
+
+COCO = {"path": "", "train_annotations": "annotations/instances_train2017.json"}
+
+
+def on_coco(teacher: str, student: str, **params: Any) -> list[PublishedNumber]:
+    backbones = ({"backbone": teacher}, {"backbone": student})
+    return published_for("coco", COCO | params, "faster_rcnn", "faster_rcnn", *backbones)
+
+
+def test_numbers_of_detectors_belong_to_a_pair_of_backbones_and_are_unconfirmed() -> None:
+    numbers = on_coco("resnet101", "resnet18")
+    assert len(numbers) == 24, "eight rows of three metrics"
+    found = {(number.printed, number.metric): number.value for number in numbers}
+    assert found["DKD", "test/ap"] == 35.05
+    assert found["DKD+ReviewKD", "test/ap50"] == 57.53
+    assert found["Teacher", "test/ap75"] == 45.88
+    assert not any(number.confirmed or number.epoch or number.runs for number in numbers)
+    assert {number.value for number in on_coco("resnet50", "mobilenet_v2")}.isdisjoint(found.values())
+    assert on_coco("resnet50", "resnet18") == []
+
+
+def test_a_teacher_of_two_pairs_has_its_number_in_both() -> None:
+    for student in ("resnet18", "resnet50"):
+        [teacher] = [
+            number
+            for number in on_coco("resnet101", student)
+            if number.method == TEACHER and number.metric == "test/ap"
+        ]
+        assert (teacher.value, teacher.reprinted) == (42.04, ())
+
+
+def test_other_data_in_the_layout_of_coco_has_no_published_numbers() -> None:
+    assert on_coco("resnet101", "resnet18", path="helmets") == []
+
+
+def test_a_combination_is_the_same_in_either_order() -> None:
+    both = next(number for number in on_coco("resnet101", "resnet18") if number.printed == "DKD+ReviewKD")
+    assert both.is_of(choice("reviewkd", beside=[{"name": "dkd", "params": {"standardise": False}}]))
+    assert both.is_of(choice("dkd", beside=["reviewkd"]))
+    assert not both.is_of(choice("reviewkd", beside=[{"name": "dkd", "params": {"standardise": True}}]))
+    assert not both.is_of(choice("dkd"))
+
+
+def test_numbers_are_of_metrics_of_the_catalog() -> None:
+    assert {number.metric for number in PUBLISHED_NUMBERS} <= set(METRICS)

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping
 from typing import cast
 
+from core.catalog import METRICS
+from core.catalog.datasets import task_of
 from core.protocol.comparisons import EpochChoice, RunValue, TeacherUsed
 from core.protocol.public import Comparison, Convergence, Experiment, Interval, MethodResult, PairedDifference
 
@@ -26,7 +28,7 @@ def compare(
     query = query or {}
     set_aside = set_aside or {}
     top = {
-        run.id: run.latest["test/top1"].value
+        run.id: run.latest[run.headline].value
         for run in experiment.runs
         if run.state == "succeeded" and run.id not in set_aside
     }
@@ -71,15 +73,16 @@ def compare(
         more = f" To see a difference of {float(query['difference']):.2f} points would take 12 seeds."
         pairs = [pair.model_copy(update={"sentence": pair.sentence + more}) for pair in pairs]
     share = float(query.get("target_share", 0.95))
-    accuracy = float(query["target"]) if "target" in query else None
+    target = float(query["target"]) if "target" in query else None
+    task = task_of(experiment.dataset)
     return Comparison(
         experiment_id=experiment.id,
         experiment=experiment.name,
-        metric="test/top1",
-        title="Test accuracy",
+        metric=task.headline,
+        title=METRICS[task.headline].title,
         unit="%",
         test_size=899,
-        resolution=100 / 899,
+        resolution=None if task.rows_are_regions else 100 / 899,
         teacher_top1=teacher,
         teachers=[
             TeacherUsed(run_id=run.id, fingerprint=run.id, seed=run.seed, state=run.state, top1=top.get(run.id))
@@ -87,8 +90,8 @@ def compare(
         ],
         epoch=cast(EpochChoice, query.get("which", "last")),
         target_share=share,
-        target=accuracy or (share * teacher if teacher else None),
-        absolute_target=accuracy is not None,
+        target=target or (share * teacher if teacher else None),
+        absolute_target=target is not None,
         baseline=baseline,
         groups=groups,
         paired=pairs,

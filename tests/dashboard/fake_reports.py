@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from core.catalog import METRICS, TASKS
+from core.catalog.datasets import task_of
 from core.protocol.comparisons import (
     Interval,
     MissingPair,
@@ -39,10 +41,13 @@ def several(experiments: Sequence[Experiment]) -> None:
 
 
 def beside_published(wanted: Mapping[str, str], experiments: Sequence[Experiment], compare: Compare) -> BesidePublished:
-    """Return the published numbers of two pairs, and the results of digits beside those of the first."""
+    """Return the published numbers of three pairs, and the results of digits beside those of the first."""
     settings = [
         PublishedSetting(dataset="digits", teacher="resnet20", student="small_cnn", experiments=len(experiments)),
         PublishedSetting(dataset="cifar100", teacher="resnet56", student="resnet20", experiments=0),
+        PublishedSetting(
+            dataset="coco", teacher="faster_rcnn resnet101", student="faster_rcnn resnet18", experiments=0
+        ),
     ]
     printed = [("KD", "kd", 95.0, "last", None), ("DKD", "dkd", 96.0, "oracle", 5), ("NEW", "", 97.0, None, None)]
     values = [(group.label, group) for item in experiments for group in compare(item.id).groups if group.mean]
@@ -55,6 +60,8 @@ def beside_published(wanted: Mapping[str, str], experiments: Sequence[Experiment
             student=setting.student,
             printed=name,
             method=method,
+            metric=metric,
+            confirmed=setting.dataset != "coco",
             value=value,
             epoch=epoch,
             repeats=runs,
@@ -72,6 +79,7 @@ def beside_published(wanted: Mapping[str, str], experiments: Sequence[Experiment
             ],
         )
         for setting in settings
+        for metric in (("test/ap", "test/ap50") if setting.dataset == "coco" else ("test/top1",))
         for name, method, value, epoch, runs in printed
     ]
     chosen = [
@@ -82,14 +90,14 @@ def beside_published(wanted: Mapping[str, str], experiments: Sequence[Experiment
     return BesidePublished(items=chosen, settings=settings, sources={"first table": "What its authors say."})
 
 
-def reported(name: str, experiments: Sequence[Experiment], compare: Compare, baseline: str | None = None) -> Message:
+def reported(name: str, experiments: Sequence[Experiment], compare: Compare, query: Mapping[str, str]) -> Message:
     """Return the report with this name."""
     if name == "overview":
         return _overview(compare(experiments[0].id))
     if name == "claims":
         return _claims(experiments[0])
     if name == "table":
-        return _table([compare(item.id) for item in experiments], experiments, baseline)
+        return _table(experiments, compare, query)
     return _published()
 
 
@@ -155,9 +163,13 @@ def _claims(experiment: Experiment) -> PaperClaims:
     )
 
 
-def _table(comparisons: Sequence[Comparison], experiments: Sequence[Experiment], baseline: str | None) -> ResultTable:
+def _table(experiments: Sequence[Experiment], compare: Compare, query: Mapping[str, str]) -> ResultTable:
+    tasks = list(dict.fromkeys(task_of(experiment.dataset).name for experiment in experiments))
+    task = TASKS[query.get("task", tasks[0] if tasks else "classification")]
+    baseline = query.get("baseline")
     rows = []
-    for one, experiment in zip(comparisons, experiments, strict=True):
+    for experiment in (item for item in experiments if task_of(item.dataset) == task):
+        one = compare(experiment.id)
         cells = []
         for group in one.groups:
             runs = [run.id for run in experiment.runs if run.label == group.label and run.seed in group.values]
@@ -192,10 +204,12 @@ def _table(comparisons: Sequence[Comparison], experiments: Sequence[Experiment],
         )
     methods = list(dict.fromkeys(cell.label for row in rows for cell in row.cells))
     return ResultTable(
-        metric="test/top1",
-        title="Test accuracy",
+        metric=task.headline,
+        title=METRICS[task.headline].title,
         unit="%",
         better="higher",
+        task=task.name,
+        tasks=tasks,
         epoch="last",
         test="sign_flip",
         baseline=baseline or next(iter(methods), ""),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from core.catalog import METHODS
+from core.catalog.datasets import headline_of
 from core.protocol.public import AttemptInfo, LogLine, RunState
 from core.specs import ExperimentSpec
 from core.specs.experiment import PlannedRun
@@ -39,6 +40,10 @@ class FakeRun:
     ended: datetime | None = None
 
     @property
+    def headline(self) -> str:
+        return headline_of(self.plan.spec.dataset.name)
+
+    @property
     def epochs(self) -> int:
         return self.plan.spec.training.epochs
 
@@ -53,7 +58,7 @@ def train_epoch(run: FakeRun) -> str:
     accuracy = 10 + (top - 10) * share + noise.gauss(0, 0.35) * (1.2 - share)
     loss = 2.3 * math.exp(-epoch / 5) + 0.06 + abs(noise.gauss(0, 0.01))
     values = {
-        "test/top1": min(accuracy, 100.0),
+        run.headline: min(accuracy, 100.0),
         "train/top1": min(accuracy + 1.1, 100.0),
         "test/loss": loss + 0.05,
         "train/ce": loss,
@@ -90,4 +95,4 @@ def train_epoch(run: FakeRun) -> str:
     # The fake trains faster than its clock: the start moves back, so that durations are plausible.
     run.started = datetime.now(UTC) - timedelta(seconds=epoch * SECONDS_AN_EPOCH)
     run.attempts[-1] = run.attempts[-1].model_copy(update={"started_at": run.started})
-    return f"epoch {epoch}/{run.epochs}: test accuracy {values['test/top1']:.2f} %, loss {total:.4f}"
+    return f"epoch {epoch}/{run.epochs}: test accuracy {values[run.headline]:.2f} %, loss {total:.4f}"

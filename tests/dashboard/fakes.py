@@ -67,6 +67,15 @@ _DIGITS: dict[str, Any] = {
     "seeds": [0, 1, 2],
     "training": {"epochs": 30},
 }
+_SCENES: dict[str, Any] = {
+    "name": "scenes",
+    "dataset": "digit_scenes",
+    "teacher": {"model": {"name": "faster_rcnn", "params": {"backbone": "resnet20"}}},
+    "student": {"model": {"name": "faster_rcnn", "params": {"backbone": "resnet8"}}},
+    "methods": ["kd", "pkd"],
+    "seeds": [0, 1],
+    "training": {"epochs": 30, "batch_size": 8},
+}
 
 
 class FakeBackend:
@@ -169,7 +178,7 @@ class FakeBackend:
     def summary(self, run: FakeRun) -> RunSummary:
         latest: dict[str, MetricValue] = {}
         for name, step, epoch, _, value in run.points:
-            if name in ("test/top1", "train/loss"):
+            if name in (run.headline, "train/loss"):
                 latest[name] = MetricValue(value=value, step=step, epoch=epoch)
         spec = run.plan.spec
         return RunSummary(
@@ -192,7 +201,7 @@ class FakeBackend:
             total_steps=run.epochs * STEPS_AN_EPOCH if run.attempts else 0,
             epoch=float(run.done),
             total_epochs=run.epochs,
-            headline="test/top1",
+            headline=run.headline,
             latest=latest,
             created_at=run.created,
             started_at=run.started,
@@ -428,7 +437,7 @@ class FakeBackend:
                     return 200, beside_published(one, named, self.comparison)
                 case ["GET", "comparisons", ("overview" | "claims" | "table" | "published") as what]:
                     named = [self.experiment(name) for name in query.get("experiment", self.experiments)]
-                    return 200, reported(what, named, self.comparison, one.get("baseline"))
+                    return 200, reported(what, named, self.comparison, one)
         raise Refused(404, f"nothing at {url.path}")
 
     def _page(self, query: Mapping[str, list[str]], one: Mapping[str, str]) -> RunPage:
@@ -461,6 +470,11 @@ class FakeServer(Serving[FakeBackend]):
 def digits_spec(**changes: Any) -> ExperimentSpec:
     """Return the demo's spec of ten runs, with changed top-level fields."""
     return parse_experiment(_DIGITS | changes)
+
+
+def scenes_spec(**changes: Any) -> ExperimentSpec:
+    """Return a spec of object detection, with changed top-level fields."""
+    return parse_experiment(_SCENES | changes)
 
 
 def main() -> None:

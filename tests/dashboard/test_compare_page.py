@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.dashboard.conftest import charts, curve_names, tables, texts, visit
-from tests.dashboard.fakes import FakeBackend, digits_spec
+from tests.dashboard.fakes import FakeBackend, digits_spec, scenes_spec
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_experiments_that_differ_in_seeds_are_one_comparison(done: FakeBackend) 
     assert not app.exception
     assert "n = 5 when all runs are done" in texts(app)
     assert any("forest" in key for key in charts(app))
-    assert "Fidelity, calibration, collapse, robustness" in texts(app)
+    assert "Fidelity, collapse" in texts(app), "the groups of metrics that were measured"
 
 
 def test_experiments_that_differ_in_more_are_drawn_and_not_tested(done: FakeBackend) -> None:
@@ -123,7 +123,7 @@ def test_another_baseline_and_epoch_are_requested_from_the_backend(done: FakeBac
     differences = {row["Method"]: row["Difference to dkd_align (log) (percentage points)"] for row in result}
     assert differences["dkd_align (log)"] == "baseline"
     assert differences["dkd"] not in ("baseline", "–")
-    assert "accuracy at the epoch with the best validation accuracy" in texts(app)
+    assert "accuracy at the epoch with the best validation result" in texts(app)
     assert app.query_params["against"] == "dkd_align (log)"
 
 
@@ -198,6 +198,45 @@ class TestOtherData:
         names = curve_names(app, "compare.exp-0001.exp-0003")
         assert "dkd · digits-dkd-vs-dkd-align · images bbbbbbbb" in names
         assert {"dkd · digits-dkd-vs-dkd-align", "dkd · other student"} <= set(names)
+
+
+class TestTasks:
+    @pytest.fixture
+    def both(self, backend: FakeBackend) -> FakeBackend:
+        """Create a finished experiment of classification and one of detection."""
+        backend.submit(digits_spec())
+        backend.submit(scenes_spec())
+        for run in list(backend.runs.values()):
+            backend.advance(run.id, 30)
+        return backend
+
+    def test_experiments_of_two_tasks_are_not_compared_and_both_are_named(self, both: FakeBackend) -> None:
+        app = several("exp-0001", "exp-0002")
+        assert not app.exception
+        assert (
+            "digits-dkd-vs-dkd-align is classification on digits, judged by test accuracy; scenes is object detection "
+            "on digit_scenes, judged by test AP. Results of different tasks are not compared"
+        ) in texts(app).replace("\\", "")
+        assert not charts(app)
+        assert not any("comparisons" in request for request in both.requests)
+
+    def test_runs_of_two_tasks_are_not_compared(self, both: FakeBackend) -> None:
+        app = visit("compare", run=["run-0001-001", "run-0002-001"])
+        assert not app.exception
+        shown = texts(app).replace("\\", "")
+        assert "dkd · seed 0 of digits-dkd-vs-dkd-align is classification on digits" in shown
+        assert "kd · seed 0 of scenes is object detection on digit_scenes" in shown
+        assert not charts(app)
+        labels = [item.proto.label for item in app.get("page_link")]
+        assert sum("seed 0" in label for label in labels) == 2, "they lead to their pages"
+
+    def test_detection_is_shown_by_ap(self, both: FakeBackend) -> None:
+        app = visit("compare", experiment="exp-0002")
+        assert not app.exception
+        assert app.selectbox(key="metric").value == "test/ap"
+        assert "accuracy" not in texts(app)
+        absolute = visit("compare", experiment="exp-0002", goal="absolute")
+        assert [item.label for item in absolute.slider if item.key == "accuracy"] == ["Target: Test AP (%)"]
 
 
 class TestOneExperiment:

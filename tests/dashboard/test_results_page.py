@@ -9,7 +9,7 @@ from core.protocol.result_tables import PublishedNumber, PublishedValue, ResultT
 from dashboard.lists import published_rows, result_rows
 from dashboard.markup import escape
 from tests.dashboard.conftest import texts, visit
-from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec, scenes_spec
 
 
 def test_cell_is_bold_only_if_better_and_links_to_its_runs() -> None:
@@ -82,6 +82,29 @@ def test_published_numbers_are_grouped_by_family_after_the_teacher() -> None:
         ("Contrastive", "CRD"),
         ("Other methods", "DistPro"),
     ]
+
+
+def test_published_numbers_of_several_metrics_are_metric_by_metric() -> None:
+    numbers = [
+        number(method, printed, value, metric=metric, confirmed=False)
+        for metric, value in (("test/ap", 35.05), ("test/ap50", 56.6))
+        for method, printed in (("dkd", "DKD"), ("teacher", "Teacher"))
+    ]
+    family_of, titles = {"dkd": "decoupled"}, {"test/ap": "Test AP (%)", "test/ap50": "Test AP at IoU 0.5 (%)"}
+    rows = published_rows.rows(numbers, {}, family_of, titles)
+    assert [(row["Metric"], row["Family"], row["Method"], row["Published"]) for row in rows] == [
+        ("Test AP (%)", "", "Teacher", "35.05 (unconfirmed)"),
+        ("", "Decoupled", "DKD", "35.05 (unconfirmed)"),
+        ("Test AP at IoU 0.5 (%)", "", "Teacher", "56.60 (unconfirmed)"),
+        ("", "Decoupled", "DKD", "56.60 (unconfirmed)"),
+    ]
+    one = published_rows.rows(numbers[:2], {}, family_of, titles)
+    assert "Metric" not in one[0]
+
+
+def test_an_unconfirmed_number_is_marked_in_a_cell() -> None:
+    published = [PublishedValue(source="s", method="dkd", value=35.05, confirmed=False)]
+    assert result_rows.cell_text(TableCell(label="a", n=0, published=published)) == "– \\[35.05 unconfirmed\\]"
 
 
 def test_many_methods_of_the_result_table_are_rows() -> None:
@@ -171,6 +194,36 @@ class TestPage:
         chosen = visit("results", baseline="dkd_align (log)")
         assert not chosen.exception
         assert "Bold: better than dkd_align (log)." in texts(chosen).replace("\\", "")
+
+    def test_with_experiments_of_two_tasks_one_is_chosen(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        backend.submit(scenes_spec())
+        for run in list(backend.runs.values()):
+            backend.advance(run.id, 30)
+        app = visit("results")
+        assert not app.exception
+        assert "**Test accuracy (%)**" in texts(app)
+        assert app.selectbox(key="pair").options == [
+            "digits: resnet20 → small_cnn",
+            "cifar100: resnet56 → resnet20",
+        ]
+        app.segmented_control(key="task").set_value("Object detection").run()
+        assert not app.exception
+        assert "**Test AP (%)**" in texts(app)
+        assert "**Test accuracy (%)**" not in texts(app)
+        assert app.selectbox(key="pair").options == ["coco: faster_rcnn resnet101 → faster_rcnn resnet18"]
+        assert "Test AP (%), Test AP at IoU 0.5 (%), as printed" in texts(app)
+        assert "Unconfirmed numbers were not compared with their source." in texts(app)
+        linked = visit("results", task="Object detection")
+        assert "**Test AP (%)**" in texts(linked)
+
+    def test_with_one_task_nothing_is_chosen_and_all_published_numbers_can_be_seen(self, backend: FakeBackend) -> None:
+        backend.submit(digits_spec())
+        app = visit("results", pair="coco: faster_rcnn resnet101 → faster_rcnn resnet18")
+        assert not app.exception
+        assert not [item for item in app.segmented_control if item.key == "task"]
+        assert app.selectbox(key="pair").value == "coco: faster_rcnn resnet101 → faster_rcnn resnet18"
+        assert "KD" in {row["Method"] for row in app.table[1].value.to_dict("records")}
 
     def test_page_recovers_after_an_outage(self, server: FakeServer) -> None:
         server.stop()
