@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from core.catalog.models import MODELS, TIMM, ModelEntry
 from core.catalog.registry import Params
@@ -40,7 +40,19 @@ def is_small(backbone: str) -> bool:
     return backbone in SMALL_BACKBONES
 
 
+_CHOSEN = ("backbone", "stem_stride", "norm", "frozen_stages", "backbone_weights", "fpn_channels", "head_width", "form")
+"""Parameters that distinguish one detector from another. The others are rarely changed."""
+
+
+def _fold_the_others(schema: dict[str, Any]) -> None:
+    for name, field in schema["properties"].items():
+        if name not in _CHOSEN:
+            field["x-group"] = "Anchors, thresholds and normalisation"
+
+
 class DetectorParams(Params):
+    model_config = ConfigDict(json_schema_extra=_fold_the_others)
+
     mean: Colour | None = Field(
         None,
         description="Mean of each channel, of images scaled to 0-1, that the network subtracts. By default ImageNet's.",

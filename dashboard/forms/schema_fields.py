@@ -30,11 +30,21 @@ FieldKind = Literal[
 MAX_SEEDS = 1000
 
 _WORDS = {
+    "bg": "background",
     "ce": "CE",
     "cuda": "CUDA",
+    "fg": "foreground",
+    "fpn": "FPN",
     "gpus": "GPUs",
+    "img": "image",
+    "iou": "IoU",
     "kd": "KD",
     "lr": "learning rate",
+    "nms": "NMS",
+    "roi": "RoI",
+    "rpn": "RPN",
+    "std": "standard deviation",
+    "thresh": "threshold",
     "val": "validation",
     "sha256": "SHA-256",
 }
@@ -75,7 +85,8 @@ class FormField:
         label: Label of the field.
         kind: Kind of value, which selects the widget.
         default: Initial value.
-        group: Title of the nested object that contains the field; empty at the top level.
+        group: Title of the nested object that contains the field, or of the group that its schema names as ``x-group``;
+            empty at the top level.
         nullable: Whether the field may be left empty.
         choices: Options of a choice.
         help: Description of the parameter.
@@ -140,7 +151,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, gro
                 label=humanise(name),
                 kind=kind,
                 default=default,
-                group=group,
+                group=item.get("x-group", group),
                 nullable=nullable or (default is None and kind in ("integer", "number")),
                 choices=tuple(item.get("enum", ())),
                 help=item.get("description", ""),

@@ -75,7 +75,7 @@ def draw_object(
         taps: Taps of the chosen networks, by "student" and "teacher".
     """
     result: dict[str, Any] = schema_fields.uncovered(values, fields)
-    groups: dict[str, list[schema_fields.FormField]] = {}
+    groups: dict[str, list[schema_fields.FormField]] = {"": []}
     for item in fields:
         groups.setdefault(item.group, []).append(item)
     for group, members in groups.items():
@@ -127,7 +127,9 @@ def draw_entry(
     values = schema_fields.with_defaults(
         value["params"] if name == value["name"] else {}, schema_fields.schema_defaults(entry["params"])
     )
-    params = draw_object(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots)
+    # Parameters have no nested objects: their groups are of what is rarely changed.
+    folded = {item.group for item in fields} - {""}
+    params = draw_object(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots, folded=folded)
     slots.add(f"{path}.params")
     return {"name": name, "params": params}
 

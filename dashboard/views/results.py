@@ -26,7 +26,6 @@ def show() -> None:
     """Draw the page."""
     st.title("Results")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        task_slot = st.container(width="content")
         tags = st.text_input(
             "Tags",
             key="tags",
@@ -50,6 +49,7 @@ def show() -> None:
             "The t test assumes normally distributed differences.",
         )
         baseline_slot = st.container(width=200)
+        task_slot = st.container(width="content")
     tag_filter = addresses.searchable([tag.strip() for tag in tags.split(",") if tag.strip()])
 
     # Requested once outside the fragment, so that during an outage the page shows only the outage.
