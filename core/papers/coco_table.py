@@ -12,8 +12,8 @@ from core.papers.paper import TEACHER, PublishedNumber
 
 SOURCE = "Zhao et al., CVPR 2022 (arXiv 2203.08679), COCO"
 NOTE = (
-    "Unconfirmed: the figures were not compared with the paper. AP75 of ReviewKD for ResNet-101 and ResNet-18 is below "
-    "that of the student and may be a misprint of 39.00. KD, FitNet and FGFI are reprinted from ReviewKD's paper."
+    "AP75 of ReviewKD for ResNet-101 and ResNet-18 is below that of the student and may be a misprint of 39.00. KD, "
+    "FitNet and FGFI are reprinted from ReviewKD's paper."
 )
 METRICS = ("test/ap", "test/ap50", "test/ap75")
 

@@ -143,7 +143,7 @@ def test_published_ap_is_beside_the_runs_of_the_same_pair_of_detectors(database:
     assert found["FGFI", "test/ap"].measured == []
     settings = {(item.dataset, item.student): item.experiments for item in reply.settings if item.dataset == "coco"}
     assert settings["coco", "faster_rcnn mobilenet_v2"] == 0
-    assert reply.sources[found["DKD", "test/ap"].source].startswith("Unconfirmed")
+    assert reply.sources[found["DKD", "test/ap"].source].startswith("AP75 of ReviewKD")
     shown = table(api, dataset="coco", metric="test/ap75")
     of_pair = next(row for row in shown.rows if row.experiments == ["pair"])
     assert [cell.published[0].value if cell.published else None for cell in of_pair.cells] == [
