@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from backend.comparisons import convergence, metric_selection, same_data, setting_differences, statistics, verdicts
+from backend.comparisons import (
+    convergence,
+    metric_selection,
+    same_data,
+    sequential,
+    setting_differences,
+    statistics,
+    verdicts,
+)
 from backend.comparisons.comparison import convergence_target, sample_of, teacher_summary
 from backend.comparisons.groups import ComparisonSpec, Method, methods_of, paired, test_of
 from backend.comparisons.run_data import Sample, curves
@@ -283,6 +291,7 @@ def _notes(sample: Sample, of_paper: Sequence[str], tests: int) -> list[str]:
         notes.append(f"Holm's correction is over the {tests} tests of this report.")
     if sample.teachers and not sample.teachers_vary:
         notes.append("The results are conditional on this teacher.")
+    notes += sequential.notes(sample)
     if not sample.complete:
         notes.append("Not every run has ended: verdicts may change.")
     return notes

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
-from backend.comparisons import experiment_keys, metric_selection, same_data, setting_differences, timing
+from backend.comparisons import experiment_keys, metric_selection, same_data, sequential, setting_differences, timing
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, decide_all, methods_of, paired, summarize_method
 from backend.comparisons.metric_selection import SelectedValue
@@ -62,7 +62,10 @@ def compare(
     options = options or ComparisonOptions()
     target_rule = convergence_target(options)
     sample = sample_of(session, experiments)
-    spec = ComparisonSpec(options.metric or sample.headline, options.which, options.difference)
+    metric = options.metric or sample.headline
+    spec = ComparisonSpec(
+        metric, options.which, options.difference, by_looks=sample.grows and metric == sample.headline
+    )
     baseline = baseline_of(sample, options.baseline)
     selected = metric_selection.select_values(session, sample, spec.metric, spec.which)
     refuse_unknown(session, sample, spec, selected)
@@ -74,7 +77,11 @@ def compare(
     methods = methods_of(sample, selected, series, target_rule)
     first = sample.experiments[0]
     others = [method for method in methods.values() if method.label != baseline]
-    pairs = decide_all([paired(method, methods[baseline], sample, spec) for method in others], spec)
+    looks = sequential.report(session, first) if sample.grows and len(sample.experiments) == 1 else None
+    decides = spec.by_looks and spec.which == "last" and looks is not None and baseline == looks.baseline
+    pairs = decide_all(
+        [paired(method, methods[baseline], sample, spec) for method in others], spec, looks if decides else None
+    )
     test_size = max((student.test_size for student in sample.students if not student.set_aside), default=0)
     scores = [teacher.top1 for teacher in sample.teachers if teacher.top1 is not None]
     return Comparison(
@@ -106,13 +113,15 @@ def compare(
         baseline=baseline,
         groups=[summarize_method(method, sample, target_rule) for method in methods.values()],
         paired=pairs,
-        tests=sum(pair.sign_flip_p is not None for pair in pairs),
+        tests=len(pairs) if decides else sum(pair.sign_flip_p is not None for pair in pairs),
         complete=sample.complete,
         condition=teacher_summary(sample),
-        notes=notes(sample, methods, spec),
+        notes=[*notes(sample, methods, spec), *([looks.note] if looks and looks.note else [])],
         timing=methods[baseline].timing,
         data=same_data.describe(sample.data) if sample.data != ImageData() else "",
         set_aside=[student.run_id for student in sample.students if student.set_aside],
+        sequential=looks,
+        by_looks=decides,
         set_aside_data={student.run_id: student.other_data for student in sample.students if student.set_aside},
     )
 
@@ -181,8 +190,9 @@ def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
             "The result is conditional on this teacher: the result with another teacher, or with another seed of this "
             "one, is unknown."
         )
-    if spec.which != "last" or not spec.tested:
-        sentences.append(f"Values are {EPOCH_CHOICES['oracle' if not spec.tested else spec.which]}.")
+    if spec.which != "last" or spec.is_oracle:
+        sentences.append(f"Values are {EPOCH_CHOICES['oracle' if spec.is_oracle else spec.which]}.")
+    sentences += sequential.notes(sample)
     return sentences
 
 

@@ -22,13 +22,16 @@ def commands(methods: Mapping[str, Method], sample: Sample, keys: Iterable[Key])
     """Return shell commands: a retry for each run that did not succeed, a new experiment for pairs never planned.
 
     Methods that lack the same seeds under the same teacher are queued together. There is no command for a run that has
-    not ended, and none for a run that succeeded without a value, because a retry would end in the same way.
+    not ended, and none for a run that succeeded without a value, because a retry would end in the same way; nor for a
+    pair that was never planned if seeds are added until the comparisons are decided.
     """
     retries: list[str] = []
     unplanned: dict[tuple[str, str], list[int]] = {}
     for key in keys:
         for label, method in methods.items():
             run = method.runs.get(key)
+            if run is None and sample.grows:
+                continue
             if run is None:
                 unplanned.setdefault((label, key[0]), []).append(key[1])
             elif run.state in ("failed", "cancelled"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backend.comparisons import convergence, power, setting_differences, statistics, timing, verdicts
 from backend.comparisons.convergence import ConvergenceTarget
@@ -14,14 +15,20 @@ from core.catalog import METRICS
 from core.protocol.comparisons import (
     Better,
     EpochChoice,
+    Interval,
     MethodResult,
     MissingPair,
     PairedDifference,
+    ReportedVerdict,
     RunConvergence,
     RunValue,
     TeacherDifference,
     Timing,
 )
+from core.protocol.sequential import Sequential, SequentialComparison
+
+_VERDICTS: Mapping[str, ReportedVerdict] = {"better": "better", "worse": "worse", "higher": "higher", "lower": "lower"}
+"""Decisions by looks that name a direction."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +40,24 @@ class ComparisonSpec:
         which: Epoch of the values.
         difference: Difference that the comparison should be able to show, in the metric's unit; percentage points if
             the metric is a percentage.
+        by_looks: Whether seeds were added by looks at this metric. A test for a number of seeds that was fixed before
+            does not apply to it; ``backend.comparisons.sequential`` decides.
     """
 
     metric: str
     which: EpochChoice = "last"
     difference: float | None = None
+    by_looks: bool = False
+
+    @property
+    def is_oracle(self) -> bool:
+        """Return whether the test images chose the epoch of the values, which are then only shown."""
+        return self.which == "oracle" or self.metric.startswith("oracle/")
 
     @property
     def tested(self) -> bool:
-        """Return whether values are tested. Values of an epoch that was chosen by the test images are only shown."""
-        return self.which != "oracle" and not self.metric.startswith("oracle/")
+        """Return whether the values are tested."""
+        return not self.is_oracle and not self.by_looks
 
     @property
     def unit(self) -> str:
@@ -132,7 +147,10 @@ def summarize_method(method: Method, sample: Sample, target: ConvergenceTarget |
         se=summary.se,
         interval=summary.interval,
         values={} if sample.teachers_vary else {key[1]: values[key] for key in keys},
-        missing=sorted({key[1] for key in sample.keys if key not in values}),
+        # A method that is decided gets no run for later seeds.
+        missing=sorted(
+            {key[1] for key in sample.keys if key not in values and (key in method.runs or not sample.grows)}
+        ),
         runs=[_run_value(run, method.selected[run.run_id]) for run in runs],
         convergence=convergence.summarize(runs, method.reached, target) if target else None,
     )
@@ -177,7 +195,12 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
         if tested
         else None,
         teachers=_by_teacher(by_pair, sample) if teachers_vary else [],
-        missing=[item for key in sample.keys for item in missing_pair(key, (method, base), sample)],
+        missing=[
+            item
+            for key in sample.keys
+            for item in missing_pair(key, (method, base), sample)
+            if item.run_id or not sample.grows
+        ],
         unlike=differing,
         needed=needed,
         convergence=convergence.compare(method.reached, base.reached, timed=method.timing != "unlike"),
@@ -185,19 +208,43 @@ def paired(method: Method, base: Method, sample: Sample, spec: ComparisonSpec) -
     )
 
 
-def decide_all(pairs: Sequence[PairedDifference], spec: ComparisonSpec) -> list[PairedDifference]:
-    """Return all comparisons of a report, each with its sentence and its verdict, corrected over the report."""
+def decide_all(
+    pairs: Sequence[PairedDifference], spec: ComparisonSpec, by_looks: Sequential | None = None
+) -> list[PairedDifference]:
+    """Return all comparisons of a report, each with its sentence and its verdict, corrected over the report.
+
+    Args:
+        pairs: The comparisons.
+        spec: The metric.
+        by_looks: The decisions by looks after each seed, if these are what decides; then also the intervals are theirs.
+    """
+    looks = {item.label: item for item in by_looks.comparisons} if by_looks else {}
     tests = [test_of(pair, spec.better) for pair in pairs]
     decided = []
     for pair, test, decision in zip(pairs, tests, verdicts.decide(tests), strict=True):
+        looked = looks.get(pair.label)
         sentences = (
-            _sentence(pair, test, decision, spec),
+            looked.sentence if looked else _sentence(pair, test, decision, spec),
             *setting_differences.sentences(pair.unlike, pair.n),
             *_seeds_sentence(pair, spec),
         )
-        changes = {"sign_flip_p_holm": decision.p_holm, "verdict": decision.verdict, "sentence": " ".join(sentences)}
+        changes: dict[str, Any] = {
+            "sign_flip_p_holm": decision.p_holm,
+            "verdict": decision.verdict,
+            "sentence": " ".join(sentences),
+        }
+        if looked:
+            changes |= {"verdict": _VERDICTS.get(looked.verdict, "unclear"), "interval": _interval(looked)}
         decided.append(pair.model_copy(update=changes))
     return decided
+
+
+def _interval(looked: SequentialComparison) -> Interval | None:
+    """Return the interval of the last look that had one."""
+    bounds = [(look.low, look.high) for look in looked.looks]
+    return next(
+        (Interval(low=low, high=high) for low, high in reversed(bounds) if low is not None and high is not None), None
+    )
 
 
 def test_of(pair: PairedDifference, better: Better | None) -> verdicts.Test:
@@ -234,7 +281,12 @@ def _sentence(pair: PairedDifference, test: verdicts.Test, decision: verdicts.De
     if pair.mean_difference is None:
         return "No seed has a value for both methods yet, so there is nothing to compare."
     mean = signed(pair.mean_difference, spec.difference_unit)
-    return f"The mean difference is {mean}; the test images chose these epochs, so it is not tested."
+    reason = (
+        "the test images chose these epochs, so it is not tested"
+        if spec.is_oracle
+        else "seeds were added by looks at its last epoch after each seed, which decide only against the first method"
+    )
+    return f"The mean difference is {mean}; {reason}."
 
 
 def _noun(pair: PairedDifference) -> str:

@@ -50,7 +50,8 @@ def overview(
         values = {student.run_id: selected[metric].get(student.run_id, no_value) for student in sample.students}
         if any(item.value is not None for item in values.values()):
             methods = methods_of(sample, values, {}, convergence_target(options))
-            row = _row(methods, baseline, sample, ComparisonSpec(metric, options.which), tests)
+            by_looks = sample.grows and metric == sample.headline
+            row = _row(methods, baseline, sample, ComparisonSpec(metric, options.which, by_looks=by_looks), tests)
             rows.append(row.model_copy(update={"title": titles[metric]}))
     notes = caveats(sample, ComparisonSpec(options.metric or sample.headline, options.which))
     count = sum(test.p is not None for test in tests.values())

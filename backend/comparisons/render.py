@@ -45,7 +45,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         "n",
         "95 % interval",
         f"Difference to {comparison.baseline}{points}",
-        "95 % interval",
+        "Interval over all looks" if comparison.by_looks else "95 % interval",
         "p of this comparison alone",
         "p after Holm",
         f"Epochs to {target}",

@@ -178,7 +178,14 @@ class Sample:
         ]
 
     @property
+    def grows(self) -> bool:
+        """Return whether seeds are, or were, added until comparisons are decided."""
+        return any(item.seeds_open is not None for item in self.experiments)
+
+    @property
     def complete(self) -> bool:
+        if any(item.seeds_open for item in self.experiments):
+            return False
         states = [student.state for student in self.students] + [teacher.state for teacher in self.teachers]
         return bool(states) and all(state in TERMINAL for state in states)
 

@@ -86,11 +86,6 @@ class Evidence:
         return [(label, self.until.start + position) for label, position in missing]
 
 
-def is_sequential(experiment: models.Experiment) -> bool:
-    """Return whether seeds are, or were, added to the experiment until its comparisons are decided."""
-    return experiment.seeds_open is not None
-
-
 def evidence(session: Session, experiment: models.Experiment) -> Evidence:
     """Read an experiment's runs and decide on its comparisons.
 
@@ -99,7 +94,7 @@ def evidence(session: Session, experiment: models.Experiment) -> Evidence:
 
     Args:
         session: Session for reading.
-        experiment: An experiment of which ``is_sequential`` holds.
+        experiment: An experiment whose seeds are not listed.
     """
     until = UntilDecided.model_validate(experiment.spec["seeds"])
     sample = same_data.set_others_aside(load(session, [experiment])[experiment.id])
@@ -131,6 +126,17 @@ def _weigh(until: UntilDecided, sample: Sample, selected: Mapping[str, SelectedV
     )
     decisions = dict(zip(others, decide([undecided.history(label) for label in others], until.rule), strict=True))
     return Evidence(until, baseline, decisions, runs, selected, complete, undecided.unfinished)
+
+
+def notes(sample: Sample) -> list[str]:
+    """Return the condition under which the numbers of experiments with added seeds hold; none for listed seeds."""
+    if not sample.grows:
+        return []
+    title = METRICS[sample.headline].title
+    return [
+        f"Seeds were added by looks at the {title[:1].lower()}{title[1:]} after each seed. Its verdicts and intervals "
+        "against the first method account for that; tests of other metrics do not."
+    ]
 
 
 def report(session: Session, experiment: models.Experiment) -> Sequential:

@@ -141,7 +141,9 @@ class _Row:
         method = self.methods[label]
         summary = summarize_method(method, self.sample)
         method_values = method.values
-        missing = [key for key in self.keys if key not in method_values]
+        # A method that is decided gets no run for later seeds.
+        needed = [key for key in self.keys if key in method.runs or not self.sample.grows]
+        missing = [key for key in needed if key not in method_values]
         cell = TableCell(
             label=label,
             method=method.name,
@@ -165,7 +167,7 @@ class _Row:
             "units": summary_of_differences.n,
             "mean_difference": summary_of_differences.mean,
         }
-        if layout.spec.tested and summary_of_differences.n:
+        if layout.spec.tested and summary_of_differences.n and not self.sample.grows:
             test = statistics.sign_flip_p if layout.test == "sign_flip" else statistics.paired_t_p
             changes |= {"difference_interval": summary_of_differences.interval, "p": test(differences)}
         return cell.model_copy(update=changes)
@@ -241,6 +243,12 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
             notes.append("Neither direction is better for this metric, so nothing is bold.")
         elif layout.test == "sign_flip":
             notes += _no_bold_possible(tested)
+    growing = [item.name for sample in samples for item in sample.experiments if item.seeds_open is not None]
+    if growing:
+        notes.append(
+            f"Seeds were added until the comparisons were decided in {', '.join(growing)}: these rows are not tested "
+            "here, and dkd compare shows their verdicts."
+        )
     if layout.baseline is None and len({next(iter(sample.labels)) for sample in samples}) > 1:
         notes.append(f"No baseline was named: {baseline} is the method of most rows.")
     if any(cell.missing for row in cells for cell in row):

@@ -43,7 +43,7 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     value = f"{comparison.title or comparison.metric}{unit}"
     reach = f"epochs to {_target_text(comparison)}"
     unit_of_difference = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
-    difference = f"difference to {comparison.baseline}{unit_of_difference}, 95 % t interval"
+    difference = f"difference to {comparison.baseline}{unit_of_difference}, {comparison.interval_title}"
     p, p_holm = "p of this comparison alone", "p after Holm"
     table = new_table("method", value, "n", reach, difference, p, p_holm, numbers=("n", reach, value, p, p_holm))
     paired = {item.label: item for item in comparison.paired}

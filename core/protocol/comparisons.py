@@ -8,6 +8,7 @@ from pydantic import Field
 
 from common.formatting import value_text
 from core.protocol.base import Message, RunState
+from core.protocol.sequential import Sequential
 
 EpochChoice = Literal["last", "best_val", "oracle"]
 """The epoch whose value is compared.
@@ -31,7 +32,7 @@ ReportedVerdict = Literal["better", "worse", "higher", "lower", "unclear"]
 
 
 class Interval(Message):
-    """A 95 % interval by Student's t."""
+    """A 95 % interval by Student's t; by looks after each seed, at the level of Sequential.alpha."""
 
     low: float
     high: float
@@ -294,10 +295,23 @@ class Comparison(Message):
     set_aside: list[str] = Field(
         default_factory=list, description="Ids of runs with other data, which are in no mean, pair or target."
     )
+    sequential: Sequential | None = Field(
+        None,
+        description="The looks at each comparison and their decisions, if seeds are added until these are decided; "
+        "null for listed seeds, and over several experiments.",
+    )
+    by_looks: bool = Field(
+        False, description="The verdicts, sentences and intervals of ``paired`` are those of ``sequential``."
+    )
     set_aside_data: dict[str, str] = Field(
         default_factory=dict,
         description="Data of each run in set_aside, by id. Runs with equal data belong together.",
     )
+
+    @property
+    def interval_title(self) -> str:
+        """The name of the intervals of the differences."""
+        return "interval over all looks" if self.by_looks else "95 % t interval"
 
     @property
     def target_words(self) -> str:
