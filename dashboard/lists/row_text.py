@@ -163,6 +163,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
     target = target_text(
         comparison.target, comparison.target_share, comparison.headline_unit, absolute=comparison.absolute_target
     )
+    interval = f"{'Interval over all looks' if comparison.by_looks else '95 % CI'}{points}"
     rows = []
     for group in comparison.groups:
         pair = paired.get(group.label)
@@ -173,7 +174,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str]]:
                 "n": str(group.n),
                 f"Epochs to {target}": no_break(convergence_text(group.convergence)),
                 f"Difference to {comparison.baseline}{points}": difference_cell(group, pair, comparison),
-                f"95 % CI{points}": no_break(interval_text(pair.interval, pair.mean_difference)) if pair else NOTHING,
+                interval: no_break(interval_text(pair.interval, pair.mean_difference)) if pair else NOTHING,
                 "p (uncorrected)": uncorrected_p_text(pair),
                 "p (Holm)": p_text(pair.sign_flip_p_holm if pair else None),
             }

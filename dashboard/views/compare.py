@@ -44,7 +44,9 @@ class _Selected:
 
     @property
     def ended(self) -> bool:
-        return all(run.state in TERMINAL for run in self.runs)
+        # Between two seeds that are added, all runs have ended, but not the experiment.
+        growing = any(experiment.state == "active" for experiment in self.experiments)
+        return not growing and all(run.state in TERMINAL for run in self.runs)
 
 
 def show() -> None:

@@ -31,7 +31,7 @@ from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
 from dashboard.forms.widgets import escape, table
 from dashboard.lists import row_text
-from dashboard.views import compare_methods
+from dashboard.views import compare_methods, comparison_looks
 from dashboard.views.compare_methods import MethodView
 
 T = TypeVar("T")
@@ -145,8 +145,10 @@ def _overview(experiments: Sequence[Experiment], options: ComparisonOptions) -> 
 
 
 def _until_state_changes(key: str, experiments: Sequence[Experiment], request: Callable[[], T]) -> T:
-    """Return a stored reply until a run of the experiments changes its state."""
-    states = tuple((run.id, run.state) for experiment in experiments for run in experiment.runs)
+    """Return a stored reply until an experiment, or a run of one, changes its state."""
+    states = tuple(
+        (experiment.state, tuple((run.id, run.state) for run in experiment.runs)) for experiment in experiments
+    )
     stored: tuple[object, T] | None = st.session_state.get(key)
     if stored and stored[0] == states:
         return stored[1]
@@ -216,6 +218,7 @@ def results(
     st.caption(escape(caption(result)))
     for note in result.notes:
         st.caption(escape(note))
+    comparison_looks.draw(result, name, shown.styles)
     _differences(selected, name, shown.styles)
     _convergence(selected, shown.groups)
     _other_metrics(experiments, options, shown)
@@ -241,11 +244,7 @@ def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style
                 alt=f"Mean difference of each method to {result.baseline} with its interval",
                 filename="dkd-lab-differences",
             )
-            st.caption(
-                "Method minus baseline over shared seeds (n pairs), with the uncorrected 95 % t interval of each "
-                "comparison. An interval that contains 0 is inconclusive; the text above states which differences are "
-                "significant after the correction for multiple comparisons."
-            )
+            st.caption(comparison_looks.forest_caption(result))
     if seeds is not None and any(group.n > 1 for group in result.groups):
         with right:
             st.markdown("**Seed by seed**")
