@@ -25,6 +25,7 @@ class UntilDecided(SpecModel):
     most: int = Field(20, le=MOST_SEEDS, description="The greatest number of seeds.")
     difference: float = Field(
         gt=0,
+        examples=[0.5],
         description="The difference that matters, in the unit of the metric that the task is judged by: a method may "
         "also be decided to differ by less than this.",
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from dashboard.forms.schema_fields import humanise, schema_defaults
 
+DEFAULT_SEEDS = (0, 1, 2)
 ADDED = "with"
 """Field of a method with the methods that are added to it."""
 REGIONS = "regions"
@@ -41,7 +42,7 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
         "notes": "",
         "tags": [],
         "priority": 0,
-        "seeds": [0, 1, 2],
+        "seeds": list(DEFAULT_SEEDS),
         "training": {},
         "resources": {},
         **deepcopy(dict(spec)),
@@ -136,7 +137,7 @@ def to_spec(draft: Mapping[str, Any]) -> dict[str, Any]:
             spec["ensemble"] = ensemble
     spec["student"] = {"model": _compact(draft["student"]["model"])}
     spec["methods"] = [_compact(method) for method in draft["methods"]]
-    spec["seeds"] = list(draft["seeds"])
+    spec["seeds"] = deepcopy(draft["seeds"])
     spec["training"] = deepcopy(draft["training"])
     resources = {
         name: value for name, value in draft.get("resources", {}).items() if value and value != _ANY_WORKER.get(name)

@@ -56,7 +56,7 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and len(methods) > 0
         and all(_is_catalog_entry(item, catalog["methods"]) for item in methods)
         and all(_has_regions(item, schema) for item in methods)
-        and _is_seed_list(data.get("seeds", []))
+        and (_is_seed_list(data.get("seeds", [])) or _is_until_decided(data["seeds"], schema))
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
         and (teacher is None or _is_teacher(teacher, catalog, schema))
@@ -84,6 +84,11 @@ def _is_number(value: Any) -> bool:
 
 def _is_seed_list(value: Any) -> bool:
     return isinstance(value, list) and all(_is_integer(item) and item >= 0 for item in value)
+
+
+def _is_until_decided(value: Any, schema: Mapping[str, Any]) -> bool:
+    fits = _fits_schema(value, schema["$defs"].get("UntilDecided", {}), schema)
+    return fits and value.get("until") == "decided"
 
 
 _TYPE_CHECKS: Mapping[schema_fields.FieldKind, Callable[[Any], bool]] = {

@@ -13,8 +13,8 @@ from dashboard.forms import draft as drafts
 from dashboard.forms import schema_fields, spec_draft, task_catalog, task_change
 from dashboard.forms.draft import FormState
 from dashboard.forms.task_change import TaskForm
-from dashboard.forms.widgets import ErrorSlots, draw_entry, draw_integers, draw_object
-from dashboard.views import new_methods, new_preview, new_teachers, new_templates
+from dashboard.forms.widgets import ErrorSlots, draw_entry, draw_object
+from dashboard.views import new_methods, new_preview, new_seeds, new_teachers, new_templates
 
 
 def show() -> None:
@@ -67,15 +67,7 @@ def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, An
     edited["methods"] = new_methods.draw(catalog, state, key, slots, taps)
 
     st.subheader("Seeds and training")
-    edited["seeds"] = draw_integers(
-        "Seeds",
-        list(draft["seeds"]),
-        path="seeds",
-        key=f"{key}.seeds",
-        slots=slots,
-        hint="Each method is trained once per seed. Runs with the same seed are compared in pairs.",
-    )
-    slots.add("seeds")
+    edited["seeds"] = new_seeds.draw(draft["seeds"], schema, key, slots)
     settings = schema_fields.with_defaults(
         draft["training"], schema_fields.schema_defaults(schema["$defs"]["Training"], schema)
     )

@@ -386,3 +386,23 @@ class TestNewExperiment:
         previews = backend.requests.count("POST /api/v1/experiments/preview")
         form.run()
         assert backend.requests.count("POST /api/v1/experiments/preview") == previews
+
+
+class TestSeedsUntilDecided:
+    def test_seeds_are_added_until_decided_if_the_form_says_so(self, form: AppTest, backend: FakeBackend) -> None:
+        choice = next(item for item in form.button_group if "seeds.form" in str(item.key))
+        choice.set_value("Until decided").run()
+        assert not form.exception
+        field(form, "seeds.most").set_value(12).run()
+        field(form, "seeds.difference").set_value(0.8).run()
+        assert "until: decided" in texts(form)
+        button(form, "Start 10 runs").click().run()
+        ((_, spec, _),) = backend.experiments.values()
+        assert spec.until_decided is not None
+        assert (spec.until_decided.first, spec.until_decided.most, spec.until_decided.difference) == (3, 12, 0.8)
+
+    def test_an_invalid_number_is_shown_at_its_field(self, form: AppTest) -> None:
+        choice = next(item for item in form.button_group if "seeds.form" in str(item.key))
+        choice.set_value("Until decided").run()
+        field(form, "seeds.most").set_value(2).run()
+        assert any("must be at least first" in item.value for item in form.markdown)
