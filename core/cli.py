@@ -12,6 +12,8 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from core import catalog, launch
 from core.deploy import arguments as deploy_arguments
 from core.events import MACHINE_EXIT, is_full_disk
 from core.settings import SettingsError, TrainingSettings
-from core.specs import Problem, RunSpec, SpecError, problems_of, read_experiment
+from core.specs import Problem, RunSpec, SpecError, load_file, parse_experiment, parse_sweep, problems_of
+from core.specs.sweep import expand
 
 # Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
 _DESCRIPTION = "Train a spec without any service, train one run for a worker, or print the catalog."
@@ -69,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plugin", action="append", default=[], help="a module that adds to the catalog; repeatable")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="train all runs of an experiment in this process, the teacher first")
+    run = commands.add_parser("run", help="train all runs of an experiment, or of a sweep, in this process")
     run.add_argument("input", type=Path, metavar="SPEC.yaml")
     run.add_argument(
         "--out", type=Path, required=True, help="the folder for weights and journals; finished runs in it are kept"
@@ -180,14 +183,19 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from core.standalone import Parallelism, run_experiment  # imports torch, which takes seconds
+    from core.standalone import Parallelism, run_experiment, run_sweep  # imports torch, which takes seconds
     from core.train import MachineError
 
     parallelism = Parallelism(options.ranks, tuple(options.plugin))
-    spec = read_experiment(options.input)
+    data = load_file(options.input)
+    train: Callable[..., int]
+    if isinstance(data, dict) and "experiment" in data:  # only a sweep has this field
+        train = partial(run_sweep, expand(parse_sweep(data)))
+    else:
+        train = partial(run_experiment, parse_experiment(data))
     try:
         _make_folder(options.out)
-        return run_experiment(spec, options.out, parallelism, options.settings)
+        return train(options.out, parallelism, options.settings)
     except MachineError as error:
         sys.stderr.write(f"{error}\n")
         return MACHINE_EXIT

@@ -1,4 +1,4 @@
-"""Train a whole experiment in this process, one run after another, and print the results."""
+"""Train a whole experiment, or a sweep, in this process, one run after another, and print the results."""
 
 from __future__ import annotations
 
@@ -41,6 +41,33 @@ class Parallelism:
     plugins: tuple[str, ...] = ()
 
 
+@dataclass
+class _Trained:
+    """An experiment while it is trained.
+
+    Attributes:
+        out: The folder of its runs.
+        folders: Beginnings of the runs' folders, by label.
+        values: The headline metric by label and by what identifies the images.
+        students: The results that decide how many seeds it takes.
+    """
+
+    spec: ExperimentSpec
+    out: Path
+    folders: Mapping[str, str]
+    values: defaultdict[tuple[str, str], list[float]]
+    students: growing_seeds.Results
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, out: Path) -> _Trained:
+        folders = _folder_names(planned.label for planned in spec.plan())
+        return cls(spec, out, folders, defaultdict(list), growing_seeds.Results())
+
+    @property
+    def headline(self) -> Metric:
+        return METRICS[headline_of(self.spec.dataset.name)]
+
+
 def run_experiment(
     spec: ExperimentSpec,
     out: Path,
@@ -64,21 +91,42 @@ def run_experiment(
         SettingsError: ``settings`` is None, and a variable of the environment cannot be used.
         OSError: ``out`` cannot be written to.
     """
+    return _run([_Trained.of(spec, out)], parallelism, settings)
+
+
+def run_sweep(
+    specs: Sequence[ExperimentSpec],
+    out: Path,
+    parallelism: Parallelism = Parallelism(),
+    settings: TrainingSettings | None = None,
+) -> int:
+    """Train the experiments of a sweep into ``out/EXPERIMENT/LABEL-seedN``, as ``run_experiment`` does.
+
+    A teacher that several experiments share is trained once. The experiments take turns seed by seed if seeds are added
+    until their comparisons are decided.
+    """
+    names = _folder_names(spec.name for spec in specs)
+    return _run([_Trained.of(spec, out / names[spec.name]) for spec in specs], parallelism, settings)
+
+
+def _run(experiments: Sequence[_Trained], parallelism: Parallelism, settings: TrainingSettings | None) -> int:
     settings = settings or TrainingSettings.from_environment()
-    _check_networks(spec)
-    for warning in warnings_of(spec):
+    specs = [experiment.spec for experiment in experiments]
+    for spec in specs:
+        _check_networks(spec)
+    for warning in dict.fromkeys(str(warning) for spec in specs for warning in warnings_of(spec)):
         _print(f"warning: {warning}", error=True)
     teachers: dict[str, TeacherSource] = {}
-    results: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     warned: defaultdict[str, list[str]] = defaultdict(list)
     failed = False
-    headline = METRICS[headline_of(spec.dataset.name)]
-    folders = _folder_names(planned.label for planned in spec.plan())
-    students = growing_seeds.Results()
     with stop_on_sigterm(TrainOptions()) as options:
-        for planned in growing_seeds.runs(spec, students):
-            folder = out / f"{folders[planned.label]}-seed{planned.spec.seed}"
-            name = f"{planned.label} seed {planned.spec.seed}"
+        for place, planned in growing_seeds.runs(specs, [experiment.students for experiment in experiments]):
+            if planned.spec.role == "teacher" and planned.spec.fingerprint() in teachers:
+                continue  # another experiment has trained it
+            experiment = experiments[place]
+            folder = experiment.out / f"{experiment.folders[planned.label]}-seed{planned.spec.seed}"
+            prefix = f"{experiment.spec.name}: " if len(experiments) > 1 else ""
+            name = f"{prefix}{planned.label} seed {planned.spec.seed}"
             result = _finished(folder, planned)
             if not result:
                 sources = [teachers[fingerprint] for fingerprint in planned.spec.teachers]
@@ -97,29 +145,31 @@ def run_experiment(
                 if planned.spec.role == "teacher":
                     return 1
                 continue
-            _print_result(planned, result, headline)
-            value, images = result.summary[headline.name], _image_identity(folder)
-            results[planned.label, images].append(value)
+            _print_result(planned, result, experiment.headline, prefix)
+            value, images = result.summary[experiment.headline.name], _image_identity(folder)
+            experiment.values[planned.label, images].append(value)
             if planned.spec.role == "student":
-                students.add(planned.label, planned.spec.seed, value, images)
+                experiment.students.add(planned.label, planned.spec.seed, value, images)
             else:
                 teachers[planned.spec.fingerprint()] = TeacherSource(planned.spec, folder / result.weights)
-    _print_summary(results, headline)
-    for text in growing_seeds.sentences(spec, students):
-        _print(text)
+    for experiment in experiments:
+        _print("" if len(experiments) == 1 else f"\n{experiment.spec.name}")
+        _print_summary(experiment.values, experiment.headline)
+        for text in growing_seeds.sentences(experiment.spec, experiment.students):
+            _print(text)
     for text, names in warned.items():
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         _print(f"warning: {text} ({', '.join(names[:_MAX_NAMES])}{more})")
     return 1 if failed else 0
 
 
-def _print_result(planned: PlannedRun, result: Finished, headline: Metric) -> None:
+def _print_result(planned: PlannedRun, result: Finished, headline: Metric, prefix: str) -> None:
     oracle = result.summary.get(f"oracle/{headline.name.partition('/')[2]}")
     # A supplied teacher was not trained here, so it has no best epoch.
     best = "" if oracle is None else f" (best epoch, an oracle: {value_text(oracle, headline.unit, 2)})"
     value = value_text(result.summary[headline.name], headline.unit, 2)
     title = within_sentence(headline.title)
-    _print(f"{planned.label:<24} seed {planned.spec.seed:<4} {title} {value}{best}")
+    _print(f"{prefix}{planned.label:<24} seed {planned.spec.seed:<4} {title} {value}{best}")
 
 
 def _print_summary(results: Mapping[tuple[str, str], Sequence[float]], headline: Metric) -> None:
@@ -128,7 +178,6 @@ def _print_summary(results: Mapping[tuple[str, str], Sequence[float]], headline:
     Args:
         results: Values of the headline metric by label and by the hash of the images ("" if not recorded).
     """
-    _print("")
     images_differ = len({images for _, images in results}) > 1
     if images_differ:
         _print(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import metric_selection, same_data
 from backend.comparisons.metric_selection import SelectedValue
-from backend.comparisons.run_data import Sample, StudentRun, load
+from backend.comparisons.run_data import ImageData, Sample, StudentRun, load
 from backend.db import models
 from common.formatting import difference_unit
 from common.sequential import wording
 from common.sequential.decision import WITHOUT_PAIRS, Decision, decide, is_stuck
-from core.catalog import METRICS
+from common.sequential.race import better_setting
+from core.catalog import METRICS, Metric
 from core.catalog.datasets import headline_of
 from core.protocol.base import TERMINAL
 from core.protocol.sequential import MissingSeed, Sequential, SequentialComparison, SequentialLook
@@ -27,26 +29,42 @@ class Evidence:
 
     Attributes:
         until: When it stops.
-        baseline: Label of the first method.
-        decisions: The decision on each other method, by its label.
+        labels: The labels of the methods; the first is the baseline.
         runs: The run of each method, by label and position of its seed.
         selected: Values by run id.
         complete: Number of seeds, from the first on, of which every run has ended.
         unfinished: Whether a run has not ended.
+        data: The images of the runs.
+        decisions: The decision on each other method, by its label.
+        outrun: Name of the experiment of the sweep in which a method is surely better, by label.
     """
 
     until: UntilDecided
-    baseline: str
-    decisions: Mapping[str, Decision]
+    labels: tuple[str, ...]
     runs: Mapping[tuple[str, int], StudentRun]
     selected: Mapping[str, SelectedValue]
     complete: int
     unfinished: bool
+    data: ImageData
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    outrun: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str:
+        """The label of the first method."""
+        return self.labels[0]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The labels of the other methods."""
+        return self.labels[1:]
 
     @property
     def undecided(self) -> list[str]:
         """The methods that need more seeds."""
-        return [label for label, decision in self.decisions.items() if not decision.decided]
+        return [
+            label for label, decision in self.decisions.items() if not decision.decided and label not in self.outrun
+        ]
 
     @property
     def is_stuck(self) -> bool:
@@ -54,8 +72,16 @@ class Evidence:
         return is_stuck([self.history(label) for label in self.undecided])
 
     def history(self, label: str) -> list[float | None]:
-        """Return the differences of a method by position of the seed, of the seeds that are complete."""
-        return [self.difference(label, position) for position in range(self.complete)]
+        """Return the differences of a method by position of the seed, of the complete seeds that it has runs of."""
+        return [self.difference(label, position) for position in range(self._ended(label))]
+
+    def values(self, label: str) -> list[float | None]:
+        """Return the values of a method by position of the seed, of the complete seeds that it has runs of."""
+        return [self._value(label, position) for position in range(self._ended(label))]
+
+    def _ended(self, label: str) -> int:
+        planned = (position + 1 for other, position in self.runs if other == label)
+        return min(self.complete, max(planned, default=0))
 
     def difference(self, label: str, position: int) -> float | None:
         """Return the difference of a pair; None if a run did not succeed, or has no finite value."""
@@ -96,13 +122,24 @@ def evidence(session: Session, experiment: models.Experiment) -> Evidence:
         session: Session for reading.
         experiment: An experiment whose seeds are not listed.
     """
-    until = UntilDecided.model_validate(experiment.spec["seeds"])
-    sample = same_data.set_others_aside(load(session, [experiment])[experiment.id])
-    selected = metric_selection.select_values(session, sample, sample.headline, "last")
-    return _weigh(until, sample, selected)
+    found = _read(session, [experiment])[0]
+    histories = [found.history(label) for label in found.others]
+    decisions = dict(zip(found.others, decide(histories, found.until.rule), strict=True))
+    return replace(found, decisions=decisions, outrun=_outrun(session, experiment, found))
 
 
-def _weigh(until: UntilDecided, sample: Sample, selected: Mapping[str, SelectedValue]) -> Evidence:
+def _read(session: Session, experiments: Sequence[models.Experiment]) -> list[Evidence]:
+    """Read the runs of experiments, without a decision."""
+    samples = load(session, experiments)
+    found = []
+    for experiment in experiments:
+        sample = same_data.set_others_aside(samples[experiment.id])
+        selected = metric_selection.select_values(session, sample, sample.headline, "last")
+        found.append(_gather(UntilDecided.model_validate(experiment.spec["seeds"]), sample, selected))
+    return found
+
+
+def _gather(until: UntilDecided, sample: Sample, selected: Mapping[str, SelectedValue]) -> Evidence:
     with_value = {run_id: item for run_id, item in selected.items() if item.value is not None}
     runs = {
         (label, run.seed - until.start): run
@@ -113,19 +150,40 @@ def _weigh(until: UntilDecided, sample: Sample, selected: Mapping[str, SelectedV
     ended = {position for _, position in runs} - {
         position for (_, position), run in runs.items() if run.state not in TERMINAL
     }
-    complete = next(position for position in range(until.most + 1) if position not in ended)
-    baseline, *others = sample.labels
-    undecided = Evidence(
+    return Evidence(
         until,
-        baseline,
-        {},
-        runs,
-        selected,
-        complete,
+        labels=tuple(sample.labels),
+        runs=runs,
+        selected=selected,
+        complete=next(position for position in range(until.most + 1) if position not in ended),
         unfinished=any(run.state not in TERMINAL for run in sample.students),
+        data=next((run.data for run in sample.students if not run.set_aside and run.data != ImageData()), ImageData()),
     )
-    decisions = dict(zip(others, decide([undecided.history(label) for label in others], until.rule), strict=True))
-    return Evidence(until, baseline, decisions, runs, selected, complete, undecided.unfinished)
+
+
+def _outrun(session: Session, experiment: models.Experiment, found: Evidence) -> dict[str, str]:
+    """Return, by label, the name of an experiment of the sweep in which a method is surely better."""
+    if not (found.until.race and experiment.sweep):
+        return {}
+    query = select(models.Experiment).where(
+        models.Experiment.sweep == experiment.sweep,
+        models.Experiment.created_at == experiment.created_at,
+        models.Experiment.id != experiment.id,
+        models.Experiment.seeds_open.is_not(None),
+    )
+    others = list(session.scalars(query.order_by(models.Experiment.id)))
+    evidences = _read(session, others)
+    better = METRICS[headline_of(experiment.spec["dataset"]["name"])].better
+    outrun = {}
+    for place, label in enumerate(found.others, start=1):
+        # Runs of other images are no pairs.
+        values = [
+            [] if same_data.differ(item.data, found.data) else item.values(item.labels[place]) for item in evidences
+        ]
+        index = better_setting(found.values(label), values, found.until.rule, better)
+        if index is not None:
+            outrun[label] = others[index].name
+    return outrun
 
 
 def notes(sample: Sample) -> list[str]:
@@ -142,7 +200,7 @@ def notes(sample: Sample) -> list[str]:
 def report(session: Session, experiment: models.Experiment) -> Sequential:
     """Return the looks at each comparison, the decisions, and how many runs were saved."""
     found = evidence(session, experiment)
-    until, rule = found.until, found.until.rule
+    until = found.until
     metric = METRICS[headline_of(experiment.spec["dataset"]["name"])]
     comparisons = [
         SequentialComparison(
@@ -154,15 +212,8 @@ def report(session: Session, experiment: models.Experiment) -> Sequential:
                 for look in decision.looks
             ],
             missing=_missing(found, label, decision.missing),
-            sentence=wording.sentence(
-                decision,
-                rule,
-                label=label,
-                baseline=found.baseline,
-                unit=difference_unit(metric.unit),
-                better=metric.better,
-                comparisons=len(found.decisions),
-            ),
+            sentence=_sentence(found, label, decision, metric),
+            outrun="" if decision.decided else found.outrun.get(label, ""),
         )
         for label, decision in found.decisions.items()
     ]
@@ -185,6 +236,21 @@ def report(session: Session, experiment: models.Experiment) -> Sequential:
         comparisons=comparisons,
         note=note,
     )
+
+
+def _sentence(found: Evidence, label: str, decision: Decision, metric: Metric) -> str:
+    text = wording.sentence(
+        decision,
+        found.until.rule,
+        label=label,
+        baseline=found.baseline,
+        unit=difference_unit(metric.unit),
+        better=metric.better,
+        comparisons=len(found.decisions),
+    )
+    if decision.decided or label not in found.outrun:
+        return text
+    return f"{text} {wording.outrun(label, found.outrun[label])}"
 
 
 def _why_stopped(found: Evidence) -> str:

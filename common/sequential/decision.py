@@ -132,8 +132,7 @@ class _Comparison:
 
     def result(self) -> Decision:
         seeds = self.looks[-1].seeds if self.looks else 0
-        padded = [*self.history[:seeds], *[None] * (seeds - len(self.history))]
-        missing = tuple(index for index, value in enumerate(padded) if value is None)
+        missing = tuple(index for index, value in enumerate(self.history[:seeds]) if value is None)
         return Decision(self.verdict, seeds, tuple(self.looks), missing)
 
     def _schedule(self, rule: Rule, level: float) -> Schedule:
@@ -152,6 +151,21 @@ def interval(values: Sequence[float], critical: float) -> tuple[float, float]:
         return mean, mean
     half = critical * sd / math.sqrt(n)
     return mean - half, mean + half
+
+
+def is_surely_lower(history: Sequence[float | None], rule: Rule, level: float) -> bool:
+    """Return whether a look has shown that differences are lower than zero, at a level for all looks.
+
+    Args:
+        history: The differences by seed, as of ``decide``.
+        rule: When the looks happen.
+        level: The error probability, over both directions.
+    """
+    comparison = _Comparison(history)
+    return any(
+        comparison.look(seeds, rule, level) and comparison.direction(rule, [level]) == "lower"
+        for seeds in range(rule.first, min(len(history), rule.most) + 1)
+    )
 
 
 def is_stuck(histories: Sequence[Sequence[float | None]]) -> bool:
@@ -173,14 +187,14 @@ def decide(histories: Sequence[Sequence[float | None]], rule: Rule) -> list[Deci
 
     Args:
         histories: For each comparison the differences by seed, in the order of the seeds, of the seeds that are
-            complete. None is a pair that cannot be had. The history of a decided comparison may be shorter.
+            complete. None is a pair that cannot be had. A history is shorter if its comparison gets no more seeds.
         rule: When to stop.
     """
     comparisons = [_Comparison(history) for history in histories]
     complete = max(map(len, histories), default=0)
     least = rule.alpha / max(1, len(comparisons))
     for seeds in range(rule.first, min(complete, rule.most) + 1):
-        undecided = [item for item in comparisons if item.verdict == "undecided"]
+        undecided = [item for item in comparisons if item.verdict == "undecided" and len(item.history) >= seeds]
         fresh = [item for item in undecided if item.look(seeds, rule, least)]
         _decide_directions(fresh, comparisons, rule)
         for item in fresh:

@@ -70,6 +70,11 @@ def sentence(
     return f"{text} (error probability {100 * rule.alpha:g} % over all looks{over})."
 
 
+def outrun(label: str, experiment: str) -> str:
+    """Return that a method gets no more seeds because it is surely better in another experiment of the sweep."""
+    return f"{label} gets no more seeds here: it is surely better in {experiment}."
+
+
 def saved(runs: int, most_runs: int) -> str:
     """Return how many runs were not needed."""
     return f"{runs} of at most {most_runs} runs were trained: {most_runs - runs} were not needed."

@@ -43,6 +43,11 @@ class SequentialComparison(Message):
     looks: list[SequentialLook] = Field(default_factory=list)
     missing: list[MissingSeed] = Field(default_factory=list)
     sentence: str
+    outrun: str = Field(
+        "",
+        description="Name of the experiment of the sweep in which the method is surely better, so that it gets no more "
+        "seeds here; empty if there is none, or the comparison is decided.",
+    )
 
 
 class Sequential(Message):

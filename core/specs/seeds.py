@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -31,6 +31,10 @@ class UntilDecided(SpecModel):
     )
     alpha: float = Field(
         0.05, gt=0, le=0.2, description="Probability of a false decision, over all looks and comparisons."
+    )
+    race: bool = Field(
+        False,
+        description="In a sweep: a method gets no more seeds in an experiment if it is surely better in another one.",
     )
 
     @model_validator(mode="after")
@@ -65,3 +69,17 @@ class UntilDecided(SpecModel):
 def is_until_decided(value: Any) -> bool:
     """Return whether a spec's seeds are this form, and not a list or a range."""
     return isinstance(value, UntilDecided) or (isinstance(value, Mapping) and not {"from", "to"} & value.keys())
+
+
+def race_problem(seeds: Any, axes: Sequence[str]) -> str:
+    """Return why the settings of a sweep cannot race; empty if they can, or do not.
+
+    Args:
+        seeds: The seeds of an experiment of the sweep.
+        axes: Paths of the fields that vary.
+    """
+    if not (isinstance(seeds, UntilDecided) and seeds.race):
+        return ""
+    # Values of other test images, or at other seeds, form no pairs; and methods are compared by their places.
+    fixed = [axis for axis in axes if axis == "methods" or axis.partition(".")[0] in ("dataset", "seeds")]
+    return f"settings that differ in {fixed[0]} cannot race" if fixed else ""

@@ -22,6 +22,7 @@ from core.specs.experiment import NAME_LENGTH, ExperimentSpec, Name
 from core.specs.field_paths import MAX_PATH, with_field
 from core.specs.loading import parse_experiment
 from core.specs.problems import Problem, SpecError, problems_of, validation_error
+from core.specs.seeds import race_problem
 from core.specs.text_rules import invisible_character
 
 MAX_SWEEP_RUNS = 10_000
@@ -282,6 +283,8 @@ def expand(sweep: SweepSpec, check_cancelled: Callable[[], None] = lambda: None)
             if refused == MAX_PROBLEMS or len(problems) > MAX_PROBLEMS:
                 break
             continue
+        if text := race_problem(spec.seeds, sweep.axes):
+            raise SpecError([Problem("experiment.seeds.race", text)])
         specs.append(spec)
         runs += spec.most_seeds * len(spec.methods) + len(spec.teacher_runs())
         if runs > sweep.max_runs:

@@ -43,7 +43,7 @@ def looks_figure(sequential: Sequential, axis: str, styles: Mapping[str, theme.S
             customdata=[
                 [signed(one), signed(other), look.n] for one, other, look in zip(low, high, looks, strict=True)
             ],
-            name=figures.label_text(f"{item.label}: {item.verdict}"),
+            name=figures.label_text(f"{item.label}: {'better elsewhere' if item.outrun else item.verdict}"),
             legendgroup=item.label,
             mode="lines+markers",
             marker={"size": 7, "symbol": style.symbol},

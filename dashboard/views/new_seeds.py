@@ -44,7 +44,12 @@ def draw(seeds: Any, schema: Mapping[str, Any], key: str, slots: ErrorSlots) -> 
         )
     else:
         until = schema["$defs"]["UntilDecided"]
-        shown = {**until, "properties": {name: item for name, item in until["properties"].items() if name != "until"}}
+        # Only the experiments of a sweep can race.
+        hidden = ("until", "race")
+        shown = {
+            **until,
+            "properties": {name: item for name, item in until["properties"].items() if name not in hidden},
+        }
         values = schema_fields.with_defaults(given or {}, schema_fields.schema_defaults(shown, schema))
         fields = schema_fields.schema_to_fields(shown, schema)
         chosen = {"until": "decided"} | draw_object(fields, values, path="seeds", key=key, slots=slots)

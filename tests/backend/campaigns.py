@@ -10,9 +10,12 @@ from sqlalchemy import select
 
 from backend.comparisons import sequential
 from backend.db import Database, models
+from backend.experiments import planning
 from backend.experiments.seed_planner import SeedPlanner
 from backend.settings import Settings
 from core.protocol.sequential import Sequential
+from core.specs import parse_sweep
+from core.specs.sweep import expand
 from tests.backend import rows
 
 UNTIL = {"until": "decided", "difference": 1.0, "most": 10}
@@ -32,13 +35,16 @@ def clear_and_noisy(label: str, seed: int) -> float:
 class Campaign:
     """An experiment that grows, whose runs end as a test says."""
 
-    def __init__(self, database: Database, settings: Settings, **changes: Any) -> None:
+    def __init__(self, database: Database, settings: Settings, experiment_id: str = "", **changes: Any) -> None:
         self.database = database
         self.nudges = 0
         self.planner = SeedPlanner(database, settings, self._nudge)
-        self.id = rows.experiment(database, **{"seeds": UNTIL, "methods": METHODS} | changes)
+        self.id = experiment_id or rows.experiment(database, **{"seeds": UNTIL, "methods": METHODS} | changes)
         self.teacher = self.runs()["teacher", 0]
-        rows.succeed(database, self.teacher, [90.0])
+        with database.read() as session:
+            trained = session.get_one(models.Run, self.teacher).state == "succeeded"
+        if not trained:
+            rows.succeed(database, self.teacher, [90.0])
 
     def _nudge(self) -> None:
         self.nudges += 1
@@ -84,3 +90,18 @@ class Campaign:
     def is_open(self) -> bool | None:
         with self.database.read() as session:
             return session.get_one(models.Experiment, self.id).seeds_open
+
+    @property
+    def name(self) -> str:
+        with self.database.read() as session:
+            return session.get_one(models.Experiment, self.id).name
+
+
+def sweep(database: Database, settings: Settings, grid: dict[str, Any], **changes: Any) -> list[Campaign]:
+    """Create the experiments of a sweep."""
+    base = {name: value for name, value in rows.SPEC.items() if name != "name"}
+    parsed = parse_sweep({"name": "race", "experiment": base | {"seeds": UNTIL} | changes, "grid": grid})
+    with database.write() as session:
+        specs = [("", spec) for spec in expand(parsed)]
+        created = planning.create(session.connection(), specs, submitted_by="", sweep=parsed.name)
+    return [Campaign(database, settings, experiment.id) for experiment in created]

@@ -156,3 +156,19 @@ def test_with_field_changes_a_copy() -> None:
         "params": {"temperature": 2},
     }
     assert BASE["methods"] == ["kd", "dkd"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "field"),
+    [
+        ({"dataset": ["digits", "cifar10"]}, "dataset"),
+        ({"methods": [["kd", "dkd"], ["kd", "ce"]]}, "methods"),
+        ({"seeds.difference": [0.5, 1.0]}, "seeds.difference"),
+    ],
+)
+def test_settings_without_pairs_cannot_race(grid: dict[str, Any], field: str) -> None:
+    seeds = {"until": "decided", "difference": 0.5, "race": True}
+    found = problems(sweep(experiment=BASE | {"seeds": seeds}, grid=grid))
+    assert found == {"experiment.seeds.race": f"settings that differ in {field} cannot race"}
+    expand(parse_sweep(sweep(experiment=BASE | {"seeds": seeds | {"race": False}}, grid=grid)))
+    expand(parse_sweep(sweep(experiment=BASE | {"seeds": seeds}, grid={"training.optimizer.lr": [0.1, 0.2]})))
