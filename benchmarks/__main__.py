@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, detect, every_method, losses, methods, null_changes, sequential, startup, train
+from benchmarks import alignment, busy, detect, every_method, losses, methods, null_changes, startup, train
 from benchmarks.parity import command as parity
+from benchmarks.sequential import command as sequential
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "startup": lambda _: startup.main(),

@@ -7,8 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import sequential as benchmark
-from benchmarks.sequential import NOISES, RULE, SPREAD, VERDICTS, decide_many, differences, measure, measure_family
+from benchmarks.sequential.campaigns import (
+    NOISES,
+    RULE,
+    SPREAD,
+    VERDICTS,
+    decide_many,
+    differences,
+    measure,
+    measure_family,
+)
+from benchmarks.sequential.command import exponent
+from benchmarks.sequential.races import SETTINGS, measure_race
+from benchmarks.sequential.tables import report
 from common.sequential import spending
 from common.sequential.decision import decide
 
@@ -39,13 +50,26 @@ def test_false_claims_are_rare_and_the_spread_is_that_of_the_table(noise: str, e
 
 def test_the_table_names_every_setting() -> None:
     row, family = measure("normal", 1.0, SPREAD, 20), measure_family("normal", (0.0, 1.0), 5)
-    text = benchmark.report([row], [row], [family], {1.0: [row]})
-    assert text.count("| normal | ") == 3
+    text = report([row], [row], [family], [measure_race("normal", "steps", 5)], {1.0: [row]})
+    assert text.count("| normal | ") == 4
     assert family.runs <= family.most_runs == 60
 
 
 def test_another_exponent_ends_with_its_block() -> None:
     before = spending.RHO
-    with benchmark.exponent(3.0):
+    with exponent(3.0):
         assert spending.RHO == 3.0
     assert before == spending.RHO
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_races_keep_their_error_and_agree_with_the_rule(settings: str) -> None:
+    race = measure_race("normal", settings, 60)
+    assert race.checked == 20
+    assert race.false <= RULE.alpha + 3 * math.sqrt(RULE.alpha * (1 - RULE.alpha) / 60)
+    assert race.best == 0
+    if settings == "all equal":
+        assert race.lost == 0
+    else:
+        assert race.lost > 0.9
+        assert race.seeds < RULE.most
