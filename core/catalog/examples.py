@@ -23,6 +23,8 @@ _TITLES = {
     "digits": "Digits demo",
     "quick": "Quick",
     "digits-align-seeds": "Digits, seven seeds",
+    "digits-until-decided": "Digits, seeds until decided",
+    "digits-cannot-tell": "Digits, too few seeds to decide",
     "cifar100-every-method": "Every method, part of CIFAR-100",
     "cifar100-teacher-assistant": "A teacher assistant, CIFAR-100",
     "cifar100-born-again": "Born-again generations, CIFAR-100",
