@@ -27,14 +27,14 @@ def draw(result: Comparison, name: str, styles: Mapping[str, theme.Style]) -> No
         return
     saved = sequential.most_runs - sequential.runs
     st.markdown(
-        f"**Seeds until decided:** {sequential.seeds} of at most {sequential.most}"
-        + ("" if sequential.open else f" · {saved} of {sequential.most_runs} runs saved")
+        f"**Seeds until decided:** {sequential.seeds:,} of at most {sequential.most:,}"
+        + ("" if sequential.open else f" · {saved:,} of {sequential.most_runs:,} runs saved")
     )
     # The looks are those at the metric of the task, whichever metric the page compares.
     unit = difference_unit(result.unit) if result.by_looks else ""
     figure = looks_figure(sequential, f"Difference to {sequential.baseline}" + (f" ({unit})" if unit else ""), styles)
     if figure is None:
-        st.caption(f"The first look is after {sequential.first} seeds.")
+        st.caption(f"The first look is after {sequential.first:,} seeds.")
         return
     chart_component.chart(
         figure,

@@ -115,7 +115,9 @@ def test_every_reading_route_refuses_an_unknown_query_parameter(lab: Lab) -> Non
     paths = [path for path, item in lab.app.openapi()["paths"].items() if path.startswith("/api/v1/") and "get" in item]
     assert "/api/v1/runs/{run_id}/metrics" in paths
     for path in paths:
-        response = lab.admin.get(re.sub(r"\{\w+\}", "0" * 16, path), params={"bogus": "1"})
+        # An image's number is short; all other parameters may be ids.
+        address = re.sub(r"\{\w+\}", "0" * 16, path.replace("{item}", "0"))
+        response = lab.admin.get(address, params={"bogus": "1"})
         assert response.status_code == 422, path
         assert [error["path"] for error in response.json()["errors"]] == ["bogus"]
 
