@@ -147,7 +147,13 @@ def test_client_that_disconnects_during_its_body_causes_no_error(lab: Lab) -> No
             assert status < 500, path
 
 
-ELSE = {"worker_id": "worker-one", "artifact_id": "0123456789abcdef", "sha256": "0" * 64, "token_id": "0" * 16}
+ELSE = {
+    "worker_id": "worker-one",
+    "artifact_id": "0123456789abcdef",
+    "sha256": "0" * 64,
+    "token_id": "0" * 16,
+    "item": "12",
+}
 
 
 def test_malformed_id_is_404_on_every_route(lab: Lab) -> None:
