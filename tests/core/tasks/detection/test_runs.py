@@ -81,12 +81,14 @@ def test_kept_outputs_of_fixed_boxes_give_the_numbers_of_the_network(teacher: Te
     assert '"speed/teacher_reused":100.0' in speeds[1]
 
 
-# Kept logits are rounded to float16: where a sum of another order falls on the other side, they move by 1e-3.
+# Kept logits are rounded to float16: where a sum of another order falls on the other side, they move by 1e-3. The rate
+# is low, because at 0.005 eight steps multiply what sums of another order round by a thousand.
 @pytest.mark.parametrize(
-    ("label", "tolerance"), [("ce", 1e-4), ("union", 1e-4), ("fixed", 1e-3), ("maps", 1e-4), ("objects", 1e-4)]
+    ("label", "tolerance"), [("ce", 1e-5), ("union", 1e-5), ("fixed", 1e-3), ("maps", 1e-5), ("objects", 1e-5)]
 )
 def test_two_ranks_train_what_one_does(label: str, tolerance: float, teacher: TeacherSource, tmp_path: Path) -> None:
-    run = planned(*METHODS)[label]
+    training = {"epochs": 2, "batch_size": 4, "optimizer": {"lr": 0.001}}
+    run = planned(*METHODS, training=training)[label]
     assert train(run, tmp_path / "one", teacher) == "finished"
     meeting = tmp_path / "meeting"
     meeting.mkdir()
