@@ -28,6 +28,8 @@ MAY_NAME_METHODS = (
 ALLOWED = {
     # The program's own name.
     ("client/cli/app.py", "dkd"),
+    ("client/exporters/wandb.py", "dkd"),
+    ("dashboard/views/accuracy_cost.py", "dkd"),
     ("common/celery_config.py", "dkd"),
     ("common/terminal.py", "dkd"),
     ("worker/app.py", "dkd"),
@@ -40,18 +42,20 @@ ALLOWED = {
     # The key of a control of the page.
     ("dashboard/views/comparison_results.py", "at"),
     # Dashes of lines.
+    ("client/rendering/figures.py", "dot"),
+    ("dashboard/charts/cost_chart.py", "dot"),
+    ("dashboard/charts/detection_figures.py", "dot"),
+    ("dashboard/charts/look_charts.py", "dot"),
     ("dashboard/charts/comparison_charts.py", "dot"),
     ("dashboard/charts/panels.py", "dot"),
     ("dashboard/theme.py", "dot"),
     # The parameter that adds a term to several methods.
     ("core/specs/labels.py", "align"),
+    # Normalisation in a detector.
+    ("core/catalog/detectors.py", "norm"),
     # A mode in which files are opened.
     ("client/stack/process.py", "ab"),
     ("worker/training_process.py", "ab"),
-    # A style of lines in charts.
-    ("dashboard/charts/comparison_charts.py", "dot"),
-    ("dashboard/charts/panels.py", "dot"),
-    ("dashboard/theme.py", "dot"),
     # Spelling of abbreviations in names of parameters.
     ("dashboard/forms/schema_fields.py", "ce"),
     ("dashboard/forms/schema_fields.py", "kd"),
