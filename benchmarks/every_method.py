@@ -20,8 +20,9 @@ from backend.comparisons import verdicts
 from backend.comparisons.statistics import summarize
 from core.catalog import DATASETS, METRICS
 from core.catalog.datasets import headline_of
+from core.catalog.models import network_title
 from core.events import JOURNAL_NAME, Event, Finished, Metrics, Started, read_journal
-from core.specs import ExperimentSpec, ModelRef, PlannedRun, read_experiment
+from core.specs import ExperimentSpec, PlannedRun, read_experiment
 
 RESULT = Path(__file__).parent / "results" / "methods-cifar100.md"
 _BASELINE = "ce"
@@ -96,8 +97,9 @@ def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], com
     tests = {label: verdicts.Test.of(values) for label, values in differences.items() if len(values) > 1}
     decisions = dict(zip(tests, verdicts.decide(list(tests.values())), strict=True))
     minutes = sum(outcome.minutes for outcome in outcomes.values())
-    students = f"{_network(spec.student.model)}, {spec.training.epochs} epochs, batch {spec.training.batch_size}"
-    teacher = f"{_network(spec.teacher.model)} → " if spec.teacher else ""
+    student_model = network_title(spec.student.model.name, spec.student.model.params)
+    students = f"{student_model}, {spec.training.epochs} epochs, batch {spec.training.batch_size}"
+    teacher = f"{network_title(spec.teacher.model.name, spec.teacher.model.params)} → " if spec.teacher else ""
     lines = [
         f"# {spec.name}",
         "",
@@ -122,12 +124,6 @@ def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], com
         f"{len(outcomes)} of {len(plan)} runs, {minutes:,.0f} minutes of training; {_machine(outcomes)}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _network(model: ModelRef) -> str:
-    """Return the name of a network, that of a detector with its backbone."""
-    backbone = model.params.get("backbone")
-    return f"{model.name} ({backbone})" if backbone else model.name
 
 
 def _sentences(tests: Mapping[str, verdicts.Test], decisions: Mapping[str, verdicts.Decision]) -> list[str]:

@@ -67,8 +67,10 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     """
     available = tasks_of(experiments)
     task = _task(layout, available)
-    of_task = [item for item in dict.fromkeys(experiments) if task_of_experiment(item).name == task.name]
-    others = [item for item in dict.fromkeys(experiments) if item not in of_task]
+    of_task: list[models.Experiment] = []
+    others: list[models.Experiment] = []
+    for item in dict.fromkeys(experiments):
+        (of_task if task_of_experiment(item).name == task.name else others).append(item)
     loaded = list(load(session, of_task).values())
     layout = replace(layout, metric=layout.metric or task.headline)
     samples = [part for row in experiment_keys.group_rows(loaded) for part in same_data.split(merge(row))]

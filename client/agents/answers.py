@@ -117,7 +117,10 @@ class PairLine(Answer):
     baseline: str
     n: int = Field(description="Number of pairs.")
     difference: float | None = None
-    low: float | None = Field(None, description="95 % t interval of this comparison alone.")
+    low: float | None = Field(
+        None,
+        description="95 % t interval of this comparison alone; over all looks if seeds were added until it is decided.",
+    )
     high: float | None = None
     p: float | None = Field(None, description="Two-sided sign-flip p after Holm over this report.")
     decision: Decision = Field(description='Only "keep" permits replacing the baseline by this method.')

@@ -131,7 +131,7 @@ def _figures(comparison: Comparison, drawn_runs: Sequence[figures.DrawnRun], pre
         title: figures.curves(drawn_runs, comparison.metric, title),
         "Training loss": figures.curves(drawn_runs, "train/loss", "training loss"),
         "Values of all runs; a line joins the runs of a seed": figures.values(comparison, title),
-        "Paired differences with 95 % t intervals": figures.differences(comparison, change),
+        f"Paired differences, each with its {comparison.interval_title}": figures.differences(comparison, change),
     }
     parts = ["<h2>Figures</h2>"]
     for number, (caption, figure) in enumerate(drawn.items()):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -37,27 +40,58 @@ _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
 _STYLES = {"better": "bold green", "worse": "red"}
 
 
-def render_comparison(comparison: Comparison) -> RenderableType:
-    """Return the result: one row per method, the convergence, then the conditions and conclusions."""
+@dataclass(frozen=True)
+class ComparisonTable:
+    """The table of a comparison as texts, one row for each method.
+
+    Attributes:
+        value: Title of the column of the metric.
+        reach: Title of the column of the epochs to the target.
+        difference: Title of the column of the differences to the baseline.
+        rows: The cells: method, metric, n, epochs to the target, difference, p alone, p after Holm.
+    """
+
+    value: str
+    reach: str
+    difference: str
+    rows: Sequence[Sequence[str]]
+
+
+def comparison_table(comparison: Comparison) -> ComparisonTable:
+    """Return the table of a comparison."""
     unit = f" ({comparison.unit})" if comparison.unit else ""
-    value = f"{comparison.title or comparison.metric}{unit}"
-    reach = f"epochs to {_target_text(comparison)}"
     unit_of_difference = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
-    difference = f"difference to {comparison.baseline}{unit_of_difference}, {comparison.interval_title}"
-    p, p_holm = "p of this comparison alone", "p after Holm"
-    table = new_table("method", value, "n", reach, difference, p, p_holm, numbers=("n", reach, value, p, p_holm))
     paired = {item.label: item for item in comparison.paired}
+    rows = []
     for group in comparison.groups:
         pair = paired.get(group.label)
-        table.add_row(
-            group.label,
-            mean_text(group.mean, group.sd),
-            str(group.n),
-            convergence_text(group.convergence),
-            "baseline" if group.label == comparison.baseline else paired_text(pair),
-            p_text(pair.sign_flip_p if pair else None),
-            p_text(pair.sign_flip_p_holm if pair else None),
+        rows.append(
+            [
+                group.label,
+                mean_text(group.mean, group.sd),
+                str(group.n),
+                convergence_text(group.convergence),
+                "baseline" if group.label == comparison.baseline else paired_text(pair),
+                p_text(pair.sign_flip_p if pair else None),
+                p_text(pair.sign_flip_p_holm if pair else None),
+            ]
         )
+    return ComparisonTable(
+        value=f"{comparison.title or comparison.metric}{unit}",
+        reach=f"epochs to {_target_text(comparison)}",
+        difference=f"difference to {comparison.baseline}{unit_of_difference}, {comparison.interval_title}",
+        rows=rows,
+    )
+
+
+def render_comparison(comparison: Comparison) -> RenderableType:
+    """Return the result: one row per method, the convergence, then the conditions and conclusions."""
+    content = comparison_table(comparison)
+    p, p_holm = "p of this comparison alone", "p after Holm"
+    titles = ("method", content.value, "n", content.reach, content.difference, p, p_holm)
+    table = new_table(*titles, numbers=("n", content.reach, content.value, p, p_holm))
+    for row in content.rows:
+        table.add_row(*row)
     parts: list[RenderableType] = [table]
     if any(group.convergence and group.convergence.reached for group in comparison.groups):
         parts += [Text(), _convergence_table(comparison)]

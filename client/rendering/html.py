@@ -7,15 +7,8 @@ from html import escape
 
 from client.referee import rule
 from client.rendering import tables
-from client.rendering.comparisons import comparison_notes, paired_text
-from common.formatting import (
-    convergence_text,
-    difference_unit,
-    mean_text,
-    p_text,
-    share_text,
-    target_text,
-)
+from client.rendering.comparisons import comparison_notes, comparison_table
+from common.formatting import share_text
 from common.terminal import printable
 from core.protocol.comparisons import Comparison
 from core.protocol.public import Experiment, RunSummary
@@ -35,38 +28,19 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def result(comparison: Comparison) -> str:
     """Return a comparison: the referee's sentences, the table of the methods, and the notes."""
-    unit = f" ({comparison.unit})" if comparison.unit else ""
-    difference = f" ({difference_unit(comparison.unit)})" if comparison.unit else ""
-    target = target_text(
-        comparison.target, comparison.target_share, comparison.headline_unit, absolute=comparison.absolute_target
-    )
-    pairs = {pair.label: pair for pair in comparison.paired}
-    rows = []
-    for group in comparison.groups:
-        pair = pairs.get(group.label)
-        rows.append(
-            [
-                group.label,
-                mean_text(group.mean, group.sd),
-                str(group.n),
-                convergence_text(group.convergence),
-                "baseline" if pair is None else paired_text(pair),
-                p_text(pair.sign_flip_p if pair else None),
-                p_text(pair.sign_flip_p_holm if pair else None),
-            ]
-        )
+    content = comparison_table(comparison)
     titles = [
         "method",
-        f"{comparison.title or comparison.metric}{unit}, mean ± sd",
+        f"{content.value}, mean ± sd",
         "n",
-        f"epochs to {target}",
-        f"difference to {comparison.baseline}{difference}, 95 % t interval",
+        content.reach,
+        content.difference,
         "p alone",
         "p after Holm",
     ]
     sentences = "".join(f"<li>{text(ruling.sentence)}</li>" for ruling in rule(comparison))
     notes = "".join(f"<li>{text(note)}</li>" for note in comparison_notes(comparison))
-    return f"<ul>{sentences}</ul>{table(titles, rows)}<h4>Notes</h4><ul>{notes}</ul>"
+    return f"<ul>{sentences}</ul>{table(titles, content.rows)}<h4>Notes</h4><ul>{notes}</ul>"
 
 
 def experiment(item: Experiment) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from client.connection import Connection
 
@@ -18,6 +19,25 @@ class Resource:
 def as_sequence(value: str | Sequence[str] | None) -> Sequence[str] | None:
     """Return one value as a sequence of one."""
     return [value] if isinstance(value, str) else value
+
+
+PAGE_SIZE = 200
+
+
+def items_of_pages(read_page: Callable[..., Any], **filters: Any) -> Iterator[Any]:
+    """Yield the items of all pages of a list.
+
+    Args:
+        read_page: Returns a page with ``items`` and ``next_cursor``.
+        filters: Further arguments of ``read_page``.
+    """
+    cursor: str | None = None
+    while True:
+        page = read_page(cursor=cursor, limit=PAGE_SIZE, **filters)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 class Deadline:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from client.connection import API, Query, build_body, path_segment
-from client.resources.base import Deadline, Resource, as_sequence
+from client.resources.base import Deadline, Resource, as_sequence, items_of_pages
 from client.resources.workers import Workers
 from core.protocol.public import Experiment, ExperimentPage, ExperimentSummary, Preview
 from core.protocol.records import ExperimentRecord
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from client.progress import Snapshot
 
 _PATH = f"{API}/experiments"
-_PAGE_SIZE = 200
 
 
 class Experiments(Resource):
@@ -64,13 +63,7 @@ class Experiments(Resource):
 
     def iterate(self, **filters: Any) -> Iterator[ExperimentSummary]:
         """Yield every experiment that ``list`` finds with these filters, page by page."""
-        cursor: str | None = None
-        while True:
-            page = self.list(cursor=cursor, limit=_PAGE_SIZE, **filters)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return items_of_pages(self.list, **filters)
 
     def __call__(self, **filters: Any) -> ExperimentPage:
         """Alias of ``list``, for scripts that call ``client.experiments(…)``."""

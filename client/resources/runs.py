@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.connection import API, Query, path_segment
 from client.models import Metrics
-from client.resources.base import Deadline, Resource, as_sequence
+from client.resources.base import Deadline, Resource, as_sequence, items_of_pages
 from client.resources.downloads import download_artifact
 from client.resources.events import ServerEvent, follow_events, read_events
 from client.resources.workers import Workers
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from client.progress import Snapshot
 
 _PATH = f"{API}/runs"
-_PAGE_SIZE = 200
 
 
 class Runs(Resource):
@@ -69,13 +68,7 @@ class Runs(Resource):
 
     def iterate(self, **filters: Any) -> Iterator[RunSummary]:
         """Yield every run that ``list`` finds with these filters, page by page."""
-        cursor: str | None = None
-        while True:
-            page = self.list(cursor=cursor, limit=_PAGE_SIZE, **filters)
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return items_of_pages(self.list, **filters)
 
     def get(self, run_id: str) -> Run:
         """Return one run with its spec, attempts and last log lines."""

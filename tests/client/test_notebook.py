@@ -10,6 +10,7 @@ import pytest
 
 from client import Client, ClientSettingsError, notebook
 from client.models import Metrics
+from client.rendering import html
 from core.protocol.public import MetricsReply, Series
 from tests import served
 from tests.client import fakes
@@ -44,6 +45,18 @@ def test_a_comparison_is_a_table_with_the_referees_sentences(client: Client) -> 
     assert "Keep kd: dkd was not tested against it. Two pairs cannot tell dkd from kd." in page
     assert "<td>96.25 ± 0.25</td>" in page
     assert client.experiment("small").comparison()._repr_html_() == page
+
+
+def test_a_table_says_of_what_its_intervals_are() -> None:
+    assert "95 % t interval" in html.result(fakes.comparison())
+    looked = html.result(fakes.comparison(by_looks=True))
+    assert "interval over all looks" in looked
+    assert "95 % t interval" not in looked
+
+
+def test_only_the_baseline_is_called_so() -> None:
+    page = html.result(fakes.comparison(paired=[]))
+    assert page.count("<td>baseline</td>") == 1
 
 
 def test_a_figure_has_the_curves_of_runs_that_have_started(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

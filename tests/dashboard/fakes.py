@@ -1,14 +1,11 @@
 """A backend in memory, served over HTTP on the loopback address, with the part of the API that the dashboard uses.
 
-It stores experiments with their runs, and ``advance`` trains them: they report plausible metrics. As a program it
-serves until it is stopped: ``python -m tests.dashboard.fakes --port 8123 --live``.
+It stores experiments with their runs, and ``advance`` trains them: they report plausible metrics.
 """
 
 from __future__ import annotations
 
-import argparse
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -475,32 +472,3 @@ def digits_spec(**changes: Any) -> ExperimentSpec:
 def scenes_spec(**changes: Any) -> ExperimentSpec:
     """Return a spec of object detection, with changed top-level fields."""
     return parse_experiment(_SCENES | changes)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8123)
-    parser.add_argument("--live", action="store_true", help="train an epoch every half second")
-    arguments = parser.parse_args()
-    backend = FakeBackend()
-    backend.submit(digits_spec())
-    while backend.runs["run-0001-003"].state != "running":
-        backend.tick()
-    backend.submit(digits_spec(name="finished-example", seeds=[0, 1, 2, 3, 4]))
-    for run in list(backend.runs.values()):
-        if run.experiment.name == "finished-example":
-            backend.advance(run.id, 30)
-    backend.submit(digits_spec(name="with-a-failure", seeds=[0]))
-    for run in list(backend.runs.values()):
-        if run.experiment.name == "with-a-failure":
-            backend.advance(run.id, 3)
-            backend.end(run.id, "failed", "the loss is not a number at step 45; lower the learning rate or ε")
-    with FakeServer(backend, arguments.port):
-        while True:
-            time.sleep(0.5)
-            if arguments.live:
-                backend.tick()
-
-
-if __name__ == "__main__":
-    main()
