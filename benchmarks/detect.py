@@ -224,12 +224,17 @@ def _tuples(batch: list[Any]) -> tuple[Any, ...]:
 
 
 def _of_torchvision(detector: Detector, case: Case) -> nn.Module:
-    """Return a detector's network with a transform that keeps the size of the images."""
+    """Return a detector's network with torchvision's pooling, and a transform that keeps the size of the images."""
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
+    from torchvision.ops import MultiScaleRoIAlign
 
     network: Any = detector.network
     mean, std = ([float(x) for x in values.flatten()] for values in (detector.mean, detector.std))
     network.transform = GeneralizedRCNNTransform(case.side, case.side, mean, std)
+    ours = network.roi_heads.box_roi_pool
+    pool = MultiScaleRoIAlign(ours.featmap_names, ours.output_size, ours.sampling_ratio)
+    pool.scales, pool.map_levels = ours.scales, ours.map_levels
+    network.roi_heads.box_roi_pool = pool
     return network  # type: ignore[no-any-return]
 
 
