@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from backend.comparisons.sheets import Sheet, Text
+from backend.comparisons.sheets import Sheet, Text, fits_column
 from common.formatting import (
     NOTHING,
     convergence_text,
@@ -13,6 +14,7 @@ from common.formatting import (
     difference_unit,
     interval_text,
     mean_text,
+    median_epochs_text,
     p_text,
     point_text,
     target_text,
@@ -29,6 +31,9 @@ from core.protocol.comparisons import (
     PaperClaims,
 )
 from core.protocol.result_tables import PublishedValue, ResultTable, TableCell
+
+_MOST_COLUMNS = 3
+"""Number of methods that are columns of a table of few settings in LaTeX."""
 
 
 def comparison_sheet(comparison: Comparison) -> Sheet:
@@ -77,6 +82,66 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         for group in comparison.groups
     ]
     return Sheet(comparison.experiment, header, rows, frozenset({1, 2}), notes, commented)
+
+
+def compact_comparison_sheet(comparison: Comparison) -> Sheet:
+    """Return a comparison as a sheet that fits into a column of a paper if this is possible without the epochs.
+
+    Notes say what its headings mean.
+    """
+    complete = _compact(comparison, epochs=True)
+    without_epochs = _compact(comparison, epochs=False)
+    return complete if fits_column(complete) or not fits_column(without_epochs) else without_epochs
+
+
+def _compact(comparison: Comparison, *, epochs: bool) -> Sheet:
+    pairs = {pair.label: pair for pair in comparison.paired}
+    unit = f" ({comparison.unit})" if comparison.unit else ""
+    points = f" in {difference_unit(comparison.unit)}" if comparison.unit else ""
+    target = target_text(
+        comparison.target, comparison.target_share, comparison.headline_unit, absolute=comparison.absolute_target
+    )
+    interval = "interval over all looks" if comparison.by_looks else "95 % t interval"
+    rows = []
+    for group in comparison.groups:
+        pair = pairs.get(group.label)
+        difference = difference_text(pair.mean_difference, pair.interval) if pair else "baseline"
+        rows.append(
+            [
+                Text(group.label),
+                Text(mean_text(group.mean, group.sd)),
+                Text(str(group.n)),
+                Text(difference, bold=pair is not None and pair.verdict == "better"),
+                Text(p_text(pair.sign_flip_p_holm if pair else None)),
+                *([Text(_reached_text(group.convergence))] if epochs else ()),
+            ]
+        )
+    notes = [
+        f"Mean ± sample standard deviation of n seeds, {EPOCH_CHOICES[comparison.epoch]}.",
+        f"Δ: mean paired difference to {comparison.baseline}{points}, with its {interval}.",
+        "p: exact sign-flip test after Holm over the comparisons; bold: better.",
+        *(
+            [f"Epochs: median of the epochs to {target}, in brackets the share of runs that reached it."]
+            if epochs
+            else ()
+        ),
+        f"Holds for {comparison.condition}.",
+        *comparison.notes,
+    ]
+    commented = [f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in comparison.paired]
+    commented += [
+        f"{group.label}: runs {' '.join(run.run_id for run in group.runs if run.value is not None)}"
+        for group in comparison.groups
+    ]
+    header = ["Method", f"{comparison.title}{unit}", "n", "Δ", "p", *(["Epochs"] if epochs else ())]
+    return Sheet(comparison.experiment, header, rows, frozenset(range(1, len(header))), notes, commented)
+
+
+def _reached_text(convergence: Convergence | None) -> str:
+    """Return the median epochs, with how many runs reached the target unless all did."""
+    if convergence is None or convergence.reached == convergence.of:
+        return median_epochs_text(convergence)
+    return f"{median_epochs_text(convergence)} ({convergence.reached}/{convergence.of})"
 
 
 def comparison_records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -150,7 +215,9 @@ def claims_sheet(claims: PaperClaims) -> Sheet:
         for claim in claims.claims
     ]
     header = ["Claim", "Case", "Verdict", "Pairs", "Reason"]
-    return Sheet(f"Claims of {claims.paper_title} in {claims.experiment}", header, rows, frozenset({3}), claims.notes)
+    title = f"Claims of {claims.paper_title} in {claims.experiment}"
+    widths = {0: 0.26, 1: 0.18, 4: 0.34}
+    return Sheet(title, header, rows, frozenset({3}), claims.notes, widths=widths)
 
 
 def claims_records(claims: PaperClaims) -> list[dict[str, Any]]:
@@ -181,6 +248,17 @@ def table_sheet(table: ResultTable) -> Sheet:
         commented += [f"{row.title}, {cell.label}: runs {' '.join(cell.run_ids) or NOTHING}" for cell in row.cells]
         commented += [f"missing, queue with: {command}" for command in row.commands]
     return Sheet(f"{table.title}{unit}", header, rows, frozenset(range(1, len(header))), notes, commented)
+
+
+def by_method(sheet: Sheet) -> Sheet:
+    """Return a table of many methods with one row per method and one column per setting, as papers have them."""
+    settings = [cells[0].text for cells in sheet.rows]
+    if len(sheet.header) - 2 <= max(_MOST_COLUMNS, len(settings)):
+        return sheet
+    columns = zip(*(cells[1:] for cells in sheet.rows), strict=True)
+    rows = [[Text(name), *cells] for name, cells in zip(sheet.header[1:], columns, strict=True)]
+    numbers = frozenset(range(1, len(settings) + 1))
+    return replace(sheet, header=["Method", *settings], rows=rows, numbers=numbers)
 
 
 def table_records(table: ResultTable) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.terminal import printable
@@ -30,6 +30,7 @@ _LATEX = {
     "−": "$-$",
     "–": "--",
     "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "×": r"$\times$",
     "≤": r"$\leq$",
@@ -44,6 +45,12 @@ _LATEX = {
     "μ": r"$\mu$",
     "τ": r"$\tau$",
 }
+_COLUMN_POINTS = 245
+"""Width of a column of a paper with two columns. A wider table spans both."""
+_PAGE_POINTS = 505
+_GAP_POINTS = 6.0
+_NARROW, _WIDE = frozenset(" .,:;'()[]|/ijlftr"), frozenset("+−±→↑↓<>≤≥mwMW%")
+"""Characters of Computer Modern that are about 2.7 and 6.6 pt wide at 8 pt; the others are about 4.25 pt wide."""
 # Also after spaces, which some programs strip, and in the full-width forms of East Asian keyboards. A single per-cent
 # sign is a unit.
 _FORMULA = re.compile(r"\s*([=+\-@\uff1d\uff0b\uff0d\uff20|]|%(?!\Z))|[\t\n]")
@@ -71,6 +78,7 @@ class Sheet:
         numbers: Indices of the columns that are aligned to the right.
         notes: Sentences below the table.
         commented: Lines that become comments in LaTeX's source, and a block below the notes in Markdown.
+        widths: Share of the line, in LaTeX, of columns whose texts are broken into several lines.
     """
 
     title: str
@@ -79,6 +87,7 @@ class Sheet:
     numbers: frozenset[int] = frozenset()
     notes: Sequence[str] = ()
     commented: Sequence[str] = ()
+    widths: Mapping[int, float] = field(default_factory=dict)
 
 
 def markdown(sheet: Sheet) -> str:
@@ -96,17 +105,28 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """Return the sheet as a table environment for ``\\usepackage{booktabs}``, every text escaped."""
-    columns = "".join("r" if index in sheet.numbers else "l" for index in range(len(sheet.header)))
+    """Return the sheet as a table environment for the packages booktabs and threeparttable, every text escaped.
+
+    The notes are below the table and not in its caption. A table that is wider than a column of a paper with two
+    columns spans both.
+    """
+    points = _points(sheet)
+    environment = "table" if fits_column(sheet) else "table*"
+    headings = (_heading(text, right=index in sheet.numbers) for index, text in enumerate(sheet.header))
     lines = [
-        "% \\usepackage{booktabs}",
+        "% \\usepackage{booktabs,threeparttable}",
+        *([f"% about {points:.0f} pt wide, more than a page: leave out some columns"] if points > _PAGE_POINTS else ()),
         *(f"% {' '.join(line.split())}" for line in sheet.commented),
-        "\\begin{table}",
+        f"\\begin{{{environment}}}",
         "  \\centering",
-        f"  \\caption{{{' '.join(tex(text) for text in (f'{sheet.title}.', *sheet.notes))}}}",
-        f"  \\begin{{tabular}}{{{columns}}}",
+        "  \\begin{threeparttable}",
+        f"  \\caption{{{tex(sheet.title)}.}}",
+        f"  \\label{{tab:{_label(sheet.title)}}}",
+        "  \\footnotesize",
+        "  \\setlength{\\tabcolsep}{3pt}",
+        f"  \\begin{{tabular}}{{@{{}}{''.join(_column(sheet, index) for index in range(len(sheet.header)))}@{{}}}}",
         "    \\toprule",
-        f"    {' & '.join(map(tex, sheet.header))} \\\\",
+        f"    {' & '.join(headings)} \\\\",
         "    \\midrule",
     ]
     for cells in sheet.rows:
@@ -114,8 +134,56 @@ def latex(sheet: Sheet) -> str:
         line = " & ".join(parts)
         # At the start of a line LaTeX would read these as an argument of the command that ends the line before.
         lines.append(f"    {'{}' if line.startswith(('[', '*')) else ''}{line} \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    if sheet.notes:
+        notes = (f"    \\item {'{}' if note.startswith('[') else ''}{tex(note)}" for note in sheet.notes)
+        lines += ["  \\begin{tablenotes}[flushleft]", "    \\footnotesize", *notes, "  \\end{tablenotes}"]
+    lines += ["  \\end{threeparttable}", f"\\end{{{environment}}}"]
     return "\n".join(lines) + "\n"
+
+
+def fits_column(sheet: Sheet) -> bool:
+    """Return whether the table fits, in LaTeX, into a column of a paper with two columns."""
+    return not sheet.widths and _points(sheet) <= _COLUMN_POINTS
+
+
+def _points(sheet: Sheet) -> float:
+    """Return about how wide the table is in LaTeX, by the longest text of each column."""
+    if sheet.widths:
+        return 0.0  # its texts are broken
+    headings = [_lines(heading) for heading in sheet.header]
+    cells = [[cell.text for cell in row] for row in sheet.rows]
+    widths = [
+        max(map(_text_points, (*headings[index], *(row[index] for row in cells)))) for index in range(len(headings))
+    ]
+    return sum(widths) + _GAP_POINTS * (len(widths) - 1)
+
+
+def _text_points(text: str) -> float:
+    return sum(2.7 if sign in _NARROW else 6.6 if sign in _WIDE else 4.25 for sign in text)
+
+
+def _lines(heading: str) -> list[str]:
+    """Return a heading in up to two lines of about the same length."""
+    words = heading.split()
+    splits = ([" ".join(words[:at]), " ".join(words[at:])] for at in range(1, len(words)))
+    return min(splits, key=lambda lines: max(map(len, lines)), default=[heading])
+
+
+def _heading(text: str, *, right: bool) -> str:
+    lines = " \\\\ ".join(tex(line) for line in _lines(text))
+    return f"\\shortstack[{'r' if right else 'l'}]{{{lines}}}" if len(_lines(text)) > 1 else lines
+
+
+def _column(sheet: Sheet, index: int) -> str:
+    if index in sheet.widths:
+        return f"p{{{sheet.widths[index]:g}\\linewidth}}"
+    return "r" if index in sheet.numbers else "l"
+
+
+def _label(title: str) -> str:
+    """Return a title as a label, of letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60]
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:

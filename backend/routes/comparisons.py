@@ -42,7 +42,8 @@ def read_comparison(session: SessionDep, query: Annotated[ComparisonQuery, Query
     comparison = comparisons.compare(session, _experiments(session, query.experiment), query)
     if query.kind == "json":
         return comparison
-    return _text(query.kind, render.comparison_sheet(comparison), render.comparison_records(comparison))
+    sheet_of = render.compact_comparison_sheet if query.kind == "latex" else render.comparison_sheet
+    return _text(query.kind, sheet_of(comparison), render.comparison_records(comparison))
 
 
 @router.get("/overview", responses=_ANSWERS, response_model=Overview)
@@ -93,7 +94,8 @@ def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> Re
     table = comparisons.table(session, experiments, layout)
     if query.kind == "json":
         return table
-    return _text(query.kind, render.table_sheet(table), render.table_records(table))
+    sheet = render.table_sheet(table)
+    return _text(query.kind, render.by_method(sheet) if query.kind == "latex" else sheet, render.table_records(table))
 
 
 @router.get("/published")

@@ -35,6 +35,14 @@ def test_comparison_is_exported_as_csv_markdown_and_latex(database: Database, ap
     tex = api.get(path, params={"experiment": experiment, "format": "latex"}).text
     assert "DKD & 83.50 $\\pm$ 2.50 & 3 &" in tex
     assert tex.count("\\toprule") == tex.count("\\bottomrule") == 1
+    assert "\\begin{table}\n" in tex, "it fits into a column"
+    header = next(line for line in tex.splitlines() if line.strip().startswith("Method &"))
+    accuracy = "\\shortstack[r]{Test \\\\ accuracy (\\%)}"
+    assert header.strip() == f"Method & {accuracy} & n & $\\Delta$ & p & Epochs \\\\"
+    assert "$+$" not in tex
+    caption = next(line for line in tex.splitlines() if "\\caption" in line)
+    assert "seeds" not in caption, "the notes are below the table"
+    assert "% DKD against kd: " in tex
 
 
 def test_overview_tests_every_metric(database: Database, api: TestClient) -> None:

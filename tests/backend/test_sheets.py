@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 
-from backend.comparisons.sheets import Sheet, Text, csv_text, latex
+from backend.comparisons.sheets import Sheet, Text, csv_text, latex, tex
 from tests.backend.lab import Lab, spec, started
 
 
 def test_latex_special_characters_are_escaped() -> None:
     rows = [[Text("[if] p\u0302 > ½"), Text("3")], [Text("*"), Text("−4 %")], [Text("[bold]", bold=True), Text("a_b")]]
     lines = latex(Sheet("50 %", ["Claim", "n"], rows, commented=["kd: runs 1\n2"])).splitlines()
+    assert lines[0] == "% \\usepackage{booktabs,threeparttable}"
     assert lines[1] == "% kd: runs 1 2"
     assert "    {}[if] $\\hat{p}$ \\textgreater{} ½ & 3 \\\\" in lines
     assert "    {}* & $-$4 \\% \\\\" in lines
     assert "    \\textbf{[bold]} & a\\_b \\\\" in lines
+
+
+def test_latex_notes_are_below_the_table_and_arrows_are_formulas() -> None:
+    rows = [[Text("ECE (%) ↓"), Text("3.10 ± 0.20")], [Text("Accuracy (%) ↑"), Text("93.20 ± 1.06")]]
+    text = latex(Sheet("digits: dkd", ["Metric", "dkd"], rows, frozenset({1}), ["[one] ↑: higher.", "Two."]))
+    assert "\\caption{digits: dkd.}" in text
+    assert "\\label{tab:digits-dkd}" in text
+    assert "ECE (\\%) $\\downarrow$" in text
+    assert "Accuracy (\\%) $\\uparrow$" in text
+    table, notes = text.split("\\end{tabular}")
+    assert "higher" not in table
+    assert "\\item {}[one] $\\uparrow$: higher." in notes
+    assert "\\begin{table}\n" in text
+    for opened in re.findall(r"\\begin\{([\w*]+)\}", text):
+        assert text.count(f"\\begin{{{opened}}}") == text.count(f"\\end{{{opened}}}") == 1
+
+
+@pytest.mark.parametrize(("columns", "environment"), [(2, "table"), (6, "table*"), (16, "table*")])
+def test_a_wide_latex_table_spans_both_columns(columns: int, environment: str) -> None:
+    header = [f"method {index}" for index in range(columns)]
+    text = latex(Sheet("t", header, [[Text("93.20 ± 1.06")] * columns]))
+    assert f"\\begin{{{environment}}}\n" in text
+    assert ("more than a page" in text) == (columns == 16)
+
+
+def test_every_character_of_a_latex_table_is_known_to_pdflatex() -> None:
+    assert tex("↑ ↓ → ± − – ≤ ≥ Δ ε a\u00a0b").isascii()
 
 
 FORMULAS = [
