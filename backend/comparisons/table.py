@@ -253,7 +253,7 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
         )
     if layout.baseline is None and len({next(iter(sample.labels)) for sample in samples}) > 1:
         notes.append(f"No baseline was named: {baseline} is the method of most rows.")
-    if any(cell.missing for row in cells for cell in row):
+    if any(not item.to_come for row in cells for cell in row for item in cell.missing):
         notes.append("Seeds are missing: see the commands that would queue them.")
     if any(sample.data != ImageData() for sample in samples):
         notes.append("The data of a setting changed between its runs: each data set is a separate row, named by it.")

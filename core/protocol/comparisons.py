@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from common.formatting import value_text
-from core.protocol.base import Message, RunState
+from core.protocol.base import TERMINAL, Message, RunState
 from core.protocol.sequential import Sequential
 
 EpochChoice = Literal["last", "best_val", "oracle"]
@@ -140,6 +140,11 @@ class MissingPair(Message):
     run_id: str = Field("", description="Empty if the run does not exist.")
     state: str = Field(description='The run\'s state, or "not planned".')
     reason: str = ""
+
+    @property
+    def to_come(self) -> bool:
+        """Whether the run has not ended, so that nothing is missing yet."""
+        return bool(self.run_id) and self.state not in TERMINAL
 
 
 class SettingDifference(Message):

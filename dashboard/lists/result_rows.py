@@ -56,8 +56,10 @@ def _teacher(row: TableRow) -> str:
 
 
 def cell_text(cell: TableCell) -> str:
-    """Return ``mean ± sd (n)`` with a link to the runs, the number of missing runs and published values."""
-    missing = f" · {len(cell.missing)}{_NO_BREAK_SPACE}missing" if cell.missing else ""
+    """Return ``mean ± sd (n)`` with a link to the runs, the numbers of runs without a value and published values."""
+    to_come = sum(item.to_come for item in cell.missing)
+    counts = ((len(cell.missing) - to_come, "missing"), (to_come, "to come"))
+    missing = "".join(f" · {count} {word}".replace(" ", _NO_BREAK_SPACE) for count, word in counts if count)
     if cell.mean is None:
         return NOTHING + missing + brackets(cell.published)
     text = f"{mean_text(cell.mean, cell.sd)} ({cell.n})".replace(" ", _NO_BREAK_SPACE)
@@ -74,12 +76,17 @@ def brackets(published: Sequence[PublishedValue]) -> str:
     return f" \\[{', '.join(values)}\\]" if values else ""
 
 
+def missing_count(row: TableRow) -> int:
+    """Return the number of values that are missing and that no run will bring."""
+    return sum(not item.to_come for cell in row.cells for item in cell.missing)
+
+
 def missing_lines(row: TableRow) -> list[str]:
-    """Return the missing seeds of a row by method and reason, as lines of Markdown."""
+    """Return the missing seeds of a row by method and reason, as lines of Markdown, without those that may come."""
     lines = []
     for cell in row.cells:
         by_reason: dict[str, list[int]] = {}
-        for item in cell.missing:
+        for item in (item for item in cell.missing if not item.to_come):
             by_reason.setdefault(item.reason or item.state, []).append(item.seed)
         for reason, seeds in by_reason.items():
             word = "seed" if len(seeds) == 1 else "seeds"

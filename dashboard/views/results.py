@@ -140,10 +140,10 @@ def _table(table: ResultTable, tag_filter: list[str]) -> None:
 
 
 def _missing(table: ResultTable) -> None:
-    incomplete_rows = [row for row in table.rows if any(cell.missing for cell in row.cells)]
+    incomplete_rows = [row for row in table.rows if result_rows.missing_count(row)]
     if not incomplete_rows:
         return
-    seeds = sum(len(cell.missing) for row in incomplete_rows for cell in row.cells)
+    seeds = sum(map(result_rows.missing_count, incomplete_rows))
     runs = "missing run" if seeds == 1 else "missing runs"
     with st.expander(f"{seeds:,} {runs}, and the commands that queue them", icon=":material/playlist_add:"):
         for row in incomplete_rows:

@@ -182,6 +182,17 @@ def test_missing_seeds_have_a_command_that_queues_them(database: Database, api: 
     assert more != experiment
 
 
+def test_seeds_of_runs_that_have_not_ended_are_not_reported_as_missing(database: Database, api: TestClient) -> None:
+    experiment = rows.experiment(database, methods=METHODS, seeds=[0, 1])
+    ids = rows.run_ids(database, experiment)
+    rows.succeed(database, ids["dkd", 0], [50, 60, 70, 80.0])
+    table = _table(api)
+    assert all(item.to_come for cell in table.rows[0].cells for item in cell.missing)
+    assert not [note for note in table.notes if "missing" in note]
+    rows.change(database, ids["align", 1], state="cancelled")
+    assert [note for note in _table(api).notes if "missing" in note]
+
+
 def test_commands_use_the_id_if_a_name_begins_with_a_dash(database: Database, api: TestClient) -> None:
     experiment = _row(database, CLEAR[:2], name="-x")
     (row,) = _table(api, seed=[0, 1, 2]).rows

@@ -173,7 +173,11 @@ def _table(experiments: Sequence[Experiment], compare: Compare, query: Mapping[s
         cells = []
         for group in one.groups:
             runs = [run.id for run in experiment.runs if run.label == group.label and run.seed in group.values]
-            missing = [MissingPair(seed=seed, label=group.label, state="not planned") for seed in group.missing]
+            missing = [
+                MissingPair(seed=run.seed, label=run.label, run_id=run.id, state=run.state, reason=run.reason)
+                for run in experiment.runs
+                if run.label == group.label and run.seed in group.missing
+            ]
             better = "better" if group.label == "dkd_align (sample)" else "unclear"
             cells.append(
                 TableCell(
@@ -199,7 +203,7 @@ def _table(experiments: Sequence[Experiment], compare: Compare, query: Mapping[s
                 seeds=[0, 1, 2],
                 teacher_seeds=[0],
                 cells=cells,
-                commands=["dkd retry run-1"] if any(cell.missing for cell in cells) else [],
+                commands=["dkd retry run-1"] if any(run.state == "failed" for run in experiment.runs) else [],
             )
         )
     methods = list(dict.fromkeys(cell.label for row in rows for cell in row.cells))

@@ -26,8 +26,21 @@ def test_cell_shows_missing_seeds_and_published_values() -> None:
     assert result_rows.cell_text(lacking).replace("\u00a0", " ") == "– · 1 missing \\[71.97\\]"
 
 
+def test_seeds_of_runs_that_have_not_ended_are_not_missing() -> None:
+    states = ("waiting", "queued", "running", "cancelled", "not planned")
+    pairs = [
+        MissingPair(seed=seed, label="a", run_id="" if state == "not planned" else f"r{seed}", state=state)
+        for seed, state in enumerate(states)
+    ]
+    cell = TableCell(label="a", n=1, mean=90.0, missing=pairs)
+    assert result_rows.cell_text(cell).replace("\u00a0", " ").endswith("(1) · 2 missing · 3 to come")
+    only_to_come = cell.model_copy(update={"missing": pairs[:3]})
+    assert "missing" not in result_rows.cell_text(only_to_come)
+
+
 def test_missing_seeds_are_gathered_by_reason() -> None:
     missing = [MissingPair(seed=seed, label="kd", state="not planned") for seed in (3, 4)]
+    missing.append(MissingPair(seed=5, label="kd", run_id="r", state="queued"))
     row = TableRow(
         title="t",
         dataset="d",
@@ -39,6 +52,7 @@ def test_missing_seeds_are_gathered_by_reason() -> None:
         cells=[TableCell(label="kd", n=1, missing=missing)],
     )
     assert result_rows.missing_lines(row) == ["kd: seeds 3, 4 (not planned)"]
+    assert result_rows.missing_count(row) == 2
 
 
 def test_claims_are_grouped_by_number() -> None:
@@ -157,10 +171,17 @@ class TestPage:
 
     def test_page_shows_table_missing_seeds_and_claims(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
-        for run in list(backend.runs.values())[:-1]:
-            backend.advance(run.id, 30)
+        *others, run = backend.runs.values()
+        for other in others:
+            backend.advance(other.id, 30)
+        app = visit("results")
+        [row], _ = (table.value.to_dict("records") for table in app.table)
+        assert "1\u00a0to\u00a0come" in row[escape("dkd_align (log)")]
+        assert not app.expander, "nothing is missing yet"
+        backend.end(run.id, "failed", "out of memory")
         app = visit("results")
         assert not app.exception
+        assert "1 missing run" in app.expander[0].label
         [row], numbers = (table.value.to_dict("records") for table in app.table)
         assert "compare?run=run-0001-001" in row["dkd"]
         assert "**" in row[escape("dkd_align (sample)")]
