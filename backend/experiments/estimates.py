@@ -1,4 +1,8 @@
-"""Estimates of the training time of planned runs, from past runs of the same kind."""
+"""Estimates of the time of planned runs, from past runs of the same kind.
+
+A run takes longer than its epochs: its process starts, reads the data and compiles, and measures at the end what is
+measured once, such as robustness. This time does not grow with the epochs, so it is estimated apart.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,17 @@ class _PastRun:
     Attributes:
         device: The kind of device on which it was trained.
         epoch_seconds: GPU-seconds per epoch; on a CPU seconds.
+        other_seconds: GPU-seconds before the first epoch and after the last one; None if the run had several attempts,
+            whose times overlap.
     """
 
     device: str
     epoch_seconds: float
+    other_seconds: float | None
 
 
 def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec]) -> Estimate:
-    """Estimate the time of planned runs from the median epoch time of past runs of the same kind.
+    """Estimate the time of planned runs from the median times of past runs of the same kind.
 
     Succeeded runs with the same data set, network, method and batch size are of the same kind. If they were trained on
     several kinds of devices, only the runs on the most frequent kind count.
@@ -58,7 +65,7 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
             without_past += 1
             continue
         device = past_by_kind[kind][0].device
-        seconds = statistics.median(past.epoch_seconds for past in past_by_kind[kind]) * run.training.epochs
+        seconds = _seconds(past_by_kind[kind], run.training.epochs)
         previous = devices.get(device, DeviceTime(device=device, seconds=0.0, runs=0, based_on=0))
         devices[device] = DeviceTime(
             device=device,
@@ -67,6 +74,11 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
             based_on=previous.based_on + (len(past_by_kind[kind]) if is_new_kind else 0),
         )
     return Estimate(times=sorted(devices.values(), key=lambda item: -item.seconds), unknown=without_past)
+
+
+def _seconds(past: Sequence[_PastRun], epochs: int) -> float:
+    other = [item.other_seconds for item in past if item.other_seconds is not None]
+    return statistics.median(item.epoch_seconds for item in past) * epochs + (statistics.median(other) if other else 0)
 
 
 def _batch(run: RunSpec) -> str:
@@ -85,7 +97,7 @@ def _past_runs(session: Session, planned_run: RunSpec, device: str) -> list[_Pas
         & (MetricPoint.step == MetricLatest.step)
     )
     query = (
-        select(Run.spec, Run.environment, Run.total_steps, Run.total_epochs, Attempt.device, MetricPoint)
+        select(Run.spec, Run.environment, Run.total_steps, Run.total_epochs, Attempt, MetricPoint)
         .join(Attempt, newest)
         .join(MetricLatest, latest)
         .join(MetricPoint, point)
@@ -105,12 +117,20 @@ def _past_runs(session: Session, planned_run: RunSpec, device: str) -> list[_Pas
     dataset, model = planned_run.dataset.model_dump(mode="json"), planned_run.model.model_dump(mode="json")
     return [
         _PastRun(
-            plain_device(device_name),
-            point.elapsed / point.step * steps / epochs * _ranks(environment, device_name),
+            plain_device(attempt.device),
+            point.elapsed / point.step * steps / epochs * _ranks(environment, attempt.device),
+            _other_seconds(attempt, point.elapsed, _ranks(environment, attempt.device)),
         )
-        for spec, environment, steps, epochs, device_name, point in session.execute(query)
+        for spec, environment, steps, epochs, attempt, point in session.execute(query)
         if (spec["dataset"], spec["model"]) == (dataset, model) and 0 < point.elapsed < math.inf
     ]
+
+
+def _other_seconds(attempt: Attempt, elapsed: float, ranks: int) -> float | None:
+    """Return the time of an attempt outside of its epochs; None if an earlier attempt trained some of them."""
+    if attempt.number > 1 or attempt.ended_at is None:
+        return None
+    return max(0.0, (attempt.ended_at - attempt.started_at).total_seconds() - elapsed) * ranks
 
 
 def _ranks(environment: dict[str, str], device: str) -> int:

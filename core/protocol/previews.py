@@ -21,7 +21,7 @@ class PlannedRunInfo(Message):
 
 
 class DeviceTime(Message):
-    """Estimated training time on one kind of device."""
+    """Estimated time on one kind of device, with the start of each run and its final measurements."""
 
     device: str = Field(description='The kind of device, such as "cpu" or "cuda NVIDIA H200".')
     seconds: float = Field(
@@ -32,7 +32,7 @@ class DeviceTime(Message):
 
 
 class Estimate(Message):
-    """Training time, by the median of past runs with the same data set, network, method and batch size."""
+    """Time of the planned runs, by the median of past runs with the same data set, network, method and batch size."""
 
     times: list[DeviceTime] = Field(default_factory=list)
     unknown: int = Field(0, description="Number of planned runs without a comparable run that has succeeded.")

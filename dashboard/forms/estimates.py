@@ -28,5 +28,5 @@ def _time(item: DeviceTime) -> str:
     detail = " of GPU time" if on_gpu else (" if run one after the other" if item.runs > 1 else "")
     return (
         f"{counted(item.runs, 'run')}: about **{duration_text(item.seconds)}**{detail} on {escape(device)}, "
-        f"based on {counted(item.based_on, 'similar run')}."
+        f"with start-up and final measurements, based on {counted(item.based_on, 'similar run')}."
     )

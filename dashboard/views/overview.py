@@ -132,7 +132,9 @@ def _running_one(item: RunningRun) -> None:
         status = "cancelling" if run.state == "cancelling" else "pausing" if run.pausing else ""
         if not status:
             estimated = item.seconds_left is not None
-            status = f"{duration_text(item.seconds_left)} left" if estimated else "time left unknown"
+            status = f"{duration_text(item.seconds_left)} of training left" if estimated else "time left unknown"
+            if item.seconds_left == 0:
+                status = "final measurements"
         worker = f" · {run.worker}" if run.worker else ""
         st.progress(
             share,

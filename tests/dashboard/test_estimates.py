@@ -12,8 +12,9 @@ def test_estimate_names_the_device_and_the_similar_runs() -> None:
         DeviceTime(device="cpu", seconds=40, runs=1, based_on=1),
     ]
     assert estimate_sentences(Estimate(times=times, unknown=2)) == [
-        "9 runs: about **2 h 10 min** of GPU time on NVIDIA H200, based on 12 similar runs.",
-        "1 run: about **40 s** on a CPU, based on 1 similar run.",
+        "9 runs: about **2 h 10 min** of GPU time on NVIDIA H200, with start-up and final measurements, based on 12 "
+        "similar runs.",
+        "1 run: about **40 s** on a CPU, with start-up and final measurements, based on 1 similar run.",
         "2 more runs: no estimate, because no similar run has succeeded yet.",
     ]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from backend.db import Database
+from backend.db.models import Attempt
 from core.specs import parse_experiment
 from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 
@@ -22,13 +26,14 @@ def estimate(lab: Lab, body: Json) -> Json:
     return reply
 
 
-def train(lab: Lab, seconds_a_step: float, **begun: Any) -> None:
-    """Train the next eligible run: two epochs of ten steps."""
+def train(lab: Lab, seconds_a_step: float, **begun: Any) -> str:
+    """Train the next eligible run: two epochs of ten steps; return its id."""
     claim = lab.claim()
     point = metrics(2, 20, {"train/loss": 0.5})
     point["event"]["elapsed"] = 20 * seconds_a_step
     lab.events(claim, started(**begun), point)
     lab.succeed(claim)
+    return str(claim["run_id"])
 
 
 def test_runs_without_past_runs_are_counted_as_unknown(lab: Lab) -> None:
@@ -42,6 +47,24 @@ def test_estimate_is_the_median_of_past_runs_of_the_same_kind(lab: Lab) -> None:
         train(lab, seconds)
     reply = estimate(lab, plain("next", runs=4, training={"epochs": 6}))
     assert reply == {"times": [{"device": "cpu", "seconds": 4 * 6 * 10 * 2.0, "runs": 4, "based_on": 3}], "unknown": 0}
+
+
+def lasted(database: Database, run_id: str, seconds: float) -> None:
+    """Let the attempt of a run have taken this time, from its claim to its end."""
+    with database.write() as session:
+        attempt = session.scalars(select(Attempt).where(Attempt.run_id == run_id)).one()
+        assert attempt.ended_at is not None
+        attempt.started_at = attempt.ended_at - timedelta(seconds=seconds)
+
+
+def test_estimate_contains_start_up_and_final_measurements_once_per_run(lab: Lab, database: Database) -> None:
+    lab.register()
+    lab.submit(plain("past", runs=3))
+    for whole in (30.0, 129.0, 500.0):
+        run_id = train(lab, 1.0)
+        lasted(database, run_id, whole)
+    (time,) = estimate(lab, plain("next", runs=2, training={"epochs": 6}))["times"]
+    assert time["seconds"] == pytest.approx(2 * (6 * 10 * 1.0 + 109), abs=0.01)
 
 
 @pytest.mark.parametrize(
