@@ -36,6 +36,7 @@ def main() -> None:
         signed_in = login.is_signed_in()
         # Also called before sign-in, so that a deep link still leads to its page afterwards.
         page = st.navigation(shown_pages, position="top" if signed_in else "hidden")
+        session.tab_title(page.title)
         chart_component.preload()
         if signed_in:
             login.store_token()

@@ -145,6 +145,11 @@ def register_pages(pages: Mapping[str, Page]) -> None:
     st.session_state["pages"] = dict(pages)
 
 
+def tab_title(*parts: str) -> None:
+    """Set the title of the browser's tab, the most special part first, so that tabs can be told apart."""
+    st.set_page_config(page_title=" · ".join((*parts, "DKD Lab")))
+
+
 def page(name: str) -> Page:
     """Return a page by its url_path, for a link."""
     result: Page = st.session_state["pages"][name]

@@ -143,7 +143,7 @@ def curves_figure(
     settings: ChartSettings,
     *,
     teacher: float | None = None,
-    teacher_unit: str = "%",
+    units: tuple[str, str] = ("%", ""),
     epochs: int = 0,
     styles: Mapping[str, theme.Style] | None = None,
     values: tuple[float, float] | None = None,
@@ -157,7 +157,7 @@ def curves_figure(
         titles: Titles of the left and right axes, with units.
         settings: Settings of the chart.
         teacher: The teacher's value of the left axis's metric, drawn as a dotted line with its text; None for none.
-        teacher_unit: The unit of this value.
+        units: Units of the left and of the right axis, for tooltips and the teacher's value.
         epochs: Upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
         styles: Styles of the labels; by default those of labels that the catalog does not know.
         values: First range of the left axis, which a double click resets to all values; None for all values.
@@ -175,11 +175,11 @@ def curves_figure(
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
                 group = figures.label_text(method.label)
                 figures.band(figure, x, low, high, style.colour, group, opacity=0 if many else 1)
-            _mean_line(figure, points, method.label, style, second=False)
+            _mean_line(figure, points, method.label, style, units[0], second=False)
         second_points = average_over_seeds(method.second, settings)
         if second_points:
             second = True
-            _mean_line(figure, second_points, method.label, style, second=True)
+            _mean_line(figure, second_points, method.label, style, units[1], second=True)
     if second:
         figures.second_axis(figure, titles[1])
     if teacher is not None and math.isfinite(teacher):
@@ -187,7 +187,7 @@ def curves_figure(
         figure.add_scatter(
             x=[0, epochs if epochs and settings.x == "epochs" else last_x],
             y=[teacher, teacher],
-            name=f"teacher, {value_text(teacher, teacher_unit, 2)}",
+            name=f"teacher, {value_text(teacher, units[0], 2)}",
             mode="lines",
             line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
             hoverinfo="skip",
@@ -213,7 +213,7 @@ def family_figure(
     settings: ChartSettings,
     *,
     teacher: float | None,
-    teacher_unit: str = "%",
+    units: tuple[str, str] = ("%", ""),
     epochs: int,
     styles: Mapping[str, theme.Style],
     values: tuple[float, float] | None,
@@ -226,7 +226,7 @@ def family_figure(
         titles: Titles of the left and right axes, with units.
         settings: Settings of the chart.
         teacher: The teacher's value; None for none.
-        teacher_unit: Its unit.
+        units: Units of the two axes.
         epochs: Upper end of an axis of epochs; 0 to fit the data.
         styles: Styles of the labels.
         values: Range of the left axis; None to fit the data.
@@ -239,7 +239,7 @@ def family_figure(
         titles,
         settings,
         teacher=teacher,
-        teacher_unit=teacher_unit,
+        units=units,
         epochs=epochs,
         styles=all_styles,
         values=values,
@@ -302,13 +302,13 @@ def _group_by_family(figure: go.Figure, methods: Sequence[MethodCurves], styles:
 
 
 def _mean_line(
-    figure: go.Figure, points: Sequence[SeedAverage], label: str, style: theme.Style, *, second: bool
+    figure: go.Figure, points: Sequence[SeedAverage], label: str, style: theme.Style, unit: str, *, second: bool
 ) -> None:
     name = figures.label_text(f"{label}, right axis" if second else label)
     figure.add_scatter(
         x=[point.x for point in points],
         y=[point.mean for point in points],
-        customdata=[[point.low, point.high, point.n] for point in points],
+        customdata=[[_range_text(point), point.n] for point in points],
         name=name,
         meta={"method": figures.label_text(label)},
         legendgroup=name,
@@ -319,12 +319,17 @@ def _mean_line(
         line={"color": style.colour, "width": 1.5 if second else 2.5, "dash": "dash" if second else style.dash},
         opacity=0.75 if second else 1,
         yaxis="y2" if second else "y",
-        hovertemplate="%{y:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}], n = %{customdata[2]}",
+        hovertemplate=f"%{{y:.4g}}{figures.unit_text(unit)}%{{customdata[0]}}, n = %{{customdata[1]}}",
     )
 
 
+def _range_text(point: SeedAverage) -> str:
+    """Return the ends of the band in brackets; nothing for a single run, which has no band."""
+    return f" [{point.low:.4g}, {point.high:.4g}]".replace("-", "−") if point.n > 1 else ""
+
+
 def forest_figure(
-    paired: Sequence[PairedDifference], axis: str, styles: Mapping[str, theme.Style] | None = None
+    paired: Sequence[PairedDifference], axis: str, styles: Mapping[str, theme.Style] | None = None, unit: str = ""
 ) -> go.Figure | None:
     """Draw the mean difference of each method to the baseline with its 95 % interval; None if there are no pairs.
 
@@ -332,6 +337,7 @@ def forest_figure(
         paired: Comparisons with the baseline, from top to bottom.
         axis: Title of the x axis, with the unit of a difference.
         styles: Styles of the labels; by default those of labels that the catalog does not know.
+        unit: Unit of a difference, for the tooltips.
     """
     comparisons = [pair for pair in paired if pair.mean_difference is not None]
     if not comparisons:
@@ -341,7 +347,8 @@ def forest_figure(
     figure = figures.plain_figure("", axis, height=110 + row * len(comparisons))
     for pair in reversed(comparisons):
         mean, bounds = pair.mean_difference or 0.0, pair.interval
-        text = difference_text(mean, bounds) + ("" if bounds else ", no interval")
+        text = figures.label_text(difference_text(mean, bounds, unit))
+        text += f", n = {pair.n}{'' if bounds else ', no interval'}"
         figure.add_scatter(
             x=[mean],
             y=[figures.label_text(f"{pair.label} (n = {pair.n})")],

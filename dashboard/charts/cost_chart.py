@@ -57,7 +57,8 @@ def cost_figure(
             mode="markers",
             marker={"size": 11, "color": style.colour, "symbol": symbol},
             name=figures.label_text(item.name if item.teacher else f"{item.name} ({item.model})"),
-            hovertemplate=f"{value_text(item.accuracy, decimals=2)}{interval}, n = {item.n}<br>"
+            hovertemplate=f"{value_text(item.accuracy, decimals=2)}{interval}{figures.unit_text(item.unit)}, "
+            f"n = {item.n}<br>"
             f"{figures.label_text(axis.text(cost.value))}",
         )
     figure.update_layout(hovermode="closest", hoverlabel={"namelength": -1}, legend={"y": -0.18, "yanchor": "top"})

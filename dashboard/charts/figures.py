@@ -44,7 +44,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
             marker={"size": 5},
             line={"color": trace.colour, "dash": trace.dash, "width": 2},
             yaxis="y2" if trace.second else "y",
-            hovertemplate="%{y:.4g}",
+            hovertemplate=f"%{{y:.4g}}{unit_text(trace.unit)}",
         )
     if second:
         second_axis(figure, panel.second_axis)
@@ -56,7 +56,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
 
 
 def seeds_figure(
-    groups: Sequence[MethodResult], axis: str, styles: Mapping[str, theme.Style] | None = None
+    groups: Sequence[MethodResult], axis: str, styles: Mapping[str, theme.Style] | None = None, unit: str = ""
 ) -> go.Figure | None:
     """Draw final values by method, joined by seed, with mean ± sd; None if fewer than two methods have values.
 
@@ -66,13 +66,14 @@ def seeds_figure(
         groups: Results of the methods.
         axis: Title of the axis of values, with its unit.
         styles: Styles of the labels; by default those of labels that the catalog does not know.
+        unit: Unit of the values, for the tooltips.
     """
     shown_groups = [group for group in groups if group.values]
     if len(shown_groups) < 2:
         return None
     styles = styles or theme.styles(group.label for group in groups)
     if len(shown_groups) > MANY:
-        return _seeds_in_rows(shown_groups, axis, styles)
+        return _seeds_in_rows(shown_groups, axis, styles, unit)
     labels = [label_text(group.label) for group in shown_groups]
     marks = [styles[group.label].colour for group in shown_groups]
     figure = _figure(axis, height=360)
@@ -85,7 +86,7 @@ def seeds_figure(
             line={"color": theme.translucent(theme.GREY, 0.5), "width": 1},
             marker={"color": marks, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
-            hovertemplate="%{y:.6~g}",
+            hovertemplate=f"%{{y:.6~g}}{unit_text(unit)}",
         )
     for group in shown_groups:
         if group.mean is None:
@@ -97,14 +98,16 @@ def seeds_figure(
             marker={"symbol": "line-ew-open", "size": 26, "color": styles[group.label].colour, "line": {"width": 3}},
             error_y={"type": "data", "array": [group.sd or 0.0], "thickness": 1.5, "width": 6},
             name="mean ± sd",
-            hovertemplate=mean_text(group.mean, group.sd),
+            hovertemplate=mean_text(group.mean, group.sd) + unit_text(unit),
         )
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="", type="category", rangemode="normal", range=[-0.5, len(labels) - 0.5])
     return figure
 
 
-def _seeds_in_rows(groups: Sequence[MethodResult], axis: str, styles: Mapping[str, theme.Style]) -> go.Figure:
+def _seeds_in_rows(
+    groups: Sequence[MethodResult], axis: str, styles: Mapping[str, theme.Style], unit: str
+) -> go.Figure:
     figure = plain_figure("", axis, height=110 + 26 * len(groups))
     for group in reversed(groups):
         colour, label = styles[group.label].colour, label_text(group.label)
@@ -116,7 +119,7 @@ def _seeds_in_rows(groups: Sequence[MethodResult], axis: str, styles: Mapping[st
             mode="markers",
             marker={"color": colour, "size": 7, "opacity": 0.6},
             name=label,
-            hovertemplate="%{x:.6~g}, seed %{customdata}",
+            hovertemplate=f"%{{x:.6~g}}{unit_text(unit)}, seed %{{customdata}}",
         )
         if group.mean is not None:
             figure.add_scatter(
@@ -126,7 +129,7 @@ def _seeds_in_rows(groups: Sequence[MethodResult], axis: str, styles: Mapping[st
                 marker={"symbol": "line-ns-open", "size": 15, "color": colour, "line": {"width": 3}},
                 error_x={"type": "data", "array": [group.sd or 0.0], "thickness": 1.5, "width": 5, "color": colour},
                 name=label,
-                hovertemplate=mean_text(group.mean, group.sd),
+                hovertemplate=mean_text(group.mean, group.sd) + unit_text(unit),
             )
     figure.update_layout(showlegend=False, hovermode="closest", hoverlabel={"namelength": -1})
     figure.update_yaxes(type="category", range=[-0.6, len(groups) - 0.4])
@@ -164,6 +167,11 @@ def band(
 def label_text(label: str) -> str:
     """Escape a label, so that Plotly shows it literally."""
     return figure_text(label)
+
+
+def unit_text(unit: str) -> str:
+    """Return a unit with the space before it, for a tooltip; empty without a unit."""
+    return f" {figure_text(unit)}" if unit else ""
 
 
 def plain_figure(axis: str, x_axis: str, *, height: int) -> go.Figure:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def looks_figure(sequential: Sequential, axis: str, styles: Mapping[str, theme.Style]) -> go.Figure | None:
+def looks_figure(
+    sequential: Sequential, axis: str, styles: Mapping[str, theme.Style], unit: str = ""
+) -> go.Figure | None:
     """Draw the mean difference of each method after each seed with its interval; None before the first look.
 
     Horizontal lines mark zero and the difference that matters: an interval decides when it excludes the former, or lies
@@ -24,6 +26,7 @@ def looks_figure(sequential: Sequential, axis: str, styles: Mapping[str, theme.S
         sequential: The looks.
         axis: Title of the axis of differences, with its unit.
         styles: Styles of the labels.
+        unit: Unit of a difference, for the tooltips.
     """
     with_interval = ((item, [look for look in item.looks if look.low is not None]) for item in sequential.comparisons)
     shown = [(item, looks) for item, looks in with_interval if looks]
@@ -48,7 +51,8 @@ def looks_figure(sequential: Sequential, axis: str, styles: Mapping[str, theme.S
             mode="lines+markers",
             marker={"size": 7, "symbol": style.symbol},
             line={"color": style.colour, "width": 2.5, "dash": style.dash},
-            hovertemplate="%{y:+.4g} [%{customdata[0]}, %{customdata[1]}], n = %{customdata[2]}",
+            hovertemplate="%{y:+.4g} [%{customdata[0]}, %{customdata[1]}]"
+            f"{figures.unit_text(unit)}, n = %{{customdata[2]}}",
         )
     for level in (-sequential.difference, 0.0, sequential.difference):
         figure.add_hline(y=level, line={"color": theme.GREY, "width": 1.5, "dash": "dash" if level else "dot"})

@@ -74,7 +74,9 @@ def gradient_figure(result: UniformBatches, classes: Sequence[int]) -> go.Figure
 
 def loss_curve_figure(result: LossCurve, student: float, teacher: float) -> go.Figure:
     """Draw the weighted terms over the student's probability of the target class."""
-    figure = figures.plain_figure("Weighted term (nats)", "Student's probability of the target class", height=360)
+    figure = figures.plain_figure(
+        "Weighted term (nats)", "Student's softened probability of the target class", height=360
+    )
     for term, values in result.parts.items():
         title, colour = TERMS[term]
         is_total = term == "total"
@@ -84,7 +86,7 @@ def loss_curve_figure(result: LossCurve, student: float, teacher: float) -> go.F
             name=title,
             mode="lines",
             line={"color": colour, "width": 3 if is_total else 1.75, "dash": "solid" if is_total else "dot"},
-            hovertemplate="%{y:.4g}",
+            hovertemplate="%{y:.4g} nats",
         )
     for probability, name, dash in ((student, "student", "solid"), (teacher, "teacher", "dash")):
         figure.add_vline(x=probability, line={"color": theme.GREY, "width": 1.25, "dash": dash})
@@ -99,7 +101,7 @@ def loss_curve_figure(result: LossCurve, student: float, teacher: float) -> go.F
 def surface_figure(
     result: LossSurface, quantity: Quantity, student: float, teacher: float, *, solid: bool
 ) -> go.Figure:
-    """Draw a quantity over both target probabilities, with the selected point and the scenarios A and B."""
+    """Draw a quantity over both target probabilities, with the selected point and the two scenarios."""
     title, unit = QUANTITIES[quantity]
     label = f"{title} ({unit})" if unit else title
     # A cosine has a centre, so its colour scale is diverging.
@@ -109,11 +111,11 @@ def surface_figure(
         if signed
         else {"colorscale": "Viridis"}
     )
-    axes = ("Student's probability of the target class", "Teacher's probability of the target class")
+    axes = tuple(f"{network}'s softened probability of the target class" for network in ("Student", "Teacher"))
     # The selected point comes last, so that it is visible if it coincides with a scenario.
-    marks = [*((name, *point) for name, point in zip("AB", SCENARIOS, strict=True)), ("you", student, teacher)]
+    marks = [*((name, *point) for name, point in zip("12", SCENARIOS, strict=True)), ("you", student, teacher)]
     if solid:
-        return _solid(result, label, colours, marks)
+        return _solid(result, label, unit, colours, marks)
     figure = figures.plain_figure(axes[1], axes[0], height=440)
     figure.add_contour(
         x=result.student,
@@ -123,7 +125,7 @@ def surface_figure(
         ncontours=18,
         line={"width": 0.5, "color": "rgba(255, 255, 255, 0.5)"},
         colorbar={"thickness": 12, "title": {"text": unit}},
-        hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
+        hovertemplate=_surface_tooltip(unit),
         **colours,
     )
     for name, x, y in marks:
@@ -150,8 +152,12 @@ def surface_figure(
     return figure
 
 
+def _surface_tooltip(unit: str) -> str:
+    return f"student %{{x:.2f}}, teacher %{{y:.2f}}: %{{z:.4g}}{figures.unit_text(unit)}<extra></extra>"
+
+
 def _solid(
-    result: LossSurface, label: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]
+    result: LossSurface, label: str, unit: str, colours: dict[str, Any], marks: list[tuple[str, float, float]]
 ) -> go.Figure:
     figure = figures.plain_figure("", "", height=520)
     figure.add_surface(
@@ -159,7 +165,7 @@ def _solid(
         y=result.teacher,
         z=_nonfinite_to_none(result.height),
         colorbar={"thickness": 12},
-        hovertemplate="student %{x:.2f}, teacher %{y:.2f}: %{z:.4g}<extra></extra>",
+        hovertemplate=_surface_tooltip(unit),
         **colours,
     )
     for name, x, y in marks:

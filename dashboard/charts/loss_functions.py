@@ -29,7 +29,7 @@ QUANTITIES: dict[Quantity, tuple[str, str]] = {
 }
 """Title and unit of each quantity that the surface can show."""
 SCENARIOS = ((0.6, 0.8), (0.8, 0.6))
-"""Scenarios A and B: (student, teacher) probabilities of the target class.
+"""Scenarios 1 and 2: (student, teacher) softened probabilities of the target class. A is the alignment term.
 
 Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in both.
 """
@@ -55,6 +55,12 @@ class Prediction:
         """Return logits (C,), target class first, that have these probabilities at this temperature."""
         logits = temperature * np.log(np.concatenate(([self.target], (1 - self.target) * self.others)))
         return np.asarray(logits, dtype=np.float64)
+
+    def plain_target(self, temperature: float) -> float:
+        """Return the probability of the target class that the same logits have at T = 1."""
+        logits = self.logits(temperature)
+        weights = np.exp(logits - logits.max())
+        return float(weights[0] / weights.sum())
 
 
 def class_distribution(
@@ -111,12 +117,12 @@ def evaluate(student: Prediction, teacher: Prediction, params: DKDAlignParams, b
 
 @dataclass(frozen=True)
 class ScenarioComparison:
-    """Comparison of scenarios A and B with the same distributions over the non-target classes.
+    """Comparison of scenarios 1 and 2 with the same distributions over the non-target classes.
 
     Attributes:
-        tckd: TCKD in scenarios A and B, in nats, including the factor T².
-        distance: S = Δ² + Σu² in scenarios A and B; the term A with reduction ``sample`` is T²/C·s.
-        formula: −4|Δ|·p̂·(p̂−q̂), which equals s_A − s_B.
+        tckd: TCKD in scenarios 1 and 2, in nats, including the factor T².
+        distance: S = Δ² + Σu² in scenarios 1 and 2; the term A with reduction ``sample`` is T²/C·s.
+        formula: −4|Δ|·p̂·(p̂−q̂), which equals s₁ − s₂.
     """
 
     tckd: tuple[float, float]
@@ -139,7 +145,7 @@ class ScenarioComparison:
 
 
 def compare_scenarios(student: Array, teacher: Array, params: DKDAlignParams) -> ScenarioComparison:
-    """Compare scenarios A and B for these distributions (C−1,) over the non-target classes."""
+    """Compare scenarios 1 and 2 for these distributions (C−1,) over the non-target classes."""
     first, second = (evaluate(Prediction(p, student), Prediction(q, teacher), params, 1) for p, q in SCENARIOS)
     return ScenarioComparison(
         tckd=(float(first.values["tckd"][0]), float(second.values["tckd"][0])),
@@ -159,8 +165,8 @@ def scenario_sentence(result: ScenarioComparison, student: Array, teacher: Array
     verdict = "holds" if result.holds else "does not hold"
     one, two = result.distance
     return (
-        f"The claim **{verdict}** for the alignment term with these distributions: s is {one:.4g} in A and {two:.4g} "
-        f"in B, a difference of {100 * result.relative_difference:.1f} %. In general s_A − s_B = −4|Δ|·p̂·(p̂−q̂), "
+        f"The claim **{verdict}** for the alignment term with these distributions: s₁ is {one:.4g} and s₂ is "
+        f"{two:.4g}, a difference of {100 * result.relative_difference:.1f} %. In general s₁ − s₂ = −4|Δ|·p̂·(p̂−q̂), "
         f"{condition}: the values are equal if p̂ = q̂ or p̂ is uniform, and differ most if the student is confident in "
         f"one wrong class. The claim **never holds exactly for TCKD**, which does not depend on the other classes: "
         f"{result.tckd[0]:.4g} and {result.tckd[1]:.4g} nats, a difference of "

@@ -27,6 +27,7 @@ class Trace:
         second: Whether the metric is on the right-hand axis.
         dash: Plotly's line style.
         count_metric: Name of the metric with the number of images that this metric covers; empty if it covers all.
+        unit: Unit of the metric; empty for a pure number.
     """
 
     metric: str
@@ -35,6 +36,7 @@ class Trace:
     second: bool = False
     dash: str = "solid"
     count_metric: str = ""
+    unit: str = ""
 
     def legend(self, curves: Mapping[str, Curve]) -> str:
         """Return the title, with the number of images if the metric does not cover all of them."""
@@ -95,8 +97,25 @@ _GROUPS = {
     "nc": "Neural collapse",
     "speed": "Training speed",
     "test": "Test",
+    "test_ema": "Test of averaged weights",
     "val": "Validation",
+    "val_ema": "Validation of averaged weights",
 }
+_AXES = {
+    ("calibration", "%"): "Calibration error (%)",
+    ("errors", "%"): "AP at IoU 0.5 lost (%)",
+    ("fidelity", "%"): "Agreement (%)",
+    ("fidelity", "images"): "Number of images",
+    ("grad", "%"): "Share of the samples (%)",
+    ("robustness", "%"): "Accuracy, or accuracy lost (%)",
+    ("speed", "%"): "Share of the time, or of the images (%)",
+}
+"""Titles of the axes of further measurements whose group does not name the quantity, by group and unit."""
+_TITLES = {
+    ("grad", "%"): "Samples without a gradient similarity",
+    ("speed", "%"): "Waiting for images, and reuse of logits",
+}
+"""Titles of the panels of further measurements that are of another kind than the rest of their group."""
 _OF_CLASSES = ("ap_class/", "ap_class_teacher/")
 """Beginnings of the names of metrics in % that there is one of for each class of a data set."""
 
@@ -194,6 +213,7 @@ def _named_panels(title: str, members: Sequence[Described]) -> Iterator[Panel]:
                     second=metric["unit"] != left,
                     dash=_dash(index),
                     count_metric=metric.get("of", ""),
+                    unit=metric["unit"],
                 )
                 for index, metric in enumerate(shown)
             ),
@@ -225,10 +245,10 @@ def _key(title: str) -> str:
 
 def _group_panel(group: str, unit: str, members: Sequence[Described], start: int) -> Panel:
     name = _group_name(group)
-    title = members[0]["title"] if len(members) == 1 else name
-    axis = unit.capitalize() if unit and unit != "%" else (f"{name} (%)" if unit else "Value (no unit)")
+    title = members[0]["title"] if len(members) == 1 else _TITLES.get((group, unit), name)
+    axis = members[0]["label"] if len(members) == 1 else _AXES.get((group, unit), f"{name} ({unit or 'no unit'})")
     traces = tuple(
-        Trace(metric["name"], metric["title"], colour, count_metric=metric.get("of", ""))
+        Trace(metric["name"], metric["title"], colour, count_metric=metric.get("of", ""), unit=unit)
         for metric, colour in zip(members, theme.PALETTE, strict=False)
     )
     return Panel(f"{group}.{unit}.{start}", title, axis, traces, from_zero=group == "speed")

@@ -90,7 +90,7 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions, measure
         cost_figure(found, axis, shown, theme.styles((item.label for item in found), session.method_colours())),
         key="compare.costs",
         alt=f"{shown} against {axis.label} of each network",
-        filename="dkd-lab-accuracy-cost",
+        filename=wording.file_stem([experiment.name for experiment in experiments], "accuracy-cost"),
     )
     first, *conditions = costs.choice_sentences(found, axis, float(margin), reference)
     st.markdown(f"**{escape(first)}** {escape(' '.join(conditions))}")

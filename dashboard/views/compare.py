@@ -26,6 +26,7 @@ from dashboard.views.compare_methods import MethodView
 
 # Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting.
 _CURVE_REQUESTS = 40
+_TITLE_CHARACTERS = 60  # of the experiments' names in the tab's title
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def show() -> None:
             st.markdown(f"Comparing **{wording.counted(len(run_ids), 'run')}** selected by the link")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     selected = _fetch_selected(experiment_ids, run_ids)
+    session.tab_title(", ".join(dict.fromkeys(run.experiment for run in selected.runs))[:_TITLE_CHARACTERS], "Compare")
     if refusal := _several_tasks(selected):
         st.info(escape(refusal), icon=":material/balance:")
         _states(selected)

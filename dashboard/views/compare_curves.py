@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import Comparison, Experiment, Run, RunSummary
-from dashboard import addresses, families, session, theme
+from dashboard import addresses, families, session, theme, wording
 from dashboard.charts import chart_component
 from dashboard.charts.comparison_charts import (
     X_AXIS_TITLES,
@@ -48,6 +48,7 @@ class ComparisonChart:
     Attributes:
         metrics: Metrics of the left and of the right axis; the second is empty if there is no right axis.
         titles: Titles of the two axes.
+        units: Units of the two axes.
         settings: Settings of the curves.
         headline: Metric by which results are judged; a comparison also contains the teacher's value of it.
         count_metric: Metric with the number of images that the left metric covers; empty if it covers all images.
@@ -55,9 +56,15 @@ class ComparisonChart:
 
     metrics: tuple[str, str]
     titles: tuple[str, str]
+    units: tuple[str, str]
     settings: ChartSettings
     headline: str
     count_metric: str = ""
+
+    @property
+    def content(self) -> str:
+        """The metric, for the name of a file."""
+        return self.metrics[0].replace("/", "-").replace("_", "-")
 
     @property
     def over_time(self) -> bool:
@@ -75,6 +82,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
     addresses.accept_former_labels("band", _FORMER_BANDS)
     catalog = session.catalog().metrics
     titles = {metric["name"]: metric["label"] for metric in catalog}
+    units = {metric["name"]: metric["unit"] for metric in catalog}
     headline = session.headline(runs[0].dataset if runs else "")["name"]
     companion = session.companion(run.method for run in runs if run.role == "student")
     beside = companion["name"] if companion else ""
@@ -126,13 +134,15 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
         x = "time"
     settings = ChartSettings(x=x, band=band, smoothing=smoothing, log=bool(log), gpus=gpus or 1)
     if figure == _TWO_AXES and beside:
-        return ComparisonChart((beside, headline), (titles[beside], f"{titles[headline]}, dashed"), settings, headline)
+        axes = (titles[beside], f"{titles[headline]}, dashed")
+        return ComparisonChart((beside, headline), axes, (units[beside], units[headline]), settings, headline)
     # With many methods, a line's dash distinguishes variants and not the right axis.
     many = len({run.label for run in runs if run.role == "student"}) > MANY
     second = beside if metric == headline and not many else ""
     count_metric = next((str(item.get("of", "")) for item in catalog if item["name"] == metric), "")
     axis_titles = (titles.get(metric, metric), f"{titles[second]}, dashed" if second else "")
-    return ComparisonChart((metric, second), axis_titles, settings, headline, count_metric)
+    axis_units = (units.get(metric, ""), units.get(second, ""))
+    return ComparisonChart((metric, second), axis_titles, axis_units, settings, headline, count_metric)
 
 
 def _requested_gpus(experiments: list[Experiment]) -> int | None:
@@ -242,14 +252,15 @@ def draw(
         return
     looks = _Looks(
         teacher=comparison.teacher_top1 if comparison and chart.metrics[0] == chart.headline else None,
-        teacher_unit=comparison.headline_unit if comparison else "",
+        units=chart.units,
         epochs=max((run.total_epochs for run in every_run if run.role == "student"), default=0),
         styles=theme.styles(labelled, session.method_colours(), kinds),
     )
     many = len(labelled) > MANY
+    files = list(dict.fromkeys(run.experiment for run in every_run))
     values = later_range(methods, chart.settings, looks.teacher) if many else None
     if methods_view.small_figures:
-        _small_figures(chart, methods, looks, values, baseline, key)
+        _small_figures(chart, methods, looks, values, baseline, key, files)
     else:
         chart_component.chart(
             curves_figure(
@@ -257,14 +268,14 @@ def draw(
                 chart.titles,
                 chart.settings,
                 teacher=looks.teacher,
-                teacher_unit=looks.teacher_unit,
+                units=looks.units,
                 epochs=looks.epochs,
                 styles=looks.styles,
                 values=values,
             ),
             key=f"compare.{key}",
             alt=f"{chart.titles[0]} of each method over {chart.settings.x}",
-            filename="dkd-lab-compare",
+            filename=wording.file_stem(files, chart.content),
         )
     if many:
         shown = f"{len(methods):,} of {len(labelled):,} methods are shown. " if len(methods) < len(labelled) else ""
@@ -279,10 +290,10 @@ def draw(
 
 @dataclass(frozen=True)
 class _Looks:
-    """What all figures of the page have in common: the teacher's value, the number of epochs and the styles."""
+    """What all figures have in common: the teacher's value, the axes' units, the number of epochs and the styles."""
 
     teacher: float | None
-    teacher_unit: str
+    units: tuple[str, str]
     epochs: int
     styles: Mapping[str, theme.Style]
 
@@ -294,6 +305,7 @@ def _small_figures(
     values: tuple[float, float] | None,
     baseline: str,
     key: str,
+    files: Sequence[str],
 ) -> None:
     """Draw a figure per family, two beside each other, with equal axes and the baseline in grey."""
     reference = next((method for method in methods if method.label == baseline), None)
@@ -310,7 +322,7 @@ def _small_figures(
                 chart.titles,
                 chart.settings,
                 teacher=looks.teacher,
-                teacher_unit=looks.teacher_unit,
+                units=looks.units,
                 epochs=looks.epochs,
                 styles=looks.styles,
                 values=values,
@@ -319,7 +331,7 @@ def _small_figures(
                 figure,
                 key=f"compare.{key}.{family}",
                 alt=f"{chart.titles[0]} of the family {families.family_title(family)} over {chart.settings.x}",
-                filename=f"dkd-lab-{family.replace('_', '-') or 'other'}",
+                filename=wording.file_stem(files, f"{chart.content}-{family.replace('_', '-') or 'other'}"),
             )
 
 

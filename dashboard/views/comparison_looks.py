@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from common.formatting import difference_unit
 from core.protocol.public import Comparison
-from dashboard import theme
+from dashboard import theme, wording
 from dashboard.charts import chart_component
 from dashboard.charts.look_charts import looks_figure
 from dashboard.forms.widgets import escape
 
 
-def draw(result: Comparison, name: str, styles: Mapping[str, theme.Style]) -> None:
+def draw(result: Comparison, name: str, styles: Mapping[str, theme.Style], files: Sequence[str]) -> None:
     """Draw the looks after each seed; nothing for listed seeds.
 
     Args:
         result: The comparison.
         name: End of the chart's key.
         styles: Styles of the labels.
+        files: Names of the experiments, for the names of files.
     """
     sequential = result.sequential
     if sequential is None:
@@ -32,7 +33,8 @@ def draw(result: Comparison, name: str, styles: Mapping[str, theme.Style]) -> No
     )
     # The looks are those at the metric of the task, whichever metric the page compares.
     unit = difference_unit(result.unit) if result.by_looks else ""
-    figure = looks_figure(sequential, f"Difference to {sequential.baseline}" + (f" ({unit})" if unit else ""), styles)
+    title = f"Difference to {sequential.baseline}" + (f" ({unit})" if unit else "")
+    figure = looks_figure(sequential, title, styles, unit)
     if figure is None:
         st.caption(f"The first look is after {sequential.first:,} seeds.")
         return
@@ -40,7 +42,7 @@ def draw(result: Comparison, name: str, styles: Mapping[str, theme.Style]) -> No
         figure,
         key=f"compare.looks.{name}",
         alt=f"Mean difference of each method to {sequential.baseline} after each seed, with its interval",
-        filename="dkd-lab-looks",
+        filename=wording.file_stem(files, "looks"),
     )
     st.caption(
         escape(

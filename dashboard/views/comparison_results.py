@@ -26,7 +26,7 @@ from common.formatting import (
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import EPOCH_CHOICES, TIMING_TEXT, EpochChoice, Overview, OverviewCell, OverviewRow
 from core.protocol.public import Comparison, Experiment
-from dashboard import addresses, families, session, theme
+from dashboard import addresses, families, session, theme, wording
 from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
 from dashboard.forms.widgets import escape, table
@@ -206,6 +206,7 @@ def results(
         st.caption("No run of a method has succeeded yet.")
         return
     name = ".".join(experiment.id for experiment in experiments)
+    files = [experiment.name for experiment in experiments]
     shown = _Shown.of(result, methods_view)
     selected = shown.select(result)
     table(row_text.comparison_rows(selected), groups=shown.groups)
@@ -218,21 +219,22 @@ def results(
     st.caption(escape(caption(result)))
     for note in result.notes:
         st.caption(escape(note))
-    comparison_looks.draw(result, name, shown.styles)
-    _differences(selected, name, shown.styles)
+    comparison_looks.draw(result, name, shown.styles, files)
+    _differences(selected, name, shown.styles, files)
     _convergence(selected, shown.groups)
     _other_metrics(experiments, options, shown)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
-    downloads("comparison", "Comparison", {"experiment": ids} | _comparison_params(options))
-    downloads("overview", "All metrics", {"experiment": ids} | _overview_params(options))
+    downloads("comparison", "Comparison", {"experiment": ids} | _comparison_params(options), files)
+    downloads("overview", "All metrics", {"experiment": ids} | _overview_params(options), files)
 
 
-def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style]) -> None:
+def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style], files: Sequence[str]) -> None:
     unit = difference_unit(result.unit)
-    forest = forest_figure(result.paired, f"Difference to {result.baseline}" + (f" ({unit})" if unit else ""), styles)
+    title = f"Difference to {result.baseline}" + (f" ({unit})" if unit else "")
+    forest = forest_figure(result.paired, title, styles, unit)
     axis = f"{result.title} ({result.unit})" if result.unit else result.title
-    seeds = figures.seeds_figure(result.groups, axis, styles)
+    seeds = figures.seeds_figure(result.groups, axis, styles, result.unit)
     joined = "" if len(result.groups) > families.MANY else "; grey lines connect runs with the same seed"
     left, right = st.columns(2, gap="large")
     if forest is not None:
@@ -242,7 +244,7 @@ def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style
                 forest,
                 key=f"compare.forest.{name}",
                 alt=f"Mean difference of each method to {result.baseline} with its interval",
-                filename="dkd-lab-differences",
+                filename=wording.file_stem(files, "differences"),
             )
             st.caption(comparison_looks.forest_caption(result))
     if seeds is not None and any(group.n > 1 for group in result.groups):
@@ -252,7 +254,7 @@ def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style
                 seeds,
                 key=f"compare.seeds.{name}",
                 alt=f"{result.title} {EPOCH_CHOICES[result.epoch]} of each seed, with mean and sd of each method",
-                filename="dkd-lab-seeds",
+                filename=wording.file_stem(files, "seeds"),
             )
             st.caption(f"Each point is a run{joined}. Bars: mean ± one sample sd.")
 
@@ -344,14 +346,21 @@ def _cell(cell: OverviewCell, *, baseline: bool) -> str:
     return f"{text}; {row_text.no_break(difference_text(cell.mean_difference, cell.interval))}{verdict}"
 
 
-def downloads(report: DownloadKind, title: str, query: Query) -> None:
-    """Draw a download button per format. The text is requested only when a person presses a button."""
+def downloads(report: DownloadKind, title: str, query: Query, names: Sequence[str] = ()) -> None:
+    """Draw a download button per format. The text is requested only when a person presses a button.
+
+    Args:
+        report: The report.
+        title: Its title.
+        query: What the backend is asked for.
+        names: Names of the experiments, which the file's name begins with.
+    """
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for kind, (label, ending, media) in _FORMATS.items():
             st.download_button(
                 escape(f"{title}: {label}"),
                 data=partial(session.client().comparison_text, report, kind, query),
-                file_name=f"dkd-lab-{report}.{ending}",
+                file_name=f"{wording.file_stem(names, report)}.{ending}",
                 mime=media,
                 on_click="ignore",
                 key=f"download.{report}.{kind}",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from common.formatting import NOTHING
 from core.explain import DKDAlignParams, UniformBatches
@@ -42,7 +43,8 @@ def show() -> None:
     st.title("Loss explorer")
     st.markdown(
         "The loss of DKD-Align, **w·CE + α·TCKD + β·NCKD − ε·A**, for one sample. *A* is the distance between the "
-        "gradients of TCKD and NCKD. It is subtracted, so training increases it."
+        "gradients of TCKD and NCKD. It is subtracted, so training increases it. All probabilities of this page are "
+        "softened: they are those at the temperature T, as in TCKD, NCKD and *A*."
     )
     _scenarios()
     left, right = st.columns([2, 5], gap="large")
@@ -59,14 +61,14 @@ def show() -> None:
 
 def _scenarios() -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for name, (student, teacher) in zip("AB", SCENARIOS, strict=True):
+        for name, (student, teacher) in zip("12", SCENARIOS, strict=True):
             st.button(
-                f"{escape(name)}: student {student:g}, teacher {teacher:g}",
+                f"Scenario {escape(name)}: student {student:g}, teacher {teacher:g}",
                 key=f"loss.scenario.{name}",
                 on_click=_set_inputs,
                 args=({"p": student, "q": teacher},),
-                help="Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in A "
-                "and B.",
+                help="Decoupled Gradient Knowledge Distillation (2025) claims that the loss is nearly the same in both "
+                "scenarios.",
             )
         st.button("Reset", key="loss.reset", icon=":material/restart_alt:", on_click=_reset_inputs, type="tertiary")
 
@@ -86,8 +88,8 @@ def _controls() -> _Settings | None:
     """Draw the settings; return None if one of them is invalid, with an error at its field."""
     with st.container(border=True):
         classes = _integer_input("Classes, C", "C", 10, 3, 1000, "The target class and C − 1 other classes.")
-        student = _network("Student", "p", "p̂", 0.6, "one", classes)
-        teacher = _network("Teacher", "q", "q̂", 0.8, "even", classes)
+        student, student_note = _network("Student", "p", "p̂", 0.6, "one", classes)
+        teacher, teacher_note = _network("Teacher", "q", "q̂", 0.8, "even", classes)
     with st.container(border=True):
         params = _params()
         batch = _integer_input(
@@ -100,6 +102,8 @@ def _controls() -> _Settings | None:
         )
     if student is None or teacher is None:
         return None
+    for network, note in ((student, student_note), (teacher, teacher_note)):
+        note.caption(_plain_probability(network, params.temperature))
     return _Settings(student, teacher, params, batch)
 
 
@@ -183,11 +187,27 @@ def _params() -> DKDAlignParams:
     )
 
 
-def _network(title: str, key: str, hat: str, value: float, shape: DistributionShape, classes: int) -> Prediction | None:
+def _plain_probability(network: Prediction, temperature: float) -> str:
+    """Return what a softened probability of the target class is without softening."""
+    plain = network.plain_target(temperature)
+    return f"Softened by T = {temperature:g}. At T = 1 the same logits give {_number_text(plain)}."
+
+
+def _network(
+    title: str, key: str, hat: str, value: float, shape: DistributionShape, classes: int
+) -> tuple[Prediction | None, DeltaGenerator]:
+    """Draw a network's probabilities; return them, None if they are invalid, and the place for a note about them."""
     st.markdown(f"**{escape(title)}**")
     target = st.slider(
-        f"Probability of the target class, {escape(key)}ₜ", 0.01, 0.99, value, 0.01, key=key, bind="query-params"
+        f"Softened probability of the target class, {escape(key)}ₜ",
+        0.01,
+        0.99,
+        value,
+        0.01,
+        key=key,
+        bind="query-params",
     )
+    note = st.empty()
     addresses.accept_former_labels(f"{key}_shape", _FORMER_SHAPES)
     options = list(SHAPES)
     selected = st.selectbox(
@@ -213,15 +233,13 @@ def _network(title: str, key: str, hat: str, value: float, shape: DistributionSh
             "Most probable class", f"{key}_first", 1, 1, classes - 1, "Number of the non-target class, from 1."
         )
     try:
-        return Prediction(
-            target,
-            loss_functions.class_distribution(
-                selected, classes - 1, strength=strength, first=first, custom_weights=custom
-            ),
+        others = loss_functions.class_distribution(
+            selected, classes - 1, strength=strength, first=first, custom_weights=custom
         )
     except ValueError as error:
         st.error(f"{escape(title)}: {escape(error)}.", icon=":material/error:")
-        return None
+        return None, note
+    return Prediction(target, others), note
 
 
 def _current_values_section(settings: _Settings) -> None:
@@ -288,22 +306,22 @@ def _direction(share: float, cosine: float) -> str:
 
 
 def _scenario_section(settings: _Settings) -> None:
-    st.subheader("Is the loss nearly the same in scenarios A and B?")
+    st.subheader("Is the loss nearly the same in both scenarios?")
     student, teacher = settings.student.others, settings.teacher.others
     result = loss_functions.compare_scenarios(student, teacher, settings.params)
     st.markdown(loss_functions.scenario_sentence(result, student, teacher))
     scale = settings.params.temperature**2 / (len(student) + 1)
     rows = [
         {
-            "": f"{escape(name)}: student {p:g}, teacher {q:g}",
+            "": f"Scenario {escape(name)}: student {p:g}, teacher {q:g}",
             "TCKD (nats)": _number_text(result.tckd[index]),
             "s = Δ² + Σu²": _number_text(result.distance[index]),
             "A, sample (T²/C·s)": _number_text(scale * result.distance[index]),
         }
-        for index, (name, (p, q)) in enumerate(zip("AB", SCENARIOS, strict=True))
+        for index, (name, (p, q)) in enumerate(zip("12", SCENARIOS, strict=True))
     ]
     difference = {
-        "": "A − B",
+        "": "Scenario 1 − scenario 2",
         "TCKD (nats)": _number_text(result.tckd[0] - result.tckd[1]),
         "s = Δ² + Σu²": _number_text(result.distance[0] - result.distance[1]),
         "A, sample (T²/C·s)": _number_text(scale * (result.distance[0] - result.distance[1])),
@@ -311,13 +329,13 @@ def _scenario_section(settings: _Settings) -> None:
     st.table([*rows, difference])
     st.caption(
         f"For the selected p̂ and q̂, C = {len(student) + 1:,}, T = {settings.params.temperature:g}. "
-        f"−4|Δ|·p̂·(p̂−q̂) = {_number_text(result.formula)}. NCKD is the same in A and B, because it depends only on p̂ "
-        "and q̂."
+        f"−4|Δ|·p̂·(p̂−q̂) = {_number_text(result.formula)}. NCKD is the same in both scenarios, because it depends only "
+        "on p̂ and q̂."
     )
 
 
 def _loss_curve_section(settings: _Settings) -> None:
-    st.subheader("Loss over the student's target probability")
+    st.subheader("Loss over the student's softened target probability")
     chart_component.chart(
         loss_charts.loss_curve_figure(
             loss_functions.loss_curve(settings.student, settings.teacher, settings.params, settings.batch),
@@ -325,7 +343,7 @@ def _loss_curve_section(settings: _Settings) -> None:
             settings.teacher.target,
         ),
         key="loss.along",
-        alt="Weighted terms and the loss over the student's probability of the target class",
+        alt="Weighted terms and the loss over the student's softened probability of the target class",
         filename="loss-along",
     )
     if settings.params.epsilon_share is not None:
@@ -333,7 +351,7 @@ def _loss_curve_section(settings: _Settings) -> None:
 
 
 def _loss_surface_section(settings: _Settings) -> None:
-    st.subheader("Loss over both target probabilities")
+    st.subheader("Loss over both softened target probabilities")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         quantity: Quantity = st.selectbox(
             "Quantity",
@@ -352,13 +370,13 @@ def _loss_surface_section(settings: _Settings) -> None:
             result, quantity, settings.student.target, settings.teacher.target, solid=bool(solid)
         ),
         key=f"loss.map.{quantity}.{bool(solid)}",
-        alt=f"{QUANTITIES[quantity][0]} over the student's and the teacher's probability of the target class",
+        alt=f"{QUANTITIES[quantity][0]} over the student's and the teacher's softened probability of the target class",
         filename=f"loss-{quantity}",
     )
     unit = QUANTITIES[quantity][1]
     st.caption(
         f"{QUANTITIES[quantity][0]}{f', in {unit}' if unit else ''}. "
-        "Cross: the settings above. A and B: the two scenarios. The distributions over the other classes are fixed."
+        "Cross: the settings above. 1 and 2: the two scenarios. The distributions over the other classes are fixed."
     )
 
 

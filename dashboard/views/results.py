@@ -196,4 +196,4 @@ def _claims(task: str) -> None:
     for note in (f"Valid for {report.value.condition}." if report.value.condition else "", *report.value.notes):
         if note:
             st.caption(escape(note))
-    downloads("claims", "Claims", {"experiment": selected})
+    downloads("claims", "Claims", {"experiment": selected}, [names[selected]])

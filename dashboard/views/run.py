@@ -84,6 +84,7 @@ def _list_newest() -> None:
 def _header(run: Run) -> None:
     """Draw the title, the links and the buttons."""
     st.title(escape(row_text.run_title(run)))
+    session.tab_title(row_text.run_title(run), run.experiment or run.model)
     with st.container(horizontal=True, vertical_alignment="center"):
         if run.experiment_id:
             _link("compare", escape(run.experiment), "stacked_line_chart", experiment=run.experiment_id)
@@ -171,7 +172,7 @@ def _draw_tab(tab: str, feed: RunFeed) -> None:
                 st.markdown("**Log**")
                 _log_tail(run, feed.lines[-_TAIL:])
         case "More measurements":
-            _more_measurements(feed.curves, metrics)
+            _more_measurements(run, feed.curves, metrics)
         case "Detections":
             run_detections.show(run, feed.curves)
         case "Log":
@@ -209,7 +210,7 @@ def _figures(run: Run, stored: RunCurves) -> None:
     figures = [
         (headline["title"], value_text(row_text.latest_headline(run), headline["unit"], 2)),
         ("Training loss", value_text(newest.value if newest else None, "nats")),
-        ("Time left", duration_text(seconds_left(run, stored.curves.values())))
+        ("Training time left", duration_text(seconds_left(run, stored.curves.values())))
         if run.state not in TERMINAL
         else ("Duration", duration_text(row_text.elapsed_seconds(run, now))),
         ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
@@ -230,21 +231,21 @@ def _curves(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) ->
         }.get(run.state, "No metrics yet. They appear after the first epoch." if run.state not in TERMINAL else "")
         st.info(text or "This run ended before it reported any metrics.", icon=":material/hourglass_empty:")
         return
-    _grid(panels.standard_panels(metrics), stored)
+    _grid(run, panels.standard_panels(metrics), stored)
 
 
-def _more_measurements(stored: RunCurves, metrics: Sequence[panels.Described]) -> None:
+def _more_measurements(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) -> None:
     final = panels.final_measurements(stored.curves, metrics)
     single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
     curves = RunCurves({name: curve for name, curve in stored.curves.items() if name not in single})
-    drawn = _grid(panels.additional_panels(metrics), curves)
+    drawn = _grid(run, panels.additional_panels(metrics), curves)
     if final:
         table(final)
     if not drawn and not final:
         st.info("There are no other measurements yet.", icon=":material/hourglass_empty:")
 
 
-def _grid(shown: Sequence[panels.Panel], stored: RunCurves) -> int:
+def _grid(run: Run, shown: Sequence[panels.Panel], stored: RunCurves) -> int:
     """Draw the panels that have data, two per row; return their number."""
     drawn = 0
     columns: Sequence[DeltaGenerator] = ()
@@ -257,7 +258,10 @@ def _grid(shown: Sequence[panels.Panel], stored: RunCurves) -> int:
         with columns[drawn % 2]:
             st.markdown(f"**{escape(panel.title)}**", help=escape(panel.help) or None)
             chart_component.chart(
-                figure, key=f"run.{panel.key}", alt=f"{panel.title} of this run over epochs", filename=panel.key
+                figure,
+                key=f"run.{panel.key}",
+                alt=f"{panel.title} of this run over epochs",
+                filename=wording.file_stem([f"{run.experiment[:40]} {row_text.run_title(run)}"], panel.title),
             )
         drawn += 1
     return drawn

@@ -70,9 +70,19 @@ def test_label_with_markup_is_drawn_literally() -> None:
 
 def test_comparison_shows_n_and_draws_a_band_for_several_seeds_only() -> None:
     figure = comparison()
-    assert [row[2] for row in traces(figure)["dkd"].customdata] == [2, 2]
+    assert [row[1] for row in traces(figure)["dkd"].customdata] == [2, 2]
     bands = [trace for trace in figure.data if trace.fill == "toself"]
     assert len(bands) == 1
+
+
+def test_tooltip_has_the_unit_and_an_interval_only_of_several_seeds() -> None:
+    two = comparison_charts.MethodCurves("two", [curve([50.0, 60.0]), curve([52.0, 64.0])], [curve([0.5, 0.25])])
+    one = comparison_charts.MethodCurves("one", [curve([50.0, 60.0])])
+    figure = comparison_charts.curves_figure([two, one], ("Accuracy (%)", "Cosine"), ChartSettings(), units=("%", ""))
+    assert traces(figure)["two"].hovertemplate == "%{y:.4g} %%{customdata[0]}, n = %{customdata[1]}"
+    assert [row[0] for row in traces(figure)["two"].customdata] == [" [50, 52]", " [60, 64]"]
+    assert [row[0] for row in traces(figure)["one"].customdata] == ["", ""]
+    assert traces(figure)["two, right axis"].hovertemplate.startswith("%{y:.4g}%{customdata[0]}")
 
 
 def test_the_teacher_is_a_line_with_its_accuracy_in_the_legend() -> None:

@@ -72,7 +72,7 @@ def test_metrics_of_a_new_method_appear_in_the_panels_that_they_name() -> None:
     angle = next(
         panel for panel in panels.additional_panels(metrics) if "grad/mine" in {t.metric for t in panel.traces}
     )
-    assert (angle.title, angle.axis) == ("My angle", "°")
+    assert (angle.title, angle.axis) == ("My angle", "My angle (°)")
 
 
 def test_one_axis_has_one_unit() -> None:
@@ -112,6 +112,23 @@ def test_metrics_that_the_catalog_does_not_describe_are_drawn() -> None:
     more = {panel.title: panel for panel in panels.additional_panels(metrics)}
     assert [trace.metric for trace in more["Mine"].traces] == ["mine/angle", "mine/length"]
     assert [trace.metric for trace in more["Alone"].traces] == ["alone"]
+
+
+def test_axis_of_further_measurements_names_their_quantity() -> None:
+    more = [panel for panel in panels.additional_panels(describe_metrics()) if len(panel.traces) > 1]
+    axes = {panel.key.rpartition(".")[0]: panel.axis for panel in more}
+    assert axes["grad.%"] == "Share of the samples (%)"
+    assert axes["speed.%"] == "Share of the time, or of the images (%)"
+    assert axes["calibration.%"] == "Calibration error (%)"
+    assert not [axis for axis in axes.values() if axis in ("Gradients (%)", "Training speed (%)", "S", "Nats")]
+
+
+def test_tooltip_of_a_run_has_the_unit_of_its_metric() -> None:
+    (panel,) = (panel for panel in panels.standard_panels(describe_metrics()) if panel.title == "Alignment term")
+    names = [trace.metric for trace in panel.traces]
+    figure = figures.run_figure(panel, {name: curve([1.0, 2.0], name) for name in names})
+    assert figure is not None
+    assert [trace.hovertemplate for trace in figure.data] == ["%{y:.4g} %", "%{y:.4g}"]
 
 
 def test_ap_of_the_classes_of_a_data_set_is_drawn_under_their_names() -> None:

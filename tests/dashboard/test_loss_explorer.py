@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -93,9 +95,22 @@ class TestPage:
 
     def test_scenario_button_sets_both_probabilities(self) -> None:
         app = visit("loss")
-        app.button(key="loss.scenario.B").click().run()
+        app.button(key="loss.scenario.2").click().run()
         assert (app.slider(key="p").value, app.slider(key="q").value) == (0.8, 0.6)
         assert not app.exception
+
+    def test_page_says_that_probabilities_are_softened_and_what_they_are_without(self) -> None:
+        app = visit("loss", p="0.6", T="4", p_shape="all equal")
+        weights = np.array([0.6, *[0.4 / 9] * 9]) ** 4
+        assert f"Softened by T = 4. At T = 1 the same logits give {weights[0] / weights.sum():.4g}." in texts(app)
+        assert app.slider(key="p").label == "Softened probability of the target class, pₜ"
+        assert "At T = 1 the same logits give 0.6." in texts(visit("loss", p="0.6", T="1"))
+
+    def test_a_is_only_the_alignment_term(self) -> None:
+        app = visit("loss")
+        shown = texts(app) + "".join(item.label for item in app.button)
+        assert "Scenario 1: student 0.6, teacher 0.8" in shown
+        assert not re.search(r"\b(in A|A and B|s_A|A:|B:)", shown)
 
     def test_link_restores_the_settings(self) -> None:
         app = visit(

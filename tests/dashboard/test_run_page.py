@@ -35,7 +35,7 @@ class TestRun:
         metrics = {item.label: item.value for item in app.metric}
         assert metrics["Test accuracy"].endswith(" %")
         assert metrics["Training loss"].endswith(" nats")
-        assert metrics["Time left"] == "7 s"
+        assert metrics["Training time left"] == "7 s"
         assert "epoch 12/30" in shown
         assert "epoch 12/30: test accuracy" in shown, "the log's end"
         drawn = charts(app)
