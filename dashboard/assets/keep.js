@@ -5,6 +5,7 @@ export default function ({ data, setStateValue }) {
   if (data.forget) {
     sessionStorage.removeItem(KEY);
     localStorage.removeItem(KEY);
+    sessionStorage.removeItem("dkd-lab-draft"); // written by draft.js
   } else if (data.token) {
     (data.stay ? localStorage : sessionStorage).setItem(KEY, data.token);
     setStateValue("kept", true);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from dashboard import session
 from dashboard.forms import spec_draft
 
 _KEY = "new.state"
+UNNAMED = "not named yet"
+"""Name with which the preview of a form without a name is requested."""
 
 
 @dataclass
@@ -36,6 +39,9 @@ class FormState:
         train_new_teacher: Whether the copy trains a new teacher.
         choosing_method: Whether the list of methods is open.
         left: By the name of a task, its draft when the data set was last changed to that of another task.
+        untouched: The spec, as text, that the form showed before the person changed it; None until it is drawn.
+        replaced: The changed draft that a template has replaced, which can be brought back.
+        kept_in_browser: Whether the browser has answered which draft it kept before the page was reloaded.
     """
 
     draft: dict[str, Any]
@@ -51,6 +57,20 @@ class FormState:
     train_new_teacher: bool = False
     choosing_method: bool = False
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
+    untouched: str | None = None
+    replaced: dict[str, Any] | None = None
+    kept_in_browser: bool = False
+
+    @property
+    def text(self) -> str:
+        """The spec as text."""
+        return json.dumps(spec_draft.to_spec(self.draft), sort_keys=True)
+
+    @property
+    def touched(self) -> bool:
+        """Whether the draft contains input that would be lost with it."""
+        submitted = self.submitted is not None and self.submitted[0] == self.text
+        return self.untouched is not None and self.untouched != self.text and not submitted
 
 
 def form_state(catalog: Catalog) -> FormState:
@@ -67,20 +87,39 @@ def blank(catalog: Catalog) -> dict[str, Any]:
     return spec_draft.blank_draft(entries, catalog.experiment_schema)
 
 
-def load(state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None) -> None:
-    """Show another draft in the form.
+def load(
+    state: FormState, draft: dict[str, Any], teacher: PlannedTeacher | None = None, *, edited: bool = False
+) -> None:
+    """Show another draft in the form. A changed draft that it replaces can be brought back.
 
     Args:
         state: State of the page.
         draft: The draft.
         teacher: The backend's description of the draft's teacher, if the draft is a copy; the form then offers to use
             the same teacher.
+        edited: Whether the person has edited the draft, as text, so that it replaces nothing.
     """
+    if not edited:
+        state.replaced = state.draft if state.touched else state.replaced
+        state.untouched = None
     redraw(state, draft)
     state.message = ""
     state.copied_teacher = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
     state.train_new_teacher = False
     state.left = {}
+
+
+def bring_back(state: FormState) -> None:
+    """Show the draft that a template has replaced."""
+    draft, state.replaced = state.replaced, None
+    if draft is not None:
+        load_input(state, draft)
+
+
+def load_input(state: FormState, draft: dict[str, Any]) -> None:
+    """Show a draft that contains a person's input, which must not be lost either."""
+    load(state, draft)
+    state.untouched = ""
 
 
 def redraw(state: FormState, draft: dict[str, Any]) -> None:

@@ -54,6 +54,11 @@ class Term:
             return label
         return f"{self.title} weight" if label == "Weight" else f"{self.title}: {label}"
 
+    def needs_one(self, params: Mapping[str, Any]) -> bool:
+        """Whether its method asks for a weight or a share of this term, and the draft has no weight."""
+        required = bool(self.share_param) and self.weight is not None and self.weight.default is None
+        return required and self.weight is not None and params.get(self.weight.path) is None
+
     def is_off(self, params: Mapping[str, Any]) -> bool:
         return bool(self.switch) and params.get(self.switch, _OFF) == _OFF
 
@@ -182,7 +187,8 @@ def _draw_term(
     """Draw a term's weight or share, and the switch between the two, below each other."""
     share = term.share(params, shares)
     place = st.container()
-    by_share = share is not None
+    # A method that has just been chosen shall not begin with an error.
+    by_share = share is not None or term.needs_one(params)
     # Shares refer to the weights of other terms, so the only term of a loss cannot have one.
     if by_share or (term.may_have_share and (combined or not alone)):
         by_share = st.toggle(

@@ -10,7 +10,7 @@ import streamlit as st
 from core.protocol.public import Catalog
 from dashboard import session
 from dashboard.forms import draft as drafts
-from dashboard.forms import schema_fields, spec_draft, task_catalog, task_change
+from dashboard.forms import kept_draft, schema_fields, spec_draft, task_catalog, task_change
 from dashboard.forms.draft import FormState
 from dashboard.forms.task_change import TaskForm
 from dashboard.forms.widgets import ErrorSlots, draw_entry, draw_object
@@ -23,13 +23,17 @@ def show() -> None:
     catalog = session.catalog()
     state = drafts.form_state(catalog)
     new_templates.follow_link(catalog, state)
+    kept_draft.restore(catalog, state)
     new_templates.template_controls(catalog, state)
     left, right = st.columns([3, 2], gap="large")
     slots = ErrorSlots()
     with left:
         state.draft = _form(catalog, state, slots)
+    if state.untouched is None:
+        state.untouched = state.text
     with right, st.container(key="beside"):
         new_preview.show(catalog, state, slots)
+    kept_draft.keep(state)
 
 
 def _form(catalog: Catalog, state: FormState, slots: ErrorSlots) -> dict[str, Any]:

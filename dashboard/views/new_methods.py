@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -17,6 +18,7 @@ from dashboard.forms.draft import FormState
 from dashboard.forms.method_fields import Entry
 from dashboard.forms.widgets import ErrorSlots, draw_object, escape
 
+_LABEL_LENGTH = 60  # characters, as the backend allows
 Draft = dict[str, Any]
 Taps = Mapping[str, Sequence[str]]
 
@@ -245,27 +247,74 @@ def _label_and_buttons(state: FormState, index: int, key: str) -> str:
             placeholder="automatic",
             help="Name in tables and curves. By default the name of the method, with its reduction if it has one.",
         )
+        count = len(state.draft["methods"])
+        for word, icon, other in (("Up", "arrow_upward", index - 1), ("Down", "arrow_downward", index + 1)):
+            if count > 1:
+                st.button(
+                    escape(word),
+                    icon=f":material/{icon}:",
+                    on_click=_swap,
+                    args=(state, index, other),
+                    disabled=not 0 <= other < count,
+                    key=f"{key}.{path}.{word.lower()}",
+                    help="The first method is the baseline.",
+                )
         st.button(
             "Duplicate",
             icon=":material/content_copy:",
             on_click=_duplicate,
             args=(state, index),
             key=f"{key}.{path}.copy",
-            help="Add the same method once more, to change some of its parameters.",
+            help="Add the same method once more under another label, to change some of its parameters.",
         )
-        if len(state.draft["methods"]) > 1:
+        if count > 1:
             st.button("Remove", icon=":material/delete:", on_click=_remove, args=(state, index), key=f"{key}.{path}.x")
     return label
 
 
 def _add(state: FormState, method: Mapping[str, Any]) -> None:
     draft = deepcopy(state.draft)
-    draft["methods"].append({"label": "", "shares": {}, spec_draft.ADDED: [], **method})
+    added = {"label": "", "shares": {}, spec_draft.ADDED: [], **method}
+    draft["methods"].append({**added, "label": free_label(draft["methods"], added)})
     drafts.redraw(state, draft)
 
 
 def _duplicate(state: FormState, index: int) -> None:
-    _add(state, {**deepcopy(state.draft["methods"][index]), "label": ""})
+    _add(state, deepcopy(state.draft["methods"][index]))
+
+
+def _swap(state: FormState, index: int, other: int) -> None:
+    draft = deepcopy(state.draft)
+    methods = draft["methods"]
+    methods[index], methods[other] = methods[other], methods[index]
+    drafts.redraw(state, draft)
+
+
+def free_label(methods: Sequence[Mapping[str, Any]], added: Mapping[str, Any]) -> str:
+    """Return a label for an added method that no other one has; empty if its automatic label is free.
+
+    The label has a number instead of the parameters, which the person is about to change: "dkd 2".
+
+    Args:
+        methods: The methods of the draft.
+        added: The method; a copy has the label of its original.
+    """
+    if added["label"] not in {method["label"] for method in methods}:
+        return str(added["label"])
+    if not added["label"] and not any(_automatic(method) == _automatic(added) for method in methods):
+        return ""
+    stem = re.sub(r" \d+$", "", added["label"]) or " + ".join(_names(added))
+    taken = {method["label"] for method in methods}
+    numbered = (f"{stem[: _LABEL_LENGTH - len(str(number)) - 1]} {number}" for number in range(2, len(methods) + 3))
+    return next(label for label in numbered if label not in taken)
+
+
+def _automatic(method: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what the automatic label of a method depends on; a method with a label of its own has none."""
+    if method["label"]:
+        return (method["label"],)
+    params, regions = method.get("params") or {}, method.get(spec_draft.REGIONS)
+    return (*_names(method), params.get("reduction"), params.get("align"), str(regions or ""))
 
 
 def _remove(state: FormState, index: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
@@ -12,21 +11,19 @@ from client import ApiError, BackendUnreachable
 from core.protocol.public import Catalog, Experiment, Preview
 from dashboard import session, wording
 from dashboard.forms import draft as drafts
-from dashboard.forms import estimates, spec_draft, spec_yaml, yaml_import
+from dashboard.forms import estimates, seed_notes, spec_draft, spec_yaml, yaml_import
 from dashboard.forms.draft import FormState
 from dashboard.forms.widgets import ErrorSlots, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
-_UNNAMED = "not named yet"
 _YAML = "new.yaml"
 _MAX_CHARACTERS = 100_000
 
 
 def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
     """Draw the column, and show errors at the form's fields."""
-    spec = spec_draft.to_spec(state.draft)
-    text = json.dumps(spec, sort_keys=True)
+    spec, text = spec_draft.to_spec(state.draft), state.text
     if state.submitted and state.submitted[0] == text:
         _show_submitted(state.submitted[1])
     else:
@@ -74,7 +71,7 @@ def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tupl
     if stored is None or stored[0] != text:
         try:
             # A form without a name is not an error: its preview is requested with a placeholder.
-            stored = (text, session.client().preview({**spec, "name": spec["name"] or _UNNAMED}), [])
+            stored = (text, session.client().preview({**spec, "name": spec["name"] or drafts.UNNAMED}), [])
         except ApiError as error:
             stored = (text, None, _problems(error))
         st.session_state["new.preview"] = stored
@@ -149,6 +146,8 @@ def _show_plan(preview: Preview, warnings: list[tuple[str, str]], draft: dict[st
         st.markdown(f":material/school: {escape(described)}")
     for sentence in estimates.estimate_sentences(preview.estimate):
         st.markdown(f":material/schedule: {sentence}")
+    if smallest_p := seed_notes.seed_sentence(preview.spec):
+        st.markdown(f":material/casino: {escape(smallest_p)}")
     if warnings:
         st.warning("Warnings:\n\n" + _problem_lines(warnings, draft), icon=":material/warning:")
 
@@ -210,15 +209,15 @@ def _apply_yaml(catalog: Catalog, state: FormState) -> None:
         return
     name = data.get("name") or ""
     try:
-        draft = session.client().preview({**data, "name": name or _UNNAMED}).draft
+        draft = session.client().preview({**data, "name": name or drafts.UNNAMED}).draft
     except BackendUnreachable as error:
         state.rejected_yaml = (text, [("", f"{error}. Try again later.")])
     except ApiError as error:
         entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
         if error.status == 422 and yaml_import.form_can_show(data, entries, catalog.experiment_schema):
-            drafts.load(state, spec_draft.to_draft(data))
+            drafts.load(state, spec_draft.to_draft(data), edited=True)
         else:
             problems = [(item.path, item.message) for item in error.problem.errors]
             state.rejected_yaml = (text, problems or [("", str(error))])
     else:
-        drafts.load(state, spec_draft.to_draft({**draft, "name": name}))
+        drafts.load(state, spec_draft.to_draft({**draft, "name": name}), edited=True)

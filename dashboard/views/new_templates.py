@@ -64,6 +64,22 @@ def template_controls(catalog: Catalog, state: FormState) -> None:
             )
     if state.message:
         st.caption(escape(state.message))
+    if state.replaced is not None:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption("Your former draft was replaced.", width="content")
+            st.button(
+                "Bring it back",
+                icon=":material/undo:",
+                type="tertiary",
+                on_click=_bring_back,
+                args=(state,),
+                key="new.bring-back",
+            )
+
+
+def _bring_back(state: FormState) -> None:
+    _leave_link(state)
+    drafts.bring_back(state)
 
 
 def _leave_link(state: FormState) -> None:

@@ -301,12 +301,72 @@ class TestNewExperiment:
         assert "no usable interval" in form.warning[0].value
         assert not button(form, "Start 4 runs").disabled
 
-    def test_a_method_is_added_with_the_last_ones_values_and_needs_a_label(self, form: AppTest) -> None:
+    def test_a_duplicate_has_the_values_and_a_free_label(self, form: AppTest) -> None:
         duplicate_last(form)
-        assert "two methods are labelled" in form.error[0].value
-        field(form, "methods.3.label").set_value("log, twice ε").run()
-        field(form, "methods.3.params.epsilon_share").set_value(0.2).run()
-        assert "**This experiment has 13 runs.**" in texts(form)
+        duplicate_last(form)
+        assert not form.error
+        assert [field(form, f"methods.{index}.label").value for index in (3, 4)] == ["dkd_align 2", "dkd_align 3"]
+        assert field(form, "methods.4.params.epsilon_share").value == 0.1
+        assert "**This experiment has 16 runs.**" in texts(form)
+
+    def test_every_method_of_the_list_can_be_added_twice(self, form: AppTest) -> None:
+        for name in ("dkd", "dkd", "dkd_align"):
+            button(form, "Add a method").click().run()
+            form.button(key=f"new.methods.{name}").click().run()
+        assert not form.error
+        assert [field(form, f"methods.{index}.label").value for index in (3, 4, 5)] == ["dkd 2", "dkd 3", "dkd_align 2"]
+
+    def test_dkd_align_begins_without_an_error(self, backend: FakeBackend) -> None:
+        form = visit("new")
+        field(form, "methods.0.name").set_value("dkd_align").run()
+        assert not form.error
+        spec = yaml.safe_load(field(form, "new.yaml").value)
+        assert spec["methods"][0]["params"]["epsilon_share"] == 0.1
+        form = visit("new")
+        button(form, "Add a method").click().run()
+        form.button(key="new.methods.dkd_align").click().run()
+        assert not form.error
+        field(form, "methods.1.share.align").set_value(False).run()
+        assert "give exactly one of" in form.error[0].value, "what a person chooses is not corrected"
+
+    def test_methods_are_reordered_because_the_first_is_the_baseline(self, form: AppTest) -> None:
+        def labels() -> list[str]:
+            methods = yaml.safe_load(field(form, "new.yaml").value)["methods"]
+            return [f"{item['name']} {item['params'].get('reduction', '')}".strip() for item in methods]
+
+        field(form, "methods.1.params.alpha").set_value(0.5).run()
+        assert labels() == ["dkd", "dkd_align sample", "dkd_align log"]
+        ups = [item for item in form.button if item.label == "Up"]
+        assert [item.disabled for item in ups] == [True, False, False]
+        ups[1].click().run()
+        assert labels() == ["dkd_align sample", "dkd", "dkd_align log"]
+        assert field(form, "methods.0.params.alpha").value == 0.5, "with what was entered"
+        [item for item in form.button if item.label == "Down"][1].click().run()
+        assert labels() == ["dkd_align sample", "dkd_align log", "dkd"]
+        assert not form.error
+
+    def test_preview_says_what_the_seeds_can_show(self, form: AppTest) -> None:
+        shown = "3 seeds: the smallest possible p of a comparison is 0.25, 0.5 after Holm over 2 comparisons."
+        assert shown in texts(form)
+        assert "No difference can be significant (p \\< 0.05) with fewer than 7 seeds." in texts(form)
+        field(form, ".seeds").set_value("0-7").run()
+        assert "8 seeds: the smallest possible p of a comparison is 0.0078" in texts(form)
+        assert "No difference can be significant" not in texts(form)
+
+    def test_a_changed_draft_that_a_template_replaced_comes_back(self, form: AppTest) -> None:
+        assert not [item for item in form.button if item.label == "Bring it back"]
+        field(form, ".seeds").set_value("4").run()
+        button(form, "Empty form").click().run()
+        assert field(form, ".seeds").value == "0-2"
+        button(form, "Bring it back").click().run()
+        assert not form.exception
+        assert field(form, ".seeds").value == "4"
+        assert field(form, ".name").value == "digits-dkd-vs-dkd-align"
+        assert not [item for item in form.button if item.label == "Bring it back"]
+
+    def test_an_unchanged_template_is_replaced_without_a_word(self, form: AppTest) -> None:
+        button(form, "Empty form").click().run()
+        assert not [item for item in form.button if item.label == "Bring it back"]
 
     def test_a_method_is_removed(self, form: AppTest) -> None:
         field(form, "methods.1.params.alpha").set_value(0.5).run()

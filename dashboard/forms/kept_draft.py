@@ -1,0 +1,86 @@
+"""The draft of a new experiment in the browser's tab, from which it comes back after a reload."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from client import ApiError, BackendUnreachable
+from core.protocol.public import Catalog
+from dashboard import session
+from dashboard.forms import draft as drafts
+from dashboard.forms import spec_draft, yaml_import
+from dashboard.forms.draft import FormState
+
+_MAX_CHARACTERS = 200_000
+MESSAGE = "This is your draft from before the page was reloaded."
+
+
+def restore(catalog: Catalog, state: FormState) -> None:
+    """Ask the browser of a new session for the draft, and show it unless there is input already.
+
+    A link that was opened before the reload has been followed again; the draft that was made of its template replaces
+    it. The draft of another link can be brought back.
+    """
+    if state.kept_in_browser:
+        return
+    with st.container(key="dkd-draft-find"):
+        found = _browser()(key="new.draft.find", data={"read": True}, height=1, on_found_change=_ignore).get("found")
+    if found is None:
+        return
+    state.kept_in_browser = True
+    kept = _parsed(str(found), catalog)
+    if kept is None:
+        return
+    link, draft = kept
+    if link == state.start_query and not state.touched:
+        drafts.load_input(state, draft)
+        state.message = MESSAGE
+    else:
+        state.replaced = draft
+
+
+def keep(state: FormState) -> None:
+    """Let the browser keep the draft; after a submission, and without input, it keeps none."""
+    if not state.kept_in_browser:
+        return
+    spec = {"link": state.start_query, "spec": spec_draft.to_spec(state.draft)}
+    with st.container(key="dkd-draft-keep"):
+        _browser()(key="new.draft.keep", data={"text": json.dumps(spec) if state.touched else ""}, height=1)
+
+
+def _parsed(text: str, catalog: Catalog) -> tuple[dict[str, str], dict[str, Any]] | None:
+    """Return the link and the draft that a browser has kept; None if the form cannot show them."""
+    try:
+        data = json.loads(text[:_MAX_CHARACTERS])
+        link, spec = data["link"], data["spec"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(link, dict) or not isinstance(spec, dict):
+        return None
+    name = spec.get("name") or ""
+    try:
+        shown = {**session.client().preview({**spec, "name": name or drafts.UNNAMED}).draft, "name": name}
+    except ApiError:
+        entries = {"methods": catalog.methods, "models": catalog.models, "datasets": catalog.datasets}
+        if not yaml_import.form_can_show(spec, entries, catalog.experiment_schema):
+            return None
+        shown = spec
+    except BackendUnreachable:
+        return None
+    return link, spec_draft.to_draft(shown)
+
+
+def _ignore() -> None:
+    """Do nothing. Streamlit keeps the state of a component only if a callback is registered for it."""
+
+
+@cache
+def _browser() -> Callable[..., Any]:
+    script = Path(__file__).parents[1] / "assets" / "draft.js"
+    return st.components.v2.component("dkd_draft", js=script.read_text(encoding="utf-8"))
