@@ -79,6 +79,20 @@ class RowSelection:
             **options,
         )
 
+    def sentence(self, titles: Sequence[str]) -> str:
+        """Return which rows are selected, and how many of them the page does not show.
+
+        Args:
+            titles: Titles of the selected rows.
+        """
+        if not titles:
+            return "Select rows with the check boxes on the left, or with the arrow keys and the space bar."
+        count = f"{len(titles):,} selected: " if len(titles) > 1 else "Selected: "
+        names = ", ".join(titles[:3]) + (" …" if len(titles) > 3 else "")
+        hidden = len(set(self.ids) - set(self._state["shown"]))
+        more = f" ({hidden:,} not on this page)" if hidden else ""
+        return f"{count}{names}{more}"
+
     def replace(self, ids: Sequence[str]) -> None:
         """Replace the selection by these ids, which need not be shown."""
         state = self._state

@@ -58,16 +58,32 @@ def _empty(query: Mapping[str, Any]) -> None:
 def _rows_to_draw(
     selection: RowSelection, items: Sequence[ExperimentSummary], query: object
 ) -> tuple[list[ExperimentSummary], int]:
-    """Return the rows to draw, and the number of newer experiments that are not shown while the page is frozen."""
+    """Return the rows to draw, and the number of newer experiments that are not shown while the page is frozen.
+
+    Rows of a frozen page stay although they no longer match the filters, for example after they were archived, so that
+    nobody deletes what is not shown.
+    """
     rows, newer = list(items), 0
     frozen = selection.frozen_ids(query)
-    by_id = {item.id: item for item in items}
-    # Experiments cannot be requested by id, so one that no longer matches the filters disappears.
-    if frozen and set(frozen) & set(by_id):
-        rows = [by_id[key] for key in frozen if key in by_id]
+    by_id: dict[str, ExperimentSummary] = {item.id: item for item in items}
+    if frozen:
         newer = len(set(by_id) - set(frozen))
+        by_id |= _fetched([key for key in frozen if key not in by_id])
+        rows = [by_id[key] for key in frozen if key in by_id]
     selection.set_rows([item.id for item in rows], query)
     return rows, newer
+
+
+def _fetched(ids: Sequence[str]) -> dict[str, ExperimentSummary]:
+    """Return the newest summaries of experiments that exist, at most ``_MAX_REFRESHED``."""
+    found: dict[str, ExperimentSummary] = {}
+    for id in ids[:_MAX_REFRESHED]:
+        try:
+            found[id] = session.fetch(f"experiment {id}", partial(session.client().experiment, id)).value
+        except ApiError as error:
+            if error.status != 404:
+                raise
+    return found
 
 
 def _selected_experiments(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> list[ExperimentSummary]:
@@ -79,15 +95,10 @@ def _selected_experiments(selection: RowSelection, rows: Sequence[ExperimentSumm
     summaries: dict[str, ExperimentSummary] = st.session_state.setdefault("experiments.selected", {})
     summaries |= {item.id: item for item in rows}
     shown = {item.id for item in rows}
-    deleted = set()
-    hidden = [id for id in selection.ids if id not in shown]
-    for id in hidden[:_MAX_REFRESHED]:
-        try:
-            summaries[id] = session.fetch(f"experiment {id}", partial(session.client().experiment, id)).value
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            deleted.add(id)
+    hidden = [id for id in selection.ids if id not in shown][:_MAX_REFRESHED]
+    fetched = _fetched(hidden)
+    summaries |= fetched
+    deleted = set(hidden) - set(fetched)
     if deleted:
         selection.replace([id for id in selection.ids if id not in deleted])
     return [summaries[id] for id in selection.ids if id in summaries]
@@ -127,8 +138,7 @@ def _actions(selection: RowSelection, selected: Sequence[ExperimentSummary]) -> 
             _priority(client, live)
             tag_and_archive(keys)
             _delete([item for item in selected if item.state != "active"])
-        names = ", ".join(item.name for item in selected[:3]) + (" …" if len(selected) > 3 else "")
-        st.caption(f"Selected: {escape(names)}" if selected else "Select rows with the check boxes on the left.")
+        st.caption(escape(selection.sentence([item.name for item in selected])))
         if selected:
             st.button(
                 "Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="experiments.clear"

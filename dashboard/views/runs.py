@@ -221,12 +221,8 @@ def _more_actions(client: Client, selected: Sequence[RunSummary]) -> None:
 def _selection_line(
     selection: RowSelection, selected: Sequence[RunSummary], page: RunPage, query: Mapping[str, Any] | None
 ) -> None:
-    names = ", ".join(row_text.run_title(run) for run in selected[:3]) + (" …" if len(selected) > 3 else "")
-    if not selected:
-        st.caption("Select rows with the check boxes on the left.")
-    else:
-        count = f"{len(selected):,} selected: " if len(selected) > 1 else "Selected: "
-        st.caption(f"{count}{escape(names)}")
+    st.caption(escape(selection.sentence([row_text.run_title(run) for run in selected])))
+    if selected:
         st.button("Clear", on_click=selection.clear, type="tertiary", icon=":material/close:", key="runs.clear")
     total = page.total or 0
     if query is not None and len(page.items) < total <= _MAX_SELECTED and len(selected) < total:

@@ -83,7 +83,7 @@ class TestOverview:
         assert "the disk is nearly full" in shown
         [bar] = app.get("progress")
         assert bar.proto.value == 25
-        assert "epoch 5 of 20 · 2 min 30 s left" in bar.proto.text
+        assert "epoch 5 of 20 · 2 min 30 s of training left" in bar.proto.text
         assert "**2 runs** · far runs state=queued&experiment=far" in links(app)
         assert [row["Utilization"] for row in tables(app)[0]] == ["63 %"]
 
@@ -223,7 +223,7 @@ class TestRuns:
         assert stand.client.experiment("many").counts.cancelled == 70
         assert not app.exception
         button(app, "Clear").click().run()
-        assert "Select rows with the check boxes on the left." in texts(app)
+        assert "Select rows with the check boxes on the left" in texts(app)
 
     def test_repeated_errors_are_shown_once_with_their_count(self, stand: Stand) -> None:
         stand.submit("first", **DISTILLED)
@@ -249,13 +249,26 @@ class TestRuns:
         assert sorted(stand.client.experiment("first").tags) == ["check", "paper"]
         button(app, "Cancel").click().run()
         button(app, "Archive").click().run()
-        assert list(app.dataframe[0].value["Experiment"]) == ["second"]
+        table = app.dataframe[0].value
+        assert list(table["Experiment"]) == ["second", "first"], "what the actions apply to stays on the page"
+        assert table["State"][1].endswith(", archived")
         button(app, "Delete …").click().run()
         assert "cannot be undone" in texts(app)
         button(app, "Delete").click().run()
         assert [item.value for item in app.error] == []
         assert [item.name for item in stand.client.experiments(archived="include").items] == ["second"]
-        assert "Select rows with the check boxes on the left." in texts(app), "a deleted experiment is deselected"
+        assert "Select rows with the check boxes on the left" in texts(app), "a deleted experiment is deselected"
+        assert not app.exception
+
+    def test_an_archived_experiment_leaves_the_page_when_it_is_deselected(self, stand: Stand) -> None:
+        stand.submit("first")
+        stand.submit("second")
+        app = visit("runs", view="Experiments")
+        choose(app, "experiments", stand.client.experiment("first").id)
+        button(app, "Archive").click().run()
+        assert list(app.dataframe[0].value["Experiment"]) == ["second", "first"]
+        button(app, "Clear").click().run()
+        assert list(app.dataframe[0].value["Experiment"]) == ["second"]
         assert not app.exception
 
     def test_a_selected_experiment_that_filters_hide_follows_its_state(self, stand: Stand) -> None:
@@ -265,8 +278,9 @@ class TestRuns:
         claim = stand.start()
         app = visit("runs", view="Experiments")
         choose(app, "experiments", stand.client.experiment("first").id)
-        button(app, "Archive").click().run()
+        app.text_input(key="text").set_value("second").run()
         assert list(app.dataframe[0].value["Experiment"]) == ["second"]
+        assert "Selected: first (1 not on this page)" in texts(app)
         assert button(app, "Delete …").disabled, "its run still trains"
         stand.fail(claim, "out of memory")
         app.run()
