@@ -55,7 +55,7 @@ class Inputs:
         student: The student's outputs; they receive gradients.
         teacher: The teacher's outputs; None for a method without a teacher.
         target: (R,) class indices.
-        samples: (R,) the numbers of the rows' samples in the training split.
+        samples: (R,) the indices of the rows' samples in the training split.
         weight: (R,) weights of the rows; None for ones.
         epoch: Counted from 0; None for full strength of every schedule.
     """

@@ -61,7 +61,7 @@ def selected(rows: Rows, index: Tensor, *, weight: Tensor | None = None) -> Rows
 
     Args:
         rows: The rows.
-        index: The numbers of the rows.
+        index: The indices of the rows.
         weight: The weights of all rows, if they are others.
     """
     given = rows.weight if weight is None else weight

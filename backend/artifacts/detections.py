@@ -54,7 +54,7 @@ class RunDetections:
         return self._read(run_id, attempt, DETECTIONS_NAME, _decoded_table, _table_bytes)
 
     def pictures(self, run_id: str, attempt: int) -> Mapping[int, bytes]:
-        """Return the JPEG files of a run by the number of the test image; none if its attempt has written none.
+        """Return the JPEG files of a run by the index of the test image; none if its attempt has written none.
 
         Raises:
             ItemsError: The file is damaged or too large.

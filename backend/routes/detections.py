@@ -131,7 +131,7 @@ def _cursor(item: int) -> str:
 
 
 def _position(cursor: str | None) -> int:
-    """Return the number of the last image of the previous page; −1 without a cursor.
+    """Return the index of the last image of the previous page; −1 without a cursor.
 
     Raises:
         ApiError: 422 if this list has not made the cursor.

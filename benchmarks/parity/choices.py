@@ -39,7 +39,7 @@ def negatives_of_two_steps(contrast: Any, inputs: Inputs, ours: Any) -> tuple[Te
         ours: This package's objective.
 
     Returns:
-        The numbers of each sample and of its negatives (B, K + 1), in the first step and in the second.
+        The indices of each sample and of its negatives (B, K + 1), in the first step and in the second.
     """
     contrast.memory_v1.copy_(ours.student_memory)
     contrast.memory_v2.copy_(ours.teacher_memory)

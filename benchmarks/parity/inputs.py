@@ -84,7 +84,7 @@ class Inputs:
         student: The student's, which receive gradients.
         teacher: The teacher's.
         target: (B,), the labels.
-        index: (B,), the numbers of the samples.
+        index: (B,), the indices of the samples.
         labels: The labels of all samples.
     """
 

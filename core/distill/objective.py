@@ -89,7 +89,7 @@ class Objects:
     """The labelled objects in a batch of images.
 
     Attributes:
-        image: (M,) int64, the number of each object's image in the batch.
+        image: (M,) int64, the index of each object's image in the batch.
         boxes: (M, 4), left, top, right and bottom in [0, 1], as shares of the width and the height that the maps cover.
         label: (M,) int64, the class.
     """
@@ -107,7 +107,7 @@ class Step:
         rows: The logits as rows, with targets.
         student: The student's outputs.
         teacher: The teacher's outputs, constants; None for a method without a teacher.
-        index: (B,) int64, the samples' numbers in the training split, on the device of the rows; None for an objective
+        index: (B,) int64, the samples' indices in the training split, on the device of the rows; None for an objective
             that does not read them.
         epoch: Counted from 0; None means full strength of every schedule.
         objects: The labelled objects of the images; None for a task without boxes.

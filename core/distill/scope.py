@@ -47,7 +47,7 @@ def local_part(value: Tensor, gradient: Tensor, local: Tensor, first: int, ranks
         value: scalar, a constant.
         gradient: (N, …), of the value with respect to the rows of all ranks.
         local: (n, …), rows ``first`` onwards of the whole batch, as this rank's network returned them.
-        first: number of this rank's first row in the whole batch.
+        first: index of this rank's first row in the whole batch.
         ranks: number of processes whose gradients are averaged.
     """
     return with_gradient(local, value, ranks * gradient[first : first + len(local)])

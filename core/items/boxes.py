@@ -33,7 +33,7 @@ class Detections:
     """What a detector found in all images of a split.
 
     Attributes:
-        image: (D,) int64, the number of each detection's image in the split; ascending.
+        image: (D,) int64, the index of each detection's image in the split; ascending.
         boxes: (D, 4) float32.
         labels: (D,) int64, 1 to K.
         scores: (D,) float32; descending within an image.
@@ -79,19 +79,19 @@ class GroundTruth:
     """The labelled objects of all images of a split.
 
     Attributes:
-        image: (M,) int64, the number of each object's image in the split; ascending.
+        image: (M,) int64, the index of each object's image in the split; ascending.
         boxes: (M, 4) float32.
         labels: (M,) int64, 1 to K.
         ignored: (M,) bool, crowds and difficult objects: they are not counted as missed, and what is found there is not
             counted as false.
-        area: (M,) float32, the area that decides the size of an object: that of its mask where the data set has one,
+        area: (M,) float32, the area that decides the size of an object: that of its mask if the data set has one,
             else that of its box.
         images: The number of images of the split.
         classes: The names of the classes 1 to K.
-        ids: (images,) int64, the images' ids in their data set; their numbers where it has none.
+        ids: (images,) int64, the images' ids in their data set; their indices if it has none.
         crowd: (M,) bool, which of the ignored are crowds: they match any number of detections, by the share of the
             detection that is inside. None: none of them.
-        names: The names of the images' files, relative to the folder of the data set; empty where they are no files.
+        names: The names of the images' files, relative to the folder of the data set; empty if they are no files.
         sizes: (images, 2) int64, height and width of the original images; None if they are unknown.
     """
 

@@ -12,9 +12,9 @@ BINS = 15
 
 
 def bins_of(scores: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
-    """Return the number of each score's bin, (n,). A bin includes its upper end, and the first one also 0."""
-    numbers: NDArray[np.int64] = np.clip(np.ceil(scores * bins) - 1, 0, bins - 1).astype(np.int64)
-    return numbers
+    """Return the index of each score's bin, (n,). A bin includes its upper end, and the first one also 0."""
+    indices: NDArray[np.int64] = np.clip(np.ceil(scores * bins) - 1, 0, bins - 1).astype(np.int64)
+    return indices
 
 
 def score_bins(table: DetectionTable, source: str) -> list[tuple[int, float, int]]:

@@ -35,12 +35,12 @@ class DetectionTable:
 
     Attributes:
         item: (n,) int64, position of the image in the test split.
-        source: (n,) uint8, a number of ``SOURCES``.
+        source: (n,) uint8, an index into ``SOURCES``.
         label: (n,) int64, 1 to K.
         score: (n,) float32; NaN for objects.
         boxes: (n, 4) float32, left, top, right, bottom in pixels of the original image.
         area: (n,) float32, of the mask of an object where the data set has one, else of its box; NaN for detections.
-        kind: (n,) uint8, a number of ``ALL_KINDS``.
+        kind: (n,) uint8, an index into ``ALL_KINDS``.
         matched: (n,) int64, the row of the object that a detection takes, or that its error is about; −1 for none.
         images: The number of test images.
         task: Name of the task.
@@ -167,7 +167,7 @@ def detection_table(
 
     Args:
         truth: The objects.
-        judged: By source, its detections, and for each of them the number of its kind and of the object that it takes
+        judged: By source, its detections, and for each of them the index of its kind, and of the object that it takes
             or that its error is about. Those with low scores are left out.
         scores: By source, numbers about its detections.
     """
@@ -183,7 +183,7 @@ def detection_table(
     numbers = [SOURCES.index(source) for source in ("truth", *judged)]
     source = np.repeat(np.array(numbers, np.uint8), [len(part[0]) for part in parts])
     order = np.lexsort((np.nan_to_num(-score), source, image))
-    # Objects are the first rows before they are sorted, so that an object's number is its row.
+    # Objects are the first rows before they are sorted, so that an object's index is its row.
     row_of = np.empty(len(order), np.int64)
     row_of[order] = np.arange(len(order))
     matched = np.where(about >= 0, row_of[about], -1)

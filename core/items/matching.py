@@ -23,7 +23,7 @@ class Matches:
 
     Attributes:
         thresholds: The T IoU thresholds.
-        object: (T, D) int64, the number of the object that a detection matches; −1 for none.
+        object: (T, D) int64, the index of the object that a detection matches; −1 for none.
         ignored: (T, D) bool, whether a detection counts neither as right nor as false: what it matches is ignored, or
             it is not among the best of its class in its image.
     """

@@ -26,7 +26,7 @@ def encode_pictures(images: Iterable[tuple[int, NDArray[np.uint8]]]) -> bytes:
     """Return the content of the file.
 
     Args:
-        images: The number of a test image, and its pixels (height, width, 3).
+        images: The index of a test image, and its pixels (height, width, 3).
     """
     numbers, pictures = [], []
     for number, pixels in images:
@@ -51,7 +51,7 @@ def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def read_pictures(path: Path) -> Mapping[int, bytes]:
-    """Return the JPEG files of a run by the number of the test image.
+    """Return the JPEG files of a run by the index of the test image.
 
     Raises:
         ItemsError: The file is missing, damaged, of another kind, or of a newer version.
@@ -60,7 +60,7 @@ def read_pictures(path: Path) -> Mapping[int, bytes]:
 
 
 def decode_pictures(content: bytes, name: Path | str, most_bytes: int | None = None) -> Mapping[int, bytes]:
-    """Return the JPEG files by the number of the test image, from the content of a run's file.
+    """Return the JPEG files by the index of the test image, from the content of a run's file.
 
     Args:
         content: The file.

@@ -194,7 +194,7 @@ class Task(ABC):
         Args:
             network: The network; it stays as it is.
             names: The taps.
-            index: (M,), the numbers of the samples.
+            index: (M,), the indices of the samples.
 
         Raises:
             TrainingError: The task cannot, or the network has no such tap.

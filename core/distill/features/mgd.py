@@ -75,12 +75,12 @@ class MGD(Objective):
 
         Args:
             step: The step.
-            first: The number of the first channel, counted over all layers.
-            channels: Their number.
+            first: The index of the first channel, counted over all layers.
+            channels: The number of channels.
         """
         assert step.index is not None
-        numbers = torch.arange(first, first + channels, device=step.index.device)
-        drawn = uniform(self.seed, step.epoch or 0, step.index.unsqueeze(1), numbers)
+        indices = torch.arange(first, first + channels, device=step.index.device)
+        drawn = uniform(self.seed, step.epoch or 0, step.index.unsqueeze(1), indices)
         return (drawn >= self._params.masked).view(*drawn.shape, 1, 1)
 
     def _kept_positions(self, step: Step, layer: int, height: int, width: int) -> Tensor:

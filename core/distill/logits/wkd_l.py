@@ -135,7 +135,7 @@ def class_cka(setting: Setting, params: WKDLParams) -> Tensor:
     count = min(params.cost_samples, int(torch.bincount(labels, minlength=classes).min()))
     if count < 2:
         raise ObjectiveError("cost: a class has fewer than two training samples; take classifier")
-    # The numbers of the first samples of each class: a stable sort keeps their order.
+    # The indices of the first samples of each class: a stable sort keeps their order.
     order = torch.split(labels.argsort(stable=True), torch.bincount(labels, minlength=classes).tolist())
     index = torch.stack([members[:count] for members in order]).view(-1)
     outputs = setting.teacher_outputs((FEATURES,) if params.cost == "features" else (), index)

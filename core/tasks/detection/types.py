@@ -64,7 +64,7 @@ class Draws(Protocol):
         """Return numbers (count,) float32 in [0, 1) on the device of the batch.
 
         Args:
-            image: The number of the image in the batch.
+            image: The index of the image in the batch.
             purpose: What they decide, such as ``"rpn positive"``; equal purposes give equal numbers.
             count: How many.
         """
@@ -80,9 +80,9 @@ class DetectionBatch:
         sizes: Height and width of each image without the padding.
         originals: Height and width of each image before it was resized.
         targets: The objects of each image.
-        index: (B,) int64, the numbers of the images in the training split, on the CPU.
+        index: (B,) int64, the indices of the images in the training split, on the CPU.
         total: The number of images of the step on all ranks.
-        keys: (B,) int64 on the CPU, a hash of data seed, epoch and number of each image, from which samplers draw.
+        keys: (B,) int64 on the CPU, a hash of data seed, epoch and index of each image, from which samplers draw.
         given: For each image, boxes (n, 4) on which student and teacher are compared; None if there are none.
     """
 
@@ -138,7 +138,7 @@ class Regions:
 
     Attributes:
         boxes: (R, 4) in pixels of the image as the network sees it, constants.
-        image: (R,) int64, the number of each box's image in the batch.
+        image: (R,) int64, the index of each box's image in the batch.
         logits: (R, C).
         offsets: (R, C, 4), how each box is to be moved, in the units of torchvision's box coder. A detector whose
             offsets do not depend on the class repeats them.

@@ -21,7 +21,7 @@ _OFFICIAL = {
 
 
 def class_names(choice: DatasetRef, dataset: Dataset) -> tuple[str, ...]:
-    """Return the class names in the order of their numbers; empty if unknown, as for a data set of a plug-in."""
+    """Return the class names in the order of their labels; empty if unknown, as for a data set of a plug-in."""
     if dataset.classes:
         return dataset.classes
     params = choice.parsed_params

@@ -201,7 +201,7 @@ class Dataset:
             data_seed: seed of order and augmentation.
             epoch: counts from 0.
             augment: the augmentations that are applied, as a validated spec has them.
-            start: number of the first batch to yield.
+            start: index of the first batch to yield.
             share: maps the size of a batch to the slice of it that this rank trains on; by default the whole batch.
             strong: the augmentations of a second view of the same images; None for no second view.
 
@@ -291,7 +291,7 @@ class Batch:
     Attributes:
         images: (B, channels, H, W) float32, normalised.
         labels: (B,) int64.
-        index: (B,) int64, the samples' numbers in the training split; on the CPU, so that lookups need no
+        index: (B,) int64, the samples' indices in the training split; on the CPU, so that lookups need no
             synchronisation.
         total: number of images of the step on all ranks; B if there is one rank.
         mixed: both labels of each image, if the images are mixtures; ``labels`` are then those of the first.

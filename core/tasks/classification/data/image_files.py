@@ -28,7 +28,7 @@ class ImageFile:
 
     Attributes:
         path: relative to the root of the listing, with forward slashes.
-        label: number of the class.
+        label: index of the class.
     """
 
     path: str
@@ -79,7 +79,7 @@ def list_tree(
 
     Args:
         tree: the folders of the splits.
-        official: the classes in the order of their numbers, all of which are required. In the names of the folders a
+        official: the classes in the order of their labels, all of which are required. In the names of the folders a
             space or a hyphen may replace an underscore, and all folders may be named by class numbers instead. Without
             it, class numbers follow the sorted names.
         test_classes: class of each test image by file name; these images need not be in class folders.

@@ -28,7 +28,7 @@ def labels_beside(root: Path, split: str, classes: Sequence[str], data_dir: Path
         root: folder of the splits. The table may also be in the folder of the split, or above ``root`` within
             ``data_dir``.
         split: name of the folder of the validation images.
-        classes: WordNet ids in the order of their numbers.
+        classes: WordNet ids in the order of their labels.
         data_dir: the folder of all data sets.
 
     Returns:

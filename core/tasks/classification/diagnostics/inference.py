@@ -61,7 +61,7 @@ def predict_taps(network: nn.Module, names: Sequence[str], dataset: Dataset, spl
         names: The taps.
         dataset: The data set, for the normalisation.
         split: The images.
-        index: (M,), the numbers of the images.
+        index: (M,), the indices of the images in the split.
     """
     tapped, dtype = Tapped(network, names), next(network.parameters()).dtype
     parts: list[list[Tensor]] = []

@@ -14,7 +14,7 @@ class Objects:
     """The objects of N images, one image after the other.
 
     Attributes:
-        first: (N + 1,) int64, the number of each image's first object; the last entry is the number of objects, M.
+        first: (N + 1,) int64, the index of each image's first object; the last entry is the number of objects, M.
         boxes: (M, 4) float32, in pixels of the original images.
         labels: (M,) int64, 1 to K.
         ignored: (M,) bool, crowds and difficult objects.
@@ -42,7 +42,7 @@ class Objects:
 
     @property
     def image(self) -> NDArray[np.int64]:
-        """The number of each object's image (M,), ascending."""
+        """The index of each object's image (M,), ascending."""
         return np.repeat(np.arange(len(self.first) - 1, dtype=np.int64), np.diff(self.first))
 
     @property

@@ -21,7 +21,7 @@ def image_columns(student: Judged, truth: GroundTruth, teacher: Judged | None = 
 
     Detections are those with a score of at least 0.5 that do not fall on an ignored object.
 
-    - ``item``: the number of the image. ``objects``: its objects that count.
+    - ``item``: the index of the image. ``objects``: its objects that count.
     - ``detections``, ``right``: detections, and those that are right at IoU 0.5.
     - ``classification``, ``localisation``, ``both``, ``duplicate``, ``background``: wrong detections by kind.
     - ``missed``: objects that are missed.

@@ -105,7 +105,7 @@ class TimmBody(nn.Module):
 
     Args:
         network: The network, made with ``features_only``.
-        levels: The numbers of the maps that are returned.
+        levels: The indices, in the order of timm, of the maps that are returned.
     """
 
     def __init__(self, network: nn.Module, levels: Sequence[int]) -> None:
@@ -114,9 +114,9 @@ class TimmBody(nn.Module):
         self._levels = tuple(levels)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the maps by their numbers."""
+        """Return the maps by their indices, as text."""
         maps = self.network(images)
-        return {str(number): maps[number] for number in self._levels}
+        return {str(index): maps[index] for index in self._levels}
 
 
 def _of_small_network(name: str, norm: Norm, stem_stride: int, without_finest: bool) -> Body:

@@ -75,7 +75,7 @@ def as_dicts(targets: Sequence[ImageTargets]) -> list[dict[str, Tensor]]:
 
 
 def image_numbers(boxes: Sequence[Tensor]) -> Tensor:
-    """Return the number of each box's image (R,) int64."""
+    """Return the index of each box's image (R,) int64."""
     counts = torch.tensor([len(part) for part in boxes], device=boxes[0].device)
     return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(counts)
 

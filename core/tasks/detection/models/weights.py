@@ -31,13 +31,13 @@ PUBLISHED = "COCO_V1"
 """The name of the weights that torchvision publishes for each detector."""
 
 _HOLE = "N/A"
-COCO_SLOTS: tuple[str, ...] = tuple(_COCO_CATEGORIES)
+COCO_LOGITS: tuple[str, ...] = tuple(_COCO_CATEGORIES)
 """The meaning of the 91 logits of torchvision's detectors: the background, COCO's 80 classes and holes between them."""
 
-COCO_CLASSES: tuple[str, ...] = tuple(name for name in COCO_SLOTS[1:] if name != _HOLE)
+COCO_CLASSES: tuple[str, ...] = tuple(name for name in COCO_LOGITS[1:] if name != _HOLE)
 """The 80 classes in COCO's order."""
 
-_KNOWN = {len(names) + 1: names for names in (COCO_SLOTS[1:], COCO_CLASSES)}
+_KNOWN = {len(names) + 1: names for names in (COCO_LOGITS[1:], COCO_CLASSES)}
 """The classes of weights that name none, by the number of logits."""
 
 _COUNTER = "num_batches_tracked"
@@ -54,8 +54,8 @@ class Classes:
     Attributes:
         wanted: The names of the classes 1 to K of the detector; empty if they have none.
         given: The names of the weights' classes; empty if they are not known.
-        fresh: Whether the layers that depend on the classes keep their own weights in any case.
-        other: Whether they may do so if the weights have other classes.
+        fresh: Whether the layers that depend on the classes always keep their initial weights.
+        other: Whether these layers may keep their initial weights if the weights have other classes.
     """
 
     wanted: tuple[str, ...] = ()
@@ -76,10 +76,10 @@ def load_supplied(
         allow_download: Whether to download published weights that are not on this machine.
 
     Returns:
-        Choices and omissions, one sentence each.
+        What was chosen and left out, one sentence each.
 
     Raises:
-        WeightsError: They cannot be loaded; the message says what to do.
+        WeightsError: The weights cannot be loaded; the message says what to do.
     """
     if supplied.source == PRETRAINED:
         return _load_published(detector, classes, allow_download)
@@ -112,7 +112,7 @@ def load_content(
         container: See ``find_state_dicts``.
 
     Returns:
-        Choices and omissions, one sentence each.
+        What was chosen and left out, one sentence each.
 
     Raises:
         WeightsError: Keys, shapes or classes do not match, or the weights cannot be used.
@@ -129,14 +129,14 @@ def load_content(
     tensors = dict(match.tensors)
     if name in {_published_file(published) for published in _WITHOUT_EPS}:
         tensors = _with_usual_eps(tensors)
-    slots = _chosen_slots(detector, tensors, by_class, classes, notes)
+    indices = _chosen_classes(detector, tensors, by_class, classes, notes)
     for key, (before, after) in by_class.items():
         if key not in tensors:
             continue
-        if slots is None:
+        if indices is None:
             del tensors[key]
         else:
-            tensors[key] = select_classes(tensors[key], before, after, slots)
+            tensors[key] = select_classes(tensors[key], before, after, indices)
     check_usable(state, tensors)
     detector.load_state_dict(tensors, strict=False)
     return (*match.notes, *notes)
@@ -162,28 +162,28 @@ def _class_layer(detector: Detector, key: str) -> tuple[int, int] | None:
     return next((layer for start, layer in detector.class_layers.items() if key.startswith(start)), None)
 
 
-def select_classes(values: Tensor, before: int, after: int, slots: Sequence[int]) -> Tensor:
+def select_classes(values: Tensor, before: int, after: int, indices: Sequence[int]) -> Tensor:
     """Return weights (before · C · after, …) of some classes, in their order.
 
     Args:
         values: Weights (before · C' · after, …).
         before: See ``Detector.class_layers``.
         after: See there.
-        slots: The number of each class among the C', that of the background included.
+        indices: The index of each class among the C', including the background.
     """
     rest = values.shape[1:]
-    chosen = values.reshape(before, -1, after, *rest)[:, torch.tensor(slots)]
-    return chosen.reshape(before * len(slots) * after, *rest)
+    chosen = values.reshape(before, -1, after, *rest)[:, torch.tensor(indices)]
+    return chosen.reshape(before * len(indices) * after, *rest)
 
 
-def _chosen_slots(
+def _chosen_classes(
     detector: Detector,
     tensors: dict[str, Tensor],
     by_class: dict[str, tuple[int, int]],
     classes: Classes,
     notes: list[str],
 ) -> list[int] | None:
-    """Return the number of each of the detector's classes among those of the weights; None for fresh layers.
+    """Return for each class of the detector its index among the classes of the weights; None for fresh layers.
 
     Raises:
         WeightsError: The weights do not have these classes.
@@ -193,15 +193,15 @@ def _chosen_slots(
     counts = {len(tensors[key]) // (before * after) for key, (before, after) in by_class.items() if key in tensors}
     count, names = max(counts), classes.given or _KNOWN.get(max(counts), ())
     if classes.wanted and set(classes.wanted) <= set(names) and count == len(names) + 1:
-        slots = [0, *(1 + names.index(name) for name in classes.wanted)]
-        if slots != list(range(count)):
-            notes.append(f"took {len(slots) - 1} of the weights' {count - 1} classes, in the order of the data set")
-        return slots
+        indices = [0, *(1 + names.index(name) for name in classes.wanted)]
+        if indices != list(range(count)):
+            notes.append(f"took {len(indices) - 1} of the weights' {count - 1} classes, in the order of the data set")
+        return indices
     if count == detector.num_classes and not (classes.given and classes.wanted):
         return list(range(count))
-    if count == len(COCO_SLOTS) and detector.num_classes == len(COCO_CLASSES) + 1 and not classes.wanted:
+    if count == len(COCO_LOGITS) and detector.num_classes == len(COCO_CLASSES) + 1 and not classes.wanted:
         notes.append("took COCO's 80 classes of the weights' 90")
-        return [0, *(COCO_SLOTS.index(name) for name in COCO_CLASSES)]
+        return [0, *(COCO_LOGITS.index(name) for name in COCO_CLASSES)]
     if classes.other:
         notes.append("the weights have other classes, so the layers that depend on them start from new weights")
         return None

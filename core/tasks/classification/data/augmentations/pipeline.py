@@ -111,7 +111,7 @@ class EpochPipeline:
 
     Attributes:
         image, normalised, mix: as in ``Pipeline``, each with its table.
-        chosen: (N,), the number of each sample's mixture; None if there are fewer than two.
+        chosen: (N,), the index in ``mix`` of each sample's mixture; None if there are fewer than two.
         side: side in pixels of normalised images.
     """
 

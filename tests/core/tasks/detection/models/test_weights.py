@@ -26,7 +26,7 @@ from core.tasks.detection.models.detector import Detector
 from core.tasks.detection.models.detectron2 import background_first, from_detectron2
 from core.tasks.detection.models.weights import (
     COCO_CLASSES,
-    COCO_SLOTS,
+    COCO_LOGITS,
     Classes,
     load_backbone,
     load_content,
@@ -336,10 +336,10 @@ class TestTorchvision:
 
 
 class TestClasses:
-    def test_there_are_80_classes_among_91_slots(self) -> None:
-        assert (len(COCO_SLOTS), len(COCO_CLASSES)) == (91, 80)
-        assert (COCO_SLOTS[0], COCO_SLOTS[1], COCO_SLOTS[90]) == ("__background__", "person", "toothbrush")
-        assert COCO_SLOTS[12] == "N/A"
+    def test_there_are_80_classes_among_91_logits(self) -> None:
+        assert (len(COCO_LOGITS), len(COCO_CLASSES)) == (91, 80)
+        assert (COCO_LOGITS[0], COCO_LOGITS[1], COCO_LOGITS[90]) == ("__background__", "person", "toothbrush")
+        assert COCO_LOGITS[12] == "N/A"
 
     @pytest.mark.parametrize(
         ("name", "params"),
@@ -358,7 +358,7 @@ class TestClasses:
         ours = built(name, 81, **params).eval()
         notes = load_content(ours, theirs.state_dict())
         assert notes == ("took COCO's 80 classes of the weights' 90",)
-        slots = [0, *(COCO_SLOTS.index(each) for each in COCO_CLASSES)]
+        indices = [0, *(COCO_LOGITS.index(each) for each in COCO_CLASSES)]
         size = ours.fixed_size or (64, 64)
         batch = images([size])
         with torch.no_grad():
@@ -374,8 +374,8 @@ class TestClasses:
                     found = each.get_submodule("network.head")(maps)
                     outputs.append((found["cls_logits"][0], found["bbox_regression"][0][:, None].expand(-1, 91, -1)))
         (logits, offsets), (all_logits, all_offsets) = outputs
-        torch.testing.assert_close(logits, all_logits[:, slots])
-        torch.testing.assert_close(offsets[:, : len(slots)], all_offsets[:, slots][:, : offsets.shape[1]])
+        torch.testing.assert_close(logits, all_logits[:, indices])
+        torch.testing.assert_close(offsets[:, : len(indices)], all_offsets[:, indices][:, : offsets.shape[1]])
 
     def test_classes_are_taken_by_name_in_the_order_of_the_data(self) -> None:
         theirs, ours = tiny(91), tiny(3)
