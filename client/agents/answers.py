@@ -38,7 +38,7 @@ class PreviewAnswer(Answer):
     shared_runs: int = Field(description="Number of existing runs that would be used.")
     methods: list[str] = Field(description="Labels of the methods; the first is the baseline.")
     seeds: list[int]
-    teachers: list[str] = Field(description="What becomes of each teacher, as sentences.")
+    teachers: list[str] = Field(description="Which teacher is used or trained and why, one sentence for each.")
     estimate: list[str] = Field(description="Estimated training time by device.")
     warnings: list[str]
 
@@ -59,7 +59,7 @@ class RunLine(Answer):
     label: str
     seed: int
     state: str
-    epoch: str = Field("", description="Completed epochs of all epochs.")
+    epoch: str = Field("", description="Completed epochs and all epochs, such as 12/40.")
     value: float | None = Field(None, description="The newest value of the metric by which the task is judged.")
     reason: str = Field("", description="Why the run failed or waits.")
 
@@ -70,7 +70,7 @@ class ExperimentLine(Answer):
     id: str
     name: str
     state: str
-    progress: float = Field(description="0 to 1.")
+    progress: float = Field(description="Share of all training steps that are done, 0 to 1.")
     methods: list[str]
 
 
@@ -81,13 +81,16 @@ class StatusAnswer(Answer):
     id: str = ""
     name: str = ""
     state: str = ""
-    ended: bool = Field(False, description="Whether all of it has ended.")
-    progress: float = Field(0.0, description="0 to 1.")
+    ended: bool = Field(False, description="Whether all runs have ended.")
+    progress: float = Field(0.0, description="Share of all training steps that are done, 0 to 1.")
     counts: dict[str, int] = Field(default_factory=dict, description="Number of runs by state.")
     metric: str = Field("", description="Name of the metric of the runs' values.")
-    runs: list[RunLine] = Field(default_factory=list, description="Runs; of those that ended, the failed ones first.")
-    experiments: list[ExperimentLine] = Field(default_factory=list, description="For the lab: the newest ones.")
-    workers_online: int | None = Field(None, description="For the lab.")
+    runs: list[RunLine] = Field(
+        default_factory=list,
+        description="The runs; of those that have ended, the failed ones come first.",
+    )
+    experiments: list[ExperimentLine] = Field(default_factory=list, description="For the lab: the newest experiments.")
+    workers_online: int | None = Field(None, description="For the lab: number of workers that are online.")
     omitted: int = 0
 
 
@@ -119,10 +122,14 @@ class PairLine(Answer):
     difference: float | None = None
     low: float | None = Field(
         None,
-        description="95 % t interval of this comparison alone; over all looks if seeds were added until it is decided.",
+        description="Lower end of the 95 % t interval of this comparison alone, or of the interval over all looks if "
+        "seeds were added until the comparison is decided.",
     )
     high: float | None = None
-    p: float | None = Field(None, description="Two-sided sign-flip p after Holm over this report.")
+    p: float | None = Field(
+        None,
+        description="Two-sided p of the sign-flip test, after Holm's correction over this report.",
+    )
     decision: Decision = Field(description='Only "keep" permits replacing the baseline by this method.')
     referee: str = Field(description="What the seeds support, in plain words. Repeat it when you report the result.")
 
@@ -154,7 +161,7 @@ class ClaimLine(Answer):
     verdict: str
     referee: str = Field(description="The reason with its numbers.")
     n: int = 0
-    p: float | None = Field(None, description="After Holm over the tests of this report.")
+    p: float | None = Field(None, description="p after Holm's correction over the tests of this report.")
 
 
 class ClaimsAnswer(Answer):
@@ -175,8 +182,8 @@ class CellLine(Answer):
     n: int
     mean: float | None = None
     sd: float | None = None
-    p: float | None = Field(None, description="After Holm over the whole table.")
-    verdict: str | None = Field(None, description="Against the row's baseline; null for the baseline itself.")
+    p: float | None = Field(None, description="p after Holm's correction over the whole table.")
+    verdict: str | None = Field(None, description="Verdict against the row's baseline; null for the baseline itself.")
 
 
 class RowLine(Answer):

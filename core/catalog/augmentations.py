@@ -66,16 +66,21 @@ _ROOM = "core.tasks.classification.data.augmentations"
 class RandAugmentParams(Params):
     """Parameters of RandAugment."""
 
-    num_ops: int = Field(2, ge=1, le=10, description="N, the number of operations on an image, one after the other.")
-    magnitude: int = Field(9, ge=0, le=30, description="M, their strength, from 0 to 30.")
+    num_ops: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="N, the number of operations that are applied to an image in sequence.",
+    )
+    magnitude: int = Field(9, ge=0, le=30, description="M, the strength of the operations, from 0 to 30.")
 
 
 class FixMatchParams(Params):
     """Parameters of FixMatch's strong augmentation."""
 
-    num_ops: int = Field(2, ge=1, le=10, description="The number of operations on an image, one after the other.")
+    num_ops: int = Field(2, ge=1, le=10, description="Number of operations that are applied to an image in sequence.")
     cutout: float = Field(
-        0.5, ge=0, le=1, description="Greatest side of the square that is painted over, as a share of the image's."
+        0.5, ge=0, le=1, description="Maximum side of the square that is painted over, as a share of the image's side."
     )
 
 

@@ -16,9 +16,9 @@ _ROOM = "core.tasks.detection.data.augmentations"
 class MultiScaleParams(Params):
     """Parameters of random short sides."""
 
-    min_size: int = Field(640, ge=32, le=4096, description="Least short side in pixels.")
-    max_size: int = Field(800, ge=32, le=4096, description="Greatest short side in pixels.")
-    step: int = Field(32, ge=1, le=4096, description="Distance of two short sides in pixels.")
+    min_size: int = Field(640, ge=32, le=4096, description="Smallest short side in pixels.")
+    max_size: int = Field(800, ge=32, le=4096, description="Largest short side in pixels.")
+    step: int = Field(32, ge=1, le=4096, description="Difference between two neighbouring short sides in pixels.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -36,8 +36,18 @@ class ScaleJitterParams(Params):
     """Parameters of large-scale jitter."""
 
     size: int = Field(1024, ge=32, le=4096, description="Side in pixels of the square that is cropped.")
-    min_scale: float = Field(0.1, gt=0, le=4, description="Least long side of an image, as a share of the square's.")
-    max_scale: float = Field(2.0, gt=0, le=4, description="Greatest long side of an image, as a share of the square's.")
+    min_scale: float = Field(
+        0.1,
+        gt=0,
+        le=4,
+        description="Smallest long side of an image, as a share of the square's side.",
+    )
+    max_scale: float = Field(
+        2.0,
+        gt=0,
+        le=4,
+        description="Largest long side of an image, as a share of the square's side.",
+    )
     min_visible: float = Field(
         0.1, ge=0, le=1, description="A box is dropped if less than this share of its area is in the crop."
     )
@@ -52,17 +62,17 @@ class ScaleJitterParams(Params):
 class ColourJitterParams(Params):
     """Parameters of random colours."""
 
-    brightness: float = Field(0.4, ge=0, le=1, description="Greatest change of the brightness: 0.4 is 60-140 %.")
-    contrast: float = Field(0.4, ge=0, le=1, description="Greatest change of the contrast.")
-    saturation: float = Field(0.4, ge=0, le=1, description="Greatest change of the saturation.")
-    hue: float = Field(0.0, ge=0, le=0.5, description="Greatest change of the hue, as a share of the colour circle.")
+    brightness: float = Field(0.4, ge=0, le=1, description="Maximum change of the brightness: 0.4 is 60-140 %.")
+    contrast: float = Field(0.4, ge=0, le=1, description="Maximum change of the contrast.")
+    saturation: float = Field(0.4, ge=0, le=1, description="Maximum change of the saturation.")
+    hue: float = Field(0.0, ge=0, le=0.5, description="Maximum change of the hue, as a share of the colour circle.")
 
 
 AUGMENTATIONS.add(
     AugmentationEntry(
         name="multi_scale",
         title="Multi-scale",
-        summary="The short side of each image gets one of several numbers of pixels.",
+        summary="The short side of each image is resized to one of several sizes, drawn at random.",
         target=f"{_ROOM}:MultiScale",
         params=MultiScaleParams,
         source="detectron2: ResizeShortestEdge",

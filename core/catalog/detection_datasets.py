@@ -27,10 +27,18 @@ class PhotoParams(BoxSplitParams):
     """Parameters of photographs, which a network sees resized, each with its own aspect ratio."""
 
     min_size: int = Field(
-        800, ge=32, le=4096, description="The short side of an image is resized to this number of pixels …"
+        800,
+        ge=32,
+        le=4096,
+        description="Side in pixels to which the short side of an image is resized, unless its long side would "
+        "then exceed max_size.",
     )
     max_size: int = Field(
-        1333, ge=32, le=8192, description="… unless its long side would then exceed this number; the long side gets it."
+        1333,
+        ge=32,
+        le=8192,
+        description="Maximum long side in pixels. An image whose long side would exceed it is resized so that its "
+        "long side has this length.",
     )
     flip: bool = Field(
         True, description="Mirror training images at random. Switch it off if left and right have different meanings."
@@ -56,19 +64,19 @@ class CocoParams(PhotoParams):
         "annotations/instances_train2017.json",
         min_length=1,
         max_length=500,
-        description="The JSON of the training split, in the folder.",
+        description="COCO JSON file of the training split, relative to the folder.",
     )
     train_images: str = Field(
-        "train2017", min_length=1, max_length=500, description="The images of the training split, in the folder."
+        "train2017", min_length=1, max_length=500, description="Folder of the training images, relative to the folder."
     )
     test_annotations: str = Field(
         "annotations/instances_val2017.json",
         min_length=1,
         max_length=500,
-        description="The JSON of the test split, in the folder.",
+        description="COCO JSON file of the test split, relative to the folder.",
     )
     test_images: str = Field(
-        "val2017", min_length=1, max_length=500, description="The images of the test split, in the folder."
+        "val2017", min_length=1, max_length=500, description="Folder of the test images, relative to the folder."
     )
 
     @field_validator("path", "train_annotations", "train_images", "test_annotations", "test_images")
@@ -97,11 +105,13 @@ class VocParams(PhotoParams):
     train: str = Field(
         "",
         max_length=100,
-        description="The training split, a list in the folder of lists: trainval or, for 2012, train. Empty: the "
-        "usual one.",
+        description="Name of the training split, which is a list in the folder of lists. By default trainval, or "
+        "train for 2012.",
     )
     test: str = Field(
-        "", max_length=100, description="The test split: test or, for 2012, val. Empty: the usual one of the year."
+        "",
+        max_length=100,
+        description="Name of the test split, which is a list in the folder of lists. By default test, or val for 2012.",
     )
     annotations: str = Field(
         "Annotations", min_length=1, max_length=200, description="Subfolder with one XML file per image."
@@ -129,15 +139,20 @@ class DigitScenesParams(BoxSplitParams):
     train_size: int = Field(1000, ge=2, le=100_000, description="Training images.")
     test_size: int = Field(500, ge=1, le=100_000, description="Test images.")
     image_size: int = Field(96, ge=32, le=1024, description="Side of the square images in pixels.")
-    min_digit: int = Field(12, ge=6, le=1024, description="Least long side of a digit in pixels.")
-    max_digit: int = Field(36, ge=6, le=1024, description="Greatest long side of a digit in pixels.")
-    min_digits: int = Field(1, ge=0, le=100, description="Least number of digits in an image.")
-    max_digits: int = Field(6, ge=1, le=100, description="Greatest number of digits in an image.")
+    min_digit: int = Field(12, ge=6, le=1024, description="Smallest long side of a digit in pixels.")
+    max_digit: int = Field(36, ge=6, le=1024, description="Largest long side of a digit in pixels.")
+    min_digits: int = Field(1, ge=0, le=100, description="Minimum number of digits in an image.")
+    max_digits: int = Field(6, ge=1, le=100, description="Maximum number of digits in an image.")
     overlap: float = Field(
-        0.2, ge=0, le=1, description="Greatest share of a digit's box that is also in the box of another one."
+        0.2, ge=0, le=1, description="Maximum share of a digit's box that is also in the box of another digit."
     )
-    clutter: int = Field(6, ge=0, le=200, description="Fragments of digits in an image, which are objects of no class.")
-    noise: float = Field(8.0, ge=0, le=64, description="Standard deviation of the pixels' noise, of 255 levels.")
+    clutter: int = Field(
+        6,
+        ge=0,
+        le=200,
+        description="Number of fragments of digits in an image. A fragment is an object of no class.",
+    )
+    noise: float = Field(8.0, ge=0, le=64, description="Standard deviation of the pixels' noise, on a scale of 0-255.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the scenes. The seeds of runs do not change them.")
 
     @model_validator(mode="after")

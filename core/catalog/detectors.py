@@ -55,12 +55,18 @@ class DetectorParams(Params):
 
     mean: Colour | None = Field(
         None,
-        description="Mean of each channel, of images scaled to 0-1, that the network subtracts. By default ImageNet's.",
+        description="Mean of each channel that the network subtracts, for images scaled to 0-1. By default ImageNet's.",
     )
-    std: Colour | None = Field(None, description="Standard deviation of each channel, by which it divides.")
+    std: Colour | None = Field(
+        None,
+        description="Standard deviation of each channel by which the network divides. By default ImageNet's.",
+    )
     score_thresh: Share = Field(0.05, description="Detections with a lower score are dropped.")
-    nms_thresh: Share = Field(0.5, description="Of two detections of a class that overlap by more, the better stays.")
-    detections_per_img: Count = Field(100, description="Most detections in an image.")
+    nms_thresh: Share = Field(
+        0.5,
+        description="Overlap (IoU) above which only the better of two detections of a class stays.",
+    )
+    detections_per_img: Count = Field(100, description="Maximum number of detections in an image.")
 
     @model_validator(mode="after")
     def _mean_goes_with_std(self) -> Self:
@@ -82,8 +88,8 @@ class BackboneParams(DetectorParams):
     )
     stem_stride: Literal[1, 2] = Field(
         2,
-        description="Stride of the first convolution of a network for small images, so that the first three levels "
-        "have the strides 2, 4 and 8, or 1, 2 and 4. The others have their own.",
+        description="Stride of the first convolution of a network for small images: 2 gives the first three levels "
+        "the strides 2, 4 and 8; 1 gives them 1, 2 and 4. Other networks have strides of their own.",
     )
     norm: Literal["batch", "frozen", "group"] = Field(
         "batch",
@@ -94,8 +100,8 @@ class BackboneParams(DetectorParams):
         0,
         ge=0,
         le=6,
-        description="First parts of the backbone that are not trained: 1 is the stem, 2 the stem and the first stage "
-        "(usual with published weights).",
+        description="Number of parts at the start of the backbone that are not trained: 1 is the stem, 2 the stem and "
+        "the first stage (usual with published weights).",
     )
     backbone_weights: Literal["none", "imagenet"] = Field(
         "none",
@@ -124,7 +130,7 @@ class BackboneParams(DetectorParams):
 
 class PyramidParams(BackboneParams):
     fpn_channels: Channels | None = Field(
-        None, description="Channels of each level of the pyramid. By default 256, or 64 on a network for small images."
+        None, description="Channels of each level of the pyramid. By default 256, or 64 for networks for small images."
     )
 
     @property
@@ -157,33 +163,60 @@ class FasterRCNNParams(PyramidParams):
         (0.5, 1.0, 2.0), min_length=1, max_length=8, description="Height of the anchors as a multiple of their width."
     )
     rpn_pre_nms_top_n_train: Count | None = Field(
-        None, description="Proposals of a level before NMS in training. By default 2000, or 500 for small images."
+        None,
+        description="Maximum number of proposals of a level before NMS in training. By default 2000, or 500 for "
+        "small images.",
     )
     rpn_pre_nms_top_n_test: Count | None = Field(
-        None, description="The same in evaluation. By default 1000, or 300 for small images."
+        None,
+        description="Maximum number of proposals of a level before NMS in evaluation. By default 1000, or 300 for "
+        "small images.",
     )
     rpn_post_nms_top_n_train: Count | None = Field(
-        None, description="Proposals of an image after NMS in training. By default 2000, or 300 for small images."
+        None,
+        description="Maximum number of proposals of an image after NMS in training. By default 2000, or 300 for "
+        "small images.",
     )
     rpn_post_nms_top_n_test: Count | None = Field(
-        None, description="The same in evaluation. By default 1000, or 150 for small images."
+        None,
+        description="Maximum number of proposals of an image after NMS in evaluation. By default 1000, or 150 for "
+        "small images.",
     )
     rpn_nms_thresh: Share = Field(0.7, description="Overlap (IoU) above which the worse of two proposals is dropped.")
-    rpn_fg_iou_thresh: Share = Field(0.7, description="Overlap with an object from which an anchor is positive.")
-    rpn_bg_iou_thresh: Share = Field(0.3, description="Overlap with every object below which it is negative.")
-    rpn_batch_size_per_image: Count = Field(256, description="Anchors of an image that the RPN is trained on.")
-    rpn_positive_fraction: Share = Field(0.5, description="Greatest share of positive ones among them.")
+    rpn_fg_iou_thresh: Share = Field(0.7, description="Overlap (IoU) with an object from which an anchor is positive.")
+    rpn_bg_iou_thresh: Share = Field(
+        0.3,
+        description="Overlap (IoU) with every object below which an anchor is negative.",
+    )
+    rpn_batch_size_per_image: Count = Field(
+        256,
+        description="Number of anchors of an image that the RPN is trained on.",
+    )
+    rpn_positive_fraction: Share = Field(
+        0.5,
+        description="Maximum share of positive anchors among those that the RPN is trained on.",
+    )
     rpn_score_thresh: Share | None = Field(
         None, description="Proposals with a lower score are dropped. By default 0, or 0.05 on mobilenet_v3_large."
     )
-    box_fg_iou_thresh: Share = Field(0.5, description="Overlap with an object from which a region is of its class.")
-    box_bg_iou_thresh: Share = Field(0.5, description="Overlap with every object below which it is background.")
+    box_fg_iou_thresh: Share = Field(
+        0.5,
+        description="Overlap (IoU) with an object from which a region has the class of the object.",
+    )
+    box_bg_iou_thresh: Share = Field(
+        0.5,
+        description="Overlap (IoU) with every object below which a region is background.",
+    )
     box_batch_size_per_image: Count | None = Field(
         None,
-        description="Regions of an image that the box head is trained on. By default 512, or 128 for small images.",
+        description="Number of regions of an image that the box head is trained on. By default 512, or 128 for small "
+        "images.",
     )
-    box_positive_fraction: Share = Field(0.25, description="Greatest share of regions with an object among them.")
-    roi_size: int = Field(7, ge=1, le=32, description="Cells on a side, to which a region is pooled.")
+    box_positive_fraction: Share = Field(
+        0.25,
+        description="Maximum share of regions with an object among those that the box head is trained on.",
+    )
+    roi_size: int = Field(7, ge=1, le=32, description="Cells along a side of the grid to which a region is pooled.")
     canonical_size: Pixels | None = Field(
         None,
         description="Side in pixels of a region that is pooled from the level of stride 16. By default 224, or 112 for "
@@ -191,7 +224,7 @@ class FasterRCNNParams(PyramidParams):
     )
     head_width: Channels | None = Field(
         None,
-        description="Width of the box head's linear layers. By default 1024, or 128 on a network for small images.",
+        description="Width of the box head's linear layers. By default 1024, or 128 for networks for small images.",
     )
 
     @model_validator(mode="after")
@@ -222,24 +255,35 @@ class FasterRCNNParams(PyramidParams):
 
 
 class SSDParams(DetectorParams):
-    iou_thresh: Share = Field(0.5, description="Overlap with an object from which an anchor is of its class.")
-    positive_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.25, description="Share of anchors with an object among those that are trained; the others are the hardest."
+    iou_thresh: Share = Field(
+        0.5,
+        description="Overlap (IoU) with an object from which an anchor has the class of the object.",
     )
-    topk_candidates: Count = Field(400, description="Most detections of a class before NMS.")
-    nms_thresh: Share = Field(0.45, description="Of two detections of a class that overlap by more, the better stays.")
+    positive_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.25,
+        description="Share of the trained anchors that have an object. The others are the anchors without an "
+        "object that have the largest loss.",
+    )
+    topk_candidates: Count = Field(400, description="Maximum number of detections of a class before NMS.")
+    nms_thresh: Share = Field(
+        0.45,
+        description="Overlap (IoU) above which only the better of two detections of a class stays.",
+    )
     score_thresh: Share = Field(0.01, description="Detections with a lower score are dropped.")
-    detections_per_img: Count = Field(200, description="Most detections in an image.")
+    detections_per_img: Count = Field(200, description="Maximum number of detections in an image.")
     norm: Literal["batch", "frozen", "group"] = Field(
         "batch", description="Normalisation in the network; VGG-16 has none."
     )
 
 
 class SSDliteParams(SSDParams):
-    topk_candidates: Count = Field(300, description="Most detections of a class before NMS.")
-    nms_thresh: Share = Field(0.55, description="Of two detections of a class that overlap by more, the better stays.")
+    topk_candidates: Count = Field(300, description="Maximum number of detections of a class before NMS.")
+    nms_thresh: Share = Field(
+        0.55,
+        description="Overlap (IoU) above which only the better of two detections of a class stays.",
+    )
     score_thresh: Share = Field(0.001, description="Detections with a lower score are dropped.")
-    detections_per_img: Count = Field(300, description="Most detections in an image.")
+    detections_per_img: Count = Field(300, description="Maximum number of detections in an image.")
 
 
 class SmallSSDParams(SSDParams, BackboneParams):
@@ -249,12 +293,20 @@ class SmallSSDParams(SSDParams, BackboneParams):
         description="The network: one of the catalog's for small images.",
         examples=["resnet20"],
     )
-    extra_levels: int = Field(2, ge=0, le=4, description="Levels above the backbone's, each of half the size.")
-    extra_channels: Channels = Field(64, description="Channels of these levels.")
+    extra_levels: int = Field(
+        2,
+        ge=0,
+        le=4,
+        description="Number of levels above the backbone's, each half the size of the level before it.",
+    )
+    extra_channels: Channels = Field(64, description="Channels of the levels above the backbone's.")
     min_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="Side of the finest level's anchors, as a share of the image."
     )
-    max_ratio: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="Side of the coarsest level's anchors.")
+    max_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="Side of the coarsest level's anchors, as a share of the image.",
+    )
 
     @field_validator("backbone")
     @classmethod
@@ -276,10 +328,10 @@ class RetinaNetParams(PyramidParams):
         "v1",
         description="v2 has group norm in the heads and the GIoU loss, as torchvision's retinanet_resnet50_fpn_v2.",
     )
-    fg_iou_thresh: Share = Field(0.5, description="Overlap with an object from which an anchor is positive.")
-    bg_iou_thresh: Share = Field(0.4, description="Overlap with every object below which it is negative.")
-    topk_candidates: Count = Field(1000, description="Most detections of a level before NMS.")
-    detections_per_img: Count = Field(300, description="Most detections in an image.")
+    fg_iou_thresh: Share = Field(0.5, description="Overlap (IoU) with an object from which an anchor is positive.")
+    bg_iou_thresh: Share = Field(0.4, description="Overlap (IoU) with every object below which an anchor is negative.")
+    topk_candidates: Count = Field(1000, description="Maximum number of detections of a level before NMS.")
+    detections_per_img: Count = Field(300, description="Maximum number of detections in an image.")
 
     @model_validator(mode="after")
     def _thresholds_in_order(self) -> Self:
@@ -292,9 +344,12 @@ class FCOSParams(PyramidParams):
     center_sampling_radius: Annotated[float, Field(gt=0, le=16)] = Field(
         1.5, description="Distance from an object's centre, in strides, within which a position is positive."
     )
-    topk_candidates: Count = Field(1000, description="Most detections of a level before NMS.")
+    topk_candidates: Count = Field(1000, description="Maximum number of detections of a level before NMS.")
     score_thresh: Share = Field(0.2, description="Detections with a lower score are dropped.")
-    nms_thresh: Share = Field(0.6, description="Of two detections of a class that overlap by more, the better stays.")
+    nms_thresh: Share = Field(
+        0.6,
+        description="Overlap (IoU) above which only the better of two detections of a class stays.",
+    )
 
     @field_validator("fpn_channels")
     @classmethod
@@ -374,8 +429,8 @@ DETECTORS = (
     ModelEntry(
         name="retinanet",
         title="RetinaNet",
-        summary="One stage on a feature pyramid with the focal loss. Without softmax over classes, so for methods on "
-        "features alone.",
+        summary="One stage on a feature pyramid with the focal loss. It has no softmax over classes, so only methods "
+        "on features apply.",
         target=f"{_CODE}.dense:retinanet",
         params=RetinaNetParams,
         variant="backbone",
@@ -389,8 +444,8 @@ DETECTORS = (
     ModelEntry(
         name="fcos",
         title="FCOS",
-        summary="One stage on a feature pyramid without anchors. Without softmax over classes, so for methods on "
-        "features alone.",
+        summary="One stage on a feature pyramid without anchors. It has no softmax over classes, so only methods on "
+        "features apply.",
         target=f"{_CODE}.dense:fcos",
         params=FCOSParams,
         variant="backbone",

@@ -28,10 +28,10 @@ class WaitingRuns(Message):
     experiment: str
     state: RunState = Field(description="State of the runs: waiting, queued or paused.")
     runs: int = Field(description="Number of runs.")
-    reason: str = Field(description="Why they wait, as a sentence.")
-    teacher_run_id: str | None = Field(None, description="Id of the teacher that they wait for.")
-    priority: int = Field(description="The highest priority among them.")
-    since: datetime = Field(description="When the first of them was created.")
+    reason: str = Field(description="Why the runs wait, as a sentence.")
+    teacher_run_id: str | None = Field(None, description="Id of the teacher that the runs wait for.")
+    priority: int = Field(description="The highest priority of these runs.")
+    since: datetime = Field(description="When the first of these runs was created.")
 
 
 class FailedRuns(Message):

@@ -170,8 +170,10 @@ class SeedsNeeded(Message):
 
     difference: float
     power: float
-    low: int = Field(description="Seeds with the smallest sd in its 95 % interval.")
-    high: int | None = Field(description="Seeds with the largest sd in it; null: more than 1,000.")
+    low: int = Field(description="Number of seeds for the smallest standard deviation in its 95 % interval.")
+    high: int | None = Field(
+        description="Number of seeds for the largest standard deviation in its 95 % interval; null: more than 1,000.",
+    )
     sd_low: float
     sd_high: float
 
@@ -182,7 +184,9 @@ class PairedConvergence(Message):
     n: int = Field(description="Number of pairs whose runs have both ended.")
     earlier: int
     later: int
-    equal: int = Field(description="Pairs that reached it in the same epoch, or both never.")
+    equal: int = Field(
+        description="Number of pairs that reached the target in the same epoch, or of which neither reached it.",
+    )
     units: int = Field(0, description="Number of units of the sign test: pairs, or teachers if these vary.")
     units_earlier: int = Field(
         0, description="Number of units in which the method was earlier; for a teacher, in most of its pairs."
@@ -338,11 +342,15 @@ class OverviewCell(Message):
     pairs: int = 0
     mean_difference: float | None = None
     interval: Interval | None = None
-    sign_flip_p: float | None = Field(None, description="Of this comparison alone.")
-    sign_flip_p_holm: float | None = Field(None, description="After Holm over all cells of the overview.")
+    sign_flip_p: float | None = Field(None, description="p of this comparison alone.")
+    sign_flip_p_holm: float | None = Field(
+        None,
+        description="p after Holm's correction over all cells of the overview.",
+    )
     verdict: ReportedVerdict | None = Field(
         None,
-        description="After Holm over all cells of the overview; null for the baseline and where nothing is tested.",
+        description="Verdict after Holm's correction over all cells of the overview; null for the baseline, and if "
+        "nothing is tested.",
     )
 
 
@@ -362,7 +370,7 @@ class Overview(Message):
     epoch: EpochChoice
     baseline: str
     condition: str
-    tests: int = Field(0, description="Comparisons that Holm's correction is over.")
+    tests: int = Field(0, description="Number of comparisons that Holm's correction covers.")
     rows: list[OverviewRow]
     notes: list[str]
 
@@ -381,14 +389,17 @@ class PaperClaim(Message):
 
     number: int
     claim: str
-    case: str = Field("", description="The case that is judged, where the answer depends on it.")
-    label: str = Field("", description="The method that it is judged for; empty for a statement about the loss.")
+    case: str = Field("", description="The case that is judged, if the answer depends on the case.")
+    label: str = Field(
+        "",
+        description="The method for which the claim is judged; empty for a statement about the loss.",
+    )
     baseline: str = ""
     verdict: Verdict
     reason: str
-    n: int = Field(0, description="Pairs; 0 for a statement about the loss.")
-    p: float | None = Field(None, description="Of this test alone.")
-    p_holm: float | None = Field(None, description="After Holm over the tests of this report.")
+    n: int = Field(0, description="Number of pairs; 0 for a statement about the loss.")
+    p: float | None = Field(None, description="p of this test alone.")
+    p_holm: float | None = Field(None, description="p after Holm's correction over the tests of this report.")
     numbers: dict[str, float] = Field(default_factory=dict)
 
 

@@ -38,8 +38,8 @@ class ScoreBin(Message):
     low: float = Field(description="Lower end of the range, which does not belong to it.")
     high: float = Field(description="Upper end of the range.")
     detections: int = Field(description="Number of detections, without those on crowds and difficult objects.")
-    score: float = Field(description="Their mean score.")
-    right: float = Field(description="Share of them that is right, from 0 to 1.")
+    score: float = Field(description="Mean score of these detections.")
+    right: float = Field(description="Share of these detections that is right, from 0 to 1.")
 
 
 class DetectionImages(Page):
@@ -69,7 +69,7 @@ class LabelledObject(Message):
     box: list[float] = Field(description="Left, top, right, bottom in pixels of the original image.")
     label: str
     kind: Literal["object", "difficult", "crowd"]
-    missed_by: list[DetectionSource] = Field(description="The networks that missed it.")
+    missed_by: list[DetectionSource] = Field(description="The networks that missed the object.")
 
 
 class Detection(Message):
@@ -81,7 +81,8 @@ class Detection(Message):
     score: float
     kind: DetectionKind
     matched: int | None = Field(
-        description="Position in `objects` of the object that it takes or that its error is about; null for none."
+        description="Position in `objects` of the object that the detection takes or that its error is about; null "
+        "for none."
     )
 
 

@@ -44,7 +44,7 @@ class ExperimentSummary(Message):
         description="Name of the network, followed by the backbone of a detector; with + between several; null without "
         "a teacher."
     )
-    student_model: str = Field(description="As teacher_model.")
+    student_model: str = Field(description="Name of the student's network, followed by the backbone of a detector.")
     methods: list[str] = Field(description="Labels in the order of the spec; the first is the baseline.")
     tags: list[str] = Field(default_factory=list)
     counts: StateCounts

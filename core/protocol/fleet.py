@@ -57,11 +57,11 @@ class Worker(Message):
     state: Literal["online", "offline"]
     draining: bool = Field(False, description="The worker takes no new runs until draining is switched off.")
     labels: list[str] = Field(default_factory=list)
-    running: list[str] = Field(default_factory=list, description="Ids of its runs.")
-    runs: list[WorkerRun] = Field(default_factory=list, description="Its runs, with their progress.")
-    busy: int = Field(0, description="Number of slots that its runs occupy.")
+    running: list[str] = Field(default_factory=list, description="Ids of the worker's runs.")
+    runs: list[WorkerRun] = Field(default_factory=list, description="The worker's runs, with their progress.")
+    busy: int = Field(0, description="Number of slots that the worker's runs occupy.")
     gpus: list[GpuUse] = Field(
-        default_factory=list, description="Its GPUs as of the last heartbeat; empty if they are not known."
+        default_factory=list, description="The worker's GPUs as of the last heartbeat; empty if they are not known."
     )
     problems: list[str] = Field(
         default_factory=list, description="Problems that the worker reports and that keep it from working well."

@@ -53,19 +53,19 @@ class PlannedTeacher(Message):
     model: str
     dataset: str
     seed: int
-    epochs: int = Field(description="0 if its weights are used without training.")
+    epochs: int = Field(description="Number of epochs; 0 if the teacher's weights are used without training.")
     run_id: str | None = Field(None, description="Id of the existing run that is used; null if a new one is created.")
-    state: RunState | None = Field(None, description="State of that run.")
-    top1: AnyFloat | None = Field(None, description="Headline metric of that run, as the test accuracy in %.")
+    state: RunState | None = Field(None, description="State of the existing run.")
+    top1: AnyFloat | None = Field(None, description="Headline metric of the existing run, as the test accuracy in %.")
     nearest: str | None = Field(
         None,
         description="For a new teacher: id of the existing teacher on the same data set that differs in the fewest "
         "fields.",
     )
     differences: list[FieldDifference] = Field(
-        default_factory=list, description="The fields in which the new teacher differs from that one."
+        default_factory=list, description="The fields in which the new teacher differs from `nearest`."
     )
-    sentence: str = Field(description="The same information as a sentence.")
+    sentence: str = Field(description="Which teacher is used and why, as a sentence.")
 
 
 class Preview(Message):
@@ -80,7 +80,8 @@ class Preview(Message):
         "change. In the draft of a clone, the teacher's training is written out too.",
     )
     teacher: PlannedTeacher | None = Field(
-        None, description="The students' teacher, of several the first; null if no method needs a teacher."
+        None,
+        description="The students' teacher; the first if there are several, and null if no method needs a teacher.",
     )
     teachers: list[PlannedTeacher] = Field(
         default_factory=list, description="All teachers, each after its own teacher; the last is `teacher`."

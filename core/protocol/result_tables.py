@@ -17,8 +17,11 @@ class PublishedValue(Message):
     source: str
     method: str
     value: float
-    repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
-    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    repeats: int | None = Field(
+        None,
+        description="Number of runs that the value is the mean of; null if the source does not say.",
+    )
+    epoch: EpochChoice | None = Field(None, description="The epoch of the value; null if the source does not say.")
     confirmed: bool = Field(True, description="False if nobody has compared the number with its source.")
 
     @property
@@ -37,16 +40,21 @@ class TableCell(Message):
     sd: float | None = None
     interval: Interval | None = None
     pairs: int = 0
-    units: int = Field(0, description="What the test is over: pairs, or teachers where these vary.")
+    units: int = Field(0, description="Number of units of the test: pairs, or teachers if teachers vary.")
     mean_difference: float | None = None
     difference_interval: Interval | None = None
-    p: float | None = Field(None, description="Of this comparison alone.")
-    p_holm: float | None = Field(None, description="After Holm over the whole table.")
+    p: float | None = Field(None, description="p of this comparison alone.")
+    p_holm: float | None = Field(None, description="p after Holm's correction over the whole table.")
     verdict: Literal["better", "worse", "unclear"] | None = Field(
-        None, description="Against the row's baseline after Holm over the table; null for the baseline itself."
+        None,
+        description="Verdict against the row's baseline, after Holm's correction over the table; null for the "
+        "baseline itself.",
     )
     run_ids: list[str] = Field(default_factory=list)
-    missing: list[MissingPair] = Field(default_factory=list, description="Seeds of the row that it has no value for.")
+    missing: list[MissingPair] = Field(
+        default_factory=list,
+        description="Seeds of the row for which the method has no value.",
+    )
     published: list[PublishedValue] = Field(default_factory=list)
 
 
@@ -54,7 +62,7 @@ class TableRow(Message):
     """A data set, a teacher and a student, trained in one way."""
 
     title: str = Field(description="dataset teacher→student, with the backbones of detectors.")
-    images: str = Field("", description="Which data the row is of, where the data of its setting changed between runs.")
+    images: str = Field("", description="The data of the row, if the data of its setting changed between runs.")
     dataset: str
     teacher: str
     student: str
@@ -65,7 +73,7 @@ class TableRow(Message):
     seeds: list[int]
     teacher_seeds: list[int]
     cells: list[TableCell]
-    commands: list[str] = Field(default_factory=list, description="What would queue the missing seeds.")
+    commands: list[str] = Field(default_factory=list, description="Commands that would queue the missing seeds.")
 
 
 class ResultTable(Message):
@@ -82,7 +90,7 @@ class ResultTable(Message):
     baseline: str
     methods: list[str]
     rows: list[TableRow]
-    tests: int = Field(description="Comparisons that Holm's correction is over.")
+    tests: int = Field(description="Number of comparisons that Holm's correction covers.")
     notes: list[str]
 
 
@@ -93,11 +101,13 @@ class PublishedRow(Message):
     dataset: str
     teacher: str
     student: str
-    values: list[PublishedValue] = Field(description='By method; "teacher" is the teacher\'s own.')
-    method: str = Field(
-        "", description="Method that the source is about; empty if it has no claims that runs can test."
+    values: list[PublishedValue] = Field(
+        description='Published values by method; "teacher" has the value of the teacher itself.',
     )
-    baseline: str = Field("", description="Method that the source compares it with.")
+    method: str = Field(
+        "", description="The method that the source proposes; empty if the source has no claims that runs can test."
+    )
+    baseline: str = Field("", description="The method with which the source compares it.")
 
 
 class PublishedTable(Message):
@@ -120,9 +130,10 @@ class MeasuredResult(Message):
     label: str
     experiments: list[str]
     epochs: int = Field(description="Epochs of the training; 0 for a teacher whose weights are used as they are.")
-    last: MeasuredValue | None = Field(None, description="After the last epoch.")
+    last: MeasuredValue | None = Field(None, description="Result after the last epoch.")
     oracle: MeasuredValue | None = Field(
-        None, description="At the epoch with the best test result, to be compared with published values of this kind."
+        None,
+        description="Result at the epoch with the best test result, to be compared with published values of this kind.",
     )
     run_ids: list[str]
 
@@ -133,8 +144,10 @@ class PublishedNumber(Message):
     source: str
     reprinted: list[str] = Field(default_factory=list, description="Later sources that print the same number.")
     dataset: str
-    teacher: str = Field(description="Name in the catalog, followed by the backbone of a detector.")
-    student: str = Field(description="As teacher.")
+    teacher: str = Field(
+        description="Name of the teacher's network in the catalog, followed by the backbone of a detector.",
+    )
+    student: str = Field(description="Name of the student's network in the same form.")
     metric: str = Field("test/top1", description="Name of the metric in the catalog.")
     printed: str = Field(description="The method as it was printed.")
     method: str = Field(
@@ -142,8 +155,11 @@ class PublishedNumber(Message):
         description='Name of the method in the catalog; "teacher" for the teacher\'s own value; empty if it has none.',
     )
     value: float
-    repeats: int | None = Field(None, description="Runs that it is a mean of; null where it is not said.")
-    epoch: EpochChoice | None = Field(None, description="Null where it is not said.")
+    repeats: int | None = Field(
+        None,
+        description="Number of runs that the value is the mean of; null if the source does not say.",
+    )
+    epoch: EpochChoice | None = Field(None, description="The epoch of the value; null if the source does not say.")
     confirmed: bool = Field(True, description="False if nobody has compared the number with its source.")
     measured: list[MeasuredResult] = Field(default_factory=list)
 
@@ -163,5 +179,5 @@ class BesidePublished(Message):
     items: list[PublishedNumber]
     settings: list[PublishedSetting]
     sources: dict[str, str] = Field(
-        default_factory=dict, description="What the authors of a source say about the epoch and the runs, and where."
+        default_factory=dict, description="By source, what its authors say about the epoch and the runs, and where."
     )

@@ -39,7 +39,9 @@ class SequentialComparison(Message):
 
     label: str
     verdict: SequentialVerdict
-    seeds: int = Field(description="Number of seeds at the deciding look; at the newest while it is undecided.")
+    seeds: int = Field(
+        description="Number of seeds at the look that decided; at the newest look if the comparison is undecided.",
+    )
     looks: list[SequentialLook] = Field(default_factory=list)
     missing: list[MissingSeed] = Field(default_factory=list)
     sentence: str
@@ -60,7 +62,7 @@ class Sequential(Message):
     difference: float
     alpha: float
     open: bool = Field(description="Whether seeds may still be added.")
-    seeds: int = Field(description="Number of seeds of which every run has ended.")
+    seeds: int = Field(description="Number of seeds whose runs have all ended.")
     runs: int = Field(description="Number of students' runs, also of those that have not ended.")
     most_runs: int = Field(description="Number of students' runs if every comparison took the most seeds.")
     comparisons: list[SequentialComparison]

@@ -161,8 +161,8 @@ class MethodRef(WeightedMethod):
     )
     regions: RegionOptions | None = Field(
         None,
-        description="In detection: on which boxes student and teacher are compared, and what boxes without an object "
-        "count.",
+        description="In detection: on which boxes student and teacher are compared, and how boxes without an object "
+        "are weighted.",
     )
 
     @model_validator(mode="after")

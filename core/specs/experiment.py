@@ -135,8 +135,8 @@ class ExperimentSpec(SpecModel):
     student: StudentSpec
     methods: tuple[MethodRef, ...] = Field(min_length=1, description="Methods to compare; the first is the baseline.")
     seeds: SeedList | UntilDecided = Field(
-        description="A list of seeds, a range that includes both ends (0..4, {from: 0, to: 4}), or as many as are "
-        "needed: {until: decided, first: 3, most: 20, difference: 0.5}.",
+        description="A list of seeds, a range that includes both ends (0..4, {from: 0, to: 4}), or as many seeds as "
+        "are needed: {until: decided, first: 3, most: 20, difference: 0.5}.",
     )
     training: Training = Field(description="How the students are trained.")
     resources: Resources = Field(default_factory=Resources)

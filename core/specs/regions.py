@@ -48,14 +48,15 @@ class RegionOptions(SpecModel):
     )
     background: Background = Field(
         "all",
-        description="What boxes without an object count in the terms that compare logits. all: as much as others. "
-        "none: nothing. weight: background_weight. separate: they are a group of their own, with background_params.",
+        description="How boxes without an object are weighted in the terms that compare logits. all: like other "
+        "boxes. none: not at all. weight: with background_weight. separate: as a group of their own, with "
+        "background_params.",
     )
     background_weight: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="Weight of a box without an object; that of others is 1.",
+        description="Weight of a box without an object. Boxes with an object have the weight 1.",
         examples=[0.25],
         json_schema_extra=_only_for("background", "weight"),
     )
@@ -65,7 +66,7 @@ class RegionOptions(SpecModel):
         examples=[{"beta": 1.0}],
         json_schema_extra=_only_for("background", "separate"),
     )
-    fixed_count: int = Field(64, ge=1, le=2000, description="Boxes of an image.", json_schema_extra=_FIXED)
+    fixed_count: int = Field(64, ge=1, le=2000, description="Number of boxes of an image.", json_schema_extra=_FIXED)
     jitter_share: float = Field(
         0.25,
         ge=0,
@@ -77,7 +78,8 @@ class RegionOptions(SpecModel):
         0.2,
         ge=0,
         le=1,
-        description="Farthest that the centre of a copy is moved, as a share of the box's width and height.",
+        description="Maximum distance by which the centre of a copy is moved, as a share of the box's width and "
+        "height.",
         json_schema_extra=_FIXED,
     )
     jitter_scale: float = Field(

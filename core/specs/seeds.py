@@ -21,8 +21,13 @@ class UntilDecided(SpecModel):
 
     until: Literal["decided"] = Field(description="Add seeds until each comparison with the first method is decided.")
     start: Seed = Field(0, description="The first seed; the others follow it.")
-    first: int = Field(3, ge=2, description="Seeds that are trained before the first look; each further one is a look.")
-    most: int = Field(20, le=MOST_SEEDS, description="The greatest number of seeds.")
+    first: int = Field(
+        3,
+        ge=2,
+        description="Number of seeds that are trained before the first look. There is another look after each further "
+        "seed.",
+    )
+    most: int = Field(20, le=MOST_SEEDS, description="The maximum number of seeds.")
     difference: float = Field(
         gt=0,
         examples=[0.5],

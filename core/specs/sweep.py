@@ -35,12 +35,15 @@ MAX_CELLS = 200_000
 class Draw(SpecModel):
     """The distribution of a random value: a number between two ends, or one of several choices."""
 
-    low: float | None = Field(None, description="The least value.")
-    high: float | None = Field(None, description="The greatest value.")
-    log: bool = Field(False, description="Uniform in the logarithm: as many draws from 0.001–0.01 as from 0.01–0.1.")
+    low: float | None = Field(None, description="The smallest value.")
+    high: float | None = Field(None, description="The largest value.")
+    log: bool = Field(
+        False,
+        description="Draw uniformly in the logarithm: as many draws from 0.001–0.01 as from 0.01–0.1.",
+    )
     integer: bool = Field(False, description="Draw whole numbers, including both ends.")
     choices: tuple[Any, ...] | None = Field(
-        None, min_length=1, description="Draw one of these instead of a number from a range."
+        None, min_length=1, description="Draw one of these values instead of a number from a range."
     )
 
     @model_validator(mode="after")

@@ -57,8 +57,8 @@ class Ensemble(SpecModel):
 
     by: Literal["mean", "weighted", "confidence"] = Field(
         "mean",
-        description="mean: the mean of the logits. weighted: a mean with the given weights. confidence: for each "
-        "image, a mean in which a teacher counts more the lower its cross-entropy with the label is (arXiv "
+        description="mean: the mean of the logits. weighted: a mean with the given weights. confidence: a mean for "
+        "each image, in which a teacher has more weight if its cross-entropy with the label is lower (arXiv "
         "2201.00007).",
     )
     weights: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(

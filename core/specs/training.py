@@ -252,15 +252,15 @@ class Training(SpecModel):
     clip_grad_norm: float | None = Field(
         None,
         gt=0,
-        description="Greatest norm of the gradient of all weights; a longer one is shortened to it. "
+        description="Maximum norm of the gradient of all weights; a gradient with a larger norm is scaled to it. "
         "Leave it out for no limit.",
         examples=[1.0],
     )
     accumulate: int = Field(
         1,
         ge=1,
-        description="Micro-batches that a batch is computed in, one after the other, to save memory. The number must "
-        "divide the batch size. Batch norm sees one micro-batch at a time.",
+        description="Number of micro-batches into which a batch is divided; they are computed in sequence, to save "
+        "memory. It must divide the batch size. Batch norm sees one micro-batch at a time.",
         json_schema_extra=_LEFT_OUT | _OF_IMAGES,
     )
     ema: float | None = Field(

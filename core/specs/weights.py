@@ -64,7 +64,7 @@ class Weights(SpecModel):
     )
     std: Numbers | None = Field(
         None,
-        description="Standard deviation per channel of these images; given together with mean.",
+        description="Standard deviation per channel of the images that the weights expect; given together with mean.",
         examples=[[0.229, 0.224, 0.225]],
     )
     image_size: int | None = Field(

@@ -225,11 +225,11 @@ def _added(
 
 
 def _regions(catalog: Catalog, draft: Any, path: str, key: str, slots: ErrorSlots) -> Draft:
-    """Draw on which boxes the networks are compared, and what boxes without an object count."""
+    """Draw the fields for the compared boxes and for the weight of boxes without an object."""
     schema = catalog.experiment_schema
     own = schema["$defs"]["RegionOptions"]
     values = schema_fields.with_defaults(spec_draft.long_regions(draft), schema_fields.schema_defaults(own, schema))
-    st.caption("Boxes whose logits are compared, and what boxes without an object count.")
+    st.caption("On which boxes student and teacher are compared, and how boxes without an object are weighted.")
     fields = schema_fields.schema_to_fields(own, schema)
     place = f"{path}.{spec_draft.REGIONS}"
     regions = draw_object(fields, values, path=place, key=key, slots=slots)

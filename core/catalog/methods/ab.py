@@ -19,7 +19,11 @@ class ABParams(Params):
 
     init_epochs: int = init_epochs_field("which trains the student's stages by their activation boundaries alone")
     weight: float = Field(1.0, gt=0, description="Weight of the first stage's loss.")
-    margin: float = Field(1.0, gt=0, description="μ, the distance from the boundary at which a neuron costs nothing.")
+    margin: float = Field(
+        1.0,
+        gt=0,
+        description="μ, the distance from the boundary beyond which a neuron adds nothing to the loss.",
+    )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels, in the second stage.")
     student_taps: Names = Field(
         (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
@@ -38,8 +42,8 @@ METHODS.add(
         name="ab",
         title="AB",
         aliases=("activation_boundaries",),
-        summary="First the student's neurons come to the same side of their activation boundary as the teacher's, then "
-        "the student is trained on the labels.",
+        summary="In a first stage, the student's neurons learn on which side of their activation boundary the "
+        "teacher's are; then the student is trained on the labels.",
         target="core.distill.features.ab:AB",
         params=ABParams,
         source="Heo et al. 2019, arXiv 1811.03233",

@@ -27,15 +27,15 @@ class ABKDParams(Params):
         0.8,
         ge=-2,
         le=3,
-        description="α: the smaller, the more the classes with large errors count. 1 with β = 0 is "
+        description="α: the smaller α is, the more weight the classes with large errors have. 1 with β = 0 is "
         "KL(teacher ‖ student).",
     )
     beta: float = Field(
         0.3,
         ge=-2,
         le=3,
-        description="β: the larger, the more the classes count that the student is sure of. 1 with α = 0 is "
-        "KL(student ‖ teacher).",
+        description="β: the larger β is, the more weight the classes have of which the student is sure. 1 with α = 0 "
+        "is KL(student ‖ teacher).",
     )
     temperature: float = Field(4.0, gt=0, le=100, description="T, the temperature of both softened distributions.")
     kd_weight: float = Field(32.0, ge=0, description="λ, the weight of the divergence, which has no factor T².")
@@ -46,7 +46,7 @@ class ABKDParams(Params):
     variant: Literal["paper", "public_code"] = Field(
         "paper",
         description="paper: if α, β or α + β is 0, the divergence is its limit. public_code: the code then divides by "
-        "the exponent that is left and not by its square. KL and reverse KL are the same in both.",
+        "the remaining exponent and not by its square. KL and reverse KL are the same in both.",
     )
 
     @model_validator(mode="after")

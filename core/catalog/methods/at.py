@@ -29,7 +29,8 @@ METHODS.add(
         name="at",
         title="AT",
         family="features",
-        summary="Where a stage is active: maps of the mean squared activation, of norm 1, of all stages.",
+        summary="Attention maps of all stages, which show where a stage is active: the mean squared activation, of "
+        "norm 1.",
         target="core.distill.features.at:AT",
         reads_maps_alone=True,
         params=ATParams,

@@ -13,13 +13,14 @@ from core.catalog.metric import Metric
 class BoundedBoxParams(BoxParams):
     """Parameters of teacher-bounded regression."""
 
-    weight: float = Field(0.5, ge=0, description="ν, the weight of the student's error where it counts.")
+    weight: float = Field(0.5, ge=0, description="ν, the weight of the squared error.")
     margin: float = Field(
         0.0,
         ge=0,
-        description="m. A box counts until its squared error is less than the teacher's by m. The paper has no number.",
+        description="m, the margin. A box is in the loss until its squared error is smaller than the teacher's by m. "
+        "The paper gives no value.",
     )
-    mean_over: MeanOver = Field("rows", description=MEAN_OVER + " The paper's.")
+    mean_over: MeanOver = Field("rows", description=MEAN_OVER + " The paper uses rows.")
 
 
 METHODS.add(
@@ -27,7 +28,7 @@ METHODS.add(
         name="box_bounded",
         title="Bounded boxes",
         aliases=("teacher_bounded_regression", "bounded_regression"),
-        summary="The squared error of the student's boxes, where it is not less than the teacher's by a margin.",
+        summary="Squared error of the student's boxes, if it is not smaller than the teacher's by a margin.",
         target="core.distill.boxes:BoundedBoxes",
         params=BoundedBoxParams,
         source="Chen et al., NeurIPS 2017, Learning efficient object detection models with knowledge distillation",

@@ -17,8 +17,8 @@ class BoxL1Params(BoxParams):
     beta: float = Field(
         1 / 9,
         gt=0,
-        description="Up to this difference of an offset the distance is quadratic, and linear above. 1/9 is "
-        "torchvision's of the detector's own box loss.",
+        description="The distance is quadratic for differences of an offset up to this value, and linear above it. "
+        "torchvision uses 1/9 in the detector's own box loss.",
     )
     mean_over: MeanOver = Field("foreground", description=MEAN_OVER)
 
@@ -28,7 +28,7 @@ METHODS.add(
         name="box_l1",
         title="Box L1",
         aliases=("box_regression_kd", "smooth_l1_boxes"),
-        summary="The boxes of objects are moved as the teacher moves them: smooth L1 distance of the offsets.",
+        summary="Smooth L1 distance between the student's and the teacher's box offsets, for boxes of objects.",
         target="core.distill.boxes:BoxL1",
         params=BoxL1Params,
         source="Girshick 2015, arXiv 1504.08083 (the distance), with the teacher's offsets as the target",

@@ -12,7 +12,7 @@ BOX_PANEL = "Terms of boxes"
 MeanOver = Literal["foreground", "rows"]
 MEAN_OVER = (
     "What the sum over the boxes of objects is divided by. foreground: the weights of these boxes. rows: the weights "
-    "of all boxes, background included, as in the detector's own box loss."
+    "of all boxes, including the background, as in the detector's own box loss."
 )
 
 

@@ -20,14 +20,14 @@ class CATKDParams(Params):
     weight: float = Field(
         15.0,
         ge=0,
-        description="β, the weight of the difference of the class activation maps. The authors' value for ResNet-32x4 "
-        "and ResNet-8x4; other pairs have others.",
+        description="β, the weight of the difference of the class activation maps. The default is the authors' value "
+        "for ResNet-32x4 and ResNet-8x4; for other pairs they give other values.",
     )
     resolution: int = Field(2, ge=1, le=64, description="Side to which the class activation maps are averaged first.")
     normalise: bool = Field(
         False,
-        description="Whether each class activation map has the norm 1. The authors do so where student and teacher are "
-        "of different kinds.",
+        description="Whether each class activation map is scaled to norm 1. The authors scale them if student and "
+        "teacher are of different kinds.",
     )
     student_tap: str = Field(
         LAST_MAP, description="Layer of the student with the maps whose mean over positions its classifier reads."
@@ -46,7 +46,7 @@ METHODS.add(
         name="cat_kd",
         title="CAT-KD",
         family="features",
-        summary="The class activation maps of the student, which show where it sees each class, equal the teacher's.",
+        summary="Squared difference of the class activation maps, which show where a network sees each class.",
         target="core.distill.features.cat_kd:CATKD",
         params=CATKDParams,
         taps=_taps,

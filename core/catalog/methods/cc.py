@@ -21,17 +21,32 @@ class CCParams(FeaturesParams):
     weight: float | None = Field(
         None,
         ge=0,
-        description="Weight of the distance. Without one it is 100 for paper, as in Knowledge-Distillation-Zoo, and "
-        "0.02 for public_code, as in RepDistiller.",
+        description="Weight of the distance. The default depends on variant: 100 for paper, as in "
+        "Knowledge-Distillation-Zoo; 0.02 for public_code, as in RepDistiller.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
         description="paper: the mean squared difference of kernel matrices over all pairs of samples. public_code: "
         "RepDistiller's product of the differences of neighbouring samples, after a linear layer for each network.",
     )
-    gamma: float = Field(0.4, gt=0, le=100, description="γ of the kernel exp(−γ·‖x − y‖²). public_code has none.")
-    order: int = Field(2, ge=1, le=32, description="P, the order of the kernel's Taylor series. public_code has none.")
-    width: int = Field(128, ge=1, le=65536, description="Outputs of the linear layers of public_code. paper has none.")
+    gamma: float = Field(
+        0.4,
+        gt=0,
+        le=100,
+        description="γ of the kernel exp(−γ·‖x − y‖²). public_code does not use it.",
+    )
+    order: int = Field(
+        2,
+        ge=1,
+        le=32,
+        description="P, the order of the kernel's Taylor series. public_code does not use it.",
+    )
+    width: int = Field(
+        128,
+        ge=1,
+        le=65536,
+        description="Outputs of the linear layers of public_code. paper does not use it.",
+    )
 
     @property
     def strength(self) -> float:

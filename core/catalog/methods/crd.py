@@ -23,12 +23,17 @@ class CRDParams(Params):
         16_384, ge=1, description="K, the samples of other classes that each sample is compared with in a step."
     )
     dimensions: int = Field(128, ge=1, le=8192, description="Dimensions of the common embedding.")
-    temperature: float = Field(0.07, gt=0, le=100, description="τ, by which inner products are divided.")
+    temperature: float = Field(
+        0.07,
+        gt=0,
+        le=100,
+        description="τ, the temperature, by which inner products are divided.",
+    )
     momentum: float = Field(
         0.5,
         ge=0,
         lt=1,
-        description="Share of its last value that the memory of a sample keeps when the sample is seen.",
+        description="Share of its former value that an entry of the memory keeps when its sample is seen.",
     )
     student_tap: str = Field(FEATURES, description="Layer of the student, which gives a vector for each image.")
     teacher_tap: str = Field(FEATURES, description="Layer of the teacher, which gives a vector for each image.")
@@ -71,8 +76,8 @@ METHODS.add(
         name="crd",
         title="CRD",
         family="contrastive",
-        summary="In a common embedding, an image is close to itself in the other network's memory, and far from images "
-        "of other classes.",
+        summary="Contrastive loss: in a common embedding, an image should be close to itself in the other network's "
+        "memory, and far from images of other classes.",
         target="core.distill.features.crd:CRD",
         params=CRDParams,
         taps=_taps,

@@ -16,8 +16,8 @@ class CWDParams(StagesParams):
     weight: float = Field(
         10.0,
         ge=0,
-        description="Weight of the divergence at each level. Of Faster R-CNN 10 on five levels (mmrazor); of RetinaNet "
-        "5 on four (code of the authors).",
+        description="Weight of the divergence at each level. Published: 10 for Faster R-CNN on five levels (mmrazor); "
+        "5 for RetinaNet on four (code of the authors).",
     )
     temperature: float = Field(1.0, gt=0, le=100, description="τ, the temperature of the softmax over positions.")
     adapter: bool = adapter_field()
@@ -28,7 +28,8 @@ METHODS.add(
         name="cwd",
         title="CWD",
         aliases=("channel_wise_distillation", "channel_wise_kd"),
-        summary="Where in the image each channel is active: the divergence of its softmax over all positions.",
+        summary="Divergence of each channel's softmax over all positions, which shows where in the image the channel "
+        "is active.",
         target="core.distill.features.cwd:CWD",
         params=CWDParams,
         source="Shu et al. 2021, arXiv 2011.13256",

@@ -29,7 +29,7 @@ class DeepKDParams(DKDParams):
         gt=-1,
         lt=1,
         description="Added to the optimiser's momentum for the gradient of NCKD. Most configurations of the authors "
-        "have 0.05.",
+        "use 0.05.",
     )
     mask: Literal["dynamic", "static", "off"] | None = Field(
         None,
@@ -42,12 +42,11 @@ class DeepKDParams(DKDParams):
         TOP,
         gt=0,
         le=1,
-        description="For static, and between the two growing phases of dynamic: the share of the classes.",
+        description="The share of the classes for static, and for dynamic between its two growing phases.",
     )
     mask_epochs: tuple[int, int, int] = Field(
         (80, 160, 240),
-        description="For dynamic: the epochs at which the share has grown to top, at which it begins to grow on, and "
-        "at which it is 1.",
+        description="For dynamic: the epochs at which the share has grown to top, starts to grow again, and reaches 1.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",

@@ -38,7 +38,8 @@ METHODS.add(
     MethodEntry(
         name="dkd_divergence",
         title="DKD-Divergence",
-        summary="DKD plus squared differences of the target probabilities and of the distances to them.",
+        summary="DKD plus the squared differences of p_t, the probability of the target, and of p − p_t, between "
+        "student and teacher.",
         family="decoupled",
         target="core.distill.logits.dkd_divergence:dkd_divergence_loss",
         reads_rows_alone=True,

@@ -17,7 +17,7 @@ class DOTParams(KDParams):
         ge=0,
         lt=1,
         description="Δ: with the optimiser's momentum μ, the gradient of cross-entropy has μ − Δ, and that of "
-        "distillation μ + Δ. The authors have 0.075 on CIFAR-100 and 0.09 on ImageNet.",
+        "distillation μ + Δ. The authors use 0.075 on CIFAR-100 and 0.09 on ImageNet.",
     )
 
 

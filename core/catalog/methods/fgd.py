@@ -16,18 +16,31 @@ class FGDParams(StagesParams):
     """Parameters of FGD. The defaults are those of Faster R-CNN."""
 
     foreground_weight: float = Field(
-        5e-5, ge=0, description="α, the weight of the positions in boxes of objects. RetinaNet: 1e-3. FCOS: 1.6e-3."
+        5e-5,
+        ge=0,
+        description="α, the weight of the positions in boxes of objects. Published: 1e-3 for RetinaNet, 1.6e-3 "
+        "for FCOS.",
     )
     background_weight: float = Field(
-        2.5e-5, ge=0, description="β, the weight of the other positions. RetinaNet: 5e-4. FCOS: 8e-4."
+        2.5e-5, ge=0, description="β, the weight of the other positions. Published: 5e-4 for RetinaNet, 8e-4 for FCOS."
     )
     attention_weight: float = Field(
-        5e-5, ge=0, description="γ, the weight of the distance of the attentions. RetinaNet: 5e-4. FCOS: 8e-4."
+        5e-5,
+        ge=0,
+        description="γ, the weight of the distance of the attentions. Published: 5e-4 for RetinaNet, 8e-4 for FCOS.",
     )
     global_weight: float = Field(
-        5e-7, ge=0, description="λ, the weight of the relation between all positions. RetinaNet: 5e-6. FCOS: 8e-6."
+        5e-7,
+        ge=0,
+        description="λ, the weight of the relation between all positions. Published: 5e-6 for RetinaNet, 8e-6 for "
+        "FCOS.",
     )
-    temperature: float = Field(0.5, gt=0, le=100, description="T, the temperature of the attentions. 0.5; FCOS: 0.8.")
+    temperature: float = Field(
+        0.5,
+        gt=0,
+        le=100,
+        description="T, the temperature of the attentions. Published for FCOS: 0.8.",
+    )
 
 
 METHODS.add(
@@ -35,7 +48,8 @@ METHODS.add(
         name="fgd",
         title="FGD",
         aliases=("focal_and_global_distillation",),
-        summary="Maps of a detector, objects and background apart, where the teacher attends, and a global context.",
+        summary="Maps of a detector, weighted by the teacher's attention, objects and background apart, and the "
+        "relation between all positions.",
         target="core.distill.features.fgd:FGD",
         params=FGDParams,
         source="Yang et al. 2022, arXiv 2111.11837",

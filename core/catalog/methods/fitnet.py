@@ -21,23 +21,25 @@ class FitNetParams(LayersParams):
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     student_tap: OneOrSeveral = Field(
         "stage2",
-        description="Layer of the student that is guided. Several, as stages or as a list, have a regressor each.",
+        description="Layer of the student that is trained to match. Several layers, as stages or as a list, have a "
+        "regressor each.",
     )
     teacher_tap: OneOrSeveral = Field(
         "stage2",
-        description="Layer of the teacher that gives the hint. Of several, the deepest are a pair, and so on "
-        "backwards.",
+        description="Layer of the teacher that gives the hint. Of several layers, the deepest of both networks are a "
+        "pair, and so on backwards.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: the regressor is a convolution without padding and ReLU. public_code: batch norm between "
-        "the two, and a stride of 2 where one map is twice the other, as in RepDistiller and mdistiller.",
+        description="paper: the regressor is a convolution without padding and ReLU. public_code: batch norm is "
+        "between the two, and the stride is 2 if one map is twice the size of the other, as in RepDistiller and "
+        "mdistiller.",
     )
     hint_epochs: int = Field(
         0,
         ge=0,
-        description="Epochs of a first stage with the hint alone, after which the loss has no hint; with KD added "
-        "this is the paper's training. 0: hint and cross-entropy together in every epoch, as in all published tables.",
+        description="Epochs of a first stage with the hint alone, after which the loss has no hint; if KD is added, "
+        "this is the paper's training. 0: every epoch has both hint and cross-entropy, as in all published tables.",
     )
 
 
@@ -50,7 +52,8 @@ METHODS.add(
         name="fitnet",
         title="FitNet",
         aliases=("hint", "fitnets"),
-        summary="The student's map at one layer, through a convolutional regressor, is near the teacher's.",
+        summary="Squared distance between the teacher's map at one layer and the student's, transformed by a "
+        "convolution.",
         target="core.distill.features.fitnet:FitNet",
         params=FitNetParams,
         source="Romero et al. 2015, arXiv 1412.6550",

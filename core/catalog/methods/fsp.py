@@ -21,20 +21,21 @@ class FSPParams(StagesParams):
     weight: float | None = Field(
         None,
         ge=0,
-        description="λ, the weight of the distance. Without one it is 50 for public_code, as in RepDistiller, and 0.1 "
-        "for paper, about the same for stages of 16 and 32 channels; the paper gives none.",
+        description="λ, the weight of the distance. The default depends on variant: 50 for public_code, as in "
+        "RepDistiller; 0.1 for paper, which has about the same strength for stages of 16 and 32 channels. The paper "
+        "gives no value.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: the sum of the squared differences; of two maps of unequal size, the larger is reduced by "
-        "max pooling. public_code: their mean, and average pooling.",
+        description="paper: the sum of the squared differences; if two maps differ in size, the larger is reduced by "
+        "max pooling. public_code: the mean, and average pooling.",
     )
 
     init_epochs: int = Field(
         0,
         ge=0,
         description="Epochs of a first stage with the distance alone, after which the loss has no distance, as in the "
-        "paper and in RepDistiller (30). 0: both terms in every epoch.",
+        "paper and in RepDistiller (30). 0: every epoch has both terms.",
     )
 
     @property

@@ -21,18 +21,23 @@ class FTParams(Params):
     weight: float = Field(
         500.0,
         ge=0,
-        description="β, the weight of the distance of the factors. 500 is the authors' for CIFAR-10; RepDistiller has "
-        "200 with public_code.",
+        description="β, the weight of the distance of the factors. The authors use 500 for CIFAR-10; RepDistiller "
+        "uses 200 with public_code.",
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
-    rate: float = Field(0.5, gt=0, le=4, description="k, the channels of a factor per channel of the teacher's map.")
+    rate: float = Field(
+        0.5,
+        gt=0,
+        le=4,
+        description="k, the channels of a factor for each channel of the teacher's map.",
+    )
     power: Literal[1, 2] = Field(1, description="p, the power of the distance.")
     student_tap: str = Field(LAST_STAGE, description="Layer of the student.")
     teacher_tap: str = Field(LAST_STAGE, description="Layer of the teacher.")
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: factors are compared element by element. public_code: their attention maps are, the mean "
-        "over the channels of the squares, and the translator has batch norm, as in RepDistiller.",
+        description="paper: factors are compared element by element. public_code: their attention maps, the mean of "
+        "the squares over the channels, are compared, and the translator has batch norm, as in RepDistiller.",
     )
 
 

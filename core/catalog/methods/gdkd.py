@@ -25,7 +25,7 @@ class GDKDParams(AlignmentParams):
     w0: float = Field(1.0, ge=0, description="w₀, the weight of the divergence between the groups of classes.")
     w1: float = Field(1.0, ge=0, description="w₁, the weight of the divergence within the teacher's top classes.")
     w2: float = Field(8.0, ge=0, description="w₂, the weight of the divergence within the rest.")
-    k: int = Field(5, ge=1, description="The number of top classes of the teacher.")
+    k: int = Field(5, ge=1, description="k, the number of the teacher's top classes.")
     temperature: float = Field(4.0, gt=0, le=100, description="T, the temperature of both softened distributions.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     ramp_epochs: int = Field(20, ge=0, description="As for dkd: the distillation terms grow over these epochs.")
@@ -74,7 +74,8 @@ METHODS.add(
         name="gdkd",
         title="GDKD",
         aliases=("generalized_dkd",),
-        summary="KD split into three parts by the teacher's top k classes: between top and rest, within each of them.",
+        summary="KD split into three parts by the teacher's top k classes: between top and rest, within the top, and "
+        "within the rest.",
         family="decoupled",
         target="core.distill.logits.gdkd:gdkd_loss",
         reads_rows_alone=True,

@@ -13,7 +13,7 @@ class GDKD3Params(GDKDParams):
     """Parameters of GDKD3."""
 
     w1: float = Field(1.0, ge=0, description="w₁, the weight of the divergence within the teacher's classes 2 to k.")
-    k: int = Field(4, ge=2, description="The number of top classes of the teacher, its first class included.")
+    k: int = Field(4, ge=2, description="k, the number of the teacher's top classes, including its first.")
 
     @property
     def group_sizes(self) -> tuple[int, ...]:

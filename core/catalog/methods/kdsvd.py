@@ -19,7 +19,11 @@ class KDSVDParams(StagesParams):
 
     weight: float = Field(1.0, ge=0, description="Weight of the distance between the relations of the vectors.")
     vectors: int = Field(
-        1, ge=1, le=64, description="k, singular vectors of the teacher. The student offers three more to choose from."
+        1,
+        ge=1,
+        le=64,
+        description="k, the number of singular vectors of the teacher. The student has three more, from which the "
+        "best matches are chosen.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
@@ -38,7 +42,7 @@ METHODS.add(
         name="kdsvd",
         title="KDSVD",
         family="relations",
-        summary="How the leading singular vectors of the maps of one stage relate to those of the next.",
+        summary="Relations between the leading singular vectors of the maps of one stage and those of the next.",
         target="core.distill.features.kdsvd:KDSVD",
         params=KDSVDParams,
         source="Lee et al., ECCV 2018, arXiv 1807.06819",

@@ -23,7 +23,11 @@ class LDRLDParams(AlignmentParams):
 
     alpha: float = Field(10.5, ge=0, description="α, the weight of the local part: the pairs, and the top classes.")
     beta: float = Field(7.0, ge=0, description="β, the weight of the divergence within the rest of the classes.")
-    depth: int = Field(7, ge=2, description="d, the number of the student's top classes, whose pairs are compared.")
+    depth: int = Field(
+        7,
+        ge=2,
+        description="d, the number of the student's top classes. All pairs of them are compared.",
+    )
     temperature: float = Field(4.0, gt=0, le=100, description="T, the temperature of all softened distributions.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     rank_offset: float = Field(
@@ -46,7 +50,8 @@ METHODS.add(
         name="ldrld",
         title="LDRLD",
         aliases=("local_dense_relational_logit_distillation",),
-        summary="Each pair of the student's top classes by itself, weighted by rank; the top classes; and the rest.",
+        summary="Divergences within each pair of the student's top classes, weighted by rank, among the top classes, "
+        "and among the rest.",
         family="decoupled",
         target="core.distill.logits.ldrld:ldrld_loss",
         reads_rows_alone=True,

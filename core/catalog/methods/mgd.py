@@ -19,15 +19,15 @@ class MGDParams(LayersParams):
     weight: float = Field(
         7e-5,
         ge=0,
-        description="α, the weight of the summed squared distance of an image's maps. Two-stage detectors: 5e-7; "
-        "one-stage: 2e-5.",
+        description="α, the weight of the summed squared distance of an image's maps. Published: 5e-7 for two-stage "
+        "detectors, 2e-5 for one-stage detectors.",
     )
     masked: float = Field(
         0.15,
         ge=0,
         lt=1,
-        description="λ, the probability that a channel or a position of an image is masked. Two-stage detectors: 0.45; "
-        "one-stage: 0.65.",
+        description="λ, the probability that a channel or a position of an image is masked. Published: 0.45 for "
+        "two-stage detectors, 0.65 for one-stage detectors.",
     )
     mask: Literal["channels", "positions"] = Field(
         "channels",
@@ -39,7 +39,9 @@ class MGDParams(LayersParams):
         LAST_STAGE, description="Layer of the student, or several, as stages or as a list."
     )
     teacher_tap: OneOrSeveral = Field(
-        LAST_STAGE, description="Layer of the teacher. Of several, the deepest are a pair, and so on backwards."
+        LAST_STAGE,
+        description="Layer of the teacher. Of several layers, the deepest of both networks are a pair, and so on "
+        "backwards.",
     )
 
     @model_serializer(mode="wrap")

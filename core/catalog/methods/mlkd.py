@@ -23,7 +23,7 @@ class MLKDParams(Params):
         (4.0, 3.0, 5.0, 2.0, 6.0),
         min_length=1,
         max_length=20,
-        description="The temperatures, at each of which all three levels are compared.",
+        description="The temperatures. All three levels are compared at each of them.",
     )
     strong_view: bool = Field(
         True,
@@ -37,7 +37,7 @@ class MLKDParams(Params):
     standardise: bool = Field(
         False,
         description=STANDARDISE
-        + " For the level of the samples only, as that paper does. It uses weights of 9 and the "
+        + " It applies to the level of the samples only, as in that paper, which uses weights of 9 and the "
         "temperatures 2, 3, 5, 2, 6.",
     )
     variant: Literal["paper", "public_code"] = Field(

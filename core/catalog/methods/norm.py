@@ -31,15 +31,15 @@ class NORMParams(Params):
     copies: int = Field(8, ge=1, le=64, description="N, the number of copies of the teacher's map.")
     schedule: Literal["cifar", "imagenet", "constant"] = Field(
         "cifar",
-        description="Factor of the term by epoch. cifar, of 240 epochs: 0.1, from epoch 10 on 0.5, from 20 on 1, from "
-        "180 on 0.5, from 210 on 0.1. imagenet, of 100 epochs: 0.1, from epoch 5 on 0.5, from 15 on 0.9, from 60 on "
-        "0.5, from 80 on 0.1.",
+        description="Factor of the term by epoch. cifar, for 240 epochs: 0.1, from epoch 10 on 0.5, from 20 on 1, "
+        "from 180 on 0.5, from 210 on 0.1. imagenet, for 100 epochs: 0.1, from epoch 5 on 0.5, from 15 on 0.9, from "
+        "60 on 0.5, from 80 on 0.1.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: the cross-entropy is of the student's logits. public_code: it is of logits that are "
+        description="paper: the cross-entropy reads the student's logits. public_code: it reads logits that are "
         "standardised for each sample and multiplied by 2.5, as in the authors' code. The network that is evaluated "
-        "returns plain logits, so that its loss and calibration are of another scale than those that were trained.",
+        "returns plain logits, so that its loss and calibration have another scale than in training.",
     )
     student_tap: str = Field(
         LAST_MAP, description="Layer of the student with the maps whose mean over positions its classifier reads."

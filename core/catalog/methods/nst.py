@@ -21,7 +21,8 @@ METHODS.add(
         name="nst",
         title="NST",
         family="relations",
-        summary="The channels of a stage as samples of a distribution, which student and teacher share.",
+        summary="Maximum mean discrepancy between the student's and the teacher's channels of a stage, as samples of "
+        "two distributions.",
         target="core.distill.features.nst:NST",
         params=NSTParams,
         source="Huang and Wang 2017, arXiv 1707.01219",

@@ -15,7 +15,11 @@ from core.catalog.taps import PREACTIVATION, STAGES
 class OFDParams(Params):
     """Parameters of OFD."""
 
-    weight: float = Field(1e-3, ge=0, description="Weight of the partial squared distance. ImageNet: 1e-4.")
+    weight: float = Field(
+        1e-3,
+        ge=0,
+        description="Weight of the partial squared distance. Published for ImageNet: 1e-4.",
+    )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     student_taps: Names = Field(
         (STAGES + PREACTIVATION,), min_length=1, description="Layers of the student, before their activation."
@@ -32,8 +36,8 @@ METHODS.add(
         name="ofd",
         title="OFD",
         aliases=("overhaul",),
-        summary="The student's stages before the ReLU are near the teacher's where these are positive, and below a "
-        "margin where they are not.",
+        summary="Partial squared distance of the stages before the ReLU: near the teacher's values if these are "
+        "positive, else only below a margin.",
         target="core.distill.features.ofd:OFD",
         params=OFDParams,
         source="Heo et al. 2019, arXiv 1904.01866",

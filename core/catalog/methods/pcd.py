@@ -22,7 +22,7 @@ class PCDParams(Params):
         ge=1,
         le=50,
         description="S, the number of stages: in stage s the ranked classes are divided into s groups. The paper uses "
-        "3 if the networks are of one family, else 5.",
+        "3 if the networks are of one family, otherwise 5.",
     )
     temperature: float = Field(4.0, gt=0, le=100, description="T, the temperature of both softened distributions.")
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
@@ -31,8 +31,8 @@ class PCDParams(Params):
     variant: Literal["paper", "public_code"] = Field(
         "paper",
         description="paper: the classes are ranked and divided into groups, each with a divergence of its own. "
-        "public_code: the authors' code neither ranks nor divides them: one divergence over all classes, times the "
-        "mean of 1 − cosine.",
+        "public_code: the authors' code neither ranks nor divides the classes: it multiplies one divergence over all "
+        "classes by the mean of 1 − cosine.",
     )
 
 
@@ -54,7 +54,8 @@ METHODS.add(
         name="pcd",
         title="PCD",
         aliases=("progressive_class_level_distillation",),
-        summary="The softened distributions within groups of classes, ranked by the distance of the logits, in stages.",
+        summary="Divergences within groups of classes, which are ranked by the distance of the logits; each stage has "
+        "more groups.",
         family="decoupled",
         target="core.distill.logits.pcd:pcd_loss",
         reads_rows_alone=True,

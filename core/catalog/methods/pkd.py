@@ -16,7 +16,8 @@ class PKDParams(StagesParams):
     weight: float = Field(
         6.0,
         ge=0,
-        description="Weight of the distance at each level. Of two-stage detectors 6, of one-stage detectors 10.",
+        description="Weight of the distance at each level. Published: 6 for two-stage detectors, 10 for one-stage "
+        "detectors.",
     )
     adapter: bool = adapter_field()
 
@@ -26,7 +27,7 @@ METHODS.add(
         name="pkd",
         title="PKD",
         aliases=("pearson_kd", "pearson_correlation"),
-        summary="Each channel of the student's maps has the correlation 1 with the teacher's, at any mean and scale.",
+        summary="Correlation of each channel of the student's maps with the teacher's, whatever their mean and scale.",
         target="core.distill.features.pkd:PKD",
         params=PKDParams,
         source="Cao et al. 2022, arXiv 2207.02039",

@@ -21,13 +21,13 @@ class PKTParams(FeaturesParams):
     weight: float | None = Field(
         None,
         ge=0,
-        description="Weight of the divergence. Without one it is the published 30000 for public_code, and 30000/64² ≈ "
-        "7.3 for paper, which is the same strength in batches of 64.",
+        description="Weight of the divergence. The default depends on variant: the published 30000 for public_code, "
+        "and 30000/64² ≈ 7.3 for paper, which has the same strength in batches of 64.",
     )
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: the sum over all pairs of different samples. public_code: the mean over all pairs, each "
-        "sample with itself included.",
+        description="paper: the sum over all pairs of different samples. public_code: the mean over all pairs, "
+        "including each sample with itself.",
     )
 
     @property

@@ -20,9 +20,10 @@ class ReviewKDParams(Params):
     weight: float = Field(
         5.0,
         ge=0,
-        description="Weight of the distance. The authors' for CIFAR-100: 5; 8 for resnet32x4 to shufflenet_v2, 0.6 for "
-        "resnet56 to resnet20, 1 for resnet110 to resnet32. ImageNet: 1 for ResNet-34 to 18, 8 for ResNet-50 to "
-        "MobileNetV1. Faster R-CNN: 1 for ResNet-101 to 50, 1.2 to 18, 2 for ResNet-50 to MobileNetV2.",
+        description="Weight of the distance. The authors' values for CIFAR-100: 8 for resnet32x4 to shufflenet_v2, 0.6 "
+        "for resnet56 to resnet20, 1 for resnet110 to resnet32, otherwise 5. For ImageNet: 1 for ResNet-34 to "
+        "ResNet-18, 8 for ResNet-50 to MobileNetV1. For Faster R-CNN: 1 for ResNet-101 to ResNet-50, 1.2 for "
+        "ResNet-101 to ResNet-18, 2 for ResNet-50 to MobileNetV2.",
     )
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     ramp_epochs: int = Field(

@@ -34,8 +34,8 @@ class RegionParams(Params):
         2.0,
         ge=0,
         le=1000,
-        description="β, the weight of a region where the teacher is right and not for the whole image, or the reverse. "
-        "Other regions have the weight 1.",
+        description="β, the weight of a region for which the teacher is right although it is wrong for the whole "
+        "image, or the reverse. Other regions have the weight 1.",
     )
     temperature: float = Field(4.0, gt=0, le=100, description="T, the temperature of both softened distributions.")
 
@@ -72,7 +72,7 @@ class SDNKDParams(RegionParams):
     variant: Literal["paper", "public_code"] = Field(
         "paper",
         description="paper: the non-target part has the classes except the target. public_code: it has all classes, "
-        "the target included.",
+        "including the target.",
     )
 
 
@@ -90,7 +90,8 @@ METHODS.add(
         name="sd_kd",
         title="SD-KD",
         aliases=("sdd_kd", "sdd", "scale_decoupled_distillation"),
-        summary="KD on the logits of regions of each image, with more weight where the regions tell something else.",
+        summary="KD on the logits of regions of each image, with more weight on a region if the teacher is right only "
+        "there or only on the whole image.",
         target="core.distill.features.sdd:SDKD",
         params=SDKDParams,
         taps=_taps,
@@ -105,7 +106,8 @@ METHODS.add(
         name="sd_dkd",
         title="SD-DKD",
         aliases=("sdd_dkd",),
-        summary="DKD on the logits of regions of each image, with more weight where the regions tell something else.",
+        summary="DKD on the logits of regions of each image, with more weight on a region if the teacher is right "
+        "only there or only on the whole image.",
         family="decoupled",
         target="core.distill.features.sdd:SDDKD",
         params=SDDKDParams,
@@ -127,7 +129,8 @@ METHODS.add(
         name="sd_nkd",
         title="SD-NKD",
         aliases=("sdd_nkd",),
-        summary="NKD on the logits of regions of each image, with more weight where the regions tell something else.",
+        summary="NKD on the logits of regions of each image, with more weight on a region if the teacher is right "
+        "only there or only on the whole image.",
         family="decoupled",
         target="core.distill.features.sdd:SDNKD",
         params=SDNKDParams,

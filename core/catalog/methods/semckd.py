@@ -13,7 +13,11 @@ from core.catalog.metric import Metric
 class SemCKDParams(StagesParams):
     """Parameters of SemCKD."""
 
-    weight: float = Field(400.0, ge=0, description="β, the weight of the attended distances. ImageNet: 50.")
+    weight: float = Field(
+        400.0,
+        ge=0,
+        description="β, the weight of the attended distances. Published for ImageNet: 50.",
+    )
     kd_weight: float = Field(1.0, ge=0, description="Weight of T²·KL(teacher ‖ student) of the logits.")
     temperature: float = Field(4.0, gt=0, le=100, description="Temperature of KD.")
 
@@ -23,7 +27,8 @@ METHODS.add(
         name="semckd",
         title="SemCKD",
         aliases=("semantic_calibration",),
-        summary="Each stage of the student is near all stages of the teacher, weighted by attention of each sample.",
+        summary="Squared distances between each stage of the student and all stages of the teacher, weighted by "
+        "attention for each sample.",
         target="core.distill.features.semckd:SemCKD",
         params=SemCKDParams,
         source="Chen et al. 2021, arXiv 2012.03236",

@@ -29,8 +29,8 @@ class DecoupledParams(Params):
     )
     ramp_start: Literal[0, 1] = Field(
         1,
-        description="Number of the first epoch in the ramp: 1 in mdistiller; 0, which is CE alone, in the code of "
-        "Decoupled Gradient KD.",
+        description="The value of e in the first epoch: 1 in mdistiller; 0, which is cross-entropy alone, in the code "
+        "of Decoupled Gradient KD.",
     )
 
 

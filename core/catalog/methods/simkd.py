@@ -19,7 +19,7 @@ class SimKDParams(Params):
         2,
         ge=1,
         le=64,
-        description="The projector has the teacher's channels divided by this number between its convolutions. The "
+        description="Between its convolutions, the projector has the teacher's channels divided by this number. The "
         "paper compares 2, 4 and 8.",
     )
     weight: float = Field(1.0, gt=0, description="Weight of the squared difference of the maps, the only term.")

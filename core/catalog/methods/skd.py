@@ -20,7 +20,7 @@ class SKDParams(Params):
     direction_weight: float = Field(1.0, ge=0, description="Weight of the distance of the Gram matrices.")
     temperature: float = Field(4.0, gt=0, le=100, description="Temperature of both softened distributions.")
     tikhonov: float = Field(
-        0.1, gt=0, description="λ, what is added to the diagonal of the covariance before it is inverted."
+        0.1, gt=0, description="λ, which is added to the diagonal of the covariance before it is inverted."
     )
     ce_weight: float = Field(
         0.0, ge=0, description="Weight of the cross-entropy with the labels; the paper's loss has none."

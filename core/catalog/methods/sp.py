@@ -24,7 +24,8 @@ METHODS.add(
         name="sp",
         title="SP",
         family="relations",
-        summary="Which images of a batch activate a layer alike: inner products of all pairs, each row of norm 1.",
+        summary="Inner products of the activations of all pairs of images, which show which images activate a layer "
+        "alike.",
         target="core.distill.features.sp:SP",
         params=SPParams,
         source="Tung and Mori, ICCV 2019, arXiv 1907.09682",

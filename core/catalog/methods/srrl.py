@@ -39,8 +39,8 @@ METHODS.add(
         name="srrl",
         title="SRRL",
         family="features",
-        summary="Through a connector, the student's features equal the teacher's, and the teacher's classifier returns "
-        "the same logits for both.",
+        summary="Difference of the pooled features after a connector, and of the logits that the teacher's classifier "
+        "returns for them.",
         target="core.distill.features.srrl:SRRL",
         params=SRRLParams,
         taps=_taps,

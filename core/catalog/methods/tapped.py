@@ -24,7 +24,8 @@ class StagesParams(Params):
     teacher_taps: Names = Field(
         (STAGES,),
         min_length=1,
-        description="Maps of the teacher, from shallow to deep. The deepest are a pair, and so on backwards.",
+        description="Maps of the teacher, from shallow to deep. The deepest of both networks are a pair, and so on "
+        "backwards.",
     )
 
 
@@ -63,11 +64,11 @@ def layers_of(params: Any) -> Taps:
 
 
 def adapter_field() -> Any:
-    """Return the parameter that decides what happens to pairs of maps with different numbers of channels."""
+    """Return the parameter that allows pairs of maps with different numbers of channels."""
     return Field(
         True,
-        description="Whether a 1×1 convolution maps the student's channels to the teacher's where their numbers "
-        "differ. Otherwise such maps are refused.",
+        description="Whether a 1×1 convolution adapts the student's channels if their number differs from the "
+        "teacher's. Otherwise such maps are refused.",
     )
 
 

@@ -19,8 +19,8 @@ class VIDParams(StagesParams):
     initial_variance: float = Field(5.0, gt=1e-5, le=1000, description="The variance of every channel at the start.")
     variant: Literal["paper", "public_code"] = Field(
         "paper",
-        description="paper: the variances are trained. public_code: they stay at their first value, as in mdistiller, "
-        "where they are in no module and so in no optimiser.",
+        description="paper: the variances are trained. public_code: they keep their initial value, as in mdistiller, "
+        "whose optimiser does not contain them.",
     )
 
 

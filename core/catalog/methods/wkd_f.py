@@ -23,8 +23,8 @@ class WKDFParams(Params):
     weight: float = Field(
         0.08,
         ge=0,
-        description="Weight of the distance. The authors' value for ResNet-32x4 and ResNet-8x4; other pairs have "
-        "others.",
+        description="Weight of the distance. The default is the authors' value for ResNet-32x4 and ResNet-8x4; for "
+        "other pairs they give other values.",
     )
     mean_ratio: float = Field(
         4.0,
@@ -37,9 +37,9 @@ class WKDFParams(Params):
     )
     eps: float = Field(1e-5, gt=0, le=1, description="Added to each variance.")
     decay_start: int | None = Field(
-        150, ge=0, description="Epoch from which the weight falls by half a cosine. None: it does not."
+        150, ge=0, description="Epoch from which the weight falls to 0 by half a cosine. None: the weight is constant."
     )
-    decay_end: int = Field(240, ge=1, description="Epoch at which the weight is 0, if it falls.")
+    decay_end: int = Field(240, ge=1, description="Epoch at which the weight reaches 0, if decay_start is given.")
     student_tap: str = Field(LAST_STAGE, description="Layer of the student that the projector reads.")
     teacher_tap: str = Field(LAST_STAGE, description="Layer of the teacher with the maps to imitate.")
 
@@ -78,8 +78,8 @@ METHODS.add(
         name="wkd_f",
         title="WKD-F",
         family="features",
-        summary="The student's maps have the means and the standard deviations of the teacher's: the Wasserstein "
-        "distance of two Gaussians.",
+        summary="Wasserstein distance of two Gaussians with the means and the standard deviations of the student's "
+        "and of the teacher's maps.",
         target="core.distill.features.wkd_f:WKDF",
         params=WKDFParams,
         taps=_taps,

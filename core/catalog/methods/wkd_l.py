@@ -21,14 +21,15 @@ class WKDLParams(Params):
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
     cost: Literal["features", "logits", "classifier"] = Field(
         "features",
-        description="What the cost of moving probability from class to class is made of. features, logits: 1 − linear "
-        "CKA of the teacher's penultimate features or logits of the training samples of both classes. classifier: "
-        "1 − cosine of the teacher's last weights.",
+        description="What the cost of moving probability between two classes is computed from. features, logits: 1 − "
+        "linear CKA of the teacher's penultimate features or logits of the training samples of both classes. "
+        "classifier: 1 − cosine of the weights of the teacher's last layer.",
     )
     cost_samples: int = Field(
         500,
         ge=2,
-        description="Training samples of each class that CKA is computed of, the first ones; 500 are all of CIFAR-100.",
+        description="Training samples of each class from which CKA is computed, the first ones; 500 are all of "
+        "CIFAR-100.",
     )
     sharpness: float = Field(1.0, gt=0, description="κ: the cost is 1 − exp(−κ·(1 − similarity)).")
     entropy: float = Field(0.05, ge=0.01, description="η, the weight of the entropy in Sinkhorn's algorithm.")

@@ -8,7 +8,7 @@ With A_j (C, H, W) the maps of stage j, the attention is Q_j = Σ_c |A_jc|^p, an
 ``paper`` is equation 2, whose β the paper sets to 10³ divided by the positions of a map and the images of a batch. The
 code of its authors, and RepDistiller and mdistiller after it, have the square of the norm and not the factor ½: the
 gradient then vanishes with the distance, and is smaller than in ``paper`` where ‖·‖ < ¼. Published figures are of the
-code. Maps of unequal size: the larger are averaged to the smaller.
+code. If two maps differ in size, the larger is averaged to the size of the smaller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Contrastive Representation Distillation (Tian, Krishnan and Isola, ICLR 2020).
 
-With unit vectors s_i and t_i of the same sample, from a linear layer after each network, and memories S and T of one
-vector for each of the n training samples, the loss of a sample is
+s_i and t_i are the unit vectors of one sample, from a linear layer after each network. The memories S and T have one
+vector for each of the n training samples. The loss of a sample is
 
     L_i = ℓ(s_i, T) + ℓ(t_i, S),    ℓ(a_i, M) = −log h(a_i, M_i) − Σ_{j in N_i} log(1 − h(a_i, M_j)),
 

@@ -5,7 +5,8 @@
 The channels of an image are distributions over its positions (equations 3 and 4), so that a number that is added to a
 channel does not matter. The weight belongs to each level; mmrazor trains Faster R-CNN with τ 1 and the weight 10 on
 five levels of the pyramid. If the numbers of channels differ, a 1×1 convolution maps the student's (``adapter``), as in
-the authors' code. Maps of unequal size, for which the paper has no rule: the larger are averaged to the smaller.
+the authors' code. If two maps differ in size, for which the paper has no rule, the larger is averaged to the size of
+the smaller.
 
 For maps of one shape it is equal to the loss of mmrazor to rounding.
 """

@@ -1,11 +1,12 @@
 """FGD (Yang et al. 2022): focal and global knowledge distillation for detectors.
 
-Of a level with the student's map f and the teacher's F (C, H, W) of an image, with the attentions of a map x
+At a level, f and F (C, H, W) are the student's and the teacher's map of an image. The attentions of a map x are
 
-    S_yx(x) = H·W·softmax_yx(mean_c |x| / T) ,   A_c(x) = C·softmax_c(mean_yx |x| / T)
+    S_yx(x) = H·W·softmax_yx(mean_c |x| / T) ,   A_c(x) = C·softmax_c(mean_yx |x| / T) .
 
-and M_yx = 1/(h·w) of the smallest box over a position, in cells of the map, and 0 outside all boxes, and N = 1/(number
-of these positions) outside all boxes, and 0 inside (equations 2 to 4), the loss is
+M is 1/(h·w) at a position in boxes, with the height and the width in cells of the smallest of these boxes, and 0
+outside all boxes. N is 0 in boxes, and 1/(number of positions outside all boxes) outside (equations 2 to 4). The loss
+is
 
     L = w_CE·CE + Σ_l mean_i (α·Σ D·M + β·Σ D·N + γ·(Σ |A(f) − A(F)| + Σ |S(f) − S(F)|) + λ·Σ (G(f) − G′(F))²)
     D = (f − F)²·S(F)·A(F) ,   G(x) = x + W₂·ReLU(LN(W₁·Σ_yx softmax_yx(W₀·x)·x))
@@ -14,8 +15,8 @@ The student's map passes a 1×1 convolution first if the numbers of channels dif
 weights of their own, both trained, with C/2 channels inside and W₂ = 0 at first. Both maps of a level must have one
 size: the paper has no rule for others.
 
-The paper does not say which cells a box covers. As in the authors' code they are those from the floor of its first edge
-to the ceiling of its last one, that one included. For images without padding the loss is equal to that code to 1e-8,
+The paper does not say which cells a box covers. As in the authors' code, they are the cells from the floor of its first
+edge to the ceiling of its last edge, inclusive. For images without padding the loss is equal to that code to 1e-8,
 the rounding of its mask. With padding, the authors scale boxes by the size of the image, and not by what the map
 covers, and so place them too far right and below; here they are where they belong. The published experiments with
 Faster R-CNN read four levels.

@@ -3,10 +3,11 @@
     first    L = mean_i mean (F_i − D(E(F_i)))²
     then     L = w_CE·CE + β·mean_i mean |n(T(f_i)) − n(E(F_i))|^p
 
-The paraphraser is an encoder E of three 3×3 convolutions, whose output is the factor, with k times the channels of the
-teacher's map F, and a decoder D of three transposed ones; the translator T of the student's map f has the form of E.
-All have leaky ReLU of slope 0.1. n(x) = x/‖x‖₂ of the whole factor (equations 1 and 4). The mean over the elements,
-and β = 500 with it, are those of the authors' code. Maps of unequal size: the larger factor is averaged to the smaller.
+The paraphraser has two parts. The encoder E has three 3×3 convolutions; its output is the factor, which has k times the
+channels of the teacher's map F. The decoder D has three transposed convolutions. The translator T, which reads the
+student's map f, is built like E. All have leaky ReLU of slope 0.1. n(x) = x/‖x‖₂, over the whole factor (equations 1
+and 4). The mean over the elements, and with it β = 500, are those of the authors' code. If two maps differ in size, the
+larger factor is averaged to the size of the smaller.
 
 The first stage trains E and D, with the student in eval mode and unchanged; the second trains the student and T. The
 authors' code trains the paraphraser for 6 epochs, with the absolute error in place of the paper's squared one, and

@@ -8,8 +8,8 @@ With the relation R_ab = exp(−(v_a − v′_b)²/8) of each element of a vecto
     L = w_CE·CE + w·Σ_pairs mean_i ‖R_i(student) − R_i(teacher)‖²_F
 
 Student and teacher need the same numbers of channels. In ``public_code`` (mdistiller; RepDistiller is as ``paper``) the
-matrix is (C·H, W): its vectors are over the columns of the image, the numbers of channels may differ, and of two maps
-of unequal size the larger are averaged to the smaller.
+matrix is (C·H, W): its vectors are over the columns of the image, the numbers of channels may differ, and if two maps
+differ in size, the larger is averaged to the size of the smaller.
 
 A singular vector has no sign of its own, and the relation of two stages depends on both signs; the public code takes
 what the library returns. Here it is the sign with a sum that is not negative: after a ReLU all elements of the first

@@ -6,8 +6,8 @@ teacher's is the squared maximum mean discrepancy with the kernel k(a, b) = ⟨a
     L = w_CE·CE + w·Σ_stages mean_i [ k̄(s, s) + k̄(t, t) − 2·k̄(s, t) ] ,   k̄ = mean over all pairs of channels
 
 The number of channels may differ. As Σ⟨a, b⟩² = ⟨AᵀA, BᵀB⟩ for matrices A, B with the channels as rows, the bracket is
-also ‖AᵀA/C_s − BᵀB/C_t‖² with matrices over positions, which is used where positions are fewer. Maps of unequal size:
-the larger are averaged to the smaller.
+also ‖AᵀA/C_s − BᵀB/C_t‖² with matrices over positions, which is used where positions are fewer. If two maps differ in
+size, the larger is averaged to the size of the smaller.
 """
 
 from __future__ import annotations

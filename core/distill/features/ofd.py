@@ -3,15 +3,15 @@
     L = w_CE·CE + w·mean_i Σ_k 2^(k − K + 1)·Σ_cyx d(r_k(f_ik)_cyx, F_ikcyx)
     d(s, F) = 0 where s ≤ F ≤ 0, else (s − max(F, m_c))²
 
-f and F are the maps of stage k of K before the ReLU, r is a 1×1 convolution with batch norm (section 3). The margin
+f and F are the maps of stage k of K before the ReLU, and r is a 1×1 convolution with batch norm (section 3). The margin
 m_c < 0 of a channel is the mean of the negative part of the teacher's map. It is computed from the batch norm before
 the ReLU, whose output has the mean β and the deviation |γ|: m = E[x | x < 0] of a Gaussian x, and −3·|γ| where x < 0
 has at most the probability 0.001. In a residual network this is the last batch norm of the branch, before the addition,
 as in the authors' code.
 
-Maps of unequal size: the larger are averaged to the smaller; mdistiller resizes the teacher's in any case. The authors'
-code and mdistiller leave the teacher in training mode, so that its batch norm takes the statistics of the batch; here
-the teacher is in eval mode, as with every method.
+If two maps differ in size, the larger is averaged to the size of the smaller; mdistiller always resizes the teacher's.
+The authors' code and mdistiller leave the teacher in training mode, so that its batch norm takes the statistics of the
+batch; here the teacher is in eval mode, as with every method.
 """
 
 from __future__ import annotations

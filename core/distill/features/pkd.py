@@ -8,8 +8,8 @@ mean nor the scale of a channel matters. A channel without variance has the dist
 
 The weight belongs to each level; the published experiments read four levels of a pyramid. If the numbers of channels
 differ, a 1×1 convolution maps the student's (``adapter``), which the paper does not need, because its networks have
-equal pyramids. Maps of unequal size: the larger are averaged to the smaller; the authors' code interpolates the
-student's.
+equal pyramids. If two maps differ in size, the larger is averaged to the size of the smaller; the authors' code
+interpolates the student's.
 
 σ_c divides by the number of values m; the authors' code (mmrazor) divides by m − 1, so that its loss is (m − 1)/m times
 this one, and equal to it to 1e-6 but for this factor. With weights, both moments are weighted means over the images.

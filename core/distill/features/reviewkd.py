@@ -2,14 +2,14 @@
 
     L = w_CE·CE + w·min(e / ramp, 1)·Σ_k HCL(g_k, F_k) ,   e the epoch from 0
 
-The levels k are the pooled features, as maps of 1×1, and the stages, from deep to shallow; F is the teacher's. At each
-level, attention based fusion maps the student to few channels, adds the fused map of the deeper level, scaled up to its
-size, with two learned attention maps as weights, and maps the sum, at the teacher's size, to the teacher's channels: g
-(figures 3 and 4).
+The levels k are the pooled features, as maps of 1×1, and the stages, from deep to shallow; F is the teacher's map. At
+each level, attention based fusion has three steps, whose result is g (figures 3 and 4). It maps the student's map to
+few channels. It adds the fused map of the deeper level, scaled up to this size, with two learned attention maps as
+weights. It maps the sum, at the teacher's size, to the teacher's channels.
 
-HCL, the hierarchical context loss, is the mean squared distance of two maps, and a half, a quarter and an eighth of
-that of the maps averaged to 4×4, 2×2 and 1×1, divided by the sum of these factors. A level that is not smaller than the
-map is left out, and the next takes its factor, as in the authors' code.
+HCL, the hierarchical context loss, is a weighted mean of the mean squared distances of two maps at four sizes: as they
+are with the factor 1, and averaged to 4×4, 2×2 and 1×1 with ½, ¼ and ⅛. A size that is not smaller than the map is left
+out, and the next size takes its factor, as in the authors' code.
 
 For detectors the levels are those of the pyramid, without pooled features. The loss is then equal to that of the
 authors' detection code to rounding, for maps of any size, which may differ from batch to batch.

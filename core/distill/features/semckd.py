@@ -6,9 +6,9 @@ Each stage f_s of the student is compared with every stage F_t of the teacher, w
     α_is = softmax over t of ⟨query_is, key_it⟩
 
 Queries and keys are a multilayer perceptron of the sample's row in the batch's matrix of similarities f·fᵀ, scaled to
-length 1. p_st is a 1×1, a 3×3 and a 1×1 convolution with twice the teacher's channels inside. Maps of unequal size: the
-larger are averaged to the smaller. The mean over the student's stages, and β = 400 with it, are those of the authors'
-code.
+length 1. p_st is a 1×1, a 3×3 and a 1×1 convolution with twice the teacher's channels inside. If two maps differ in
+size, the larger is averaged to the size of the smaller. The mean over the student's stages, and β = 400 with it, are
+those of the authors' code.
 
 The inputs of the perceptron are the places of a batch. So its width is the batch size, and α depends on the order in
 which the samples of a batch come; this is so in the paper. The authors' code leaves out an epoch's last batch if it is

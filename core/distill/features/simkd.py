@@ -1,9 +1,9 @@
 """SimKD (Chen et al. 2022): MSE(g(f_s), f_t), and nothing else.
 
 f_s are the student's maps of its last stage, f_t the maps that the teacher's classifier reads the mean of, and g is the
-projector. Of maps of unequal size the larger are averaged to the smaller. The network that is evaluated, saved and
-counted is the student's stages, g, global average pooling and the teacher's frozen classifier; the student's own head
-and classifier get no gradient and are left out of it.
+projector. If two maps differ in size, the larger is averaged to the size of the smaller. The network that is evaluated,
+saved and counted is the student's stages, g, global average pooling and the teacher's frozen classifier; the student's
+own head and classifier get no gradient and are left out of it.
 
 The accuracy ``train/top1`` is that of this network, with the batch statistics of g. The student's own classifier stays
 at its initial weights, so that its accuracy would say nothing.

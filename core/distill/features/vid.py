@@ -1,12 +1,13 @@
 """VID (Ahn et al. 2019): variational information distillation.
 
-A lower bound of the mutual information of a stage f of the student and a stage F of the teacher is maximal where the
-negative log-likelihood of F under a Gaussian with the mean μ(f) and a variance σ_c² for each channel is minimal:
+The loss maximises a lower bound of the mutual information between a stage f of the student and a stage F of the
+teacher. It is the negative log-likelihood of F under a Gaussian with the mean μ(f) and a variance σ_c² for each
+channel:
 
     L = w_CE·CE + w·Σ_stages mean_i mean_cyx ½·[(μ(f)_cyx − F_cyx)²/σ_c² + log σ_c²] ,   σ_c² = log(1 + exp ρ_c) + 1e-5
 
-(equations 5 and 6, with a mean over the elements, as in the code of the benchmarks, whose weight 1 this is). μ is three
-1×1 convolutions with ReLU between them. Maps of unequal size: the larger are averaged to the smaller.
+(equations 5 and 6, with a mean over the elements, as in the code of the benchmarks, whose weight is 1). μ is three 1×1
+convolutions with ReLU between them. If two maps differ in size, the larger is averaged to the size of the smaller.
 
 The paper and RepDistiller train ρ. ``public_code``: mdistiller keeps its parameters ρ in a plain list, from which no
 optimiser gets them, so that every σ² stays at its first value 5 and the loss is a squared distance.

@@ -7,9 +7,9 @@ by its norm, G = ẑẑᵀ of each network, D = G_student − G_teacher and Σ t
 
 The gradient passes through Σ, as in the authors' code and in torchdistill.
 
-With weights of rows, ω_i = w_i/Σw: the mean over i and the mean in Σ are weighted, Σ is divided by 1 − Σω² in place of
-(B − 1)/B, and column j of D is multiplied by √(ω_j/Σω²), so that a row counts for less as a partner too, and for
-nothing at weight 0.
+If the rows have weights, ω_i = w_i/Σw, three things change. The mean over i and the mean in Σ are weighted. Σ is
+divided by 1 − Σω² in place of (B − 1)/B. Column j of D is multiplied by √(ω_j/Σω²), so that a row with a small weight
+also has a small part in the comparisons of other rows, and a row with weight 0 none.
 
 The authors' code (HyunJunSik/StreamLined) multiplies KL by T², divides G by the number of classes, and multiplies both
 scalars by masks whose means are left: the share of samples, and of classes, with the teacher's confidence at or below

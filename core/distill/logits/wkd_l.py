@@ -1,18 +1,18 @@
 """WKD-L (Lv et al. 2024): w_CE·CE − q_t·log p_t + λ(e)·W.
 
-The second term has temperature 1. W is the Wasserstein distance between the softened distributions of student and
-teacher over the non-target classes, p̂ and q̂, with the cost c_ij = 1 − exp(−κ·(1 − s_ij)), where s_ij is the similarity
-of classes i and j to the teacher. Sinkhorn's algorithm with K = exp(−c/η) gives the plan u_i·K_ij·v_j from
+The second term has temperature 1. W is the Wasserstein distance between p̂ and q̂, the softened distributions of student
+and teacher over the non-target classes. Its cost is c_ij = 1 − exp(−κ·(1 − s_ij)), where s_ij says how similar the
+classes i and j are for the teacher. Sinkhorn's algorithm with K = exp(−c/η) gives the plan u_i·K_ij·v_j from
 
     u = 1/(C − 1) ;   v = q̂ / (Kᵀu + 1e-8) ,   u = p̂ / (K·v + 1e-8)   several times ;   W = Σ u_i·K_ij·c_ij·v_j .
 
 The gradient passes through the iterations. λ(e) is λ up to an epoch, and then falls to 0 along a cosine.
 
 s is computed once, before the first step. Let the rows of X_i, centred by column, be the teacher's features of n
-training samples of class i, in the order of the data set. Linear CKA is s_ij = ‖X_iᵀX_j‖² / (‖X_iᵀX_i‖·‖X_jᵀX_j‖),
-Frobenius, which depends on which samples of two classes are paired: the n-th of each. The authors' code computes it for
-CIFAR-100 of each position of the last maps, for ImageNet of the logits, and offers 1 − cosine of the classifier's
-weights.
+training samples of class i, in the order of the data set. Linear CKA is s_ij = ‖X_iᵀX_j‖² / (‖X_iᵀX_i‖·‖X_jᵀX_j‖) with
+Frobenius norms. It depends on which samples of two classes are paired: the n-th of each. The authors' code computes it
+from each position of the last maps for CIFAR-100, and from the logits for ImageNet; it also offers 1 − cosine of the
+classifier's weights.
 """
 
 from __future__ import annotations
