@@ -127,7 +127,7 @@ def markdown(spec: ExperimentSpec, outcomes: dict[tuple[str, int], Outcome], com
 
 
 def _sentences(tests: Mapping[str, verdicts.Test], decisions: Mapping[str, verdicts.Decision]) -> list[str]:
-    """Return what each comparison shows."""
+    """Return a sentence about each comparison."""
     found = {
         label: verdicts.sentence(test, decisions[label], label=label, baseline=_BASELINE, unit="points")
         for label, test in tests.items()
@@ -183,7 +183,7 @@ def _with_interval(differences: Sequence[float]) -> str:
 
 
 def _limits(spec: ExperimentSpec, started: Started) -> str:
-    """Return what the table can and cannot say."""
+    """Return the conclusions that the table permits, and those that it does not."""
     seeds = len(spec.first_seeds)
     of_images = ""
     if DATASETS[spec.dataset.name].task == "classification":

@@ -202,7 +202,7 @@ class Candidate:
 
 
 def candidates(comparisons: Sequence[Comparison], costs: Costs) -> list[Candidate]:
-    """Return what was both compared and measured: teachers, and methods with a mean.
+    """Return the teachers, and the methods with a mean, that were both compared and measured.
 
     Args:
         comparisons: One for each experiment.

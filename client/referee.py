@@ -38,7 +38,7 @@ def rule(comparison: Comparison) -> list[Ruling]:
 
 
 def table_sentence(table: ResultTable) -> str:
-    """Return what the cells of a table over many experiments support, as one sentence."""
+    """Return the conclusion that the cells of a table over many experiments support, as one sentence."""
     cells = [(row.title, cell) for row in table.rows for cell in row.cells]
     better = [f"{cell.label} on {title}" for title, cell in cells if cell.verdict == "better"]
     scope = f"after Holm over the {table.tests} comparison{'' if table.tests == 1 else 's'} of this table"

@@ -250,7 +250,7 @@ def _finished(folder: Path, planned: PlannedRun) -> Finished | None:
 
 
 def _image_identity(folder: Path) -> str:
-    """Return what identifies the images of the run in this folder; "" if the run did not record it."""
+    """Return the identity of the images of the run in this folder; "" if the run did not record it."""
     started = [event for event in _events(folder) if isinstance(event, Started)]
     return started[-1].environment.get(IMAGES_KEY, "") if started else ""
 

@@ -98,7 +98,7 @@ class Inputs:
         return [self.student.logits, *self.student.taps.values()]
 
     def step(self) -> Step:
-        """Return what the method reads."""
+        """Return the input of the method."""
         rows = Rows(self.student.logits, self.teacher.logits if self.teacher else None, self.target, self.weight)
         return Step(rows, self.student, self.teacher, self.samples, self.epoch)
 

@@ -81,7 +81,7 @@ class SeedPlanner:
         return changed
 
     def _next_step(self, session: Session, experiment_id: str) -> _Step | None:
-        """Return what an experiment needs next; None if it cannot be read, is deleted or has an unfinished run."""
+        """Return the next seeds of an experiment; None if it cannot be read, is deleted or has an unfinished run."""
         experiment = session.get(Experiment, experiment_id)
         if experiment is None:
             return None

@@ -187,7 +187,7 @@ def full_experiment(connection: Connection, experiment: Any) -> public.Experimen
 
 
 def created_experiment(connection: Connection, created: CreatedExperiment) -> public.Experiment:
-    """Return what ``full_experiment`` would return, from the rows that this transaction has just written.
+    """Return the result of ``full_experiment``, from the rows that this transaction has just written.
 
     Only teachers are read, since another experiment may have created them.
     """
@@ -274,7 +274,7 @@ def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[st
 
 
 def _counts_of_runs(runs: Sequence[public.RunSummary]) -> dict[str, Any]:
-    """Return the same as ``_counts`` for an experiment with these runs, without another query."""
+    """Return the counts of an experiment from its runs, in the form of ``_counts``, without another query."""
     return {
         "states": dict(Counter(run.state for run in runs)),
         "done": float(sum(run.total_epochs if run.state == "succeeded" else run.epoch for run in runs)),

@@ -142,7 +142,7 @@ def build(method: MethodRef, inputs: Inputs) -> Objective:
 
 
 def step_of(method: MethodRef, inputs: Inputs, epoch: int | None) -> Step:
-    """Return what this package's objective of a method reads."""
+    """Return the input of this package's objective of a method."""
     taps = METHODS[method.name].taps_of(method.parsed_params)
     student, teacher = inputs.student, inputs.teacher
     rows = Rows(student.outputs["logits"], teacher.outputs["logits"], inputs.target)

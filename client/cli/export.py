@@ -77,7 +77,7 @@ def export(
 
 
 def _check_options(targets: list[str], format: str, out: Path | None, to: str | None, *, everything: bool) -> None:
-    """Check the options.
+    """Refuse options that do not go together.
 
     Raises:
         CliExit: An option has an invalid value, is missing, or does not belong to the format.
@@ -87,7 +87,7 @@ def _check_options(targets: list[str], format: str, out: Path | None, to: str | 
         problem = f"--format {format}: must be one of {', '.join(_FORMATS)}"
     elif everything and format != "parquet":
         problem = "--all: only with --format parquet"
-    elif (not targets) is not everything:
+    elif bool(targets) == everything:
         problem = "name an experiment or a run" + (", or give --all, not both" if everything else "")
     elif len(targets) > 1 and format != "html":
         problem = f"--format {format} exports one experiment or run; only html takes several"

@@ -69,13 +69,14 @@ def critical_values(schedule: Schedule) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _step(n: int) -> NDArray[np.float64]:
-    """Return the probabilities of the cell of |u| at n + 1 values, by the cell at n values."""
+    """Return the probability of each cell of |u| at n + 1 values (column), given its cell at n values (row)."""
     import numpy as np
     from scipy.special import stdtr
 
     half = math.pi / 2
     edges = np.linspace(0.0, half, _CELLS + 1)
-    # u' √(n + 1) = a cos ψ + sin ψ = r cos(ψ − δ) with w = tan ψ, a = √n u: a set {u' > v} is an interval of ψ.
+    # With w = tan ψ, a = √n·u, r = √(1 + a²) and tan δ = 1/a: u'·√(n + 1) = a·cos ψ + sin ψ = r·cos(ψ − δ). So u' > v
+    # is |ψ − δ| < β with cos β = v·√(n + 1)/r. u is taken at the middle of its cell; its sign does not matter.
     a = math.sqrt(n) * np.sin((edges[:-1] + edges[1:]) / 2)[:, None]
     delta = np.arctan2(1.0, a)
     beta = np.arccos(np.clip(np.sin(edges) * math.sqrt(n + 1) / np.hypot(a, 1.0), -1.0, 1.0))
@@ -89,7 +90,7 @@ def _step(n: int) -> NDArray[np.float64]:
 
     above = distribution(delta + beta) - distribution(delta - beta)
     above_negative = distribution(delta + math.pi - beta) - distribution(delta - math.pi + beta)
-    below = above_negative - above
+    below = above_negative - above  # P(u' > −v) − P(u' > v) = P(|u'| < v)
     below[:, 0] = 0.0
     step: NDArray[np.float64] = np.diff(below, axis=1)
     return step

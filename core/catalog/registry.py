@@ -130,7 +130,7 @@ class UnknownNameError(ValueError):
     """A name that is not in the catalog; the message suggests similar ones."""
 
     def __init__(self, kind: str, name: str, known: Mapping[str, Sequence[str]]) -> None:
-        """Make the error.
+        """Make the error with its message.
 
         Args:
             kind: What is named: "method", "model" …

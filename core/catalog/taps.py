@@ -86,7 +86,7 @@ def pair_stages(student: Iterable[str], teacher: Iterable[str]) -> list[tuple[st
 
 
 def tap_choices(*, several: bool) -> dict[str, Any]:
-    """Return what a form offers for a parameter that names taps, besides the taps of the chosen network.
+    """Return the choices that a form offers for a parameter that names taps, besides the taps of the network.
 
     Args:
         several: Whether the parameter names several taps, so that one name may stand for several.

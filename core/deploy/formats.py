@@ -70,7 +70,7 @@ def open_runner(run: RunNetwork, format: Format, path: Path) -> Runner:
 
 
 def description(run: RunNetwork) -> dict[str, str]:
-    """Return what an exported file says about itself, as texts by name."""
+    """Return the metadata of an exported file, as texts by name."""
     texts = {f"dkd_{name}": text for name, text in _facts(run).items()}
     return texts | run.metadata.texts()
 

@@ -237,11 +237,11 @@ class Objective(nn.Module):
         return exported
 
     def trains(self, epoch: int) -> Trained:
-        """Return of which of the student's parameters the loss of an epoch depends.
+        """Return how many of the student's parameters the loss of an epoch depends on.
 
-        ``some`` for a loss without the logits, which leaves the layers behind its last tap as they are. ``none`` for
-        one that trains the objective's own parameters alone: the student is then in eval mode, so that it does not
-        change at all. A parameter without a gradient is not updated: neither momentum nor weight decay moves it.
+        ``some`` is for a loss without the logits, which leaves the layers behind its last tap as they are. ``none`` is
+        for a loss that trains the objective's own parameters alone: the student is then in eval mode, so that it does
+        not change at all. A parameter without a gradient is not updated: neither momentum nor weight decay moves it.
 
         Args:
             epoch: Counted from 0.
@@ -282,7 +282,7 @@ class TwoStageObjective(Objective):
         return epoch is not None and epoch < self._first_epochs
 
     def trains(self, epoch: int) -> Trained:
-        """Return of which of the student's parameters the loss of an epoch depends."""
+        """Return how many of the student's parameters the loss of an epoch depends on."""
         return self._first_trains if self.in_first_stage(epoch) else "all"
 
 
@@ -372,7 +372,7 @@ class Combination(Objective):
         return staged or members
 
     def trains(self, epoch: int) -> Trained:
-        """Return of which of the student's parameters the loss of an epoch depends."""
+        """Return how many of the student's parameters the loss of an epoch depends on."""
         active = self._active(epoch)
         # The logits that the others read are no longer those of the student's own last layers.
         if changed := next((member for member in active if member.changes_logits), None):

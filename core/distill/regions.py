@@ -107,7 +107,7 @@ class _OfRegions(Objective):
         return self.method.folded(exported)
 
     def trains(self, epoch: int) -> Trained:
-        """Return of which of the student's parameters the loss of an epoch depends."""
+        """Return how many of the student's parameters the loss of an epoch depends on."""
         return self.method.trains(epoch)
 
     def peer(self) -> nn.Module | None:

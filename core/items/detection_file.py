@@ -136,7 +136,7 @@ def _table(content: Any, description: Mapping[str, Any]) -> DetectionTable:
 
 
 def _problem(table: DetectionTable) -> str:
-    """Return what a program that reads the table could not cope with; "" if nothing."""
+    """Return the first property of the table that makes it unusable; "" if it is usable."""
     rows, images = len(table), table.images
     outside = rows and (table.item.min() < 0 or table.item.max() >= images or (np.diff(table.item) < 0).any())
     if outside or images < 0:

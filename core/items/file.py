@@ -1,7 +1,7 @@
 """The Parquet file of a run's per-item results.
 
-Parquet has checksums of its pages and none of its footer. So a digest of everything else is between the pages and the
-footer, where programs that read Parquet ignore it. Files of earlier versions have none.
+Parquet has checksums of its pages, but none of its footer. So this module writes a digest of both between the pages and
+the footer, where programs that read Parquet ignore it. Files of earlier versions have no digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 _METADATA = b"dkd_items"
 _MARK = b"dkd-items-sha256"
 DIGEST = {"digest": True}
-"""What the footer says about the digest."""
+"""The part of the footer's description that announces the digest."""
 _END = 8
 """Bytes after the footer: its length, and Parquet's magic number."""
 
@@ -60,7 +60,7 @@ def encode_items(items: Items) -> bytes:
 
 
 def with_digest(content: bytes) -> bytes:
-    """Return a Parquet file with a digest; its description says so by ``DIGEST``."""
+    """Return a Parquet file with a digest added, if its description contains ``DIGEST``, which announces it."""
     pages, footer = _parts(content)
     return pages + _MARK + hashlib.sha256(pages + footer).digest() + footer
 

@@ -9,7 +9,7 @@ MOST_PICTURES = 64
 
 
 def chosen_items(images: int) -> list[int]:
-    """Return of which test images there are pictures: of all, or of ``MOST_PICTURES`` at equal distances."""
+    """Return the indices of the test images that have pictures: all, or ``MOST_PICTURES`` at equal distances."""
     if images <= MOST_PICTURES:
         return list(range(images))
-    return [number * images // MOST_PICTURES for number in range(MOST_PICTURES)]
+    return [index * images // MOST_PICTURES for index in range(MOST_PICTURES)]

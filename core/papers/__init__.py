@@ -102,7 +102,7 @@ PUBLISHED_NUMBERS: tuple[PublishedNumber, ...] = _without_reprints(_in_order_of_
 
 
 def source_notes() -> dict[str, str]:
-    """Return what the authors of a source say about the epoch and the runs of its numbers, by source."""
+    """Return by source the statement of its authors about the epoch and the runs of its numbers."""
     return {name: source.note for name, source in cifar100_tables.SOURCES.items()} | {
         coco_table.SOURCE: coco_table.NOTE
     }

@@ -27,7 +27,7 @@ def with_field(data: Any, path: str, value: Any) -> Any:
     parts = path.split(".")
     if not all(parts):
         raise SpecError([Problem(path, "name a field by its path, such as training.epochs")])
-    return _with(data, parts, value, path)
+    return _with_value(data, parts, value, path)
 
 
 def with_fields(data: Any, changes: Mapping[str, Any]) -> Any:
@@ -49,20 +49,20 @@ def field_at(data: Any, path: str) -> Any:
     return data
 
 
-def _with(data: Any, parts: Sequence[str], value: Any, path: str) -> Any:
+def _with_value(data: Any, parts: Sequence[str], value: Any, path: str) -> Any:
     if not parts:
         return value
     head, rest = parts[0], parts[1:]
     if isinstance(data, Mapping) or data is None:
         fields = dict(data or {})
-        fields[head] = _with(fields.get(head), rest, value, path)
+        fields[head] = _with_value(fields.get(head), rest, value, path)
         return fields
     if isinstance(data, list | tuple):
         if not (head.isascii() and head.isdecimal()) or int(head) >= len(data):
             raise SpecError([Problem(path, f"{head!r} is no item of a list of {len(data)}; items count from 0")])
         items = list(data)
-        items[int(head)] = _with(items[int(head)], rest, value, path)
+        items[int(head)] = _with_value(items[int(head)], rest, value, path)
         return items
     if isinstance(data, str):  # a bare name is short for {name: …}
-        return _with({"name": data}, parts, value, path)
+        return _with_value({"name": data}, parts, value, path)
     raise SpecError([Problem(path, f"{head!r} leads through {str(data)[:100]!r}, which has no fields")])

@@ -17,7 +17,7 @@ from core.specs.training import Training
 
 
 def method_context(training: Training, dataset: DatasetRef, facts: DatasetFacts | None) -> MethodContext:
-    """Return what a method's warnings and problems may depend on.
+    """Return the context on which a method's warnings and problems may depend.
 
     Args:
         training: The training with the method.

@@ -251,7 +251,7 @@ class Task(ABC):
     def step(
         self, student: Outputs, teacher: Outputs | None, batch: Any, epoch: int, *, with_index: bool = False
     ) -> Step:
-        """Return what the objective reads in a step; the samples' numbers only ``with_index``."""
+        """Return the input of the objective in a step; with the samples' indices only if ``with_index``."""
         rows = self.rows(student, teacher, batch)
         index = batch.index.to(rows.target.device, non_blocking=True) if with_index else None
         return Step(rows, student, teacher, index, epoch)
@@ -262,7 +262,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare_reports(self, teacher: nn.Module | None) -> None:
-        """Compute once what the reports compare with, such as the teacher's outputs for the test split."""
+        """Compute once the values with which the reports compare, such as the teacher's outputs for the test split."""
 
     @abstractmethod
     def epoch_report(self, network: nn.Module) -> dict[str, float]:
@@ -270,28 +270,28 @@ class Task(ABC):
 
     @abstractmethod
     def per_item(self, network: nn.Module) -> Mapping[str, NDArray[Any]]:
-        """Return what each test sample got from a network and from the teacher; empty if the task keeps nothing.
+        """Return per-item results of a network and of the teacher; empty if the task keeps none.
 
         It is called at the end, after ``epoch_report`` of the same weights, whose outputs a task can use again.
 
         Returns:
-            (N,) numbers by column, in the order of the test split. The column ``item`` has the samples' numbers in it.
+            Values (N,) by column, in the order of the test split. The column ``item`` has the samples' indices in it.
         """
 
     def detections(self, network: nn.Module) -> DetectionTable | None:
-        """Return what a network and the teacher found in each test image; None if the task is none of detection.
+        """Return the detections of a network and of the teacher in the test images; None if the task is not detection.
 
-        It is called at the end, like ``per_item``. What identifies the run and its data is not set.
+        It is called at the end, like ``per_item``. The fields that identify the run and its data are not set.
         """
         return None
 
     def pictures(self) -> Sequence[tuple[int, NDArray[np.uint8]]]:
-        """Return some test images (height, width, 3) by their numbers; none if the task shows no images."""
+        """Return some test images (height, width, 3), each with its index; none if the task shows no images."""
         return ()
 
     @abstractmethod
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
-        """Measure what is asked for less often: at the end of the training, or every few epochs."""
+        """Return metrics that are measured less often: at the end of the training, or every few epochs."""
 
     @abstractmethod
     def check_teacher(self, network: nn.Module, weights: Any, report: Mapping[str, float]) -> tuple[str, ...]:
@@ -319,7 +319,7 @@ class Task(ABC):
 
     @abstractmethod
     def metadata(self, network: nn.Module | None = None, headline: float | None = None) -> Metadata:
-        """Return what a file of the run's weights says about them.
+        """Return the metadata of a file with the run's weights.
 
         Args:
             network: The network whose weights they are; None if only the data matter.
@@ -328,4 +328,4 @@ class Task(ABC):
 
     @abstractmethod
     def data_identity(self) -> dict[str, str]:
-        """Return what identifies the data, for the environment of the first event."""
+        """Return texts that identify the data, by name, for the environment of the first event."""

@@ -36,7 +36,7 @@ class AveragedWeights:
         self._average.update_parameters(network)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a checkpoint needs to continue."""
+        """Return the tensors that a checkpoint needs to continue."""
         return dict(self._average.state_dict())
 
     def restore(self, state: dict[str, Any]) -> None:

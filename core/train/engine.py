@@ -247,7 +247,7 @@ class Engine:
         return True
 
     def _next_action(self) -> StepAction:
-        """Return what comes before the next step; all ranks get the same answer at the same step."""
+        """Return the request that is carried out before the next step; all ranks get the same one at the same step."""
         if not self.job.ranks.should_sync(self.progress.step, self.task.device):
             return StepAction.STEP
         options, action = self.job.options, StepAction.STEP

@@ -57,7 +57,7 @@ class RunningMeans:
         return {name: int(before) for name, (total, _, before) in numbers.items() if not math.isfinite(total)}
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a checkpoint needs to continue in the middle of an epoch.
+        """Return the tensors that a checkpoint needs to continue in the middle of an epoch.
 
         Returns:
             A tensor (3,) for each name: the weighted sum, the sum of the weights, and the number of values before the

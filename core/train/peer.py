@@ -20,7 +20,7 @@ class WithPeer(nn.Module):
         self.student, self.peer = student, peer
 
     def forward(self, inputs: Tensor, *, first: bool = False) -> tuple[Any, ...]:
-        """Return what the student returns, and the peer's logits at the end; after them the first tap's place.
+        """Return the student's outputs, the peer's logits, and if ``first`` the place of the first tap in the graph.
 
         Args:
             inputs: What both networks see.

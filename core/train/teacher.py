@@ -75,7 +75,7 @@ class LiveTeacher:
         return self._task.forward(self._call, batch.to_memory_format(self._plan.memory_format), self._taps)
 
     def _call(self, inputs: Any) -> Any:
-        """Return what the network returns for inputs: logits, or a tuple of logits and taps."""
+        """Return the network's outputs for inputs: logits, or a tuple of logits and taps."""
         if self._forward is None:
             self._forward = self._build_forward(inputs)
         if self._captured and inputs.shape == self._captured_shape:

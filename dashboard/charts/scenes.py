@@ -103,12 +103,12 @@ def _found(image: ImageDetections, source: DetectionSource, kinds: Mapping[Detec
             yield _Box(item.box, "missed", item.label, f"{item.label}: {kinds['missed']}")
     for found in image.detections:
         if found.source == source:
-            about = f"{found.label}, score {found.score:.2f}: {kinds[found.kind]}{_of(found, image)}"
+            about = f"{found.label}, score {found.score:.2f}: {kinds[found.kind]}{_other_class(found, image)}"
             yield _Box(found.box, found.kind, f"{found.label} {found.score:.2f}", about)
 
 
-def _of(found: Detection, image: ImageDetections) -> str:
-    """Return which object an error is about, if its class is another one."""
+def _other_class(found: Detection, image: ImageDetections) -> str:
+    """Return the class of the object that an error is about, if it differs from the detection's; else nothing."""
     label = found.label if found.matched is None else image.objects[found.matched].label
     return f" (the object is {label})" if label != found.label else ""
 

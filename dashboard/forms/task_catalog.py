@@ -1,6 +1,6 @@
 """The part of the catalog that a task can use, as pure functions.
 
-This module names no task, model or method: entries of the catalog say what they are for.
+This module names no task, model or method: each entry of the catalog states the tasks that it is for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def for_task(catalog: Catalog, task: Entry, trainings: Sequence[Mapping[str, Any
     name = task.get("name", "")
     return catalog.model_copy(
         update={
-            "models": _of(catalog.models, name),
+            "models": _for_task(catalog.models, name),
             "methods": [_with_task_params(entry, name) for entry in catalog.methods if _applies(entry, task)],
             "experiment_schema": _schema(catalog.experiment_schema, task, trainings),
         }
@@ -54,8 +54,8 @@ def has_regions(catalog: Catalog, methods: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
-def _of(entries: Sequence[dict[str, Any]], task: str) -> list[dict[str, Any]]:
-    """Return the entries that are for a task; all of them for the task of a plug-in that has none of its own."""
+def _for_task(entries: Sequence[dict[str, Any]], task: str) -> list[dict[str, Any]]:
+    """Return the entries for a task; all entries if none is for it, as for the task of a plug-in."""
     return [entry for entry in entries if task in entry.get("tasks", ())] or list(entries)
 
 
@@ -89,7 +89,7 @@ def _schema(schema: dict[str, Any], task: Entry, trainings: Sequence[Mapping[str
             if all(value is None or value == field.get("default") for value in values):
                 del properties[name]
         elif "x-entries" in field:
-            field["x-entries"] = _of(field["x-entries"], task.get("name", ""))
+            field["x-entries"] = _for_task(field["x-entries"], task.get("name", ""))
     if not task.get("rows_are_regions"):
         _properties(changed, "MethodRef").pop(spec_draft.REGIONS, None)
     return changed

@@ -1,7 +1,8 @@
 """The change of a draft to the data set of another task, as pure functions.
 
-What both tasks can have stays, unless it is a default, which then becomes that of the new task. What only one of them
-can have is left out, and comes back from the draft that was left when the task was last changed.
+A choice that both tasks can have stays; if it is a default of the old task, it becomes the default of the new task. A
+choice that only the old task can have is left out. A choice that only the new task can have comes from the *saved*
+draft: the last draft of that task, as it was when the task was changed.
 """
 
 from __future__ import annotations
@@ -58,32 +59,31 @@ class TaskForm:
         return dict(_leaves(self.task.get("usual_training") or {}))
 
 
-def change_task(draft: Draft, before: TaskForm, after: TaskForm, left: Mapping[str, Any] | None = None) -> Draft:
-    """Return a draft whose data set is of another task than before, with what that task can use.
+def change_task(draft: Draft, before: TaskForm, after: TaskForm, saved: Mapping[str, Any] | None = None) -> Draft:
+    """Return the draft changed to another task: with choices that this task can use.
 
     Args:
-        draft: The draft with the new data set.
-        before: The form of the former task.
+        draft: The draft with the new data set, and otherwise the choices of the old task.
+        before: The form of the old task.
         after: The form of the new task.
-        left: The draft of the new task when its data set was last changed to that of another; None if it never was.
+        saved: The last draft of the new task; None if there was none.
     """
-    left = left or {}
+    saved = saved or {}
     changed = deepcopy(draft)
-    former_student = (left.get("student") or {}).get("model")
-    changed["student"] = {**changed["student"], "model": _model(changed["student"]["model"], after, former_student)}
-    former = spec_draft.own_teachers(left)
+    saved_student = (saved.get("student") or {}).get("model")
+    changed["student"] = {**changed["student"], "model": _model(changed["student"]["model"], after, saved_student)}
+    saved_teachers = spec_draft.own_teachers(saved)
     changed |= spec_draft.with_teachers(
         [
-            _teacher(teacher, before, after, former[number] if number < len(former) else None)
+            _teacher(teacher, before, after, saved_teachers[number] if number < len(saved_teachers) else None)
             for number, teacher in enumerate(spec_draft.own_teachers(changed))
         ]
     )
-    given, former_methods = changed["methods"], left.get("methods") or ()
-    stands_in = former_methods and not any(before.fits(item) for item in former_methods)
-    if stands_in and given == [_first_method(before)]:
-        given = []  # it was there because a draft has at least one method
-    changed["methods"] = _methods(given, before, after, former_methods) or [_first_method(after)]
-    changed["training"] = _training(changed["training"], before, after, left.get("training"))
+    given, saved_methods = changed["methods"], saved.get("methods") or ()
+    if saved_methods and not any(before.fits(item) for item in saved_methods) and given == [_first_method(before)]:
+        given = []  # a substitute: none of the saved methods fitted, and a draft has at least one method
+    changed["methods"] = _methods(given, before, after, saved_methods) or [_first_method(after)]
+    changed["training"] = _training(changed["training"], before, after, saved.get("training"))
     return changed
 
 
@@ -99,31 +99,31 @@ def networks_of_example(catalog: Catalog, dataset: str) -> Draft | None:
     return None
 
 
-def _model(model: Draft, after: TaskForm, former: Draft | None) -> Draft:
+def _model(model: Draft, after: TaskForm, saved: Draft | None) -> Draft:
     if model["name"] in after.models:
         return model
-    if former:
-        return deepcopy(former)
+    if saved:
+        return deepcopy(saved)
     first = after.catalog.models[0]
     return {"name": first["name"], "params": schema_fields.schema_defaults(first["params"])}
 
 
-def _teacher(teacher: Draft, before: TaskForm, after: TaskForm, former: Draft | None) -> Draft:
-    former = former or {}
-    model, own = _model(teacher["model"], after, former.get("model")), teacher.get("teacher")
+def _teacher(teacher: Draft, before: TaskForm, after: TaskForm, saved: Draft | None) -> Draft:
+    saved = saved or {}
+    model, own = _model(teacher["model"], after, saved.get("model")), teacher.get("teacher")
     kept = model is teacher["model"]
-    given, earlier = ([item["method"]] if item.get("method") else [] for item in (teacher, former))
-    methods = _methods(given, before, after, earlier)[:1]
+    given, saved_method = ([item["method"]] if item.get("method") else [] for item in (teacher, saved))
+    methods = _methods(given, before, after, saved_method)[:1]
     if not own and methods != given:
-        own = former.get("teacher")
+        own = saved.get("teacher")
     needs_own = any(after.methods[name].get("needs_teacher") for method in methods for name in _names(method))
     return {
         **teacher,
         "model": model,
-        "weights": teacher.get("weights") if kept else deepcopy(former.get("weights")),
-        "training": teacher.get("training") and _training(teacher["training"], before, after, former.get("training")),
+        "weights": teacher.get("weights") if kept else deepcopy(saved.get("weights")),
+        "training": teacher.get("training") and _training(teacher["training"], before, after, saved.get("training")),
         "method": methods[0] if methods else None,
-        "teacher": _teacher(own, before, after, former.get("teacher")) if own and needs_own else None,
+        "teacher": _teacher(own, before, after, saved.get("teacher")) if own and needs_own else None,
     }
 
 
@@ -132,36 +132,36 @@ def _names(method: Mapping[str, Any]) -> list[str]:
 
 
 def _methods(
-    methods: Sequence[Draft], before: TaskForm, after: TaskForm, former: Sequence[Mapping[str, Any]]
+    methods: Sequence[Draft], before: TaskForm, after: TaskForm, saved: Sequence[Mapping[str, Any]]
 ) -> list[Draft]:
-    """Return the methods that the task can use, and those of the former draft that only this task can use.
+    """Return the methods that the task can use, and those of the saved draft that only this task can use.
 
-    A combination is left out with one of its members: without it, it would be another method.
+    A combination is left out if one of its members is: without that member, it would be another method.
     """
     kept = [
-        _method(method, before, after, _twin(methods, index, former))
+        _method(method, before, after, _twin(methods, index, saved))
         for index, method in enumerate(methods)
         if after.fits(method)
     ]
-    for index, method in enumerate(former):
+    for index, method in enumerate(saved):
         if after.fits(method) and not before.fits(method):
             kept.insert(min(index, len(kept)), deepcopy(dict(method)))
     return kept
 
 
-def _twin(methods: Sequence[Draft], index: int, former: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the method of the former draft with the names and the label of a method; None if there is none."""
+def _twin(methods: Sequence[Draft], index: int, saved: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the method of the saved draft with the names and the label of a method; None if there is none."""
     own = (_names(methods[index]), methods[index].get("label"))
     count = sum((_names(method), method.get("label")) == own for method in methods[:index])
-    twins = [method for method in former if (_names(method), method.get("label")) == own]
+    twins = [method for method in saved if (_names(method), method.get("label")) == own]
     return twins[count] if count < len(twins) else None
 
 
 def _method(method: Draft, before: TaskForm, after: TaskForm, twin: Mapping[str, Any] | None) -> Draft:
     twin = twin or {}
-    former = {item["name"]: item for item in twin.get(spec_draft.ADDED) or ()}
+    saved = {item["name"]: item for item in twin.get(spec_draft.ADDED) or ()}
     added = [
-        _with_defaults_of(item, before, after, former.get(item["name"])) for item in method.get(spec_draft.ADDED) or ()
+        _with_defaults_of(item, before, after, saved.get(item["name"])) for item in method.get(spec_draft.ADDED) or ()
     ]
     result = {**_with_defaults_of(method, before, after, twin), spec_draft.ADDED: added}
     result.pop(spec_draft.REGIONS, None)
@@ -173,8 +173,8 @@ def _method(method: Draft, before: TaskForm, after: TaskForm, twin: Mapping[str,
 def _with_defaults_of(
     method: Mapping[str, Any], before: TaskForm, after: TaskForm, twin: Mapping[str, Any] | None
 ) -> Draft:
-    """Return a method whose parameters that are defaults of one task are those of the other task."""
-    name, former = method["name"], (twin or {}).get("params") or {}
+    """Return a method in which parameters with the default of the old task get the default of the new task."""
+    name, saved = method["name"], (twin or {}).get("params") or {}
     old = _defaults(before.methods.get(name))
     params = deepcopy(dict(method["params"]))
     # A term with a share has no weight: the parameter keeps the value that says so.
@@ -182,7 +182,7 @@ def _with_defaults_of(
     unused = {weights.get(term) for term in method.get("shares") or {}}
     for field, default in _defaults(after.methods[name]).items():
         if field in params and field not in unused and params[field] == old.get(field):
-            params[field] = deepcopy(former.get(field, default))
+            params[field] = deepcopy(saved.get(field, default))
     return {**deepcopy(dict(method)), "params": params}
 
 
@@ -202,13 +202,11 @@ def _first_method(after: TaskForm) -> Draft:
     }
 
 
-def _training(
-    training: Mapping[str, Any], before: TaskForm, after: TaskForm, former: Mapping[str, Any] | None
-) -> Draft:
-    """Return the settings that the task has; what is usual for the former task becomes what is usual for this one."""
-    former = former or {}
+def _training(training: Mapping[str, Any], before: TaskForm, after: TaskForm, saved: Mapping[str, Any] | None) -> Draft:
+    """Return the settings that the task has; the usual values of the old task become those of this task."""
+    saved = saved or {}
     kept = {name: deepcopy(value) for name, value in training.items() if name in after.training}
-    kept |= {name: deepcopy(former[name]) for name in after.training if name not in before.training and name in former}
+    kept |= {name: deepcopy(saved[name]) for name in after.training if name not in before.training and name in saved}
     root = after.catalog.experiment_schema
     defaults = schema_fields.schema_defaults({"properties": after.training}, root)
     for path in dict.fromkeys((*before.usual, *after.usual)):
@@ -216,21 +214,21 @@ def _training(
         # A field that the default is left out of has no value in a draft.
         if schema_fields.get_path(kept, path) == before.usual.get(path, default):
             usual = after.usual.get(path, default)
-            schema_fields.set_path(kept, path, schema_fields.get_path(former, path) if former else usual)
+            schema_fields.set_path(kept, path, schema_fields.get_path(saved, path) if saved else usual)
     for name in ("augment", "strong_augment"):
         if name in kept:
-            kept[name] = _augmentations(name, kept[name], before, after, former)
+            kept[name] = _augmentations(name, kept[name], before, after, saved)
     return {name: value for name, value in kept.items() if value is not None}
 
 
-def _augmentations(name: str, given: Any, before: TaskForm, after: TaskForm, former: Mapping[str, Any]) -> Any:
-    """Return the augmentations that the task has, with those of the former draft that only this task has."""
+def _augmentations(name: str, given: Any, before: TaskForm, after: TaskForm, saved: Mapping[str, Any]) -> Any:
+    """Return the augmentations that the task has, with those of the saved draft that only this task has."""
     known, other = _entries(after.training[name]), _entries(before.training.get(name, {}))
     if not known:
         return given
     chosen = [item for item in spec_draft.named_choices(given) if item["name"] in known]
-    earlier = spec_draft.named_choices(former.get(name))
-    chosen += [item for item in earlier if item["name"] in known and item["name"] not in other]
+    saved_choices = spec_draft.named_choices(saved.get(name))
+    chosen += [item for item in saved_choices if item["name"] in known and item["name"] not in other]
     return spec_draft.short_choices(chosen) or after.training[name].get("default")
 
 

@@ -99,7 +99,7 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions, measure
 
 
 def _caption(found: Sequence[costs.Candidate], measured: costs.Costs) -> str:
-    """Return what the intervals are, and where the costs were measured."""
+    """Return the explanation of the intervals, and the machine on which the costs were measured."""
     parts = [
         f"Measured on {measured.machine}.",
         "Accuracies are means over the runs with their 95 % t interval; the reference counts as exact. Latencies are "

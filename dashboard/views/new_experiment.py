@@ -87,10 +87,10 @@ def _change_task(
     catalog: Catalog, state: FormState, edited: dict[str, Any], former: dict[str, Any], task: dict[str, Any]
 ) -> None:
     """Show the draft with a data set of another task."""
-    left = state.left.get(task["name"]) or task_change.networks_of_example(catalog, edited["dataset"]["name"])
+    saved = state.left.get(task["name"]) or task_change.networks_of_example(catalog, edited["dataset"]["name"])
     state.left[former["name"]] = state.draft
     before, after = (TaskForm.of(catalog, item) for item in (former, task))
-    drafts.redraw(state, task_change.change_task(edited, before, after, left))
+    drafts.redraw(state, task_change.change_task(edited, before, after, saved))
     state.copied_teacher = None
 
 

@@ -59,7 +59,7 @@ def _networks(run: Run) -> dict[DetectionSource, str]:
 
 
 def _about(run: Run) -> tuple[DetectionImages | None, str]:
-    """Return what is known of all test images; None, and why, if there is nothing."""
+    """Return a summary of all test images; or None and the reason why there is none."""
     if run.state != "succeeded":
         ended = "This run ended before it wrote its detections."
         return None, ended if run.state in TERMINAL else "Boxes on test images appear when the run has succeeded."

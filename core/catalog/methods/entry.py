@@ -282,7 +282,7 @@ class MethodEntry(Entry):
         return term in self.switches and params.get(self.switches[term], "off") == "off"
 
     def refusal_for_regions(self, params: Any | None) -> str | None:
-        """Return what it reads that a task of regions does not have, as a verb with its object; None if nothing.
+        """Return why the method cannot train regions, as a verb with its object; None if it can.
 
         Args:
             params: Its parameters; None if they are not known yet.

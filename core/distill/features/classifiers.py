@@ -16,7 +16,7 @@ Role = Literal["student", "teacher"]
 
 
 def shape_of(setting: Setting, role: Role) -> NetworkShape:
-    """Return what is known of the student or the teacher.
+    """Return the shapes of the student or of the teacher.
 
     Raises:
         ObjectiveError: There is no teacher.

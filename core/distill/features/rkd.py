@@ -114,7 +114,7 @@ def angle_term(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
         at_once = max(1, triples // max(1, student.numel()))
         for first in range(0, count, at_once):
             vertices = slice(first, first + at_once)
-            cosine, legs = _cosines(student, inverse, vertices), inverse[vertices]
+            cosine, inverse_sides = _cosines(student, inverse, vertices), inverse[vertices]
             difference = cosine - _cosines(teacher, teacher_inverse, vertices)
             slope = difference.clamp(-1, 1)
             if rows.weight is None:
@@ -122,9 +122,9 @@ def angle_term(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
             else:
                 weighted = slope * share[vertices].view(-1, 1, 1) * share.unsqueeze(1) * share
             value += (weighted * difference.sub_(slope, alpha=0.5)).sum()
-            sides = (weighted @ legs.unsqueeze(2)).squeeze(2) * legs
-            gradient[vertices] += sides - torch.linalg.vecdot(weighted, cosine) * legs.square()
-            gradient.sub_((weighted * legs.unsqueeze(2) * legs.unsqueeze(1)).sum(0), alpha=0.5)
+            of_sides = (weighted @ inverse_sides.unsqueeze(2)).squeeze(2) * inverse_sides
+            gradient[vertices] += of_sides - torch.linalg.vecdot(weighted, cosine) * inverse_sides.square()
+            gradient.sub_((weighted * inverse_sides.unsqueeze(2) * inverse_sides.unsqueeze(1)).sum(0), alpha=0.5)
     return with_gradient(student, value, gradient)
 
 
@@ -136,6 +136,7 @@ def _cosines(squared: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
         inverse: (B, B), the inverse distances; 0 where a distance is 0.
         vertices: The samples at the vertex.
     """
-    legs, unit = squared[vertices], inverse[vertices]
-    numerator = legs.unsqueeze(2) - squared + legs.unsqueeze(1)
-    return numerator.mul_(unit.unsqueeze(2)).mul_(0.5 * unit.unsqueeze(1))
+    # The law of cosines at vertex v: cos(i, v, j) = (d_vi² + d_vj² − d_ij²) / (2·d_vi·d_vj).
+    sides, inverse_sides = squared[vertices], inverse[vertices]
+    numerator = sides.unsqueeze(2) - squared + sides.unsqueeze(1)
+    return numerator.mul_(inverse_sides.unsqueeze(2)).mul_(0.5 * inverse_sides.unsqueeze(1))

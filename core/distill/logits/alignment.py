@@ -236,7 +236,7 @@ def similarity(batch: Rows, first: RowTerm, second: RowTerm) -> Tensor:
 
 
 def align_diagnostics(gradients: Mapping[str, Tensor], rest: Iterable[str]) -> dict[str, Tensor]:
-    """Return what the weighted gradients (R, C) say about the alignment term.
+    """Return diagnostics of the alignment term from the weighted gradients (R, C).
 
     - ``grad/align_share``: ‖g_A‖ / Σ‖g‖ over all terms, Frobenius over (R, C), in %.
     - ``grad/align_cosine``: cos(g_A, sum of the rest); −1 means that the term is directly opposed to distillation.

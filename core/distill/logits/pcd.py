@@ -88,7 +88,7 @@ def _group(z: Tensor, v: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 
 
 def _of_all_classes(batch: Rows, temperature: float, stages: int) -> Term:
-    """Return what the public code computes: 2·S·mean(T²·KL(q ‖ p))·mean(1 − cos(q, log p))."""
+    """Return the loss of the public code: 2·S·mean(T²·KL(q ‖ p))·mean(1 − cos(q, log p))."""
     log_p, q = F.log_softmax(batch.student32 / temperature, 1), F.softmax(batch.teacher32 / temperature, 1)
     inverse_l, inverse_q = log_p.norm(dim=1, keepdim=True).reciprocal(), q.norm(dim=1, keepdim=True).reciprocal()
     cosine = (log_p * q).sum(1, keepdim=True) * inverse_l * inverse_q

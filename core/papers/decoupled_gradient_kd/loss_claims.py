@@ -24,7 +24,7 @@ def judge_loss_claims(setting: LossSetting) -> list[LossFinding]:
 
 
 def notes(setting: LossSetting) -> list[str]:
-    """Return what a reader of the claims needs to know about them."""
+    """Return notes for the reader of the claims."""
     return [
         f"Claims 1 and 2 are about the loss itself, computed for {setting.classes} classes and T = "
         f"{setting.temperature:g}; nearly the same means within 5 %.",

@@ -179,7 +179,7 @@ def _input_in_spec(weights: Weights, dataset: Dataset) -> InputFormat | None:
 
 
 def _published_input(model: str, weights: Weights, dataset: Dataset) -> InputFormat | None:
-    """Return what the published weights expect; also for a file, if the data set has as many classes as they have."""
+    """Return the images that the published weights expect; also for a file, if the numbers of classes are equal."""
     published = published_input(model)
     if published is None or len(published.mean) != dataset.channels:
         return None

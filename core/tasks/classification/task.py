@@ -223,7 +223,7 @@ class ClassificationTask(Task):
     def step(
         self, student: Outputs, teacher: Outputs | None, batch: Batch, epoch: int, *, with_index: bool = False
     ) -> Step:
-        """Return what the objective reads in a step; a mixture of two images has a row for each of its labels."""
+        """Return the input of the objective in a step; a mixture of two images has a row for each of its labels."""
         step = super().step(student, teacher, batch, epoch, with_index=with_index)
         return with_both_labels(step, batch.mixed) if batch.mixed else step
 

@@ -47,7 +47,7 @@ def load_teacher(context: RunContext, source: TeacherSource, dataset: Dataset) -
 
 
 def cache_identity(teacher: Mapping[str, Any], spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
-    """Return what decides a teacher's outputs besides the arithmetic, the augmentation and the epoch.
+    """Return the values that determine a teacher's outputs besides the arithmetic, the augmentation and the epoch.
 
     Args:
         teacher: The teacher's architecture with its parameters, and the SHA-256 of its weights.

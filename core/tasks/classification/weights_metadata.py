@@ -37,7 +37,7 @@ def training_metadata(spec: RunSpec, dataset: Dataset, top1: float | None = None
 
 
 def image_identity(dataset: Dataset) -> dict[str, str]:
-    """Return what identifies the images, and what decoded them if they are files, for ``Started.environment``.
+    """Return the identity of the images, and of their decoder if they are files, for ``Started.environment``.
 
     Images without a pack are hashed, which takes a second per gigabyte.
     """

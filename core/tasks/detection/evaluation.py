@@ -60,11 +60,11 @@ class Evaluation:
         self._found: dict[Detector, Judged] = {}
 
     def forget(self) -> None:
-        """Forget what networks found, because a step changes them."""
+        """Forget the detections of networks, because a step changes the networks."""
         self._found.clear()
 
     def add_teacher(self, teacher: Detector) -> None:
-        """Find what the teacher finds in the test images; students are compared with it from now on."""
+        """Compute the teacher's detections in the test images, with which students are compared from now on."""
         found: list[ImageDetections] = []
         boxes: list[Tensor] = []
         logits, targets, areas = [], [], []
@@ -85,7 +85,7 @@ class Evaluation:
             self._regions = _TeachersRegions(tuple(boxes), next(joined), torch.cat(targets).cpu().numpy(), next(joined))
 
     def report(self, network: Detector) -> dict[str, float]:
-        """Measure what a network finds in the test images, and in the validation images if there are any."""
+        """Return metrics of a network's detections in the test images, and in validation images if there are any."""
         detections, agreement = self._predict(network)
         self._found[network] = found = judged(detections, self._truth)
         values = report(found, self._truth, self._teacher) | agreement
@@ -97,25 +97,25 @@ class Evaluation:
         return values
 
     def final_report(self, network: Detector) -> dict[str, float]:
-        """Measure errors by kind, and what is known of the teacher."""
+        """Return metrics of the errors by kind, and of the teacher."""
         return final_report(self._judged(network), self._truth, self._teacher)
 
     def per_image(self, network: Detector) -> Mapping[str, NDArray[Any]]:
-        """Return what each test image got."""
+        """Return counts for each test image, by column."""
         return image_columns(self._judged(network), self._truth, self._teacher)
 
     def detections(self, network: Detector) -> DetectionTable:
-        """Return the objects of the test images, and what network and teacher found."""
+        """Return the objects of the test images, with the detections of network and teacher."""
         return image_detections(self._judged(network), self._truth, self._teacher)
 
     def _judged(self, network: Detector) -> Judged:
-        """Return what a network finds in the test images, from its last report if there is one."""
+        """Return a network's judged detections in the test images; those of its last report if there are any."""
         if network not in self._found:
             self._found[network] = judged(self._predict(network)[0], self._truth)
         return self._found[network]
 
     def _predict(self, network: Detector) -> tuple[Detections, dict[str, float]]:
-        """Return what a network finds in the test images, and in how many regions it agrees with the teacher."""
+        """Return a network's detections in the test images, and metrics of its agreement with the teacher."""
         compared = self._regions if network.two_stage else None
         found: list[ImageDetections] = []
         logits: list[Tensor] = []

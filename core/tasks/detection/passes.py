@@ -39,7 +39,7 @@ class DetectorPass:
     autocast: torch.autocast = field(repr=False)
 
     def regions(self, boxes: Sequence[Tensor]) -> Regions:
-        """Return what the detector says of other boxes, (n, 4) of each image."""
+        """Return the detector's outputs for other boxes, (n, 4) for each image."""
         with self.autocast:
             return self.detector.regions(self.features, boxes, self.sizes)
 

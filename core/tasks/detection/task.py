@@ -265,7 +265,7 @@ class DetectionTask(Task):
     def step(
         self, student: Outputs, teacher: Outputs | None, batch: DetectionBatch, epoch: int, *, with_index: bool = False
     ) -> Step:
-        """Return what the objective reads in a step, in which the teacher's head is asked about the student's boxes."""
+        """Return the input of the objective in a step, with the teacher's logits for the student's boxes."""
         found = replace(student.extra, logits=student.logits, offsets=student.offsets)
         labels = label_boxes(batch.given, batch.targets) if batch.given is not None else None
         seen = teacher
@@ -332,12 +332,12 @@ class DetectionTask(Task):
         return self._evaluation.report(network)
 
     def per_item(self, network: nn.Module) -> Mapping[str, NDArray[Any]]:
-        """Return what each test image got."""
+        """Return counts for each test image, by column."""
         assert isinstance(network, Detector)
         return self._evaluation.per_image(network)
 
     def detections(self, network: nn.Module) -> DetectionTable:
-        """Return what the network and the teacher found in each test image."""
+        """Return the objects of the test images, with the detections of the network and of the teacher."""
         assert isinstance(network, Detector)
         return self._evaluation.detections(network)
 

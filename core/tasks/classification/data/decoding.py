@@ -233,7 +233,7 @@ def _rgb(image: Image, notes: set[str]) -> Image:
 
 
 def decoder_version() -> str:
-    """Return what determines the pixels of a file: Pillow, its JPEG library, and the resizing."""
+    """Return the versions that determine the pixels of a file: of Pillow, its JPEG library, and the resizing."""
     return f"{library_versions()} bilinear short side, centre"
 
 

@@ -124,7 +124,7 @@ def identify(path: Path, extension: str) -> tuple[bool, str]:
 
 
 def unsupported_content(head: bytes) -> str:
-    """Return what a file is, with an article, if its first bytes are of no readable image; "" if unknown.
+    """Return the kind of a file that is no readable image, with an article, by its first bytes; "" if unknown.
 
     Args:
         head: the first ``HEAD_BYTES`` bytes of the file.

@@ -33,7 +33,7 @@ def describe_training_images(data: DetectionData) -> dict[str, Any]:
 
 
 def image_identity(data: DetectionData) -> dict[str, str]:
-    """Return what identifies the images and objects, and what decoded files, for ``Started.environment``.
+    """Return the identity of images and objects, and of the decoder of files, for ``Started.environment``.
 
     Images without a pack are hashed, which takes a second per gigabyte.
     """

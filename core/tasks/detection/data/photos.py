@@ -65,5 +65,5 @@ def decode_photo(path: Path, stated: Size | None, rule: ResizeRule) -> Photo:
 
 
 def decoder_version() -> str:
-    """Return what determines the pixels of a file: Pillow, its JPEG library, and the resizing."""
+    """Return the versions that determine the pixels of a file: of Pillow, its JPEG library, and the resizing."""
     return f"{library_versions()} bilinear, whole and smaller"

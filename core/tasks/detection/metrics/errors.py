@@ -1,12 +1,12 @@
 """Errors of detections by kind, and the AP that each kind costs (TIDE: Bolya et al. 2020, arXiv 2008.08115).
 
-A detection that is not right is one of these; IoU is with objects that count, and the first that applies is its kind:
+A detection that is not right has the first of these kinds that applies. IoU is with objects that count:
 
 - localisation: its best IoU with an object of its class is between 0.1 and 0.5;
 - classification: its IoU with an object of another class is at least 0.5;
 - duplicate: its IoU with an object of its class that a better detection has taken is at least 0.5;
 - background: its best IoU with any object is at most 0.1;
-- both: all others. Box and class are inaccurate.
+- both: all other detections. Box and class are inaccurate.
 
 An object is missed if no detection takes it, and no localisation or classification error is about it. Which detections
 are right is decided by COCO's rules, so that they are those of AP at IoU 0.5.
@@ -28,16 +28,16 @@ from core.items.matching import Matches, match
 RIGHT_IOU, BACKGROUND_IOU = 0.5, 0.1
 
 CODE = {name: code for code, name in enumerate(KINDS)}
-"""Numbers of the kinds of detections."""
+"""The code of each kind of detection: its index in ``KINDS``."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What each detection of a split is.
+    """The kind of each detection of a split: right, or an error of some kind.
 
     Attributes:
-        kind: (D,) uint8, a number of ``KINDS``.
-        object: (D,) int64, the object that it takes, or that its error is about; −1 for none.
+        kind: (D,) uint8, an index into ``KINDS``.
+        object: (D,) int64, the index of the object that the detection takes or that its error is about; −1 for none.
     """
 
     kind: NDArray[np.uint8]
@@ -63,7 +63,7 @@ class Judgement:
 
 
 def judge(detections: Detections, truth: GroundTruth) -> Judgement:
-    """Return what each detection is."""
+    """Return the kind of each detection, and the object that it takes or that its error is about."""
     matches = match(detections, truth, (RIGHT_IOU,))
     right, wrong, about = matches.right[0], matches.wrong[0], matches.object[0].copy()
     kind = np.full(len(detections), CODE["ignored"], np.uint8)

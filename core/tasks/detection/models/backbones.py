@@ -181,8 +181,8 @@ def _of_resnet(name: str, norm: Norm, without_finest: bool, stride_in_1x1: bool)
     return Body(body, channels, strides, tuple(stages), rename=str)
 
 
-# The layers that end a stage, and of which of them the maps are returned. For V3 these are the two of torchvision's
-# published detectors, both of stride 32.
+# The layers that end a stage; and the layers whose maps are returned, each with its stride. For V3 these are the two
+# layers that torchvision's published detectors use, both of stride 32.
 _MOBILENET_ENDS: dict[str, tuple[tuple[int, ...], dict[int, int]]] = {
     "mobilenet_v2": ((1, 3, 6, 13, 17), {3: 4, 6: 8, 13: 16, 17: 32}),
     "mobilenet_v3_large": ((1, 3, 6, 12, 16), {13: 32, 16: 32}),

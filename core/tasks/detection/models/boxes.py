@@ -81,7 +81,7 @@ def image_numbers(boxes: Sequence[Tensor]) -> Tensor:
 
 
 def as_detections(images: Sequence[Mapping[str, Tensor]]) -> list[ImageDetections]:
-    """Return what torchvision found, without detections of the background."""
+    """Return torchvision's detections without those of the background."""
     found = []
     for image in images:
         kept = image["labels"] > 0

@@ -73,7 +73,7 @@ class DenseDetector(Detector):
         maps = self._maps(features)
         anchors = anchors_of(self.network.anchor_generator, maps, features[CANVAS], len(sizes))
         outputs, counts = self._outputs(maps), self._counts(maps)
-        outputs["cls_logits"][..., 0] = -torch.inf
+        outputs["cls_logits"][..., 0] = -torch.inf  # class 0 is the background, which is never detected
         by_level = {name: list(torch.split(values, counts, 1)) for name, values in outputs.items()}
         anchors_by_level = [list(torch.split(image, counts)) for image in anchors]
         return as_detections(self.network.postprocess_detections(by_level, anchors_by_level, list(sizes)))

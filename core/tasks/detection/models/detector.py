@@ -178,7 +178,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def detect(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> list[ImageDetections]:
-        """Return what is found in each image, best score first, in pixels of the network's image. Constants."""
+        """Return the detections in each image, best score first, in pixels of the network's image, without gradient."""
 
     def freeze(self, modules: Sequence[nn.Module]) -> None:
         """Keep modules as they are: no gradient for their parameters, and eval mode for their batch norms."""
