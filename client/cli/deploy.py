@@ -116,7 +116,9 @@ def measure(
     within: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="POINTS", help="Also name the smallest students at most this much worse than the teacher."
+            min=0,
+            metavar="POINTS",
+            help="Also name the smallest students that are worse than the teacher by at most this value.",
         ),
     ] = None,
     as_json: JsonFlag = False,

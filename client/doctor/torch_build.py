@@ -47,7 +47,7 @@ def check_torch() -> Iterator[Finding]:
     """Check that torch can be imported, that torchvision fits it, and that torch detects the GPUs."""
     if find_spec("torch") is None:
         # Not an error: a machine that only submits needs no torch. The check "packages" shows how to install it.
-        yield Finding(check="torch", status="ok", message="not installed; needed only where trainings run")
+        yield Finding(check="torch", status="ok", message="not installed; needed only on machines that train")
         return
     facts = _import_torch()
     yield from findings_of(facts, _driver_gpus() if "torch" in facts else None)

@@ -17,7 +17,7 @@ _SEED_LIMIT = 2**31
 
 
 class UntilDecided(SpecModel):
-    """Seeds are added one by one until every comparison with the first method is decided, or the most is reached."""
+    """Seeds are added one by one until every comparison with the first method is decided, or ``most`` is reached."""
 
     until: Literal["decided"] = Field(description="Add seeds until each comparison with the first method is decided.")
     start: Seed = Field(0, description="The first seed; the others follow it.")

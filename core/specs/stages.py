@@ -24,5 +24,5 @@ def stage_problems(method: WeightedMethod, shares: Mapping[str, float], epochs: 
         text = f"the first stage of {first} epochs leaves none of the training's {epochs} for the second"
         yield ("params", stage.epochs), text, first
     if stage.term in shares:
-        text = f"{stage.term} is the whole loss of the first stage, where no other term has a share"
+        text = f"{stage.term} is the whole loss of the first stage, so it cannot have a share of it"
         yield ("shares", stage.term), text, shares[stage.term]

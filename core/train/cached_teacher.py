@@ -328,7 +328,7 @@ class CachedTeacher:
             return
         if self._all_fit is None or not bool(self._all_fit):
             self._stop_writing(
-                f"some are further than {MAX_DEVIATION:g} from the mean of their row, where float16 is too coarse"
+                f"some are further than {MAX_DEVIATION:g} from the mean of their row, and float16 is too coarse there"
             )
             return
         self._pending_bytes = sum(rows.nbytes for rows in table.values())

@@ -75,7 +75,7 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions, measure
             bind="query-params",
         )
         margin = st.number_input(
-            escape(f"At most this much worse ({unit})" if unit else "At most this much worse"),
+            escape(f"Accepted difference ({unit})" if unit else "Accepted difference"),
             min_value=0.0,
             value=1.0,
             step=0.1,
@@ -102,9 +102,10 @@ def _caption(found: Sequence[costs.Candidate], measured: costs.Costs) -> str:
     """Return the explanation of the intervals, and the machine on which the costs were measured."""
     parts = [
         f"Measured on {measured.machine}.",
-        "Accuracies are means over the runs with their 95 % t interval; the reference counts as exact. Latencies are "
-        "medians over the networks, from the lowest first to the highest third quartile of the rounds. The dotted line "
-        "is the Pareto front of means and medians: nothing that costs as much or less is more accurate.",
+        "Accuracies are means over the runs with their 95 % t interval; that of the reference is taken as exact. "
+        "Latencies are medians over the networks; their bars reach from the lowest first quartile to the highest third "
+        "quartile of the rounds. The dotted line is the Pareto front of means and medians: no network that costs as "
+        "much or less is more accurate than a network on it.",
     ]
     if left := costs.unused(found, measured):
         parts.append(f"{wording.counted(left, 'measured network')} of other runs left out.")

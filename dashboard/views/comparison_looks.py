@@ -46,7 +46,7 @@ def draw(result: Comparison, name: str, styles: Mapping[str, theme.Style], files
     )
     st.caption(
         escape(
-            "A method is decided when its interval excludes 0 or lies between the dashed lines "
+            "A method is decided if its interval excludes 0 or lies between the dashed lines "
             f"(±{sequential.difference:g}), and the exact sign-flip test agrees. The error probability of "
             f"{100 * sequential.alpha:g} % is that of all looks and comparisons together."
         )

@@ -30,8 +30,8 @@ def draw(seeds: Any, schema: Mapping[str, Any], key: str, slots: ErrorSlots) -> 
         default=_UNTIL if given else _LISTED,
         required=True,
         key=f"{key}.seeds.form",
-        help="Until decided: seeds are added until each comparison with the first method is decided, or the most is "
-        "reached.",
+        help="Until decided: seeds are added until each comparison with the first method is decided, or their maximum "
+        "number is reached.",
     )
     if form == _LISTED:
         chosen: Any = draw_integers(

@@ -17,7 +17,7 @@ from dashboard.views import published
 from dashboard.views.comparison_results import EPOCHS, downloads
 
 _REFRESH_SECONDS = 15.0
-"""Longer than on live pages: the table changes only when a run ends, and the backend needs longer to compute it."""
+"""The table is updated less often than live pages: it changes only when a run ends, and takes longer to compute."""
 Test = Literal["sign_flip", "t"]
 _TESTS: dict[Test, str] = {"sign_flip": "exact sign-flip", "t": "paired t"}
 
