@@ -77,7 +77,7 @@ def child(loop: str, case: Case, folder: Path | None) -> dict[str, Any]:
     """Run one measurement in a process of its own.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The process failed.
     """
     command = [sys.executable, "-m", "benchmarks.methods", "--loop", loop, "--method", case.method]
     command += ["--case", f"{case.teacher}:{case.student}", "--batch", str(case.batch), "--steps", str(case.steps)]

@@ -61,7 +61,7 @@ def read_costs(content: bytes | str) -> Costs:
     """Return the report in a file.
 
     Raises:
-        CostsError: It is not the output of ``dkd measure --json``.
+        CostsError: The content is not the output of ``dkd measure --json``.
     """
     try:
         return Costs.model_validate_json(content)

@@ -40,7 +40,7 @@ def read_token(path: Path) -> TokenFile:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TokenFileError: It is not a regular file of one line, or cannot be read.
+        TokenFileError: The path is not a regular file of one line, or cannot be read.
     """
     try:
         # Non-blocking, in case it is a FIFO.

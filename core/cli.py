@@ -158,14 +158,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_ranks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ranks",
-        type=_positive,
+        type=_process_count,
         default=1,
         metavar="N",
         help="processes that share each batch; if there are GPUs, N of them must be visible, one for each process",
     )
 
 
-def _positive(text: str) -> int:
+def _process_count(text: str) -> int:
     number = int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of processes")

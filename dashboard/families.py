@@ -55,7 +55,7 @@ def ordered(families: Iterable[str]) -> list[str]:
 
 
 def grouped(labels: Iterable[str], kinds: Mapping[str, Kind]) -> dict[str, list[str]]:
-    """Return the labels by family, families in their order and labels as they are given."""
+    """Return the labels by family: the families in the order of the catalog, the labels in the given order."""
     of_label = {label: kinds.get(label, Kind()).family for label in labels}
     return {
         family: [label for label, own in of_label.items() if own == family] for family in ordered(of_label.values())

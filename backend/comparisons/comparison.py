@@ -72,7 +72,7 @@ def compare(
     ended = [student.run_id for student in sample.students if student.state in ("succeeded", "failed")]
     counted = [student for student in sample.students if not student.set_aside]
     targets = [target for student in counted if (target := target_rule.of(student)) is not None]
-    # Read even without a target, because the rule for comparing times also applies to the curves over time.
+    # These are read even without a target, because the rule for comparing times also applies to the curves over time.
     series = curves(session, ended, [sample.headline, timing.REUSED, timing.TEACHER_SECONDS])
     methods = methods_of(sample, selected, series, target_rule)
     first = sample.experiments[0]

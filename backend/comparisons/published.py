@@ -111,17 +111,17 @@ def beside_published(session: Session, selection: Filter) -> BesidePublished:
         session: Session for reading.
         selection: Selects the settings whose numbers are returned, and the experiments by their tags.
     """
-    of_setting: dict[Setting, list[models.Experiment]] = {_setting(number): [] for number in PUBLISHED_NUMBERS}
+    experiments_of: dict[Setting, list[models.Experiment]] = {_setting(number): [] for number in PUBLISHED_NUMBERS}
     for experiment in tagged(session, selection.tags):
-        if (setting := titles_of(experiment.spec)) in of_setting:
-            of_setting[setting].append(experiment)
-    metrics: dict[Setting, dict[str, None]] = {}
+        if (setting := titles_of(experiment.spec)) in experiments_of:
+            experiments_of[setting].append(experiment)
+    metrics_of: dict[Setting, dict[str, None]] = {}
     for number in PUBLISHED_NUMBERS:
         if _accepts(selection, number):
-            metrics.setdefault(_setting(number), {})[number.metric] = None
+            metrics_of.setdefault(_setting(number), {})[number.metric] = None
     measured = {
-        setting: _measure(session, of_setting[setting], list(of_metric)) if of_setting[setting] else []
-        for setting, of_metric in metrics.items()
+        setting: _measure(session, experiments_of[setting], list(names)) if experiments_of[setting] else []
+        for setting, names in metrics_of.items()
     }
     return BesidePublished(
         items=[
@@ -145,7 +145,7 @@ def beside_published(session: Session, selection: Filter) -> BesidePublished:
         ],
         settings=[
             PublishedSetting(dataset=setting[0], teacher=setting[1], student=setting[2], experiments=len(found))
-            for setting, found in of_setting.items()
+            for setting, found in experiments_of.items()
         ],
         sources=source_notes(),
     )

@@ -88,12 +88,12 @@ def with_comparable_times(run: RunConvergence, basis: Timing) -> RunConvergence:
 
 
 def seconds_of(run: RunConvergence) -> float | None:
-    """Return the seconds that are shown and compared."""
+    """Return the seconds of a run, without the teacher's part if that was recorded."""
     return run.seconds if run.student_seconds is None else run.student_seconds
 
 
 def gpu_seconds_of(run: RunConvergence) -> float | None:
-    """Return the GPU-seconds that are shown and compared."""
+    """Return the GPU-seconds of a run, without the teacher's part if that was recorded."""
     return run.gpu_seconds if run.student_gpu_seconds is None else run.student_gpu_seconds
 
 

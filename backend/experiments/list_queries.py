@@ -122,7 +122,7 @@ def run_page(session: Session, filters: RunQuery, experiment: Experiment | None)
     sort, limit = filters.sort, filters.limit
     key = _run_sort_key(sort.removeprefix("-"))
     order = SortOrder(sort, key.expression, Run.id.expression, key.kind, sort.startswith("-"))
-    # First only the ids, from indexes that include the sort keys; then the rows of this page.
+    # The first query reads only ids, from indexes that include the sort keys; the second reads the rows of this page.
     query = select(Run.id, literal(None) if key.expression is None else key.expression).select_from(Run)
     query = query.outerjoin(Experiment, Experiment.id == Run.experiment_id)
     if sort.endswith(_BY_HEADLINE):

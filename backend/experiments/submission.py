@@ -61,7 +61,7 @@ def create_once(
         sweep: As of ``create``.
 
     Raises:
-        SpecError: As ``create``.
+        SpecError: A spec is refused, for the same reasons as by ``create``.
         ApiError: 409 if the experiments have been deleted since, 422 if a name is taken or the key was used with
             another body.
     """
@@ -209,7 +209,7 @@ def cloned_spec(
         changes: New values by path.
 
     Raises:
-        SpecError: With the path of each problem, ``changes.…`` for a changed field.
+        SpecError: The changed spec is not valid. Each problem has its path, ``changes.…`` for a changed field.
     """
     tags = select(ExperimentTag.tag).where(ExperimentTag.experiment_id == experiment.id).order_by(ExperimentTag.tag)
     # Notes and tags may have changed since the submission.

@@ -48,7 +48,7 @@ def refuse_webhooks(specs: Sequence[tuple[str, ExperimentSpec]], settings: Setti
     """Refuse webhooks whose origin the settings do not list.
 
     Raises:
-        SpecError: With the path of each such webhook.
+        SpecError: A spec has such a webhook. The error has the path of each.
     """
     allowed = {_origin(entry) for entry in settings.webhook_hosts}
     problems = [

@@ -74,9 +74,10 @@ def read_measured(session: SessionDep, query: Annotated[MeasuredQuery, Query()])
 
 @router.get("/table", responses=_ANSWERS, response_model=ResultTable)
 def read_table(session: SessionDep, query: Annotated[TableQuery, Query()]) -> ResultTable | Response:
-    """Compare many experiments in one table: one row per setting, one column per method, bold by a paired test.
+    """Compare many experiments in one table: one row per setting, one column per method.
 
-    Verdicts are corrected by Holm over all comparisons of the table.
+    A value is bold if a paired test shows that its method is better than the baseline. Verdicts are corrected by Holm
+    over all comparisons of the table.
     """
     selection = Filter(tags=query.tag or (), dataset=query.dataset, teacher=query.teacher, student=query.student)
     candidates = [find(session, key) for key in query.experiment] if query.experiment else None

@@ -218,7 +218,7 @@ def _resolve(client: Client, target: str) -> Experiment | Run:
     """Return the run with that id, else the experiment with that name or id.
 
     Raises:
-        ToolError: There is neither.
+        ToolError: Neither a run nor an experiment matches.
     """
     if (found := find_target(client, target)) is not None:
         return found

@@ -131,7 +131,7 @@ def _experiment_id(resolved: Experiment | Run) -> str:
     """Return the id of an experiment.
 
     Raises:
-        CliExit: It is a run.
+        CliExit: The argument is a run, not an experiment.
     """
     if isinstance(resolved, Run):
         raise exit_codes.CliExit("this format is for whole experiments; name an experiment", exit_codes.BAD_INPUT)

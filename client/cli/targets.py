@@ -12,7 +12,7 @@ def resolve_target(client: Client, target: str) -> Experiment | Run:
     """Return the run with that id, else the experiment with that name or id.
 
     Raises:
-        CliExit: Neither exists.
+        CliExit: Neither a run nor an experiment matches.
     """
     if (found := find_target(client, target)) is not None:
         return found

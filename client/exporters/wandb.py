@@ -31,7 +31,7 @@ def write(client: Client, record: ExperimentRecord, runs: Sequence[RunRecord], f
         OSError: The folder cannot be written.
     """
     try:
-        # By name, because the package has no place in the lock, and so no types.
+        # The package is imported by name, because it is not in the lock and mypy does not know its types.
         wandb: Any = importlib.import_module("wandb")
     except ImportError:
         raise MissingPackageError("wandb", extra="") from None

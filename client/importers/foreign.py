@@ -129,7 +129,7 @@ def existing_folder(path: Path) -> Path:
     """Return a folder.
 
     Raises:
-        ImportSourceError: It does not exist or is a file.
+        ImportSourceError: The folder does not exist or is a file.
     """
     if not path.is_dir():
         raise ImportSourceError(f"{path} is not a folder")

@@ -179,7 +179,7 @@ def _fields(message: bytes) -> Fields:
 
     Raises:
         ValueError: The message is damaged.
-        IndexError: It is cut.
+        IndexError: The message is truncated.
     """
     fields: Fields = {}
     place = 0

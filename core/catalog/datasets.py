@@ -89,7 +89,7 @@ class SplitParams(Params):
     val_fraction: float = Field(
         0.0, ge=0, le=0.5, description="Share of the training images held out for validation, class by class."
     )
-    val_seed: int = Field(0, ge=0, lt=2**31, description="Seed that chooses the images that are held out.")
+    val_seed: int = Field(0, ge=0, lt=2**31, description="Seed that determines which images are held out.")
 
     @model_serializer(mode="wrap")
     def _without_split(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -145,7 +145,10 @@ class CIFARParams(SplitParams):
     """Parameters of CIFAR-10 and CIFAR-100."""
 
     image_size: int = Field(
-        32, ge=32, le=512, description="Side in pixels. Above 32 the images are enlarged batch by batch (bilinear)."
+        32,
+        ge=32,
+        le=512,
+        description="Side in pixels. If it is above 32, the images of each batch are enlarged to it (bilinear).",
     )
 
 
@@ -204,7 +207,8 @@ DATASETS.add(
     DatasetEntry(
         name="digits",
         title="Digits",
-        summary="1,797 real 8×8 grey images of handwritten digits, bundled with scikit-learn, half held out.",
+        summary="1,797 real images of handwritten digits, grey, 8 px, bundled with scikit-learn. Half of them are the "
+        "test split.",
         target="core.tasks.classification.data.digits:load",
         params=SplitParams,
         facts=lambda params: params.facts(num_classes=10, channels=1, image_size=8, train_size=896, test_size=901),
@@ -225,7 +229,7 @@ DATASETS.add(
     DatasetEntry(
         name="mnist",
         title="MNIST",
-        summary="60,000 + 10,000 grey 28 px images of handwritten digits.",
+        summary="60,000 training and 10,000 test images of handwritten digits, grey, 28 px.",
         target="core.tasks.classification.data.mnist:load_mnist",
         reads_files=True,
         params=SplitParams,
@@ -237,7 +241,7 @@ DATASETS.add(
     DatasetEntry(
         name="fashion_mnist",
         title="Fashion-MNIST",
-        summary="60,000 + 10,000 grey 28 px images of clothes.",
+        summary="60,000 training and 10,000 test images of clothes, grey, 28 px.",
         target="core.tasks.classification.data.mnist:load_fashion_mnist",
         reads_files=True,
         params=SplitParams,
@@ -249,7 +253,8 @@ DATASETS.add(
     DatasetEntry(
         name="cifar10",
         title="CIFAR-10",
-        summary="50,000 + 10,000 colour 32 px images of ten classes, from the official files or class folders.",
+        summary="50,000 training and 10,000 test images of ten classes, colour, 32 px, from the official files or "
+        "class folders.",
         target="core.tasks.classification.data.cifar:load_cifar10",
         reads_files=True,
         params=CIFARParams,
@@ -261,7 +266,8 @@ DATASETS.add(
     DatasetEntry(
         name="cifar100",
         title="CIFAR-100",
-        summary="50,000 + 10,000 colour 32 px images of 100 classes, from the official files or class folders.",
+        summary="50,000 training and 10,000 test images of 100 classes, colour, 32 px, from the official files or "
+        "class folders.",
         target="core.tasks.classification.data.cifar:load_cifar100",
         reads_files=True,
         params=CIFARParams,
@@ -273,7 +279,7 @@ DATASETS.add(
     DatasetEntry(
         name="svhn",
         title="SVHN",
-        summary="73,257 + 26,032 colour 32 px images of house numbers' digits.",
+        summary="73,257 training and 26,032 test images of the digits of house numbers, colour, 32 px.",
         target="core.tasks.classification.data.svhn:load",
         reads_files=True,
         params=SplitParams,
@@ -285,7 +291,7 @@ DATASETS.add(
     DatasetEntry(
         name="food101",
         title="Food-101",
-        summary="75,750 + 25,250 photographs of 101 dishes.",
+        summary="75,750 training and 25,250 test photographs of 101 dishes.",
         target="core.tasks.classification.data.food101:load",
         reads_files=True,
         params=CroppedParams,
@@ -297,8 +303,8 @@ DATASETS.add(
     DatasetEntry(
         name="tiny_imagenet",
         title="Tiny ImageNet",
-        summary="100,000 + 10,000 colour 64 px images of 200 ImageNet classes. The validation images are "
-        "the test split.",
+        summary="100,000 training and 10,000 test images of 200 ImageNet classes, colour, 64 px. The test split is "
+        "ImageNet's validation split.",
         target="core.tasks.classification.data.tiny_imagenet:load",
         reads_files=True,
         params=TinyImageParams,
@@ -310,7 +316,7 @@ DATASETS.add(
     DatasetEntry(
         name="animals10",
         title="Animals-10",
-        summary="26,179 photographs of ten animals. A fifth of each class is held out as the test split.",
+        summary="26,179 photographs of ten animals. A fifth of each class is the test split.",
         target="core.tasks.classification.data.animals10:load",
         reads_files=True,
         params=ImageParams,
@@ -322,7 +328,8 @@ DATASETS.add(
     DatasetEntry(
         name="imagenet",
         title="ImageNet-1k",
-        summary="1,281,167 + 50,000 photographs of 1000 classes. The validation images are the test split.",
+        summary="1,281,167 training and 50,000 test photographs of 1000 classes. The test split is ImageNet's "
+        "validation split.",
         target="core.tasks.classification.data.imagenet:load",
         reads_files=True,
         params=CroppedParams,

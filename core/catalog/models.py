@@ -106,7 +106,7 @@ def _shapes(*stages: int, stem: int = 0, features: int = 0, strides: Sequence[in
         stem: Channels of the stem; 0 without one.
         features: Width of the features; 0 for the channels of the last stage.
         strides: Of the stem, if there is one, and of each stage; by default the first stage has the size of the image,
-            and each further one half the size of the last.
+            and each other stage half the size of the stage before it.
     """
     channels = (*((stem,) if stem else ()), *stages)
     strides = strides or (*((1,) if stem else ()), *(2**number for number in range(len(stages))))

@@ -312,7 +312,7 @@ class Combination(Objective):
     the whole loss. What the members measure of closed-form gradients is without shares.
 
     Args:
-        members: The methods, the first one first; no two have a term of one name besides ``ce``.
+        members: The methods in their order; ``ce`` is the only term that two of them may both have.
 
     Raises:
         ObjectiveError: Two members have a network of their own, or change the logits of the student.

@@ -227,7 +227,7 @@ class RegionRows(_OfRegions):
             values |= {name: terms.values[name] * unit for name, unit in units.items()}
 
         def measure(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            # With the gradients of a group's own mean, so that they do not depend on the size of the other group.
+            # The gradients are those of a group's own mean, so that they do not depend on the size of the other group.
             found = ((group, group.terms) for group in groups if group.terms.diagnostics)
             return {
                 group.name(name): value

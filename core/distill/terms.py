@@ -170,7 +170,7 @@ def separate(terms: LossTerms, batch: Rows) -> dict[str, Tensor]:
         batch: the rows that it was computed from.
 
     Raises:
-        ValueError: The loss is one sum.
+        ValueError: The loss has no separate terms, but is returned as one sum.
     """
     if terms.parts:
         return dict(terms.parts)
@@ -183,29 +183,29 @@ def separate(terms: LossTerms, batch: Rows) -> dict[str, Tensor]:
 
 
 def add_up(found: Sequence[LossTerms], batch: Rows) -> LossTerms:
-    """Return the sum of losses whose terms have closed-form gradients. Cross-entropy is that of the first.
+    """Return the sum of losses whose terms have closed-form gradients, with the cross-entropy of the first loss alone.
 
     It measures ``grad/share_TERM``, the norm of each term's gradient in per cent of the sum of all, beside what the
     losses measure.
 
     Args:
-        found: the losses; no two have a term of one name besides ``ce``.
-        batch: the rows that they were computed from.
+        found: the losses; ``ce`` is the only term that two of them may both have.
+        batch: the rows from which the losses were computed.
 
     Raises:
-        ValueError: A loss is one sum.
+        ValueError: A loss has no separate terms, but is returned as one sum.
     """
     if not all(terms.weighted for terms in found):
         raise ValueError("one of the methods returns its loss as one sum, and not as terms that can be added")
     weighted: dict[str, tuple[float | Tensor, Term]] = {}
     values: dict[str, Tensor] = {}
-    for terms in reversed(found):  # so that the first one's cross-entropy stays
+    for terms in reversed(found):  # so that the cross-entropy of the first loss stays
         weighted = {**terms.weighted, **{name: pair for name, pair in weighted.items() if name != "ce"}}
         values = {**terms.values, **{name: value for name, value in values.items() if name != "ce"}}
 
     def measure(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         metrics = share_metrics({name: gradient.norm() for name, gradient in gradients.items()})
-        for terms in found:  # of a metric that two report, the first is kept, as with cross-entropy
+        for terms in found:  # if two losses report a metric, the first one's value is kept, as with cross-entropy
             metrics = (terms.diagnostics(gradients) if terms.diagnostics else {}) | metrics
         return metrics
 

@@ -130,7 +130,7 @@ def _class_precisions(
     for label in range(1, len(truth.classes) + 1):
         objects = truth.image[(truth.labels == label) & ~truth.ignored]
         found = np.flatnonzero(detections.labels == label)
-        # Of equal scores those of earlier images come first, as in pycocotools.
+        # If scores are equal, those of earlier images come first, as in pycocotools.
         found = found[np.argsort(-detections.scores[found], kind="stable")]
         positives = weights @ np.bincount(objects, minlength=truth.images)
         precisions = np.full((len(weights), len(matches.thresholds)), np.nan)

@@ -147,7 +147,7 @@ def check_same_images(first: DetectionTable, second: DetectionTable) -> None:
     """Check that two runs were measured on the same test images with the same objects.
 
     Raises:
-        ItemsError: They were not.
+        ItemsError: The images or the objects differ.
     """
     for name in ("task", "data", "classes", "images"):
         ours, theirs = getattr(first, name), getattr(second, name)

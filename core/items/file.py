@@ -114,7 +114,7 @@ def file_content(path: Path) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        ItemsError: It cannot be read.
+        ItemsError: The file cannot be read.
     """
     try:
         return path.read_bytes()

@@ -73,7 +73,7 @@ def match(detections: Detections, truth: GroundTruth, thresholds: Sequence[float
             candidates = free & (iou[row] >= levels[:, None])
             counted = candidates & ~skipped
             candidates = np.where(counted.any(1, keepdims=True), counted, candidates)
-            # Of equal overlaps the last object is taken, as in pycocotools.
+            # If overlaps are equal, the last object is taken, as in pycocotools.
             chosen = len(objects) - 1 - np.where(candidates, iou[row], -1.0)[:, ::-1].argmax(1)
             at = np.flatnonzero(candidates.any(1))
             chosen = chosen[at]

@@ -161,7 +161,7 @@ def check_same_data(first: Items, second: Items) -> None:
     """Check that two runs were measured on the same test data.
 
     Raises:
-        ItemsError: They were not.
+        ItemsError: The data differ.
     """
     for name, ours, theirs in (("task", first.task, second.task), ("data", first.images, second.images)):
         if ours != theirs:

@@ -81,7 +81,7 @@ class RunOrder(Message):
     run_id: str
     attempt: int
     order: Literal["continue", "cancel", "lost"]
-    # A field of its own and not a value of ``order``, because older workers refuse unknown values.
+    # This is a field of its own and not a value of ``order``, because older workers refuse unknown values.
     pause: bool = Field(False, description="With continue: write a checkpoint and hand the run back.")
 
 

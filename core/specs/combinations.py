@@ -28,11 +28,11 @@ def added_problems(entry: MethodEntry, params: Mapping[str, Any]) -> Iterator[Pr
 
 
 def combination_problems(entries: Sequence[MethodEntry], params: Sequence[Mapping[str, Any]]) -> Iterator[ProblemParts]:
-    """Yield why methods cannot be combined.
+    """Yield the problems of a combination of methods.
 
     Args:
-        entries: The methods, the first one first.
-        params: The parameters of each.
+        entries: The methods in their order.
+        params: The parameters of each method.
     """
     if len(entries) == 1:
         return

@@ -229,7 +229,7 @@ class ExperimentSpec(SpecModel):
 
     @model_serializer(mode="wrap")
     def _without_ensemble(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what an experiment with one teacher does not have, so that it reads as it did before."""
+        """Leave out empty ``teachers`` and ``ensemble``: a spec with one teacher has no such fields."""
         values: dict[str, Any] = serialise(self)
         return {name: value for name, value in values.items() if name not in ("teachers", "ensemble") or value}
 

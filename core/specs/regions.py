@@ -137,7 +137,7 @@ def complete_background_params(
     """Return the parameters that differ for boxes without an object, as the methods' models read them.
 
     Args:
-        entries: The methods, the first one first.
+        entries: The methods in their order.
         params: The parameters of each.
         given: What the spec gives.
         context: Of the validation.

@@ -22,7 +22,7 @@ def share_problems(
     """Yield what is wrong with the shares of a method and of those that are added to it.
 
     Args:
-        entries: The methods, the first one first.
+        entries: The methods in their order.
         params: The parameters of each.
         shares: Of each, by the name of a term, its share of the summed gradient norms of all terms.
         submitted: Whether the spec is new. Stored ones may have a weight beside a share.

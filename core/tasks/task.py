@@ -165,7 +165,7 @@ class Task(ABC):
         """Check before the first step that the network can be trained on the data.
 
         Raises:
-            TrainingError: It cannot; the message says what to change.
+            TrainingError: The network cannot be trained on them; the message says what to change.
         """
 
     @abstractmethod
@@ -298,7 +298,7 @@ class Task(ABC):
         """Return warnings about supplied weights that are handed out unchanged, given their epoch report.
 
         Raises:
-            TrainingError: Nothing could be learnt from them.
+            TrainingError: No student could learn from the weights.
         """
 
     @abstractmethod

@@ -23,7 +23,7 @@ def flatten(tree: Any, tensors: dict[str, Tensor], name: str) -> Any:
         The tree as JSON that refers to the tensors by name.
 
     Raises:
-        TypeError: There is anything else in the tree.
+        TypeError: The tree contains something else.
     """
     if isinstance(tree, Tensor):
         while name in tensors:  # {"a": {"b.c": …}} and {"a.b": {"c": …}} would have the same name

@@ -46,7 +46,7 @@ def match_state_dict(
 
     Args:
         network: the network.
-        candidates: state dicts, the most likely one first.
+        candidates: state dicts, the most likely first.
         rename: maps keys of published checkpoints.
         any_shape: keys whose tensors may have another shape, such as those of a last layer for other classes.
 
@@ -210,7 +210,7 @@ def check_usable(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
         tensors: the weights that replace some or all of them.
 
     Raises:
-        WeightsError: They are NaN, infinite, integers or constant.
+        WeightsError: The weights are NaN, infinite, integers or constant.
     """
     floating = {key: tensor for key, tensor in tensors.items() if state[key].is_floating_point()}
     if integers := [f"{key} ({t.dtype})" for key, t in floating.items() if not t.is_floating_point()]:

@@ -67,7 +67,7 @@ class StateDict:
 
 
 def find_state_dicts(content: Any, container: str = "", drop: Sequence[str] = ()) -> list[StateDict]:
-    """Return every state dict in a checkpoint, the most likely one first.
+    """Return every state dict in a checkpoint, the most likely first.
 
     Args:
         content: the checkpoint.
@@ -75,7 +75,7 @@ def find_state_dicts(content: Any, container: str = "", drop: Sequence[str] = ()
         drop: ``fnmatch`` patterns of keys to omit.
 
     Raises:
-        WeightsError: there is none, none at ``container``, or no key matches a pattern.
+        WeightsError: there is no state dict, none at ``container``, or no key matches a pattern.
     """
     candidates = sorted(_walk(content, ()), key=StateDict.sort_key)
     if not candidates:

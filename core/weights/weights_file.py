@@ -52,7 +52,7 @@ def read_file(path: Path, max_bytes: int) -> WeightsFile:
     No code in the file is run, see ``core.weights.inert_pickle``.
 
     Raises:
-        WeightsError: it is not a regular file, too large, damaged, of another format, or names functions.
+        WeightsError: the file is not a regular file, too large, damaged, of another format, or names functions.
     """
     try:
         status = path.stat()

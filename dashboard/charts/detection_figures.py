@@ -99,7 +99,7 @@ def _bars(
     height = max(_HEIGHT, 90 + 28 * len(labels)) if in_rows else _HEIGHT
     figure = figures.plain_figure("" if in_rows else axis, axis if in_rows else "", height=height)
     categories = [_lines(label) if in_rows else figures.label_text(label) for label in labels]
-    # Of bars in a group, the last one is the topmost.
+    # The last bar of a group is drawn at the top.
     for source in list(_COLOURS)[:: -1 if in_rows else 1]:
         if own := values.get(source):
             numbers = figures.nonfinite_to_none([own.get(label, math.nan) for label in labels])

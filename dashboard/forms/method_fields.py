@@ -127,7 +127,7 @@ def draw(
     params = schema_fields.with_defaults(value["params"] if same else {}, defaults)
     shares = dict(value.get("shares") or {}) if same else {}
     terms = terms_of(entry, fields, added=added)
-    # With the weight of cross-entropy, which an added method does not have.
+    # This includes the weight of cross-entropy, which an added method does not have.
     of_terms = {*entry.get("weight_params", {}).values(), *entry.get("share_params", {}).values()}
     others = [item for item in fields if item.path not in of_terms]
     object_values = {name: param for name, param in params.items() if name not in of_terms}

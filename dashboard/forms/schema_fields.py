@@ -127,6 +127,14 @@ def schema_to_fields(schema: Mapping[str, Any], root: Mapping[str, Any] | None =
 
 
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str, group: str) -> list[FormField]:
+    """Return the form fields of an object's schema, those of nested objects included.
+
+    Args:
+        schema: The schema of the object.
+        root: The whole schema, with the definitions to which references point.
+        prefix: The path of the object, which ends with a dot; "" for the outermost object.
+        group: The heading of the object's fields in the form.
+    """
     fields: list[FormField] = []
     required = set(schema.get("required", ()))
     for name, property_schema in schema.get("properties", {}).items():

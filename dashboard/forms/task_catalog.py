@@ -81,6 +81,11 @@ def _properties(schema: Mapping[str, Any], definition: str) -> Any:
 
 
 def _schema(schema: dict[str, Any], task: Entry, trainings: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return the schema of a spec for a task.
+
+    In a task of regions it has no settings that are for images alone, unless a training sets one; in other tasks it has
+    no options of regions. Choices from the catalog are those of the task.
+    """
     changed = deepcopy(schema)
     properties = _properties(changed, "Training")
     for name, field in list(properties.items()):

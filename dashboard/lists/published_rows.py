@@ -27,13 +27,15 @@ def rows(
     family_of: Mapping[str, str],
     metrics: Mapping[str, str] | None = None,
 ) -> list[dict[str, str]]:
-    """Return one row per number, metric by metric, family by family and method by method.
+    """Return one row per number, sorted by metric, family and method.
+
+    A cell of metric or family is empty if it is the same as in the row above.
 
     Args:
         numbers: The numbers of one setting.
         titles: Title of each method of the catalog, by name.
         family_of: Family of each method of the catalog, by name.
-        metrics: Title of each metric of the catalog, by name; shown if the numbers are of several.
+        metrics: Title of each metric of the catalog, by name; shown if the numbers have several metrics.
     """
     measured = list(dict.fromkeys(number.metric for number in numbers))
     order = families.ordered(family_of.get(number.method, "") for number in numbers)
@@ -44,15 +46,15 @@ def rows(
         return (measured.index(number.metric), *in_metric)
 
     shown: list[dict[str, str]] = []
-    last: tuple[str, str] | None = None
+    previous: tuple[str, str] | None = None
     for number in sorted(numbers, key=place):
         family = families.family_title(family_of.get(number.method, "")) if number.method != TEACHER else ""
         title = (metrics or {}).get(number.metric, number.metric)
-        of_metric = {"Metric": escape(title) if last is None or last[0] != number.metric else ""}
+        metric_column = {"Metric": escape(title) if previous is None or previous[0] != number.metric else ""}
         shown.append(
             {
-                **(of_metric if len(measured) > 1 else {}),
-                "Family": escape(family) if (number.metric, family) != last else "",
+                **(metric_column if len(measured) > 1 else {}),
+                "Family": escape(family) if (number.metric, family) != previous else "",
                 "Method": escape(_method(number, titles)),
                 "Source": _source(number),
                 "Published": value_text(number.value, decimals=2) + ("" if number.confirmed else " (unconfirmed)"),
@@ -63,7 +65,7 @@ def rows(
                 "Here − published": _difference(number),
             }
         )
-        last = (number.metric, family)
+        previous = (number.metric, family)
     return shown
 
 

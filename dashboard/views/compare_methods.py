@@ -101,7 +101,7 @@ def controls(runs: Sequence[RunSummary]) -> MethodView:
             help="Families of methods that are shown. The baseline is always shown.",
         )
         folded = st.pills(
-            "Only the best method of",
+            "Only the best method in",
             [family for family, members in grouped.items() if len(members) > 1],
             selection_mode="multi",
             format_func=families.family_title,

@@ -49,7 +49,7 @@ def draw(catalog: Catalog, state: FormState, key: str, slots: ErrorSlots) -> dic
 
 
 def _new_teacher(catalog: Catalog) -> Draft:
-    # Of detectors, one that gives logits of the same boxes as the first, which is the first choice of a student.
+    # A detector has to give logits of the same boxes as the first detector, which is the first choice of a student.
     boxes = catalog.models[0].get("region_logits")
     name = [entry["name"] for entry in catalog.models if entry.get("region_logits") == boxes][-1]
     teacher: Draft = spec_draft.to_draft({"teacher": {"model": name}})["teacher"]
@@ -218,7 +218,7 @@ def _weights(
 
 def _add(catalog: Catalog, state: FormState) -> None:
     teachers = spec_draft.own_teachers(state.draft) or [_new_teacher(catalog)]
-    # Of another seed, because two equal teachers are one.
+    # The copy gets another seed, because two equal teachers are the same run.
     seed = 1 + max(int(teacher["seed"]) for teacher in teachers)
     _show(state, [*teachers, {**deepcopy(teachers[-1]), "seed": seed}])
 

@@ -68,7 +68,7 @@ def classifier_of(setting: Setting, role: Role) -> nn.Linear:
     """Return the last linear layer of a network.
 
     Raises:
-        ObjectiveError: It has none.
+        ObjectiveError: The network has no last linear layer.
     """
     linear = shape_of(setting, role).linear
     if linear is None:

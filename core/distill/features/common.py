@@ -183,7 +183,7 @@ def map_pairs(setting: Setting, named: str = "taps") -> list[tuple[str, str]]:
 
     Args:
         setting: What the method is built for.
-        named: How its parameters end that name taps.
+        named: The ending of the parameters that name its taps: ``taps`` or ``tap``.
 
     Raises:
         ObjectiveError: A tap gives no maps, or a network has no stages.
@@ -243,10 +243,10 @@ def require_equal_sizes(setting: Setting, pairs: Sequence[tuple[str, str]], meth
     """Refuse pairs of maps of different heights or widths.
 
     Args:
-        setting: What the method is built for.
+        setting: The networks and data for which the method is built.
         pairs: Taps of the student and of the teacher.
-        method: Its title.
-        named: How its parameters end that name taps.
+        method: The title of the method.
+        named: The ending of the parameters that name its taps: ``taps`` or ``tap``.
 
     Raises:
         ObjectiveError: The maps of a pair have different sizes.

@@ -62,6 +62,7 @@ def _slope(log_p: Tensor, log_q: Tensor, alpha: float, beta: float, total: float
     ratio, base = log_q - log_p, (total * log_p).exp()
     if not alpha:
         return ratio * base
+    # expm1 is exact if the ratio is small, where the difference of two nearly equal powers is not.
     near, far = base * torch.expm1(alpha * ratio), (alpha * log_q + beta * log_p).exp() - base
     return torch.where(ratio.abs() < _NEAR, near, far) / alpha
 

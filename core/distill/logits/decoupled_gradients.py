@@ -70,7 +70,7 @@ def _compare(tckd: Tensor, nckd: Tensor, batch: Rows) -> dict[str, Tensor]:
     sums = torch.stack((tckd, nckd)).sum(1)
     norms = sums.norm(dim=1)
     used = tckd.any(1) & nckd.any(1)
-    # With weights not as 1 minus a mean, whose rounding would leave a share of skipped rows where there is none.
+    # If rows have weights, 1 minus a mean would be rounded, and report skipped rows although there are none.
     skipped = 1 - used.double().mean() if batch.share is None else batch.weigh((~used).double()).mean()
     weighted = tckd.any() & nckd.any()
     return {

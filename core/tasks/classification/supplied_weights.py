@@ -162,7 +162,7 @@ def with_supplied_normalization(weights: Weights, dataset: Dataset) -> Dataset:
     """Return the data set with the mean and std that a spec gives for weights to be trained on.
 
     Raises:
-        TrainingError: They have another number of channels than the images.
+        TrainingError: The mean and std have another number of channels than the images.
     """
     in_spec = _input_in_spec(weights, dataset)
     return replace(dataset, mean=in_spec.mean, std=in_spec.std) if in_spec else dataset

@@ -41,7 +41,7 @@ def sample_test_logits(network: nn.Module, dataset: Dataset) -> SampleLogits:
 
 
 def teacher_warnings(sample: SampleLogits, dataset: Dataset, top1: float, claimed: float | None) -> list[str]:
-    """Return what is suspicious about a supplied teacher, one sentence each; nothing for a good one.
+    """Return the suspicious properties of a supplied teacher, one sentence each; an empty list for a good teacher.
 
     Args:
         sample: Its logits of test images.
@@ -50,7 +50,7 @@ def teacher_warnings(sample: SampleLogits, dataset: Dataset, top1: float, claime
         claimed: The accuracy that its file claims, %; None if the file claims none.
 
     Raises:
-        TrainingError: Its logits are not finite, or the same for every image.
+        TrainingError: The logits are not finite, or the same for every image.
     """
     logits = sample.logits
     if not logits.isfinite().all():

@@ -56,7 +56,7 @@ class Evaluation:
         self._data, self._truth = data, data.ground_truth(data.test)
         self._teacher: Judged | None = None
         self._regions: _TeachersRegions | None = None
-        # Of the test images, by network. The next step would make them out of date.
+        # The judged detections in the test images, by network, until the next step changes the network.
         self._found: dict[Detector, Judged] = {}
 
     def forget(self) -> None:

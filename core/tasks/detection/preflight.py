@@ -20,7 +20,7 @@ def check_data_fits(spec: RunSpec, data: DetectionData) -> None:
     Only the worker knows some data sets, for example a folder of images.
 
     Raises:
-        TrainingError: It has not.
+        TrainingError: The data set has too few classes.
     """
     context = method_context(spec.training, spec.dataset, _facts(data))
     for _, text, _ in class_problems(spec.method, spec.dataset, context):

@@ -42,7 +42,7 @@ def read_initial_weights(context: RunContext, data: DetectionData) -> InitialWei
     """Read the weights that a run's spec names; None if it names none.
 
     Raises:
-        TrainingError: They cannot be read.
+        TrainingError: The weights cannot be read.
     """
     chosen = context.spec.weights
     if chosen is None:
@@ -58,7 +58,7 @@ def load_initial_weights(context: RunContext, detector: Detector, initial: Initi
     """Load weights into a detector, and log what did not match.
 
     Raises:
-        TrainingError: They do not fit the detector or the data set's classes.
+        TrainingError: The weights do not fit the detector or the data set's classes.
     """
     chosen, supplied = context.spec.weights, initial.weights
     assert chosen
@@ -74,7 +74,7 @@ def load_published_backbone(context: RunContext, detector: Detector) -> None:
     """Load the published weights of the backbone, if the spec's network starts from them.
 
     Raises:
-        TrainingError: They are not on this machine and cannot be downloaded, or do not fit.
+        TrainingError: The weights are not on this machine and cannot be downloaded, or do not fit.
     """
     if getattr(context.spec.model.parsed_params, "backbone_weights", "none") != _IMAGENET:
         return

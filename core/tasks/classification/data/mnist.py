@@ -99,7 +99,7 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     It has two zero bytes, the element type, the number of dimensions, the dimensions (32 bit, big endian) and the data.
 
     Raises:
-        DatasetError: it is not an IDX file of bytes, or it is truncated.
+        DatasetError: the file is not an IDX file of bytes, or it is truncated.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

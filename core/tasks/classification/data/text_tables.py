@@ -14,7 +14,7 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file without line endings; bytes that are not UTF-8 become surrogate escapes.
 
     Raises:
-        DatasetError: it is not a regular file, or it is larger than 64 MiB.
+        DatasetError: the path is not a regular file, or it is larger than 64 MiB.
     """
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         raise DatasetError(

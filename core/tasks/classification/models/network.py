@@ -110,7 +110,7 @@ class Network(nn.Module, ABC):
         Weights that are not on this machine are downloaded only if ``allow_download`` is set.
 
         Raises:
-            WeightsError: there are none, or they are not available on this machine.
+            WeightsError: there are no published weights, or they are not available on this machine.
         """
         raise WeightsError(
             "this network has no published weights; give a file, for example one "

@@ -34,14 +34,14 @@ class RegionLogits:
 
 
 def regions_point(network: nn.Module, grids: Sequence[int]) -> TapPoint:
-    """Return where the map of a network is that its regions are parts of.
+    """Return the point in a network of the map that is divided into regions.
 
     Args:
         network: The network, not behind an ``InputAdapter``.
         grids: The number of cells along a side of each grid.
 
     Raises:
-        TrainingError: It does not average its last map.
+        TrainingError: The network does not average its last map.
     """
     averages = [module for module in network.modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     if not averages or not isinstance(network, Network):
@@ -59,7 +59,7 @@ def check_regions(regions: Tensor, grids: Sequence[int], logits: Tensor) -> None
         logits: (B, C), of the same pass.
 
     Raises:
-        TrainingError: They are not, because of another layer before the linear one.
+        TrainingError: The logits differ, because of another layer before the linear one.
     """
     if grids[0] == 1 and not torch.allclose(regions[:, 0], logits, rtol=1e-3, atol=1e-4):
         text = "between the average over its last map and its last linear layer, the network has another layer"

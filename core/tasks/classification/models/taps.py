@@ -69,7 +69,7 @@ class Tapped(nn.Module):
 
     def _capture(self, name: str, value: Any) -> None:
         if self._records_first and self._first is None and value.requires_grad:
-            # At once, because a later layer may change the tensor in place.
+            # The tensor is handed over at once, because a later layer may change it in place.
             self._first = get_gradient_edge(value)
         tensor = self._captured[name] = self._points[name].convert(value)
         if not torch.compiler.is_compiling():
@@ -136,7 +136,7 @@ def tap_once(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
 
 
 def _point_at(network: nn.Module, name: str, known: Mapping[str, TapPoint]) -> TapPoint:
-    """Return where the tap of a name is.
+    """Return the point in a network of the tap with a name.
 
     Raises:
         TrainingError: There is no such tap.
@@ -157,7 +157,7 @@ def _pooling_point(network: Network) -> TapPoint:
     """Return the input of a network's global average pooling.
 
     Raises:
-        TrainingError: It has none.
+        TrainingError: The network has no global average pooling.
     """
     if point := network.pooling_point():
         return point
@@ -168,7 +168,7 @@ def _module_at(network: nn.Module, name: str, known: Sequence[str]) -> nn.Module
     """Return the module at a path.
 
     Raises:
-        TrainingError: There is none.
+        TrainingError: There is no such module.
     """
     try:
         return network.get_submodule(name)

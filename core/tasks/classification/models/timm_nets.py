@@ -126,7 +126,7 @@ def create_pretrained(name: str, arguments: Mapping[str, Any], allow_download: b
         allow_download: Whether to download the weights if they are not on this machine.
 
     Raises:
-        WeightsError: There are none, or they are not available; the message says where they are.
+        WeightsError: There are no published weights, or they are not available; the message says where to get them.
     """
     import timm
 

@@ -50,7 +50,7 @@ def published_tensors(name: str, weights: str, allow_download: bool) -> dict[str
         allow_download: Whether to download them if they are not on this machine.
 
     Raises:
-        WeightsError: They are not available; the message says where they are, and where to put them.
+        WeightsError: The weights are not available; the message says where to get them, and where to put them.
     """
     import torchvision
 

@@ -58,7 +58,7 @@ def _find(params: CocoParams, settings: TrainingSettings) -> Path:
     """Return the folder of the data set.
 
     Raises:
-        DatasetError: It is missing or incomplete.
+        DatasetError: The data set is missing or incomplete.
     """
     parts = [params.train_annotations, params.test_annotations, params.train_images, params.test_images]
     if params.path:
@@ -117,14 +117,14 @@ def _joined(splits: tuple[_Split, _Split], paths: tuple[Path, Path]) -> Annotati
 
 
 def _read(path: Path, folder: str) -> _Split:
-    """Read a JSON.
+    """Read a JSON file.
 
     Args:
         path: The file.
         folder: The folder of its images, relative to the root of the data set.
 
     Raises:
-        DatasetError: It is not in COCO's format; the message says what is missing.
+        DatasetError: The file is not in COCO's format; the message says what is missing.
     """
     shown = visible(str(path))
     try:

@@ -101,7 +101,7 @@ def _find(params: VocParams, parts: Sequence[_Part], settings: TrainingSettings)
     """Return the root of the data set.
 
     Raises:
-        DatasetError: It is missing or incomplete.
+        DatasetError: The data set is missing or incomplete.
     """
     needed = [part.path(name) for part in parts for name in (params.annotations, params.images)]
     needed += [part.path(f"{params.lists}/{part.split}.txt") for part in parts]
@@ -222,7 +222,7 @@ def _parse(path: Path) -> _Image:
     """Read the XML of one image.
 
     Raises:
-        DatasetError: It is not valid; the message names it.
+        DatasetError: The file is not valid; the message names it.
     """
     try:
         tree: Any = ET.parse(path).getroot()

@@ -20,7 +20,7 @@ def build(name: str, *, num_classes: int, **params: Any) -> Detector:
 
     Raises:
         UnknownNameError: There is no such model; the message suggests similar names.
-        ValueError: It is no detector, or a parameter is invalid (a pydantic ValidationError).
+        ValueError: The model is no detector, or a parameter is invalid (a pydantic ValidationError).
         ImportError: The backbone needs a package that is not installed.
     """
     entry = MODELS[name]

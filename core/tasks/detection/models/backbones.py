@@ -127,7 +127,7 @@ def _of_small_network(name: str, norm: Norm, stem_stride: int, without_finest: b
     first.stride = (stem_stride * first.stride[0], stem_stride * first.stride[1])
     shapes = _trial(network.stages, network)
     shapes.pop("stem", None)
-    # Of stages with equal strides the last one.
+    # If stages have equal strides, the last one is used.
     ends = list({stride: stage for stage, (_, stride) in shapes.items()}.values())
     levels = ends[without_finest:]
     activations = {}

@@ -52,7 +52,7 @@ def from_detectron2(tensors: Mapping[str, Tensor], mean: Sequence[float], std: S
         std: The standard deviation of each channel, by which it divides.
 
     Raises:
-        WeightsError: They were trained with another mean, or their offsets do not depend on the class.
+        WeightsError: The weights were trained with another mean, or their offsets do not depend on the class.
     """
     converted = {_key(key): value for key, value in tensors.items() if not _DROPPED.match(key)}
     if _FIRST in converted:

@@ -235,7 +235,7 @@ def load_backbone(detector: Detector, *, allow_download: bool) -> None:
         allow_download: Whether to download them if they are not on this machine.
 
     Raises:
-        WeightsError: They are not available, or do not fit; the message says what to do.
+        WeightsError: The weights are not available, or do not fit; the message says what to do.
     """
     backbone = detector.backbone
     if backbone is None:
