@@ -122,6 +122,7 @@ def example() -> Path:
 
 
 def _run_on(stack: Stack, spec: ExperimentSpec, console: Console, *, exits_by_itself: bool) -> int:
+    """Submit the demo's experiment, show its progress and result, and return the exit code."""
     with connect(stack.home, stack.api_url) as client:
         experiment = submit(client, spec)
         link = stack.dashboard_address(f"compare?experiment={experiment.id}") if stack.dashboard_url else ""

@@ -81,6 +81,7 @@ def reader_gone() -> bool:
 
 
 def _install(name: str) -> UnfailingFile | None:
+    """Replace a standard stream by one whose errors do not stop the program; None if it cannot be replaced."""
     stream: TextIO | None = getattr(sys, name)
     if stream is None:  # closed before the program was started
         setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)

@@ -179,6 +179,7 @@ class AttemptUpload:
                 self._errors.update(dict.fromkeys((ticket for ticket, _ in submitted), failure))
 
     def _put(self, paths: Collection[Path]) -> None:
+        """Store the files that have changed since they were stored last, and write the manifest."""
         with self._lock:
             replaced: list[str] = []
             changed = False

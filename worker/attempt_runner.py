@@ -132,6 +132,7 @@ class AttemptRunner:
     def _train_in(
         self, folder: AttemptFolder, run: LeasedRun, gpus: tuple[int, ...], upload: AttemptUpload | None
     ) -> Outcome | None:
+        """Run the training in an attempt's folder; return its outcome, or None if the run was taken away."""
         claim = run.claim
         guard = self._config.gpu_guard
         pids_before = guard.processes(gpus) if guard else frozenset[int]()
@@ -227,6 +228,7 @@ class AttemptRunner:
         return Outcome(attempt=run.claim.attempt, outcome="interrupted", reason=f"trained, but {reason}")
 
     def _report_outcome(self, run: LeasedRun, outcome: Outcome) -> None:
+        """Report the outcome until the backend accepts or refuses it, or the time for it is over."""
         deadline = self._report_deadline()
         wait = _FIRST_WAIT
         while run.intent is not StopIntent.DISCARD:

@@ -110,6 +110,7 @@ class Reporter:
         return list(self._lines)
 
     def _run(self) -> None:
+        """Send the journal's events until the training has ended and all are sent."""
         wait = _FIRST_WAIT
         while not self._abandoned.is_set():
             # Checked before the journal is read, so that all records that were written before the end are read.

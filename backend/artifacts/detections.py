@@ -64,6 +64,7 @@ class RunDetections:
     def _read(
         self, run_id: str, attempt: int, name: str, decode: Callable[[bytes], T], size_of: Callable[[T], int]
     ) -> T | None:
+        """Return the decoded file of an attempt, from memory if it is kept there; None if there is no such file."""
         key = (run_id, attempt, name)
         with self._lock:
             if key in self._kept:

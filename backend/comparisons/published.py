@@ -199,6 +199,7 @@ def _teacher_of(sample: Sample, metric: str, newest: Mapping[str, Mapping[str, L
 def _of_sample(
     sample: Sample, metric: str, selected: Mapping[EpochChoice, Mapping[str, metric_selection.SelectedValue]]
 ) -> list[_Measured]:
+    """Return the results of the methods of one sample that have a value, at the last and at the best epoch."""
     target = ConvergenceTarget(1.0)
     methods = {which: methods_of(sample, values, {}, target) for which, values in selected.items()}
     choices = {choice["label"]: choice for item in sample.experiments for choice in item.spec["methods"]}

@@ -250,14 +250,14 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
     headlines = {item.id: headline_of(item.spec["dataset"]["name"]) for item in experiments}
     latest_points = latest(session, succeeded, sorted({*headlines.values()}))
-    of_teachers: dict[str, list[Any]] = {}
+    teacher_rows: dict[str, list[Any]] = {}
     for row in rows:
         if row.role == "teacher":
-            of_teachers.setdefault(row.experiment_id, []).append(row)
+            teacher_rows.setdefault(row.experiment_id, []).append(row)
     several = {item.id for item in experiments if item.spec.get("teachers")}
     teachers = {
         key: _teacher_run(found, latest_points, headlines[key], is_ensemble=key in several)
-        for key, found in of_teachers.items()
+        for key, found in teacher_rows.items()
     }
     students: dict[str, list[StudentRun]] = {key: [] for key in names}
     for row in rows:

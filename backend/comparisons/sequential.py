@@ -140,6 +140,7 @@ def _read(session: Session, experiments: Sequence[models.Experiment]) -> list[Ev
 
 
 def _gather(until: UntilDecided, sample: Sample, selected: Mapping[str, SelectedValue]) -> Evidence:
+    """Return the evidence for the looks: the runs by method and position of the seed, and the seeds that have ended."""
     with_value = {run_id: item for run_id, item in selected.items() if item.value is not None}
     runs = {
         (label, run.seed - until.start): run

@@ -67,11 +67,11 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     """
     available = tasks_of(experiments)
     task = _task(layout, available)
-    of_task: list[models.Experiment] = []
+    same_task: list[models.Experiment] = []
     others: list[models.Experiment] = []
     for item in dict.fromkeys(experiments):
-        (of_task if task_of_experiment(item).name == task.name else others).append(item)
-    loaded = list(load(session, of_task).values())
+        (same_task if task_of_experiment(item).name == task.name else others).append(item)
+    loaded = list(load(session, same_task).values())
     layout = replace(layout, metric=layout.metric or task.headline)
     samples = [part for row in experiment_keys.group_rows(loaded) for part in same_data.split(merge(row))]
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
@@ -140,6 +140,7 @@ class _Row:
         return [self._cell(label, baseline, layout) for label in labels if label in self.methods]
 
     def _cell(self, label: str, baseline: str, layout: Layout) -> TableCell:
+        """Return the cell of a method: its values, and its paired differences to the baseline."""
         method = self.methods[label]
         summary = summarize_method(method, self.sample)
         method_values = method.values
@@ -230,6 +231,7 @@ def _baseline(samples: Sequence[Sample], labels: Sequence[str], label: str | Non
 
 
 def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layout: Layout, baseline: str) -> list[str]:
+    """Return the notes below the table, on the test, on missing values and on conditions of the results."""
     notes = [f"Mean ± sample standard deviation (n), {EPOCH_CHOICES[layout.which]}."]
     notes += dict.fromkeys(text for sample in samples for text in sample.misnamed)
     tested = [cell for row in cells for cell in row if cell.p is not None]

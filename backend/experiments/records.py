@@ -74,6 +74,7 @@ def run_rows(record: ExperimentRecord) -> list[dict[str, Any]]:
 def _records(
     session: Session, runs: Sequence[tuple[models.Run, str]], experiment: models.Experiment | None
 ) -> list[RunRecord]:
+    """Return the records of runs, with a few queries for all of them together."""
     ids = [run.id for run, _ in runs]
     latest_values = run_data.latest(session, ids, None)
     attempts: dict[str, list[models.Attempt]] = {}

@@ -205,6 +205,7 @@ def _store_message(session: Session, experiment_id: str, before: str, after: str
 def _body(
     session: Session, message_id: str, experiment_id: str, name: str, event: str, time_now: datetime
 ) -> dict[str, Any]:
+    """Return the JSON of a message about an experiment."""
     query = (
         select(Run.state, func.count())
         .join(ExperimentRun, ExperimentRun.run_id == Run.id)

@@ -86,6 +86,7 @@ class Nudger:
         return self._url.startswith("filesystem")
 
     def _connect(self) -> Any:
+        """Return the Celery app, which is made at its first use and never waits long for the broker."""
         if self._celery is None:
             from celery import Celery
 

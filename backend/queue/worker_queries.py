@@ -21,6 +21,7 @@ def list_workers(session: Session) -> list[Worker]:
 
 
 def _running(session: Session) -> dict[str, list[WorkerRun]]:
+    """Return the runs that workers hold a lease of, by the worker's id."""
     query = (
         select(
             Run.worker_id,

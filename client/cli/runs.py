@@ -229,6 +229,7 @@ def _change(
     change_run: Callable[[str], Run],
     change_experiment: Callable[[str], Experiment],
 ) -> int:
+    """Change runs, or all runs of experiments, print them, and return the exit code."""
     changed: list[RunSummary] = []
     for target in targets:
         resolved = resolve_target(client, target)

@@ -65,16 +65,16 @@ def _by_size_and_recalls() -> Iterator[Metric]:
     """Yield what is measured on the test split alone, for the network and for its averaged weights."""
     for split in ("test", "test_ema"):
         prefix, suffix = _SPLITS[split]
-        of_test = split == "test"
+        is_test = split == "test"
         for size in SIZES:
             title = f"{prefix} AP of {size} objects{suffix}"
-            yield Metric(f"{split}/ap_{size}", title, "%", "higher", panel=_AP_SIZES if of_test else "")
+            yield Metric(f"{split}/ap_{size}", title, "%", "higher", panel=_AP_SIZES if is_test else "")
         for count in (1, 10, 100):
             title = f"{prefix} AR with {count} detection{'s' if count > 1 else ''} per image{suffix}"
-            yield Metric(f"{split}/ar{count}", title, "%", "higher", panel=_AR if of_test else "")
+            yield Metric(f"{split}/ar{count}", title, "%", "higher", panel=_AR if is_test else "")
         for size in SIZES:
             title = f"{prefix} AR of {size} objects{suffix}"
-            yield Metric(f"{split}/ar_{size}", title, "%", "higher", panel=_AR if of_test else "")
+            yield Metric(f"{split}/ar_{size}", title, "%", "higher", panel=_AR if is_test else "")
 
 
 def _agreements() -> Iterator[Metric]:

@@ -25,21 +25,22 @@ class _AllMetrics(Mapping[str, Metric]):
         self._known: dict[str, Metric] = {}
 
     def _by_name(self) -> dict[str, Metric]:
+        """Return all metrics by name: those of the training, those of methods, then the other metrics of tasks."""
         entries = [*TASKS, *METHODS]
         if entries != self._entries:
             # Entries that share a metric describe it equally: see ``MethodRegistry.add``.
-            of_training: list[Metric] = []
+            training_metrics: list[Metric] = []
             others: list[Metric] = []
             for task in TASKS:
                 last = max(
                     (at for at, metric in enumerate(task.metrics) if metric.name.startswith("train/")), default=-1
                 )
-                of_training += task.metrics[: last + 1]
+                training_metrics += task.metrics[: last + 1]
                 others += task.metrics[last + 1 :]
-            of_methods = [metric for method in METHODS for metric in method.metrics]
-            of_methods += [metric for method in METHODS for metric in method.share_metrics]
-            of_methods += [metric for method in METHODS for metric in method.background_metrics]
-            listed = [*of_training, *of_methods, *others]
+            method_metrics = [metric for method in METHODS for metric in method.metrics]
+            method_metrics += [metric for method in METHODS for metric in method.share_metrics]
+            method_metrics += [metric for method in METHODS for metric in method.background_metrics]
+            listed = [*training_metrics, *method_metrics, *others]
             self._known = {metric.name: metric for metric in listed}
             self._entries = entries
         return self._known

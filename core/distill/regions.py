@@ -187,6 +187,7 @@ class RegionRows(_OfRegions):
             return terms if padded is step else replace(terms, parts=separate(terms, rows))
 
     def _by_group(self, step: Step, background: Objective) -> LossTerms:
+        """Return the loss of objects and background as two groups, each weighted by its share of the weights."""
         rows, total = step.rows, step.rows.total_weight()
         is_object = rows.target != BACKGROUND
         groups = []

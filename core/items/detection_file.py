@@ -104,6 +104,8 @@ def decode_detections(content: bytes, name: Path | str, most_bytes: int | None =
 
 
 def _table(content: Any, description: Mapping[str, Any]) -> DetectionTable:
+    """Return the table from a file's columns and its description."""
+
     def column(name: str, dtype: Any) -> NDArray[Any]:
         values: NDArray[Any] = content.column(name).to_numpy()
         if content.column(name).null_count or values.dtype.kind not in "iuf":

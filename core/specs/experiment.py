@@ -184,6 +184,7 @@ class ExperimentSpec(SpecModel):
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
+        """Refuse a spec whose parts do not fit together, with all problems at once."""
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         facts = DATASETS[self.dataset.name].facts(self.dataset.parsed_params)
         own = self.own_teachers
@@ -207,12 +208,12 @@ class ExperimentSpec(SpecModel):
             if labels[method.label] == 2:
                 first = next(other for other in self.methods if other.label == method.label)
                 problems.append((("methods", index, "label"), _labelled_twice(first, method), method.label))
-            of_method = [
+            in_method = [
                 *tap_problems(method, self.student.model, own[0][1].model if len(own) == 1 else None),
                 *method_problems(method, self.dataset, facts, self.training, has_teacher=bool(own)),
                 *region_problems(method, self.dataset, self.student.model, [teacher.model for _, teacher in own]),
             ]
-            problems += [(("methods", index, *path), text, value) for path, text, value in of_method]
+            problems += [(("methods", index, *path), text, value) for path, text, value in in_method]
         problems += optimizer_problems(self.methods, self.training)
         problems += [
             (("training", *path), text, value) for path, text, value in training_problems(self.training, self.dataset)

@@ -97,19 +97,19 @@ def training_problems(training: Training, dataset: DatasetRef) -> Iterator[Probl
     task = TASKS[DATASETS[dataset.name].task]
     if not task.rows_are_regions:
         return
-    of_task = f"{dataset.name} is a data set of {task.name}"
+    task_text = f"{dataset.name} is a data set of {task.name}"
     if training.accumulate > 1:
         text = "the boxes of a step are compared together, and cannot be divided; choose a smaller batch_size"
         yield ("accumulate",), text, training.accumulate
     if training.collapse_every:
-        text = f"neural collapse is of images that have one class each, and {of_task}; set 0"
+        text = f"neural collapse is defined for images of one class each, and {task_text}; set 0"
         yield ("collapse_every",), text, training.collapse_every
     if training.label_smoothing:
         text = "most boxes are background, whose label is not smoothed in the loss of any detector; set 0"
         yield ("label_smoothing",), text, training.label_smoothing
     for name in ("robustness", "stylised"):
         if value := getattr(training, name):
-            yield (name,), f"the perturbed images are of a classification, and {of_task}; remove this", value
+            yield (name,), f"perturbed images are for classification, and {task_text}; remove this", value
 
 
 def _member_problems(member: WeightedMethod, task: TaskEntry) -> Iterator[ProblemParts]:

@@ -171,18 +171,18 @@ def _may_differ(entry: MethodEntry, name: str) -> bool:
 
 def _name_problems(entries: Sequence[MethodEntry], given: Mapping[str, Any]) -> Iterator[ProblemParts]:
     """Yield what is wrong with the names of parameters that differ for boxes without an object."""
-    of_rows = [entry for entry in entries if entry.reads_rows_alone]
-    known = [name for entry in of_rows for name in entry.params.model_fields if _may_differ(entry, name)]
+    row_methods = [entry for entry in entries if entry.reads_rows_alone]
+    known = [name for entry in row_methods for name in entry.params.model_fields if _may_differ(entry, name)]
     for name, value in given.items():
         place = ("regions", "background_params", name)
-        owners = [entry.name for entry in of_rows if _may_differ(entry, name)]
+        owners = [entry.name for entry in row_methods if _may_differ(entry, name)]
         if len(owners) > 1:
             text = f"{' and '.join(owners)} both have {name}, and one value cannot be meant for both"
             yield place, text, value
         elif any(entry.label_weight == name for entry in entries):
             yield place, "cross-entropy is of all boxes together, and has one weight", value
         elif not owners:
-            names = ", ".join(entry.name for entry in of_rows) or "no method here"
+            names = ", ".join(entry.name for entry in row_methods) or "no method here"
             hint = suggest_name(name, dict.fromkeys(known, ())) if known else "it takes none"
             yield place, f"{names} has no parameter {name!r}; {hint}", value
 

@@ -151,6 +151,7 @@ class SweepSpec(SpecModel):
 
     @model_validator(mode="after")
     def _varies(self) -> Self:
+        """Refuse a sweep in which nothing varies or a field varies twice, or which has too many experiments."""
         problems: list[tuple[tuple[int | str, ...], str, Any]] = []
         if not (self.grid or self.points or self.random):
             problems.append(((), "nothing varies: give grid, points or random", None))
@@ -307,6 +308,7 @@ def varied_fields(sweep: SweepSpec) -> list[dict[str, Any]]:
 
 
 def _combinations(sweep: SweepSpec) -> list[dict[str, _Value]]:
+    """Return the values of each experiment by path: every combination of the grid, the points and the draws."""
     axes = [
         [(path, _Value(value, f"grid.{path}.{index}")) for index, value in enumerate(values)]
         for path, values in sweep.grid.items()

@@ -126,16 +126,16 @@ def teacher_problems(
             yield (*path, "model"), text, teacher.model.name
         yield from _method_problems(path, teacher)
         if teacher.training:
-            of_training = training_problems(teacher.training, dataset)
-            yield from (((*path, "training", *field), problem, value) for field, problem, value in of_training)
+            in_training = training_problems(teacher.training, dataset)
+            yield from (((*path, "training", *field), problem, value) for field, problem, value in in_training)
         if teacher.method:
             own = [teacher.teacher.model] if teacher.teacher else []
-            of_method = [
+            in_method = [
                 *tap_problems(teacher.method, teacher.model, teacher.teacher.model if teacher.teacher else None),
                 *method_problems(teacher.method, dataset, facts, teacher.training_like(students), has_teacher=True),
                 *region_problems(teacher.method, dataset, teacher.model, own),
             ]
-            yield from (((*path, "method", *field), problem, value) for field, problem, value in of_method)
+            yield from (((*path, "method", *field), problem, value) for field, problem, value in in_method)
 
 
 def _method_problems(path: Path, teacher: TeacherSpec) -> Iterator[ProblemParts]:

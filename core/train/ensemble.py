@@ -75,8 +75,8 @@ class EnsembleTeacher:
 
     def end_epoch(self) -> dict[str, float]:
         """Return the means of the teachers' metrics."""
-        of_each = [teacher.end_epoch() for teacher in self._teachers]
-        return {name: sum(values[name] for values in of_each) / len(of_each) for name in of_each[0]}
+        by_teacher = [teacher.end_epoch() for teacher in self._teachers]
+        return {name: sum(values[name] for values in by_teacher) / len(by_teacher) for name in by_teacher[0]}
 
     def finish(self) -> None:
         """Tell all teachers that the last epoch is done."""

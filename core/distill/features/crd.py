@@ -103,8 +103,8 @@ class CRD(Objective):
         student = self._embed(rows, step.student.taps[params.student_tap], self.student_layer)
         teacher = self._embed(rows, step.teacher.taps[params.teacher_tap], self.teacher_layer)
         candidates = self._candidates()
-        of_others = self.labels[candidates] != self.labels[index].unsqueeze(1)
-        chosen = of_others & (of_others.cumsum(1) <= params.negatives)
+        is_other_class = self.labels[candidates] != self.labels[index].unsqueeze(1)
+        chosen = is_other_class & (is_other_class.cumsum(1) <= params.negatives)
         pairs = (
             (student / params.temperature, self.teacher_memory),
             (teacher / params.temperature, self.student_memory),

@@ -129,10 +129,10 @@ class GlobalContext(nn.Module):
 def attentions(maps: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the attention to positions (B, H, W) and to channels (B, C) of maps (B, C, H, W), each of mean 1."""
     size = maps.abs()
-    of_positions, of_channels = size.mean(1), size.mean((2, 3))
-    positions = of_positions[0].numel() * (of_positions.flatten(1) / temperature).softmax(1)
-    channels = of_channels.shape[1] * (of_channels / temperature).softmax(1)
-    return positions.view_as(of_positions), channels
+    by_position, by_channel = size.mean(1), size.mean((2, 3))
+    positions = by_position[0].numel() * (by_position.flatten(1) / temperature).softmax(1)
+    channels = by_channel.shape[1] * (by_channel / temperature).softmax(1)
+    return positions.view_as(by_position), channels
 
 
 def boxes_by_image(objects: Objects, images: int) -> tuple[Tensor, ...]:

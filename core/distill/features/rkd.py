@@ -122,8 +122,8 @@ def angle_term(rows: Rows, student: Tensor, teacher: Tensor) -> Tensor:
             else:
                 weighted = slope * share[vertices].view(-1, 1, 1) * share.unsqueeze(1) * share
             value += (weighted * difference.sub_(slope, alpha=0.5)).sum()
-            of_sides = (weighted @ inverse_sides.unsqueeze(2)).squeeze(2) * inverse_sides
-            gradient[vertices] += of_sides - torch.linalg.vecdot(weighted, cosine) * inverse_sides.square()
+            side_terms = (weighted @ inverse_sides.unsqueeze(2)).squeeze(2) * inverse_sides
+            gradient[vertices] += side_terms - torch.linalg.vecdot(weighted, cosine) * inverse_sides.square()
             gradient.sub_((weighted * inverse_sides.unsqueeze(2) * inverse_sides.unsqueeze(1)).sum(0), alpha=0.5)
     return with_gradient(student, value, gradient)
 

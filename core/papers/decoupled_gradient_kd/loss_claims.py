@@ -34,6 +34,7 @@ def notes(setting: LossSetting) -> list[str]:
 
 
 def _swapped(setting: LossSetting) -> list[LossFinding]:
+    """Return the findings about claim 1, in which the target probabilities of student and teacher are exchanged."""
     import numpy as np
 
     from core.explain import explain
@@ -77,6 +78,7 @@ def _swapped(setting: LossSetting) -> list[LossFinding]:
 
 
 def _student_right(setting: LossSetting) -> list[LossFinding]:
+    """Return the findings about claim 2, in which the student, the teacher or both are right."""
     import numpy as np
 
     from core.explain import explain

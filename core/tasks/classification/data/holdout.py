@@ -64,6 +64,6 @@ def held_out_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> N
     rank = hashed_bits(len(labels), seed, 0, "validation")
     chosen = []
     for name, take in zip(names, takes, strict=True):
-        of_class = np.flatnonzero(labels == name)
-        chosen.append(of_class[np.argsort(rank[of_class], kind="stable")[:take]])
+        members = np.flatnonzero(labels == name)
+        chosen.append(members[np.argsort(rank[members], kind="stable")[:take]])
     return np.sort(np.concatenate(chosen)).astype(np.int64)

@@ -30,8 +30,8 @@ def image_columns(student: Judged, truth: GroundTruth, teacher: Judged | None = 
     counts = {"objects": np.bincount(truth.image[~truth.ignored], minlength=truth.images)}
     counts |= _counts(student.detections, student.judgement, truth)
     if teacher:
-        of_teacher = _counts(teacher.detections, teacher.judgement, truth)
-        counts |= {f"teacher_{name}": values for name, values in of_teacher.items()}
+        teacher_counts = _counts(teacher.detections, teacher.judgement, truth)
+        counts |= {f"teacher_{name}": values for name, values in teacher_counts.items()}
         ours, theirs = confident(student.detections), confident(teacher.detections)
         counts["agreed"] = np.bincount(ours.image[agreeing(ours, theirs) >= 0], minlength=truth.images)
     counts = {ITEM: np.arange(truth.images)} | counts
@@ -41,17 +41,17 @@ def image_columns(student: Judged, truth: GroundTruth, teacher: Judged | None = 
 def _counts(detections: Detections, judgement: Judgement, truth: GroundTruth) -> dict[str, NDArray[np.int64]]:
     there = detections.scores >= CONFIDENT
 
-    def of_images(image: NDArray[np.int64]) -> NDArray[np.int64]:
+    def count_by_image(image: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(image, minlength=truth.images)
 
     counted = there & (judgement.kind != CODE["ignored"])
-    counts = {"detections": of_images(detections.image[counted])}
-    counts["right"] = of_images(detections.image[there & judgement.right])
+    counts = {"detections": count_by_image(detections.image[counted])}
+    counts["right"] = count_by_image(detections.image[there & judgement.right])
     for kind in ERROR_KINDS:
         if kind == "missed":
-            counts[kind] = of_images(truth.image[judgement.missed(truth, there)])
+            counts[kind] = count_by_image(truth.image[judgement.missed(truth, there)])
         else:
-            counts[kind] = of_images(detections.image[there & (judgement.kind == CODE[kind])])
+            counts[kind] = count_by_image(detections.image[there & (judgement.kind == CODE[kind])])
     return counts
 
 
