@@ -1,7 +1,7 @@
 """``python -m core``: train a spec without any service, train one run for a worker, or print the catalog.
 
-Exit codes: 0 success (or stopped with a checkpoint), 1 a training failed, 2 the input cannot be used, 130 interrupted,
-75 a fault of the machine, for example a full disk, or, for ``train``, an environment that cannot be used.
+Exit codes: 0 success (or stopped with a checkpoint); 1 a training failed; 2 the input cannot be used; 130 interrupted;
+75 a fault of the machine, for example a full disk. For ``train``, 75 is also an environment that cannot be used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The race of a sweep: a setting that is surely worse than another one gets no more seeds.
 
 Settings share their seeds, so that two of them are compared in pairs, by the looks and the tests that compare a method
-with its baseline. Each pair of settings gets an equal part of the error probability, so the probability that a setting
-loses to one that is not better is at most alpha, whatever the number of seeds that each has come to.
+with its baseline. Each pair of settings gets an equal part of the error probability. So the probability that a setting
+loses to one that is not better is at most alpha, for all numbers of seeds of the settings.
 """
 
 from __future__ import annotations

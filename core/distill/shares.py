@@ -1,10 +1,10 @@
 """Terms that are weighted by their share of the gradient, and not by a number.
 
 A share x of a term means x = ‖g‖ / Σ‖g‖, where the g are the gradients of all weighted terms at the last tensor of the
-student that all terms share. For methods that read logits alone these are the logits; the norm is Frobenius over
-(R, C). For a method with taps it is the student's first tap. With shares x_j and the other terms as they are,
-Σ‖g‖ = Σ_others ‖g‖ / (1 − Σ x_j), and the weight of a term is x_j·Σ‖g‖ / ‖g_j‖, where g_j is its gradient without a
-weight. The weight is a constant of the step: no gradient passes through it.
+student that all terms share. For methods that read logits alone these are the logits; the norm is Frobenius over (R,
+C). For a method with taps it is the student's first tap. If the terms j have the shares x_j, and the others keep their
+weights, Σ‖g‖ = Σ_others ‖g‖ / (1 − Σ x_j), and the weight of a term is x_j·Σ‖g‖ / ‖g_j‖, where g_j is its gradient
+without a weight. The weight is a constant of the step: no gradient passes through it.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def _mean_over_rows(objective: Objective, part: Step, rows: Rows, ranks: Ranks, 
 def _weightless_row(part: Step) -> Step:
     """Return a part without rows with one row of weight 0.
 
-    Its loss is 0 and not the mean of nothing, and its gradient is 0 for every parameter for which that of the other
-    ranks' rows is not None, so that all ranks exchange the same gradients.
+    Without it, the loss would be the mean of no rows. With it, the loss is 0, and so is the gradient of every parameter
+    that has a gradient on the other ranks, so that all ranks exchange the same gradients.
     """
 
     def row(values: Tensor) -> Tensor:

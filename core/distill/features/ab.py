@@ -4,14 +4,14 @@
     then     L = w_CE·CE
     h(s, F) = max(μ − s, 0)² where F > 0, else max(μ + s, 0)²
 
-f and F are the maps of stage k of K before the ReLU, h is the alternative loss of equation 6 with the margin μ, and the
-factors of the stages and 0.003 are those of the authors' code and RepDistiller. r is the identity for maps of equal
-shape, else a convolution with batch norm: 1×1, or one that changes the size as RepDistiller's does.
+f and F are the maps of stage k of K before the ReLU, and h is the alternative loss of equation 6 with the margin μ. The
+factors of the stages, and 0.003, are those of the authors' code and RepDistiller. r is the identity for maps of equal
+shape, and otherwise a convolution with batch norm: 1×1, or one that changes the size as RepDistiller's does.
 
-The first stage trains the stages of the student and r, and leaves the classifier as it is. RepDistiller trains with the
-student's batch norm in eval mode there, and so with its first statistics; the authors' code does not, and neither does
-this. Both have the first stage before the epochs of the training, with a learning rate of its own. The second stage of
-published tables is CE alone, and that of the authors' code KD alone at T = 3: ``ce_weight: 0`` and ``with: [kd]``.
+The first stage trains the stages of the student and r, and leaves the classifier as it is. RepDistiller keeps the
+student's batch norm in eval mode there, and so its initial statistics; the authors' code and this one do not. Both have
+the first stage before the epochs of the training, with a learning rate of its own. The second stage of published tables
+is CE alone, and that of the authors' code KD alone at T = 3: ``ce_weight: 0`` and ``with: [kd]``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CAT-KD (Guo et al. 2023): CE + β·MSE(φ(A_s), φ(A_t)), with class activation maps A (B, C, H, W).
 
-In a network whose classifier (W, b) reads the mean over positions of its last maps f, the class activation maps are
+The classifier (W, b) of a network reads the mean over positions of its last maps f. Its class activation maps are
 A_c(x, y) = Σ_d W_cd·f_d(x, y), so that the logits are mean(A) + b. φ averages a map to k × k, and with ``normalise``
 divides it by its norm over the positions. The mean is over rows, classes and positions. The gradient of A_s reaches
 the student's maps and its classifier.

@@ -1,4 +1,4 @@
-"""FitNet (Romero et al. 2015): the student's map at a layer, through a regressor r, is the teacher's.
+"""FitNet (Romero et al. 2015): the target of the student's map at a layer, after a regressor r, is the teacher's map.
 
     L = w_CE·CE + w·Σ_l mean_i mean (r_l(f_li) − F_li)²        r = ReLU(conv(·))          (``paper``)
                                                                r = ReLU(BN(conv(·)))      (``public_code``)
@@ -9,9 +9,10 @@ The paper has one layer l; the levels of a detector's pyramid are several, each 
 the weight by a constant. Published tables have the hint beside the cross-entropy in every epoch.
 
 The paper's r is a convolution without padding, whose kernel is 1 + the difference of the sizes (section 2.2), and the
-teacher's non-linearity. RepDistiller and mdistiller have batch norm between the two, a 3×3 convolution of stride 2 if
-the student's map is twice as large, and a transposed 4×4 one of stride 2 if it is half as large. If sizes vary from
-batch to batch, as those of a detector's pyramid do, only maps of one size are compared: the kernel is then 1×1.
+teacher's non-linearity. RepDistiller and mdistiller have batch norm between the two. Their convolution is 3×3 with
+stride 2 if the student's map is twice as large, and a transposed 4×4 one with stride 2 if it is half as large. If sizes
+vary from batch to batch, as those of a detector's pyramid do, only maps of one size are compared: the kernel is then
+1×1.
 """
 
 from __future__ import annotations

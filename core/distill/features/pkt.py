@@ -10,8 +10,8 @@ own neighbour. For the same weight that is B² times smaller than ``paper``; the
 30000/64², the strength of the published 30000 in batches of 64. A constant of 1e-7 is added to both probabilities in
 the logarithm, as in their code, because a probability of the student may be 0.
 
-With weights ω_i of the rows, neighbour j counts ω_j times in the sums over k and j, and the sum over i is the weighted
-mean divided by Σ ω_i², which is 1/B without weights. The constant is the same part of Σ ω_i² as of 1/B.
+If the rows have weights ω_i, neighbour j has the factor ω_j in the sums over k and j. The sum over i becomes the
+weighted mean divided by Σ ω_i², which is 1/B without weights. The constant is the same part of Σ ω_i² as of 1/B.
 """
 
 from __future__ import annotations

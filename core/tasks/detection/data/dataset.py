@@ -1,9 +1,9 @@
 """A detection data set: images of unequal size with boxes, and the batches drawn from them.
 
 The order of the samples is that of classification (``core.tasks.classification.data.hashing.permutation``). Order and
-views are pure functions of (data seed, epoch, sample), computed on the CPU, so that two methods with the same data seed
-see the same images and boxes, on any device and any number of ranks, and a resumed run continues with the batches that
-the interrupted one would have drawn.
+views are pure functions of (data seed, epoch, sample), computed on the CPU. So two methods with the same data seed see
+the same images and boxes, on any device and any number of ranks. A resumed run continues with the batches that the
+interrupted run would have drawn.
 """
 
 from __future__ import annotations

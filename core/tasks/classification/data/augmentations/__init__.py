@@ -1,6 +1,6 @@
 """Augmentations of training images as pure functions of (data seed, epoch, sample).
 
-What happens to a sample is drawn from integer hashes on the CPU, never from a random generator, so that it is the same
+The changes of a sample are drawn from integer hashes on the CPU, never from a random generator. So they are the same
 for every method, batch size, device and rank, and after a resume. Two samples that are mixed share a batch, so a
 mixture also depends on the batch size.
 
