@@ -30,15 +30,16 @@ demo: $(READY) ## compare DKD with DKD-Align on real digits (DEMO_EXIT=1 exits a
 up: $(READY) ## start the embedded stack: API, worker, dashboard
 	@exec $(BIN)/dkd up
 
-# Two processes use two cores; loadscope runs the tests of a module in one process, because they share fixtures.
+# Two processes use two cores, so each computes with one thread: threads that wait for each other took a quarter of the
+# CPU's time. loadscope runs the tests of a module in one process, because they share fixtures.
 test: check ## run lint, type checks and every test (PROCESSES=1 for one process)
-	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadscope
 
 test-compose: $(READY) ## build the images and test the stack in containers, with kills and restarts (needs Docker)
 	DKD_TESTS_COMPOSE=1 $(BIN)/pytest -q tests/compose
 
 cov: $(READY) ## run the tests with branch coverage (COV_TESTS="tests/core" for a part)
-	$(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --cov --cov-report=term --cov-report=html $(COV_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --cov --cov-report=term --cov-report=html $(COV_TESTS)
 
 docs: $(READY) ## build the documentation and its references in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
