@@ -15,8 +15,8 @@ from backend.api import openapi
 from backend.api.body_limits import limits
 from backend.api.middleware import AccessLog, HostCheck, SecurityHeaders
 from backend.api.strict_query import refuse_unknown
-from backend.artifacts.detections import RunDetections
 from backend.artifacts.run_files import open_store
+from backend.artifacts.run_results import RunResults
 from backend.db import Database
 from backend.experiments.seed_planner import SeedPlanner
 from backend.operations.prometheus_metrics import Monitor
@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.limits = limits(settings)
     app.state.database = Database(settings.database_url)
     app.state.store = open_store(settings.artifacts)
-    app.state.detections = RunDetections(app.state.store)
+    app.state.results = RunResults(app.state.store)
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.nudges = NudgeDebouncer(app.state.database, app.state.nudger)

@@ -171,6 +171,9 @@ class Finished(_Event):
     pictures: RelativePath | None = Field(
         None, description="Pictures of some test images, relative to the attempt's folder; null if there are none."
     )
+    correlations: RelativePath | None = Field(
+        None, description="Correlations of the logits, relative to the attempt's folder; null if there are none."
+    )
     summary: dict[MetricName, AnyFloat] = Field(
         default_factory=dict, max_length=20_000, description="Last value of each metric."
     )

@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 from backend import comparisons
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import SessionDep, reads
+from backend.artifacts.finished_runs import ResultsDep
 from backend.comparisons import Filter, Layout, render, sheets
 from backend.db import models
+from backend.predictions import over_seeds
 from backend.routes.experiments import find
 from core.protocol.comparison_queries import (
     METRIC_GROUPS,
@@ -19,11 +21,14 @@ from core.protocol.comparison_queries import (
     ComparisonQuery,
     Format,
     MeasuredQuery,
+    MethodPredictionsQuery,
     OverviewQuery,
+    PredictionsQuery,
     PublishedQuery,
     TableQuery,
 )
 from core.protocol.comparisons import Comparison, MeasuredMetrics, Overview, PaperClaims
+from core.protocol.predictions import ComparedPredictions, ConfusionMatrix, CorrelationDifference
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 router = APIRouter(prefix="/comparisons", tags=["comparisons"], dependencies=[reads], route_class=BoundedRoute)
@@ -63,6 +68,36 @@ def read_claims(session: SessionDep, query: Annotated[ClaimsQuery, Query()]) -> 
     if query.kind == "json":
         return claims
     return _text(query.kind, render.claims_sheet(claims), render.claims_records(claims))
+
+
+@router.get("/predictions", responses={404: _ANSWERS[404]})
+def read_predictions(
+    session: SessionDep, results: ResultsDep, query: Annotated[PredictionsQuery, Query()]
+) -> ComparedPredictions:
+    """Compare what the methods predict for the test images: accuracy by class over the seeds, and calibration.
+
+    Differences to the baseline are paired by seed, and have t intervals. Runs that kept no predictions are named.
+    """
+    return over_seeds.compare(session, results, _experiments(session, query.experiment), query.baseline)
+
+
+@router.get("/predictions/confusion", responses={404: _ANSWERS[404]})
+def read_confusion(
+    session: SessionDep, results: ResultsDep, query: Annotated[MethodPredictionsQuery, Query()]
+) -> ConfusionMatrix:
+    """Read how often each class is predicted for images of each, by a method and by what it is compared with.
+
+    Counts are sums over the seeds that both have.
+    """
+    return over_seeds.confusion(session, results, _experiments(session, query.experiment), query)
+
+
+@router.get("/predictions/correlations", responses={404: _ANSWERS[404]})
+def read_correlations(
+    session: SessionDep, results: ResultsDep, query: Annotated[MethodPredictionsQuery, Query()]
+) -> CorrelationDifference:
+    """Read by how much the correlations of a method's logits differ from the teacher's, as the mean over seeds."""
+    return over_seeds.correlations(session, results, _experiments(session, query.experiment), query)
 
 
 @router.get("/metrics", responses={404: _ANSWERS[404]})

@@ -9,6 +9,7 @@ from client.connection import API, Query
 from client.models import ComparisonResult
 from client.resources.base import Resource
 from core.protocol.comparisons import EpochChoice, MeasuredMetrics, Overview, PaperClaims
+from core.protocol.predictions import ComparedPredictions, ConfusionMatrix, CorrelationDifference
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 TextFormat = Literal["csv", "markdown", "latex"]
@@ -108,6 +109,37 @@ class Comparisons(Resource):
             "difference": difference,
         }
         return self._connection.send("GET", f"{_PATH}/claims", PaperClaims, query=query, idempotent=True)
+
+    def predictions(self, experiment: str | Sequence[str], *, baseline: str | None = None) -> ComparedPredictions:
+        """Return what the methods predict for the test images: accuracy by class over the seeds, and calibration.
+
+        Args:
+            experiment: One or several experiments.
+            baseline: Label of the method that the others are compared with; by default the spec's first.
+        """
+        query = {"experiment": experiment, "baseline": baseline}
+        path = f"{_PATH}/predictions"
+        return self._connection.send("GET", path, ComparedPredictions, query=query, idempotent=True)
+
+    def confusion(self, experiment: str | Sequence[str], label: str, *, against: str | None = None) -> ConfusionMatrix:
+        """Return how often each class is predicted by a method, summed over its seeds.
+
+        Args:
+            experiment: One or several experiments.
+            label: Label of the method.
+            against: Label of the method that it is compared with; by default the teacher.
+        """
+        query = {"experiment": experiment, "label": label, "against": against}
+        path = f"{_PATH}/predictions/confusion"
+        return self._connection.send("GET", path, ConfusionMatrix, query=query, idempotent=True)
+
+    def correlations(
+        self, experiment: str | Sequence[str], label: str, *, against: str | None = None
+    ) -> CorrelationDifference:
+        """Return by how much the correlations of a method's logits differ from its reference's; arguments as above."""
+        query = {"experiment": experiment, "label": label, "against": against}
+        path = f"{_PATH}/predictions/correlations"
+        return self._connection.send("GET", path, CorrelationDifference, query=query, idempotent=True)
 
     def measured(self, experiments: Sequence[str] = (), *, runs: Sequence[str] = ()) -> MeasuredMetrics:
         """Return the names of the metrics that the students of experiments, or single runs, have reported.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.connection import API, Query, path_segment
+from client.connection import API, Query, Reply, path_segment
 from client.models import Metrics
 from client.resources.base import Deadline, Resource, as_sequence, items_of_pages
 from client.resources.downloads import download_artifact
@@ -14,6 +14,13 @@ from client.resources.events import ServerEvent, follow_events, read_events
 from client.resources.workers import Workers
 from core.protocol.artifacts import ArtifactList, RunUpdates
 from core.protocol.detections import DetectionImages, DetectionKind, DetectionSource, ImageDetections
+from core.protocol.predictions import (
+    ConfusionMatrix,
+    CorrelationDifference,
+    PredictedImages,
+    PredictionKind,
+    RunPredictions,
+)
 from core.protocol.public import TERMINAL, LogsReply, Run, RunPage, RunSummary
 from core.protocol.records import RunRecord
 
@@ -234,6 +241,71 @@ class Runs(Resource):
         """Return the objects of one test image, and the detections with at least this score."""
         path = f"{_PATH}/{path_segment(run_id)}/detections/{item}"
         return self._connection.send("GET", path, ImageDetections, query={"score": score}, idempotent=True)
+
+    def predictions(self, run_id: str, *, against: str | None = None) -> RunPredictions:
+        """Return what a run of classification predicts for its test images, beside a reference.
+
+        Args:
+            run_id: The run.
+            against: "teacher" or the id of a run on the same test images; by default the teacher, if there is one.
+        """
+        return self._predictions(run_id, "", RunPredictions, {"against": against})
+
+    def confusion(self, run_id: str, *, against: str | None = None, limit: int = 10_000) -> ConfusionMatrix:
+        """Return how often each class is predicted for images of each, by a run and by its reference.
+
+        Args:
+            run_id: The run.
+            against: The reference, as in ``predictions``.
+            limit: Most pairs of classes; those with the largest counts are kept.
+        """
+        return self._predictions(run_id, "/confusion", ConfusionMatrix, {"against": against, "limit": limit})
+
+    def correlations(self, run_id: str, *, against: str | None = None) -> CorrelationDifference:
+        """Return by how much the correlations of a run's logits differ from those of its reference."""
+        return self._predictions(run_id, "/correlations", CorrelationDifference, {"against": against})
+
+    def predicted_images(
+        self,
+        run_id: str,
+        *,
+        against: str | None = None,
+        kind: PredictionKind | None = None,
+        label: str | None = None,
+        predicted: str | None = None,
+        margin: float = 0.0,
+        pictured: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> PredictedImages:
+        """Return a page of test images with what the run and its reference predict, the largest margin first.
+
+        Args:
+            run_id: The run.
+            against: The reference, as in ``predictions``.
+            kind: Only images on which this holds.
+            label: Only images of this class.
+            predicted: Only images that one of the two predicts to be of this class.
+            margin: Smallest difference between the probabilities that the two give to the image's class.
+            pictured: Only images that have a picture.
+            cursor: ``next_cursor`` of the previous page.
+            limit: Size of the page.
+        """
+        query: Query = {
+            "against": against,
+            "kind": kind,
+            "label": label,
+            "predicted": predicted,
+            "margin": margin,
+            "pictured": str(pictured).lower(),
+            "cursor": cursor,
+            "limit": limit,
+        }
+        return self._predictions(run_id, "/images", PredictedImages, query)
+
+    def _predictions(self, run_id: str, part: str, reply: type[Reply], query: Query) -> Reply:
+        path = f"{_PATH}/{path_segment(run_id)}/predictions{part}"
+        return self._connection.send("GET", path, reply, query=query, idempotent=True)
 
     def picture(self, run_id: str, item: int) -> bytes:
         """Return a small picture of a test image as JPEG. A run keeps pictures of some images."""

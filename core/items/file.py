@@ -95,14 +95,28 @@ def read_items(path: Path) -> Items:
     Raises:
         ItemsError: The file is missing, damaged, of another kind, or of a newer version.
     """
-    table, description = read_table(file_content(path), path, _METADATA)
+    return decode_items(file_content(path), path)
+
+
+def decode_items(content: bytes, name: Path | str, most_bytes: int | None = None) -> Items:
+    """Return the per-item results from the content of a run's file.
+
+    Args:
+        content: The file.
+        name: What errors call the file.
+        most_bytes: Largest size of its columns in memory; None for no limit.
+
+    Raises:
+        ItemsError: The file is damaged, of another kind, of a newer version, or too large.
+    """
+    table, description = read_table(content, name, _METADATA, most_bytes)
     if description is None or ITEM not in table.column_names:
-        raise ItemsError(f"{path}: a Parquet file, but not with the per-item results of a run")
+        raise ItemsError(f"{name}: a Parquet file, but not with the per-item results of a run")
     version, classes = description.get("version"), description.get("classes")
     if version != SCHEMA_VERSION:
-        raise ItemsError(f"{path}: format version {version}, and this program reads version {SCHEMA_VERSION}")
+        raise ItemsError(f"{name}: format version {version}, and this program reads version {SCHEMA_VERSION}")
     return Items(
-        {name: _array(path, name, table.column(name)) for name in table.column_names},
+        {column: _array(name, column, table.column(column)) for column in table.column_names},
         task=str(description.get("task", "")),
         images=str(description.get("images", "")),
         fingerprint=str(description.get("fingerprint", "")),
@@ -154,8 +168,8 @@ def read_table(
     return table, description
 
 
-def _array(path: Path, name: str, column: Any) -> np.ndarray[Any, Any]:
+def _array(file: Path | str, name: str, column: Any) -> np.ndarray[Any, Any]:
     values: np.ndarray[Any, Any] = column.to_numpy()
     if column.null_count or values.dtype.kind not in "biuf":
-        raise ItemsError(f"{path}: the column {name!r} has values that are no numbers")
+        raise ItemsError(f"{file}: the column {name!r} has values that are no numbers")
     return values

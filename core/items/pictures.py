@@ -22,16 +22,23 @@ _METADATA, _VERSION = b"dkd_pictures", 1
 _JPEG = "jpeg"
 
 
-def encode_pictures(images: Iterable[tuple[int, NDArray[np.uint8]]]) -> bytes:
-    """Return the content of the file.
+def encode_pictures(images: Iterable[tuple[int, NDArray[np.uint8]]], most_bytes: int | None = None) -> bytes:
+    """Return the content of the file, in which the images have the order of their indices.
 
     Args:
         images: The index of a test image, and its pixels (height, width, 3).
+        most_bytes: Bytes of all pictures; the first ones that fit are kept. None for no limit.
     """
-    numbers, pictures = [], []
+    kept: dict[int, bytes] = {}
+    size = 0
     for number, pixels in images:
-        numbers.append(number)
-        pictures.append(_jpeg(pixels))
+        picture = _jpeg(pixels)
+        size += len(picture)
+        if most_bytes is not None and size > most_bytes:
+            break
+        kept[number] = picture
+    numbers = sorted(kept)
+    pictures = [kept[number] for number in numbers]
     table = pa.table({ITEM: pa.array(numbers, pa.int64()), _JPEG: pa.array(pictures, pa.binary())})
     table = table.replace_schema_metadata({_METADATA: json.dumps({"version": _VERSION, **DIGEST})})
     sink = io.BytesIO()

@@ -133,7 +133,7 @@ def disagreement(first: Items, second: Items) -> Disagreement:
         ItemsError: The runs were measured on different data.
     """
     check_same_data(first, second)
-    return _disagreement(first.column("target"), first.column("predicted"), second.column("predicted"))
+    return disagreement_of(first.column("target"), first.column("predicted"), second.column("predicted"))
 
 
 def teacher_disagreement(items: Items) -> Disagreement:
@@ -142,10 +142,11 @@ def teacher_disagreement(items: Items) -> Disagreement:
     Raises:
         ItemsError: The run has no teacher.
     """
-    return _disagreement(items.column("target"), items.column("predicted"), items.column("teacher_predicted"))
+    return disagreement_of(items.column("target"), items.column("predicted"), items.column("teacher_predicted"))
 
 
-def _disagreement(target: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> Disagreement:
+def disagreement_of(target: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> Disagreement:
+    """Compare two networks' predicted classes of the same items, all (N,)."""
     first_right, second_right, same = first == target, second == target, first == second
     both_wrong = ~first_right & ~second_right
     return Disagreement(

@@ -87,6 +87,25 @@ class ClaimsQuery(ComparisonQuery):
     )
 
 
+class PredictionsQuery(_Query):
+    """Query of ``GET /comparisons/predictions``."""
+
+    experiment: _Experiments
+    baseline: str | None = Field(
+        None, max_length=60, description="Label of a method; by default the first method of the spec."
+    )
+
+
+class MethodPredictionsQuery(_Query):
+    """Query of the routes below ``/comparisons/predictions``, about one method."""
+
+    experiment: _Experiments
+    label: str = Field(max_length=60, description="Label of the method.")
+    against: str | None = Field(
+        None, max_length=60, description="Label of the method that it is compared with; by default the teacher."
+    )
+
+
 class MeasuredQuery(_Query):
     """Query of ``GET /comparisons/metrics``."""
 

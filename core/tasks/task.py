@@ -285,9 +285,22 @@ class Task(ABC):
         """
         return None
 
-    def pictures(self) -> Sequence[tuple[int, NDArray[np.uint8]]]:
-        """Return some test images (height, width, 3), each with its index; none if the task shows no images."""
+    def pictures(self, network: nn.Module) -> Sequence[tuple[int, NDArray[np.uint8]]]:
+        """Return some test images (height, width, 3) each with its index; none if the task shows no images.
+
+        The first ones are kept if all of them take too much room.
+        """
         return ()
+
+    def logit_correlations(self, network: nn.Module) -> Mapping[str, NDArray[np.float16]]:
+        """Return the correlations of the logits by network (``student``, ``teacher``); none if the task has none.
+
+        It is called at the end, like ``per_item``.
+
+        Returns:
+            (C·(C−1)/2,) of each network, see ``core.items.correlations.Correlations``.
+        """
+        return {}
 
     @abstractmethod
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:

@@ -9,8 +9,9 @@ from torch import nn
 
 from common.atomic_write import atomic_write
 from core.catalog.datasets import task_of
+from core.items.correlations import CORRELATIONS_NAME, Correlations
 from core.items.detection_table import DETECTIONS_NAME
-from core.items.picture_choice import PICTURES_NAME
+from core.items.picture_choice import MOST_PICTURE_BYTES, PICTURES_NAME
 from core.items.table import ITEMS_NAME, Items
 from core.tasks.task import Task
 from core.train.job import Job
@@ -59,14 +60,29 @@ def save_detections(job: Job, task: Task, network: nn.Module, images: str) -> st
     return _written(job, DETECTIONS_NAME, "detections of the test images", encoded if table is not None else None)
 
 
-def save_pictures(job: Job, task: Task) -> str | None:
+def save_correlations(job: Job, task: Task, network: nn.Module, images: str) -> str | None:
+    """Write how the logits of each two classes correlate over the test images, where the task has that.
+
+    Arguments, result and warnings are those of ``save_items``.
+    """
+    found = task.logit_correlations(network)
+
+    def encoded() -> bytes:
+        from core.items.correlation_file import encode_correlations
+
+        return encode_correlations(Correlations(found, images, job.spec.fingerprint(), task.metadata().classes))
+
+    return _written(job, CORRELATIONS_NAME, "correlations of the logits", encoded if found else None)
+
+
+def save_pictures(job: Job, task: Task, network: nn.Module) -> str | None:
     """Write small pictures of some test images, where the task has them. Result and warnings are as above."""
-    pictures = task.pictures()
+    pictures = task.pictures(network)
 
     def encoded() -> bytes:
         from core.items.pictures import encode_pictures
 
-        return encode_pictures(pictures)
+        return encode_pictures(pictures, MOST_PICTURE_BYTES)
 
     return _written(job, PICTURES_NAME, "pictures of test images", encoded if pictures else None)
 

@@ -20,7 +20,7 @@ from core.tasks.task import SuppliedWeights, Task, TeacherSource
 from core.train.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote
 from core.train.engine import Engine
 from core.train.interruption import StopRequested, TrainOptions, ignore_sigterm, stop_on_sigterm
-from core.train.item_results import save_detections, save_items, save_pictures
+from core.train.item_results import save_correlations, save_detections, save_items, save_pictures
 from core.train.job import Job
 from core.train.performance import restoring_threads
 from core.train.preparation import prepare
@@ -195,7 +195,8 @@ def _item_files(job: Job, task: Task, network: nn.Module, images: str) -> dict[s
     return {
         "items": save_items(job, task, network, images),
         "detections": save_detections(job, task, network, images),
-        "pictures": save_pictures(job, task),
+        "pictures": save_pictures(job, task, network),
+        "correlations": save_correlations(job, task, network, images),
     }
 
 

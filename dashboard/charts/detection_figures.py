@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from core.protocol.detections import DetectionSource, ScoreBin
 from dashboard import theme
 from dashboard.charts import figures
+from dashboard.charts.bars import MOST_COLUMNS, Values, grouped_bars
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Values = Mapping[str, float]
-"""Numbers in %, by class or by kind of error."""
-
-MOST_COLUMNS = 12
-"""Largest number of classes that are columns; more of them are rows."""
 _COLOURS: Mapping[DetectionSource, str] = {"teacher": theme.GREY, "student": theme.BLUE}
 """Colours of the networks, in the order of their bars."""
 _HEIGHT = 300
-_LABEL_WIDTH = 18
-"""Number of characters after which the label of a row is broken into lines, so that bars have room on a phone."""
 
 
 def ap_by_class_figure(values: Mapping[DetectionSource, Values], names: Mapping[DetectionSource, str]) -> go.Figure:
@@ -33,7 +26,8 @@ def ap_by_class_figure(values: Mapping[DetectionSource, Values], names: Mapping[
         values: AP in % of each network, by class. A class without objects in the test split has no AP, and no bar.
         names: Names of the networks in the legend.
     """
-    return _bars(values, names, list(values["student"]), "AP (%)", in_rows=len(values["student"]) > MOST_COLUMNS)
+    in_rows = len(values["student"]) > MOST_COLUMNS
+    return grouped_bars(values, names, _COLOURS, list(values["student"]), "AP (%)", in_rows=in_rows)
 
 
 def lost_ap_figure(
@@ -46,7 +40,7 @@ def lost_ap_figure(
         names: Names of the networks in the legend.
         kinds: Titles of the kinds, from top to bottom.
     """
-    return _bars(values, names, kinds, "Lost AP at IoU 0.5 (%)", in_rows=True)
+    return grouped_bars(values, names, _COLOURS, kinds, "Lost AP at IoU 0.5 (%)", in_rows=True)
 
 
 def calibration_figure(
@@ -86,41 +80,3 @@ def calibration_figure(
     figure.update_xaxes(range=[0, 1.03])
     figure.update_yaxes(range=[0, 104])
     return figure
-
-
-def _bars(
-    values: Mapping[DetectionSource, Values],
-    names: Mapping[DetectionSource, str],
-    labels: Sequence[str],
-    axis: str,
-    *,
-    in_rows: bool,
-) -> go.Figure:
-    height = max(_HEIGHT, 90 + 28 * len(labels)) if in_rows else _HEIGHT
-    figure = figures.plain_figure("" if in_rows else axis, axis if in_rows else "", height=height)
-    categories = [_lines(label) if in_rows else figures.label_text(label) for label in labels]
-    # The last bar of a group is drawn at the top.
-    for source in list(_COLOURS)[:: -1 if in_rows else 1]:
-        if own := values.get(source):
-            numbers = figures.nonfinite_to_none([own.get(label, math.nan) for label in labels])
-            figure.add_bar(
-                x=numbers if in_rows else categories,
-                y=categories if in_rows else numbers,
-                orientation="h" if in_rows else "v",
-                name=figures.label_text(names[source]),
-                marker={"color": _COLOURS[source]},
-                hovertemplate="%{x:.2f}" if in_rows else "%{y:.2f}",
-            )
-    if in_rows:
-        figure.update_layout(hovermode="y unified", legend={"traceorder": "reversed"})
-        figure.update_xaxes(rangemode="tozero")
-        figure.update_yaxes(type="category", categoryorder="array", categoryarray=categories[::-1])
-    else:
-        figure.update_xaxes(type="category")
-        figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(barmode="group", showlegend=len(values) > 1)
-    return figure
-
-
-def _lines(label: str) -> str:
-    return "<br>".join(map(figures.label_text, textwrap.wrap(label, _LABEL_WIDTH))) or figures.label_text(label)

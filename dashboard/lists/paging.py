@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from core.protocol.detections import DetectionImages
+from core.protocol.predictions import PredictedImages
 from core.protocol.public import ExperimentPage, RunPage
 from dashboard import addresses, session, wording
 
@@ -22,7 +23,9 @@ def page_cursor(name: str, query: Mapping[str, Any]) -> str | None:
     return addresses.query_value("cursor", "cursor") or None
 
 
-def page_controls(name: str, page: RunPage | ExperimentPage | DetectionImages, size: int, noun: str) -> None:
+def page_controls(
+    name: str, page: RunPage | ExperimentPage | DetectionImages | PredictedImages, size: int, noun: str
+) -> None:
     """Draw the buttons to other pages and the total. The cursor of the page is kept in the address."""
     trail: list[str] = st.session_state.setdefault(f"{name}.trail", [])
     cursor = st.query_params.get("cursor", "")

@@ -21,7 +21,7 @@ from dashboard.forms import spec_draft
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
-from dashboard.views import accuracy_cost, compare_curves, compare_methods, comparison_results
+from dashboard.views import accuracy_cost, compare_curves, compare_methods, compare_predictions, comparison_results
 from dashboard.views.compare_methods import MethodView
 
 # Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting.
@@ -86,6 +86,7 @@ def show() -> None:
         )
     methods_view = compare_methods.controls(selected.runs)
     _live(experiment_ids, run_ids, chart, options, methods_view, selected)
+    compare_predictions.section(selected.experiments, options)
     accuracy_cost.section(selected.experiments, options)
 
 

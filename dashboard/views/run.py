@@ -19,13 +19,14 @@ from dashboard.curves.feed import RunFeed
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import code, escape, html
-from dashboard.views import run_details, run_detections, run_machine
+from dashboard.views import run_details, run_detections, run_machine, run_predictions
 
 REFRESH_SECONDS = 1.0
 """Interval between two refreshes. A reply without new data has about 300 bytes; a metric appears within two seconds."""
 _TAIL = 8  # number of log lines below the curves
 _DETECTIONS = "Detections"
-_TABS = ("Curves", _DETECTIONS, "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
+_PREDICTIONS = "Predictions"
+_TABS = ("Curves", _PREDICTIONS, _DETECTIONS, "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
 
 
 def show() -> None:
@@ -158,9 +159,9 @@ def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
 
 
 def _tabs(run: Run) -> list[str]:
-    """Return the tabs of a run. Only a run whose rows are regions of images has detections."""
-    detects = session.task(run.dataset).get("rows_are_regions")
-    return [tab for tab in _TABS if detects or tab != _DETECTIONS]
+    """Return the tabs of a run. A run whose rows are regions of images has detections, any other has predictions."""
+    other = _PREDICTIONS if session.task(run.dataset).get("rows_are_regions") else _DETECTIONS
+    return [tab for tab in _TABS if tab != other]
 
 
 def _draw_tab(tab: str, feed: RunFeed) -> None:
@@ -173,6 +174,8 @@ def _draw_tab(tab: str, feed: RunFeed) -> None:
                 _log_tail(run, feed.lines[-_TAIL:])
         case "More measurements":
             _more_measurements(run, feed.curves, metrics)
+        case "Predictions":
+            run_predictions.show(run)
         case "Detections":
             run_detections.show(run, feed.curves)
         case "Log":

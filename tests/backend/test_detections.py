@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from backend.artifacts import detections as reader
-from backend.artifacts.detections import RunDetections
+from backend.artifacts import run_results as reader
 from backend.artifacts.run_files import FolderStore, StoredFile
+from backend.artifacts.run_results import RunResults
 from backend.settings import Settings
 from core.items.detection_table import DETECTIONS_NAME
 from core.items.table import ItemsError
@@ -241,14 +241,14 @@ class TestCache:
         return CountingStore(tmp_path)
 
     def test_file_is_read_once(self, store: CountingStore) -> None:
-        kept = RunDetections(store)
+        kept = RunResults(store)
         first = kept.table("a", 1)
         assert first is not None
         assert kept.table("a", 1) is first
         assert store.reads == 1
 
     def test_oldest_is_dropped_beyond_the_limit(self, store: CountingStore) -> None:
-        kept = RunDetections(store, kept_bytes=1)
+        kept = RunResults(store, kept_bytes=1)
         for run in ("a", "b", "b", "a"):
             assert kept.table(run, 1) is not None
         assert store.reads == 3
@@ -256,7 +256,7 @@ class TestCache:
     def test_too_large_files_are_refused(self, store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reader, "_MOST_BYTES", 100)
         with pytest.raises(ItemsError, match="100 is the limit here"):
-            RunDetections(store).table("a", 1)
+            RunResults(store).table("a", 1)
         monkeypatch.setattr(reader, "MOST_FILE_BYTES", 50)
         with pytest.raises(ItemsError, match=r"detections.parquet: it has [\d,]+ bytes, and 50 is the limit"):
-            RunDetections(store).table("a", 1)
+            RunResults(store).table("a", 1)

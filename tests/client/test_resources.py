@@ -149,3 +149,41 @@ def test_detections_are_read_as_plain_data() -> None:
     assert client.runs.image_detections("run-1", 3, score=0.3).detections == []
     assert backend.requests[-1].url.params["score"] == "0.3"
     assert client.runs.picture("run-1", 3) == jpeg
+
+
+def test_predictions_are_read_as_plain_data() -> None:
+    counts = {"right": 2, "by_class": [{"images": 3, "right": 2, "predicted": 2}], "calibration": None, "ece": None}
+    summary = {"run_id": "run-1", "reference": "", "classes": ["cat"], "images": 3, "pictures": 0, "agreement": None}
+    matrix = {"run_id": "run-1", "reference": "", "classes": ["cat"], "target": [0], "predicted": [0], "run": [2]}
+    images = {"run_id": "run-1", "reference": "", "images": 3, "items": []}
+    difference = {"run_id": "kd", "reference": "teacher", "classes": ["cat"], "classes_per_cell": 1}
+    compared = {"baseline": "ce", "classes": [], "images": 3, "images_by_class": [], "methods": [], "teacher": None}
+    backend = FakeBackend(
+        {
+            "GET /api/v1/runs/run-1/predictions": summary | {"networks": {"run": counts}},
+            "GET /api/v1/runs/run-1/predictions/confusion": matrix | {"of_reference": None, "left_out": 0},
+            "GET /api/v1/runs/run-1/predictions/correlations": difference | {"difference": [[None]], "mean": None},
+            "GET /api/v1/runs/run-1/predictions/images": images,
+            "GET /api/v1/comparisons/predictions": compared | {"notes": []},
+            "GET /api/v1/comparisons/predictions/confusion": matrix | {"of_reference": [1], "left_out": 0},
+            "GET /api/v1/comparisons/predictions/correlations": difference | {"difference": [[0.0]], "mean": 0.0},
+        }
+    )
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    assert client.runs.predictions("run-1").networks["run"].right == 2
+    assert dict(backend.requests[-1].url.params) == {}
+    assert client.runs.confusion("run-1", against="run-2").run == [2]
+    assert dict(backend.requests[-1].url.params) == {"against": "run-2", "limit": "10000"}
+    assert client.runs.correlations("run-1").difference == [[None]]
+    assert client.runs.predicted_images("run-1", kind="differ", label="cat", pictured=True).items == []
+    assert dict(backend.requests[-1].url.params) == {
+        "kind": "differ",
+        "label": "cat",
+        "margin": "0.0",
+        "pictured": "true",
+        "limit": "50",
+    }
+    assert client.comparisons.predictions("exp", baseline="ce").baseline == "ce"
+    assert client.comparisons.confusion("exp", "kd").of_reference == [1]
+    assert client.comparisons.correlations("exp", "kd", against="ce").mean == 0
+    assert dict(backend.requests[-1].url.params) == {"experiment": "exp", "label": "kd", "against": "ce"}

@@ -14,9 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from core.events import IMAGES_KEY, Event, Finished, Log, Metrics, Started, read_journal
+from core.items.calibration import BINS, bins_of
+from core.items.correlation_file import read_correlations
+from core.items.correlations import CORRELATIONS_NAME
 from core.items.detection_file import read_detections
 from core.items.detection_table import DETECTIONS_NAME, detection_table
 from core.items.file import read_items
+from core.items.picture_choice import PICTURES_NAME
+from core.items.pictures import read_pictures
 from core.items.statistics import item_scores
 from core.items.table import ITEMS_NAME, Items
 from core.specs import parse_experiment
@@ -72,6 +77,13 @@ def check_against_metrics(items: Items, metrics: dict[str, float]) -> None:
     assert 100 * item_scores(items, "top5").mean() == metrics["test/top5"]
     assert item_scores(items, "nll").mean() == pytest.approx(metrics["test/loss"], rel=1e-3)
     np.testing.assert_allclose(np.exp(-item_scores(items, "nll")), item_scores(items, "probability"), rtol=2e-3)
+    confidence, right = (
+        items.column("confidence").astype(np.float64),
+        items.column("predicted") == items.column("target"),
+    )
+    gaps = np.bincount(bins_of(confidence), right - confidence, minlength=BINS)
+    assert 100 * np.abs(gaps).sum() / len(items) == pytest.approx(metrics["calibration/ece"], abs=0.02)
+    np.testing.assert_array_equal(confidence[right], items.column("probability")[right])
     if "fidelity/kl" in metrics:
         assert 100 * item_scores(items, "agreement").mean() == metrics["fidelity/agreement"]
         assert item_scores(items, "kl").mean() == pytest.approx(metrics["fidelity/kl"], rel=1e-3)
@@ -104,7 +116,7 @@ class TestRun:
     def test_run_without_teacher_has_no_columns_of_one(self, tmp_path: Path) -> None:
         assert run_training(RUNS["ce"], tmp_path) == "finished"
         items = read_items(tmp_path / ITEMS_NAME)
-        assert list(items.columns) == ["item", "target", "predicted", "probability", "nll", "top5"]
+        assert list(items.columns) == ["item", "target", "predicted", "probability", "confidence", "nll", "top5"]
         check_against_metrics(items, finished(tmp_path).summary)
 
     def test_supplied_teacher_that_is_only_evaluated_has_items(
@@ -179,6 +191,52 @@ class TestRefused:
         (tmp_path / "events.jsonl").write_text(old)
         assert finished(tmp_path) == finished(student).model_copy(update={"items": None})
         assert [event for event in events(tmp_path) if isinstance(event, Metrics)]
+
+
+class TestPictures:
+    def test_images_on_which_student_and_teacher_differ_have_a_picture(self, student: Path) -> None:
+        last = finished(student)
+        assert last.pictures == PICTURES_NAME
+        pictures = read_pictures(student / last.pictures)
+        items = read_items(student / ITEMS_NAME)
+        predicted, target = items.column("predicted"), items.column("target")
+        wanted = np.flatnonzero((predicted != items.column("teacher_predicted")) | (predicted != target))
+        assert list(pictures) == wanted.tolist()
+        assert all(picture.startswith(b"\xff\xd8\xff") for picture in pictures.values())
+
+    def test_pictures_take_a_limited_number_of_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("core.train.item_results.MOST_PICTURE_BYTES", 2_000)
+        assert run_training(RUNS["ce"], tmp_path) == "finished"
+        pictures = read_pictures(tmp_path / PICTURES_NAME)
+        assert pictures
+        assert sum(map(len, pictures.values())) <= 2_000
+
+
+class TestCorrelations:
+    def test_student_has_its_own_and_its_teachers(self, student: Path, teacher: TeacherSource) -> None:
+        last = finished(student)
+        assert last.correlations == CORRELATIONS_NAME
+        found = read_correlations(student / last.correlations)
+        assert (found.size, list(found.networks)) == (6, ["student", "teacher"])
+        of_teacher = read_correlations(teacher.weights.parent / CORRELATIONS_NAME)
+        assert list(of_teacher.networks) == ["student"]
+        # The logits that a student reads may be stored in 16 bits.
+        np.testing.assert_allclose(found.matrix("teacher"), of_teacher.matrix("student"), atol=2e-3)
+        assert found.images == of_teacher.images == read_items(student / ITEMS_NAME).images
+
+    def test_too_many_classes_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(classification, "MOST_CLASSES", 5)
+        assert run_training(RUNS["ce"], tmp_path) == "finished"
+        assert finished(tmp_path).correlations is None
+        assert not (tmp_path / CORRELATIONS_NAME).exists()
+
+    def test_they_are_not_evaluated_once_more(self) -> None:
+        task = task_of()
+        network = task.build_network()
+        task.epoch_report(network)
+        logits = task._test_logits[network].numpy()
+        upper = np.corrcoef(logits.T)[np.triu_indices(logits.shape[1], 1)]
+        np.testing.assert_allclose(task.logit_correlations(network)["student"], upper, atol=1e-3)
 
 
 class TestDetections:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from core.catalog import METHODS, describe
 from core.events import IMAGES_KEY
 from core.items.detection_table import DetectionTable
+from core.items.table import Items
 from core.protocol.activity import Activity, RunningRun
 from core.protocol.artifacts import Artifact, ArtifactList, RunUpdates, UploadList
 from core.protocol.comparisons import MeasuredMetrics
@@ -45,7 +46,7 @@ from core.protocol.public import (
 )
 from core.specs import ExperimentSpec, SpecError, editable_copy, parse_experiment, warnings_of
 from core.specs.labels import without_automatic_labels
-from tests.dashboard import fake_detections
+from tests.dashboard import fake_detections, fake_predictions
 from tests.dashboard.fake_comparison import compare
 from tests.dashboard.fake_reports import beside_published, reported, several
 from tests.dashboard.fake_server import Refused, Serving
@@ -91,6 +92,8 @@ class FakeBackend:
         """Hash of the images that a run was trained on, by run id."""
         self.detections: dict[str, DetectionTable] = {}
         """Detections by run id."""
+        self.predictions: dict[str, Items] = {}
+        """Per-item results by run id."""
         self.pictures: dict[int, bytes] = {}
         """Pictures of every run by the number of the test image."""
         self.set_aside: dict[str, str] = {}
@@ -415,6 +418,13 @@ class FakeBackend:
                     return 200, self.news(run_id, one.get("cursor", ""), tail)
                 case ["GET", "runs", run_id, "artifacts"]:
                     return 200, self.artifacts(run_id)
+                case ["GET", "runs", run_id, "predictions", *part]:
+                    return 200, fake_predictions.reply(run_id, self.predictions, self.pictures, part, one)
+                case ["GET", "comparisons", "predictions", *part]:
+                    named = [self.experiment(name) for name in query["experiment"]]
+                    return 200, fake_predictions.compared(named[0], self.predictions, part, one)
+                case ["GET", "runs", run_id, "pictures", item] if run_id in self.predictions:
+                    return 200, self.pictures[int(item)]
                 case ["GET", "runs", run_id, ("detections" | "pictures"), *_]:
                     return 200, fake_detections.reply(
                         run_id, self.detections.get(run_id), self.pictures, parts[2:], one

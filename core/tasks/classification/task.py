@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,15 +18,18 @@ from core.distill.mixed_labels import with_both_labels
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
+from core.items.correlations import MOST_CLASSES
 from core.specs import ModelRef, Training
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Batch, Dataset
 from core.tasks.classification.data.class_names import class_names
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
+from core.tasks.classification.diagnostics.correlations import correlations
 from core.tasks.classification.diagnostics.inference import predict_logits, predict_taps
 from core.tasks.classification.diagnostics.per_item import item_columns
 from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
 from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness_inputs
+from core.tasks.classification.diagnostics.thumbnails import thumbnail_items, thumbnails
 from core.tasks.classification.models.heads import head_form
 from core.tasks.classification.models.taps import Tapped
 from core.tasks.classification.networks import build_network, forward_multiplications, network_shape
@@ -249,10 +253,26 @@ class ClassificationTask(Task):
 
     def per_item(self, network: nn.Module) -> dict[str, NDArray[Any]]:
         """Return the columns of ``item_columns``, from the logits of the last epoch report if it is of this network."""
+        return item_columns(self._logits_of(network), self.dataset.test.labels, self._teacher_logits)
+
+    def pictures(self, network: nn.Module) -> list[tuple[int, NDArray[np.uint8]]]:
+        """Return test images on which the network and the teacher differ, and then some that the network gets wrong."""
+        chosen = thumbnail_items(self._logits_of(network), self.dataset.test.labels, self._teacher_logits)
+        return thumbnails(self.dataset.test, chosen)
+
+    def logit_correlations(self, network: nn.Module) -> dict[str, NDArray[np.float16]]:
+        """Return how the logits of each two classes correlate over the test images."""
+        networks = {"student": self._logits_of(network)}
+        if self._teacher_logits is not None:
+            networks["teacher"] = self._teacher_logits
+        if self.dataset.num_classes > MOST_CLASSES:
+            return {}
+        return {name: correlations(logits) for name, logits in networks.items()}
+
+    def _logits_of(self, network: nn.Module) -> Tensor:
+        """Return the logits of the test images, from the last epoch report if it is of this network."""
         logits = self._test_logits.get(network)
-        if logits is None:
-            logits = predict_logits(network, self.dataset, self.dataset.test)
-        return item_columns(logits, self.dataset.test.labels, self._teacher_logits)
+        return predict_logits(network, self.dataset, self.dataset.test) if logits is None else logits
 
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
         """Measure neural collapse; at the end, robustness too if the spec asks for it."""

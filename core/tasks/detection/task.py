@@ -341,7 +341,7 @@ class DetectionTask(Task):
         assert isinstance(network, Detector)
         return self._evaluation.detections(network)
 
-    def pictures(self) -> list[tuple[int, NDArray[np.uint8]]]:
+    def pictures(self, network: nn.Module) -> list[tuple[int, NDArray[np.uint8]]]:
         """Return some test images."""
         test = self.data.test
         return [(number, test.image(number).permute(1, 2, 0).numpy()) for number in chosen_items(len(test))]

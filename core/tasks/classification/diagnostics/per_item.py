@@ -23,6 +23,7 @@ def item_columns(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None =
     - ``item``, ``target``, ``predicted``, ``teacher_predicted``: numbers of images and classes.
     - ``top5``: whether the target has one of the five largest logits.
     - ``probability``, ``teacher_probability``: of the target at T = 1, in float16.
+    - ``confidence``, ``teacher_confidence``: the largest probability, that of the predicted class, in float16.
     - ``nll``: −log of the student's probability, and ``kl``: KL(teacher ‖ student), in nats and float16. Values above
       65,504, the largest number in float16, are stored as that number.
 
@@ -34,22 +35,30 @@ def item_columns(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None =
     num_classes = logits.shape[1]
     hits = top_hits(logits, labels)
     nll = F.cross_entropy(logits.float(), labels, reduction="none")
+    predicted = logits.argmax(1)
     columns = {
         ITEM: _integers(torch.arange(len(labels)), len(labels)),
         "target": _integers(labels, num_classes),
-        "predicted": _integers(logits.argmax(1), num_classes),
+        "predicted": _integers(predicted, num_classes),
         "probability": _half(torch.exp(-nll)),
+        "confidence": _half(_probability(logits, predicted)),
         "nll": _half(nll),
         "top5": hits["top5"].cpu().numpy(),
     }
     if teacher_logits is None:
         return columns
-    teacher_nll = F.cross_entropy(teacher_logits.float(), labels, reduction="none")
+    teacher_predicted = teacher_logits.argmax(1)
     return columns | {
-        "teacher_predicted": _integers(teacher_logits.argmax(1), num_classes),
-        "teacher_probability": _half(torch.exp(-teacher_nll)),
+        "teacher_predicted": _integers(teacher_predicted, num_classes),
+        "teacher_probability": _half(_probability(teacher_logits, labels)),
+        "teacher_confidence": _half(_probability(teacher_logits, teacher_predicted)),
         "kl": _half(divergences(logits, teacher_logits)),
     }
+
+
+def _probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the probability of one class per image at T = 1, (N,)."""
+    return torch.exp(-F.cross_entropy(logits.float(), classes, reduction="none"))
 
 
 def _integers(values: Tensor, count: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Reads the detections and pictures of finished runs from the artifact store, and keeps the last ones in memory."""
+"""Reads what finished runs say of their test images from the artifact store, and keeps the last files in memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from backend.artifacts.run_files import Store
+from core.items.correlations import CORRELATIONS_NAME, Correlations
 from core.items.detection_table import DETECTIONS_NAME, DetectionTable
 from core.items.picture_choice import PICTURES_NAME
-from core.items.table import ItemsError
+from core.items.table import ITEMS_NAME, Items, ItemsError
 
 MOST_FILE_BYTES = 64 << 20
 """Size of a file that is read; 5,000 images with 100 detections of two networks take 20 MB."""
@@ -29,8 +30,10 @@ class _Kept:
     size: int
 
 
-class RunDetections:
-    """Detections and pictures by run. A run that has succeeded has one attempt whose files do not change.
+class RunResults:
+    """Per-item results, correlations, detections and pictures by run.
+
+    A run that has succeeded has one attempt whose files do not change.
 
     One file is read at a time, so that the memory that reading takes does not grow with the number of requests.
 
@@ -44,6 +47,22 @@ class RunDetections:
         self._kept_bytes = kept_bytes
         self._kept: OrderedDict[tuple[str, int, str], _Kept] = OrderedDict()
         self._lock = threading.Lock()
+
+    def items(self, run_id: str, attempt: int) -> Items | None:
+        """Return the per-item results of a run; None if its attempt has written none.
+
+        Raises:
+            ItemsError: The file is damaged or too large.
+        """
+        return self._read(run_id, attempt, ITEMS_NAME, _decoded_items, _item_bytes)
+
+    def correlations(self, run_id: str, attempt: int) -> Correlations | None:
+        """Return the correlations of a run's logits; None if its attempt has written none.
+
+        Raises:
+            ItemsError: The file is damaged or too large.
+        """
+        return self._read(run_id, attempt, CORRELATIONS_NAME, _decoded_correlations, _correlation_bytes)
 
     def table(self, run_id: str, attempt: int) -> DetectionTable | None:
         """Return the detections of a run; None if its attempt has written none.
@@ -82,8 +101,28 @@ class RunDetections:
             return value
 
 
-def _decoded_table(content: bytes) -> DetectionTable:
+def _decoded_items(content: bytes) -> Items:
     # Imported here and below, because pyarrow takes half a second, which a backend that nobody asks does not need.
+    from core.items.file import decode_items
+
+    return decode_items(content, ITEMS_NAME, _MOST_BYTES)
+
+
+def _item_bytes(items: Items) -> int:
+    return sum(column.nbytes for column in items.columns.values())
+
+
+def _decoded_correlations(content: bytes) -> Correlations:
+    from core.items.correlation_file import decode_correlations
+
+    return decode_correlations(content, CORRELATIONS_NAME, _MOST_BYTES)
+
+
+def _correlation_bytes(found: Correlations) -> int:
+    return sum(values.nbytes for values in found.networks.values())
+
+
+def _decoded_table(content: bytes) -> DetectionTable:
     from core.items.detection_file import decode_detections
 
     return decode_detections(content, DETECTIONS_NAME, _MOST_BYTES)
