@@ -11,7 +11,7 @@ import httpx
 from client.address import find_token, find_url
 from client.bound import BoundExperiment, BoundResources, BoundRun, CallableRuns, bind_experiment, bind_run
 from client.connection import API, Connection
-from client.resources import Comparisons, Experiments, Teachers, Tokens, Workers
+from client.resources import Comparisons, Experiments, Sweeps, Teachers, Tokens, Workers
 from common.home import Home
 from core.protocol.activity import Activity
 from core.protocol.public import Catalog
@@ -36,6 +36,7 @@ class Client:
         experiments: Creates, finds, changes and deletes experiments.
         runs: Finds, reads, changes and deletes runs and their files.
         comparisons: Compares methods over paired seeds, and returns tables over many experiments.
+        sweeps: Reads sweeps with their results.
         workers: Lists workers and sets whether they accept runs.
         teachers: Lists trained teachers, and uploads weights of teachers.
         tokens: Creates, lists and revokes access tokens, for admins.
@@ -66,6 +67,7 @@ class Client:
         self.experiments = Experiments(self._connection)
         self.runs = CallableRuns(self._connection)
         self.comparisons = Comparisons(self._connection)
+        self.sweeps = Sweeps(self._connection)
         self.workers = Workers(self._connection)
         self.teachers = Teachers(self._connection)
         self.tokens = Tokens(self._connection)

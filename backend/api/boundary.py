@@ -46,6 +46,7 @@ _IDS: dict[str, tuple[str, re.Pattern[str]]] = {
     "worker_id": ("worker", re.compile(WORKER_ID_PATTERN)),
     "sha256": ("upload", re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")),
     "key": ("experiment", re.compile(_NAME, re.DOTALL)),
+    "name": ("sweep", re.compile(_NAME, re.DOTALL)),
 }
 """For each path parameter: the kind of object that it names, and the pattern of its values."""
 _INVALID_CHARACTERS = frozenset("\0\ufffd")

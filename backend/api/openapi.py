@@ -75,6 +75,7 @@ _PARAMETERS = {
     "artifact_id": "The artifact's id, from the list of the run's artifacts.",
     "item": "Position of the image in the test split, from 0.",
     "sha256": "SHA-256 of the weights, or the name that they were uploaded under.",
+    "name": "The name of the sweep.",
     "token_id": "The token's id, from the list of tokens.",
 }
 """Descriptions of path parameters."""

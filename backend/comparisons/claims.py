@@ -74,7 +74,7 @@ def judge(
     """
     source = _paper(paper)
     options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": None})
-    sample = sample_of(session, experiments)
+    sample = sample_of(session, experiments, settings=options.settings)
     labels = [label for label, name in sample.labels.items() if name == source.method]
     baseline = _baseline(sample, options.baseline, source)
     claims: list[_JudgedClaim] = []

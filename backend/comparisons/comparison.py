@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
-from backend.comparisons import experiment_keys, metric_selection, same_data, sequential, setting_differences, timing
+from backend.comparisons import (
+    experiment_keys,
+    metric_selection,
+    same_data,
+    sequential,
+    setting_differences,
+    settings_apart,
+    timing,
+)
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, decide_all, methods_of, paired, summarize_method
 from backend.comparisons.metric_selection import SelectedValue
@@ -28,14 +36,23 @@ def convergence_target(options: ComparisonOptions) -> ConvergenceTarget:
     return ConvergenceTarget(options.target_share, options.target)
 
 
-def sample_of(session: Session, experiments: Sequence[models.Experiment]) -> Sample:
+def sample_of(session: Session, experiments: Sequence[models.Experiment], *, settings: bool = False) -> Sample:
     """Read the runs of the experiments as one sample of one data set; runs that used other images are set aside.
+
+    Args:
+        session: Session for reading.
+        experiments: The experiments.
+        settings: Whether each is a setting of its own; then they may differ in everything but their data.
 
     Raises:
         ApiError: 422 if the experiments differ in more than seeds and labels; the answer names the difference, or
             the tasks if these differ.
     """
     refuse_several_tasks(experiments)
+    if settings:
+        settings_apart.refuse_other_data(experiments)
+        by_id = load(session, list(dict.fromkeys(experiments)))
+        return same_data.set_others_aside(settings_apart.apart(merge(list(by_id.values()))))
     first, *others = experiments
     for other in others:
         difference = experiment_keys.difference(first.spec, other.spec)
@@ -61,7 +78,7 @@ def compare(
     """
     options = options or ComparisonOptions()
     target_rule = convergence_target(options)
-    sample = sample_of(session, experiments)
+    sample = sample_of(session, experiments, settings=options.settings)
     metric = options.metric or sample.headline
     spec = ComparisonSpec(
         metric, options.which, options.difference, by_looks=sample.grows and metric == sample.headline
@@ -135,6 +152,10 @@ def baseline_of(sample: Sample, label: str | None) -> str:
     labels = list(sample.labels)
     if label is None:
         return labels[0]
+    if isinstance(sample, settings_apart.SettingsSample) and label not in labels:
+        # The label of a method is that of the first setting with it.
+        spelled = (settings_apart.setting_label(label, item.name) for item in sample.experiments)
+        label = next((name for name in spelled if name in labels), label)
     if label not in labels:
         names = ", ".join(item.name for item in sample.experiments)
         text = f"there is no method {label!r} in {names}; it has {', '.join(labels)}"
@@ -180,6 +201,8 @@ def teacher_summary(sample: Sample) -> str:
 def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
     """Return the conditions under which every number of the sample holds, one sentence each."""
     sentences = [*sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample)]
+    if isinstance(sample, settings_apart.SettingsSample):
+        sentences.insert(0, sample.note)
     if sample.teachers_vary:
         sentences.append(
             "Teachers vary, so a teacher is the unit: the pairs of each teacher are averaged before any statistic is "

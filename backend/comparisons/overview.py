@@ -38,7 +38,7 @@ def overview(
         groups: Groups of metrics; a group is the part of a metric's name before the slash.
     """
     options = options or ComparisonOptions()
-    sample = sample_of(session, experiments)
+    sample = sample_of(session, experiments, settings=options.settings)
     baseline = baseline_of(sample, options.baseline)
     metrics = _measured(session, sample, groups)
     selected = metric_selection.select_for_all(session, sample, metrics, options.which)

@@ -65,6 +65,8 @@ class Experiment(Base):
     )
     sweep: Mapped[str] = mapped_column(String(100), default="", server_default="", doc="Name of its sweep.")
     notes: Mapped[str] = mapped_column(Text, default="", server_default="")
+    # Not a foreign key: the id of a deleted parent still says that the experiment is a copy.
+    parent_id: Mapped[str | None] = mapped_column(_ID, index=True, doc="Id of the experiment that it was copied from.")
     archived_at: Mapped[datetime | None]
     webhook: Mapped[str | None] = mapped_column(Text, doc="Address to notify; NULL: none.")
     webhook_state: Mapped[str] = mapped_column(

@@ -63,17 +63,17 @@ def _running_runs(session: Session) -> list[RunningRun]:
     )
     connection = session.connection()
     runs = serializers.run_summaries(connection, connection.execute(query).all())
-    seconds_per_step = _seconds_per_step(session, [run.id for run in runs])
+    per_step = seconds_per_step(session, [run.id for run in runs])
     running = []
     for run in runs:
         seconds_left = None
-        if run.state == "running" and run.id in seconds_per_step and run.total_steps:
-            seconds_left = max(run.total_steps - run.step, 0) * seconds_per_step[run.id]
+        if run.state == "running" and run.id in per_step and run.total_steps:
+            seconds_left = max(run.total_steps - run.step, 0) * per_step[run.id]
         running.append(RunningRun.model_construct(run=run, seconds_left=seconds_left))
     return running
 
 
-def _seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
+def seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
     """Return training seconds per step over all attempts, without the time in the queue."""
     latest, point = MetricLatest, MetricPoint
     same_point = and_(point.run_id == latest.run_id, point.name_id == latest.name_id, point.step == latest.step)

@@ -81,6 +81,22 @@ def _seconds(past: Sequence[_PastRun], epochs: int) -> float:
     return statistics.median(item.epoch_seconds for item in past) * epochs + (statistics.median(other) if other else 0)
 
 
+def past_epoch_seconds(session: Session, run: RunSpec, device: str, *, gpus: int) -> float | None:
+    """Return the median seconds per epoch of past runs of the same kind; None if there are none.
+
+    Args:
+        session: A read transaction.
+        run: The run.
+        device: The requested device: any, cpu or gpu.
+        gpus: Number of GPUs that train the run together.
+    """
+    past = _on_most_used_device(_past_runs(session, run, device))
+    if not past:
+        return None
+    ranks = max(gpus, 1) if past[0].device.startswith("cuda") else 1
+    return statistics.median(item.epoch_seconds for item in past) / ranks
+
+
 def _batch(run: RunSpec) -> str:
     return str(run.training.batch_size)
 

@@ -28,6 +28,23 @@ def change(session: Session, experiment: Experiment, requested: ExperimentEdit) 
         _change_tags(session, experiment, requested)
 
 
+def set_parent(session: Session, experiment: Experiment, parent: Experiment | None) -> None:
+    """Set the experiment that an experiment was copied from; None for none.
+
+    Raises:
+        ApiError: 422 if the experiment is an ancestor of the parent, or the parent itself.
+    """
+    ancestor = parent
+    seen: set[str] = set()
+    while ancestor is not None and ancestor.id not in seen:
+        if ancestor.id == experiment.id:
+            message = f"{experiment.name} cannot be copied from itself"
+            raise invalid(message, ProblemField(path="parent", message=message))
+        seen.add(ancestor.id)
+        ancestor = session.get(Experiment, ancestor.parent_id) if ancestor.parent_id else None
+    experiment.parent_id = parent.id if parent else None
+
+
 def _change_tags(session: Session, experiment: Experiment, requested: ExperimentEdit) -> None:
     # Locked, so that concurrent additions do not overwrite each other.
     session.execute(select(Experiment.id).where(Experiment.id == experiment.id).with_for_update())

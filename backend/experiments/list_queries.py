@@ -101,6 +101,7 @@ class ExperimentQuery(_ListQuery):
     """Filters and order of a list of experiments."""
 
     state: list[ExperimentState] | None = Field(None, max_length=20, description="Any of these.")
+    parent: str | None = Field(None, max_length=16, description="Id of an experiment, to list its copies.")
     sort: ExperimentSort = Field("-created", description="With - in descending order: the greatest or newest first.")
 
 
@@ -243,6 +244,8 @@ def _experiment_conditions(filters: ExperimentQuery) -> list[ColumnElement[bool]
         conditions.append(Experiment.submitted_by == filters.submitted_by)
     if filters.sweep:
         conditions.append(Experiment.sweep == filters.sweep)
+    if filters.parent:
+        conditions.append(Experiment.parent_id == filters.parent)
     return conditions + _creation_conditions(filters, Experiment.created_at.expression)
 
 

@@ -52,6 +52,7 @@ def create(
     *,
     submitted_by: str,
     sweep: str = "",
+    parent_id: str | None = None,
     webhook: str | None = None,
 ) -> list[CreatedExperiment]:
     """Store experiments with all their runs in a few statements.
@@ -64,6 +65,7 @@ def create(
         specs: Pairs of the prefix of the spec's path in the request, such as ``experiments.3.``, and the spec.
         submitted_by: Name of the token that submits them.
         sweep: Name of the sweep; empty if they are not from a sweep.
+        parent_id: Id of the experiment that they are copies of; None for none.
         webhook: Webhook of specs that have none.
 
     Returns:
@@ -73,7 +75,7 @@ def create(
         ApiError: 422 with the path of every name that another experiment, or another of the specs, has.
     """
     timestamp = now(connection)
-    shared = {"created_at": timestamp, "submitted_by": submitted_by, "sweep": sweep}
+    shared = {"created_at": timestamp, "submitted_by": submitted_by, "sweep": sweep, "parent_id": parent_id}
     experiments: list[dict[str, Any]] = [
         {
             "id": experiment_id,

@@ -335,6 +335,7 @@ def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dic
         "tags": tags,
         "notes": experiment.notes,
         "sweep": experiment.sweep,
+        "parent": experiment.parent_id or "",
         "submitted_by": experiment.submitted_by,
         "archived_at": experiment.archived_at,
         "counts": public.StateCounts(**states),

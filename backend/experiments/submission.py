@@ -92,6 +92,7 @@ def create(
     *,
     submitted_by: str,
     sweep: str = "",
+    parent_id: str | None = None,
 ) -> list[CreatedExperiment]:
     """Create experiments, after resolving the uploads that they name.
 
@@ -101,6 +102,7 @@ def create(
         settings: The backend's settings.
         submitted_by: Name of the token that submits them.
         sweep: Name of the sweep; empty if they are not from a sweep.
+        parent_id: Id of the experiment that they are copies of; None for none.
 
     Returns:
         The experiments in the order of the specs.
@@ -115,6 +117,7 @@ def create(
         uploads.resolve_uploads(connection, specs),
         submitted_by=submitted_by,
         sweep=sweep,
+        parent_id=parent_id,
         webhook=settings.webhook_url,
     )
 

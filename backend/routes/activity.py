@@ -1,4 +1,4 @@
-"""The present activity in one answer."""
+"""The present activity in one answer, and the time that an experiment still takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query, Response
 
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import SessionDep, reads
-from backend.experiments import activity
+from backend.experiments import activity, remaining
+from backend.routes.experiments import find
+from core.protocol import public
 from core.protocol.activity import Activity
 
 router = APIRouter(tags=["activity"], route_class=BoundedRoute)
@@ -26,3 +28,12 @@ def read_activity(
     The answer has a bounded size and is fast enough to be polled.
     """
     return Response(activity.activity(session, hours).model_dump_json(), media_type="application/json")
+
+
+@router.get("/time-left", dependencies=[reads], responses={404: {"description": "There is no such experiment"}})
+def read_time_left(
+    session: SessionDep,
+    experiment: Annotated[str, Query(max_length=100, description="Id or name of the experiment.")],
+) -> public.TimeLeft:
+    """Estimate the time until every run of an experiment has ended, its teachers included."""
+    return remaining.time_left(session, find(session, experiment))

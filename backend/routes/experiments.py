@@ -84,10 +84,13 @@ def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> 
 
 @router.patch("/{key:path}", dependencies=[submits])
 def change(key: str, changes: ExperimentEdit, database: DatabaseDep) -> public.Experiment:
-    """Change an experiment's tags and notes. Its spec stays as it was submitted."""
+    """Change an experiment's tags, notes and parent. Its spec stays as it was submitted."""
     with database.write() as session:
         experiment = find(session, key)
         experiment_edits.change(session, experiment, changes)
+        if changes.parent is not None:
+            parent = find(session, changes.parent) if changes.parent else None
+            experiment_edits.set_parent(session, experiment, parent)
     return changed_experiment(database, experiment.id)
 
 

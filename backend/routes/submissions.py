@@ -92,9 +92,12 @@ def clone(
     repeating the request creates another clone; with a name, a second request is refused with 422.
     """
     with database.write() as session:
-        spec = submission.cloned_spec(session, find(session, key), request.name, request.changes)
+        original = find(session, key)
+        spec = submission.cloned_spec(session, original, request.name, request.changes)
         connection = session.connection()
-        (created,) = submission.create(connection, [("", spec)], settings, submitted_by=principal.name)
+        (created,) = submission.create(
+            connection, [("", spec)], settings, submitted_by=principal.name, parent_id=original.id
+        )
         experiment = serializers.created_experiment(connection, created)
     nudges.request()
     return _created(experiment.model_dump_json())

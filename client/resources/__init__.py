@@ -4,6 +4,7 @@ from client.resources.comparisons import Comparisons, TextFormat
 from client.resources.events import ServerEvent
 from client.resources.experiments import Experiments
 from client.resources.runs import Runs
+from client.resources.sweeps import Sweeps
 from client.resources.teachers import Teachers
 from client.resources.tokens import Tokens
 from client.resources.workers import Workers
@@ -13,6 +14,7 @@ __all__ = [
     "Experiments",
     "Runs",
     "ServerEvent",
+    "Sweeps",
     "Teachers",
     "TextFormat",
     "Tokens",

@@ -37,6 +37,7 @@ class Comparisons(Resource):
         target_share: float = 0.95,
         target: float | None = None,
         difference: float | None = None,
+        settings: bool = False,
     ) -> ComparisonResult:
         """Return the comparison of an experiment's methods.
 
@@ -49,8 +50,10 @@ class Comparisons(Resource):
             target: A value of the headline metric that counts as convergence, instead of ``target_share``.
             difference: A difference of interest, in the metric's unit; the reply contains the number of seeds needed to
                 detect it.
+            settings: Whether several experiments are settings that are compared with each other; their labels are then
+                followed by the names of the experiments.
         """
-        query = {
+        query: Query = {
             "experiment": experiment,
             "baseline": baseline,
             "metric": metric,
@@ -58,6 +61,7 @@ class Comparisons(Resource):
             "target_share": target_share,
             "target": target,
             "difference": difference,
+            **_settings(settings),
         }
         return self._connection.send("GET", _PATH, ComparisonResult, query=query, idempotent=True)
 
@@ -68,6 +72,7 @@ class Comparisons(Resource):
         baseline: str | None = None,
         which: EpochChoice = "last",
         groups: Sequence[str] | None = None,
+        settings: bool = False,
     ) -> Overview:
         """Return the comparison of every metric that the students have measured.
 
@@ -76,8 +81,15 @@ class Comparisons(Resource):
             baseline: Label of the method that the others are compared with; by default the spec's first.
             which: The epoch.
             groups: Groups of metrics, such as ``["collapse"]``; all by default.
+            settings: As of ``get``.
         """
-        query = {"experiment": experiment, "baseline": baseline, "which": which, "group": groups}
+        query: Query = {
+            "experiment": experiment,
+            "baseline": baseline,
+            "which": which,
+            "group": groups,
+            **_settings(settings),
+        }
         return self._connection.send("GET", f"{_PATH}/overview", Overview, query=query, idempotent=True)
 
     def claims(
@@ -230,3 +242,8 @@ class Comparisons(Resource):
         """
         path = _PATH if report == "comparison" else f"{_PATH}/{report}"
         return self._connection.get_text(path, query={**query, "format": format})
+
+
+def _settings(settings: bool) -> dict[str, str]:
+    """Return the query parameter, which is left out where it is the default: an older backend does not know it."""
+    return {"settings": "true"} if settings else {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from client.connection import API, Query, build_body, path_segment
 from client.resources.base import Deadline, Resource, as_sequence, items_of_pages
 from client.resources.workers import Workers
-from core.protocol.public import Experiment, ExperimentPage, ExperimentSummary, Preview
+from core.protocol.public import Experiment, ExperimentPage, ExperimentSummary, Preview, TimeLeft
 from core.protocol.records import ExperimentRecord
 from core.protocol.submissions import CloneRequest, ExperimentEdit, SubmittedExperiments, SweepPreview
 from core.specs import ExperimentSpec, SweepSpec
@@ -48,7 +48,8 @@ class Experiments(Resource):
             sort: Created or name, with a leading - for descending order.
             cursor: ``next_cursor`` of the previous page.
             limit: Size of the page.
-            filters: Method, dataset, model, submitted_by, sweep, created_after, created_before, archived, count.
+            filters: Method, dataset, model, submitted_by, sweep, parent, created_after, created_before, archived,
+                count.
         """
         query: Query = {
             "text": text,
@@ -227,17 +228,27 @@ class Experiments(Resource):
         add_tags: Sequence[str] = (),
         remove_tags: Sequence[str] = (),
         notes: str | None = None,
+        parent: str | None = None,
     ) -> Experiment:
-        """Replace an experiment's tags or notes, or add and remove tags. Fields that are not given stay unchanged."""
+        """Replace an experiment's tags or notes, or add and remove tags. Fields that are not given stay unchanged.
+
+        ``parent`` is the id or the name of the experiment that it was copied from; an empty text removes it.
+        """
         change = build_body(
             ExperimentEdit,
             tags=None if tags is None else [*tags],
             add_tags=[*add_tags],
             remove_tags=[*remove_tags],
             notes=notes,
+            parent=parent,
         )
         body = change.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return self._send("PATCH", f"/{path_segment(id_or_name)}", body=body, idempotent=True)
+
+    def time_left(self, id_or_name: str) -> TimeLeft:
+        """Return an estimate of the time until every run of an experiment has ended."""
+        query = {"experiment": id_or_name}
+        return self._connection.send("GET", f"{API}/time-left", TimeLeft, query=query, idempotent=True)
 
     def archive(self, id_or_name: str, *, archived: bool = True) -> Experiment:
         """Hide an experiment from lists, or show it again. Repeating the call changes nothing."""

@@ -19,7 +19,7 @@ _Experiments = Annotated[
         min_length=1,
         max_length=200,
         description="The id or the name. Several experiments are read as one: they may differ in their seeds and in "
-        "their teachers' seeds alone.",
+        "their teachers' seeds alone, unless settings is true.",
     ),
 ]
 _Metric = Annotated[
@@ -59,6 +59,11 @@ class ComparisonOptions(_Query):
         gt=0,
         allow_inf_nan=False,
         description="A difference, in the metric's unit; the answer gives the number of seeds that would show it.",
+    )
+    settings: bool = Field(
+        False,
+        description="Whether several experiments are settings that are compared with each other, such as those of a "
+        "sweep. Their data must be equal, and a label is followed by the name of its experiment.",
     )
 
 

@@ -51,6 +51,9 @@ class ExperimentSummary(Message):
     progress: Finite = Field(description="Share of all training steps that are done, 0 to 1.")
     notes: str = ""
     sweep: str = Field("", description="Name of the sweep that created the experiment; empty if none did.")
+    parent: str = Field(
+        "", description="Id of the experiment that it was copied from, which may be deleted; empty if it is no copy."
+    )
     submitted_by: str = Field("", description="Name of the token that the experiment was submitted with.")
     archived_at: datetime | None = Field(
         None, description="When the experiment was archived. Archived experiments are kept, but not listed by default."
@@ -65,6 +68,25 @@ class Experiment(ExperimentSummary):
     spec: dict[str, Any] = Field(description="The complete ExperimentSpec, as plain data.")
     runs: list[RunSummary]
     warnings: list[ProblemField] = Field(default_factory=list)
+
+
+class TimeLeft(Message):
+    """An estimate of the time until every run of an experiment has ended."""
+
+    seconds: Finite | None = Field(
+        description="Seconds until the last run ends, if no other experiment takes the slots; null without an estimate."
+    )
+    teacher_seconds: Finite | None = Field(
+        None, description="Seconds of these until the last teacher ends; null if no teacher trains or waits."
+    )
+    parallel: int = Field(description="Number of runs that are assumed to train at once.")
+    runs: int = Field(description="Number of runs that have not ended, including teachers.")
+    paused: int = Field(
+        0, description="Number of these that are paused; the estimate assumes that they are resumed now."
+    )
+    unknown: int = Field(
+        0, description="Number of these without an estimate, because nothing like them has been trained; not counted."
+    )
 
 
 class ExperimentPage(Page):

@@ -6,7 +6,7 @@ Scripts and the rooms that read many of them import from here; each is defined i
 from core.protocol.base import TERMINAL, Message, Page, ProblemDetails, ProblemField, RequestBody, RunState
 from core.protocol.catalog import Catalog, CatalogExample
 from core.protocol.comparisons import Comparison, Convergence, Interval, MethodResult, PairedDifference
-from core.protocol.experiments import Experiment, ExperimentPage, ExperimentSummary, StateCounts
+from core.protocol.experiments import Experiment, ExperimentPage, ExperimentSummary, StateCounts, TimeLeft
 from core.protocol.fleet import DrainChange, GpuUse, TeacherInfo, TeacherList, Worker, WorkerList, WorkerRun
 from core.protocol.metrics import LogLine, LogsReply, MetricsReply, MetricValue, Series
 from core.protocol.previews import DeviceTime, Estimate, FieldDifference, PlannedRunInfo, PlannedTeacher, Preview
@@ -52,6 +52,7 @@ __all__ = [
     "StateCounts",
     "TeacherInfo",
     "TeacherList",
+    "TimeLeft",
     "Worker",
     "WorkerList",
     "WorkerRun",

@@ -84,3 +84,6 @@ class ExperimentEdit(RequestBody):
         default_factory=list, max_length=1000, description="Tags to remove from the present ones."
     )
     notes: VisibleLines | None = Field(None, max_length=10_000)
+    parent: str | None = Field(
+        None, max_length=100, description="Id or name of the experiment that it was copied from; empty for none."
+    )

@@ -256,7 +256,7 @@ def test_invalid_queries_ids_and_cursors_cause_no_server_error(lab: Lab) -> None
     send = sender(lab, problems)
     known = {
         "run_id": claim["run_id"], "key": experiment["id"], "worker_id": "worker-one", "token_id": "0" * 16,
-        "artifact_id": "0" * 16, "sha256": "0" * 64, "item": "0",
+        "artifact_id": "0" * 16, "sha256": "0" * 64, "item": "0", "name": "none",
     }  # fmt: skip
     count = 0
     for path, methods in lab.app.openapi()["paths"].items():
@@ -266,7 +266,7 @@ def test_invalid_queries_ids_and_cursors_cause_no_server_error(lab: Lab) -> None
             choice = random.Random(f"{method} {path}")
             client = lab.worker if path.startswith("/api/v1/worker/") else lab.admin
             good = re.sub(r"{(\w+)}", lambda match: known[match[1]], path)
-            needed = "experiment=two&" if "/comparisons" in path or path.endswith("/experiment") else ""
+            needed = "experiment=two&" if "/comparisons" in path or path.endswith(("/experiment", "/time-left")) else ""
             for name in re.findall(r"{(\w+)}", path):
                 for text in [*map(quote, choice.sample(TEXTS, 10)), *map(quote_from_bytes, BYTES)]:
                     changed_path = path.replace(f"{{{name}}}", text)

@@ -1,0 +1,143 @@
+"""Estimates of the time until an experiment has ended, its teachers included."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.db import chunked
+from backend.db.models import Experiment, ExperimentRun, FurtherTeacher, Run
+from backend.experiments.activity import seconds_per_step
+from backend.experiments.estimates import past_epoch_seconds
+from backend.queue import worker_queries
+from backend.queue.lifecycle import LEASED_STATES
+from core.protocol.public import TERMINAL, TimeLeft
+from core.specs import RunSpec
+
+_MAX_KINDS = 20
+"""Kinds of runs whose speed is looked up among the runs of other experiments."""
+
+_MAX_ENDED = 200
+"""Runs of the experiment that have ended and whose speed counts: the last of the plan."""
+# Columns instead of objects: a run's spec is long, and an experiment may have thousands of runs.
+_COLUMNS = (
+    *(Run.id, Run.role, Run.model, Run.method, Run.state, Run.step, Run.total_steps, Run.epoch, Run.total_epochs),
+    *(Run.gpus, Run.device, Run.teacher_run_id),
+)
+Timed = Any
+"""The columns of a run."""
+Kind = tuple[str, str, str]
+"""Role, network and method of a run. Runs of a kind in one experiment take the same time per epoch."""
+
+
+def time_left(session: Session, experiment: Experiment) -> TimeLeft:
+    """Estimate the time until every run of an experiment has ended.
+
+    A run takes as long per epoch as the runs of its kind in the experiment; without any, as past runs of other
+    experiments. Runs start in the order of the plan as slots become free, students after their teachers.
+
+    Args:
+        session: A read transaction.
+        experiment: The experiment.
+    """
+    link = ExperimentRun
+    query = select(*_COLUMNS).join(link, link.run_id == Run.id).where(link.experiment_id == experiment.id)
+    runs = session.execute(query.order_by(link.position)).all()
+    unfinished = [run for run in runs if run.state not in TERMINAL]
+    if not unfinished:
+        return TimeLeft(seconds=0.0, parallel=0, runs=0)
+    ended = [run for run in runs if run.state in TERMINAL and run.step][-_MAX_ENDED:]
+    timed = [*ended, *(run for run in unfinished if run.step)]
+    per_step = seconds_per_step(session, [run.id for run in timed])
+    per_epoch = _epoch_seconds(session, timed, unfinished, per_step)
+    seconds = {run.id: left for run in unfinished if (left := _seconds(run, per_step, per_epoch)) is not None}
+    parallel = _parallel(session, unfinished)
+    ends = _schedule(unfinished, seconds, _teachers_of(session, unfinished), parallel)
+    teachers = [ends[run.id] for run in unfinished if run.role == "teacher"]
+    return TimeLeft(
+        seconds=max(ends.values()) if seconds else None,
+        teacher_seconds=max(teachers) if teachers and seconds else None,
+        parallel=parallel,
+        runs=len(unfinished),
+        paused=sum(run.state == "paused" for run in unfinished),
+        unknown=len(unfinished) - len(seconds),
+    )
+
+
+def _kind(run: Timed) -> Kind:
+    return (run.role, run.model, run.method)
+
+
+def _epoch_seconds(
+    session: Session, runs: Sequence[Timed], unfinished: Sequence[Timed], per_step: Mapping[str, float]
+) -> dict[Kind, float]:
+    """Return the seconds per epoch of each kind that has been trained."""
+    measured: dict[Kind, list[float]] = defaultdict(list)
+    for run in runs:
+        if run.id in per_step and run.total_steps and run.total_epochs:
+            measured[_kind(run)].append(per_step[run.id] * run.total_steps / run.total_epochs)
+    found = {kind: statistics.median(values) for kind, values in measured.items()}
+    missing = {_kind(run): run for run in reversed(unfinished) if _kind(run) not in found}
+    for kind, run in [*missing.items()][:_MAX_KINDS]:
+        try:
+            spec = RunSpec.model_validate(session.get_one(Run, run.id).spec)
+        except ValidationError:  # such as an entry of a plugin that is no longer loaded
+            continue
+        past = past_epoch_seconds(session, spec, run.device, gpus=run.gpus)
+        if past is not None:
+            found[kind] = past
+    return found
+
+
+def _seconds(run: Timed, per_step: Mapping[str, float], per_epoch: Mapping[Kind, float]) -> float | None:
+    if run.id in per_step and run.total_steps:
+        return float(max(run.total_steps - run.step, 0) * per_step[run.id])
+    epoch_seconds = per_epoch.get(_kind(run))
+    if epoch_seconds is None:
+        return None
+    done = run.epoch if math.isfinite(run.epoch) else 0.0
+    return float(max(run.total_epochs - done, 0.0) * epoch_seconds)
+
+
+def _parallel(session: Session, unfinished: Sequence[Timed]) -> int:
+    """Return how many of the runs can train at once: those that do, and as many as there are free slots."""
+    training = sum(run.state in LEASED_STATES for run in unfinished)
+    workers = [worker for worker in worker_queries.list_workers(session) if worker.state == "online"]
+    free = sum(max(worker.slots - worker.busy, 0) for worker in workers if not worker.draining)
+    slots_of_a_run: int = max(max(run.gpus, 1) for run in unfinished)
+    return min(max(training + free // slots_of_a_run, 1), len(unfinished))
+
+
+def _teachers_of(session: Session, runs: Sequence[Timed]) -> dict[str, set[str]]:
+    teachers = {run.id: {run.teacher_run_id} if run.teacher_run_id else set() for run in runs}
+    for chunk in chunked(teachers):
+        query = select(FurtherTeacher.run_id, FurtherTeacher.teacher_run_id).where(FurtherTeacher.run_id.in_(chunk))
+        for run_id, teacher in session.execute(query):
+            teachers[run_id].add(teacher)
+    return teachers
+
+
+def _schedule(
+    runs: Sequence[Timed], seconds: Mapping[str, float], teachers: Mapping[str, set[str]], parallel: int
+) -> dict[str, float]:
+    """Return the time from now at which each run ends; a run without an estimate takes no time."""
+    slots = [0.0] * parallel
+    ends: dict[str, float] = {}
+    for run in sorted(runs, key=_order):  # stable, so that runs of a rank stay in the order of the plan
+        ready = max((ends.get(teacher, 0.0) for teacher in teachers[run.id]), default=0.0)
+        start = max(heapq.heappop(slots), ready)
+        ends[run.id] = start + seconds.get(run.id, 0.0)
+        heapq.heappush(slots, ends[run.id])
+    return ends
+
+
+def _order(run: Timed) -> tuple[bool, bool]:
+    return (run.state not in LEASED_STATES, run.role == "student")

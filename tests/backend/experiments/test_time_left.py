@@ -1,0 +1,72 @@
+"""The estimate of the time until an experiment has ended."""
+
+from __future__ import annotations
+
+from tests.backend.lab import Json, Lab, metrics, plain, spec, started
+
+
+def time_left(lab: Lab, experiment: str) -> Json:
+    answer = lab.admin.get("/api/v1/time-left", params={"experiment": experiment})
+    assert answer.status_code == 200, answer.text
+    reply: Json = answer.json()
+    return reply
+
+
+def test_without_any_measurement_the_time_is_unknown(lab: Lab) -> None:
+    lab.submit(plain("one", runs=3))
+    assert time_left(lab, "one") == {
+        "seconds": None,
+        "teacher_seconds": None,
+        "parallel": 1,
+        "runs": 3,
+        "paused": 0,
+        "unknown": 3,
+    }
+    assert lab.admin.get("/api/v1/time-left", params={"experiment": "nothing"}).status_code == 404
+
+
+def test_waiting_runs_take_as_long_as_the_running_one(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(plain("one", runs=3))
+    claim = lab.claim()
+    lab.events(claim, started(), metrics(2, 5, {"train/loss": 1.0}))  # 5 of 20 steps after 5 s
+    reply = time_left(lab, "one")
+    assert (reply["parallel"], reply["runs"], reply["unknown"]) == (1, 3, 0)
+    assert reply["seconds"] == 15 + 20 + 20
+    lab.register("worker-two", slots=1)
+    assert time_left(lab, "one")["seconds"] == 15 + 20, "two at once: the third follows the first"
+
+
+def test_students_follow_their_teacher(lab: Lab) -> None:
+    lab.register(slots=4)
+    lab.submit(spec("past"))
+    teacher = lab.claim()
+    lab.events(teacher, started(), metrics(2, 10, {"train/loss": 1.0}))  # 10 of 20 steps after 10 s
+    reply = time_left(lab, "past")
+    assert reply["teacher_seconds"] == 10
+    assert (reply["seconds"], reply["unknown"]) == (10, 2), "no student has been trained"
+
+
+def test_speed_of_other_experiments_counts_if_there_is_none_of_its_own(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(plain("past"))
+    claim = lab.claim()
+    lab.events(claim, started(), metrics(2, 20, {"train/loss": 1.0}))
+    lab.succeed(claim)
+    assert time_left(lab, "past") == {
+        "seconds": 0.0,
+        "teacher_seconds": None,
+        "parallel": 0,
+        "runs": 0,
+        "paused": 0,
+        "unknown": 0,
+    }
+    lab.submit(plain("next", runs=2, training={"epochs": 4}))
+    assert time_left(lab, "next")["seconds"] == 2 * 40, "2 epochs took 20 s"
+
+
+def test_paused_runs_are_counted_apart(lab: Lab) -> None:
+    lab.submit(spec("one"))
+    lab.pause_experiment("one")
+    reply = time_left(lab, "one")
+    assert (reply["runs"], reply["paused"]) == (3, 3)
