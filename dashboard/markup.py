@@ -2,14 +2,19 @@
 
 Streamlit renders nearly every text as Markdown, Plotly renders its titles as a subset of HTML, and some parts of a page
 are HTML. ``escape``, ``code``, ``html`` and ``figure_text`` each return text that is shown literally: it cannot become
-an image, link, colour, icon, formula, heading or list.
+an image, link, colour, icon, formula, heading or list. ``markdown_html`` shows notes, in which Markdown is allowed.
 ``tests/dashboard/test_markup_is_escaped.py`` searches all pages for text that enters markup without them.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape as _html_escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 _SIGNS = re.compile(r"[\\\[\]*_`$~&<]")
 # ``:red`` is a directive; a colon that no letter follows is plain text.
@@ -54,3 +59,20 @@ def html(text: object) -> str:
 def figure_text(text: object) -> str:
     """Escape text for a Plotly figure, which interprets tags and entities."""
     return _html_escape(str(text), quote=False)
+
+
+def markdown_html(text: str) -> str:
+    """Return a person's Markdown as HTML for ``st.html``.
+
+    HTML in the text is shown literally, links lead only to web and mail addresses, and there are no pictures: a picture
+    on another server would tell that server who reads the notes. ``st.html`` sanitises the result once more.
+    """
+    rendered: str = _markdown().render(text)
+    return rendered
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")

@@ -9,7 +9,19 @@ import streamlit as st
 from dashboard import session
 from dashboard.charts import chart_component
 from dashboard.server import login
-from dashboard.views import compare, loss_explorer, new_experiment, overview, results, run, runs, teachers, workers
+from dashboard.views import (
+    compare,
+    experiment,
+    loss_explorer,
+    new_experiment,
+    overview,
+    results,
+    run,
+    runs,
+    sweep,
+    teachers,
+    workers,
+)
 
 _ICON = Path(__file__).with_name("assets") / "icon.svg"
 
@@ -21,6 +33,10 @@ def main() -> None:
         st.Page(overview.show, title="Overview", icon=":material/dashboard:", default=True),
         st.Page(new_experiment.show, title="New experiment", icon=":material/add_circle:", url_path="new"),
         st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs"),
+        st.Page(
+            experiment.show, title="Experiment", icon=":material/science:", url_path="experiment", visibility="hidden"
+        ),
+        st.Page(sweep.show, title="Sweep", icon=":material/grid_view:", url_path="sweep", visibility="hidden"),
         st.Page(run.show, title="Run", icon=":material/show_chart:", url_path="run"),
         st.Page(compare.show, title="Compare", icon=":material/stacked_line_chart:", url_path="compare"),
         st.Page(results.show, title="Results", icon=":material/table_chart:", url_path="results"),

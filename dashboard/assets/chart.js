@@ -168,9 +168,38 @@ function legendEntry(plot, item, click) {
   return entry;
 }
 
+// The address that a click on a point opens: a trace has one for all its points, or one per point.
+function linkOf(point) {
+  const meta = point?.data.meta;
+  const link = meta?.links?.[point.pointNumber] ?? meta?.link ?? "";
+  return /^(run|runs|experiment|compare)\?/.test(link) ? link : "";
+}
+
+// Returns the point next to the pointer: a tooltip over all curves at an epoch reports a point of each.
+function nearest(plot, event) {
+  const y = event.event.clientY - plot.getBoundingClientRect().top;
+  const distance = (point) => {
+    const axis = point.yaxis;
+    return axis ? Math.abs(axis.l2p(axis.d2l(point.y)) + axis._offset - y) : 0;
+  };
+  return [...event.points].sort((one, other) => distance(one) - distance(other)).find(linkOf);
+}
+
+function follow(plot) {
+  if (plot.dkdFollows) return;
+  plot.dkdFollows = true;
+  plot.on("plotly_click", (event) => {
+    const link = linkOf(nearest(plot, event));
+    if (link) window.open(new URL(link, document.baseURI), "_blank", "noopener");
+  });
+}
+
 async function draw(plot, Plotly) {
   if (!plot.isConnected) return;
-  if (plot.dkdPlotly && plot.dkdPlotly !== Plotly) plot.dkdPlotly.purge(plot); // one bundle cannot update a chart of the other
+  if (plot.dkdPlotly && plot.dkdPlotly !== Plotly) {
+    plot.dkdPlotly.purge(plot); // one bundle cannot update a chart of the other
+    plot.dkdFollows = false;
+  }
   plot.dkdPlotly = Plotly;
   const layout = themed(plot.dkd.layout, plot);
   if (window.matchMedia("(hover: none)").matches) layout.dragmode = false; // a finger scrolls the page
@@ -180,6 +209,7 @@ async function draw(plot, Plotly) {
   const data = plot.dkd.data.map((trace) => (hidden.has(trace.meta?.method) ? { ...trace, visible: false } : trace));
   drawLegend(plot);
   await Plotly.react(plot, data, layout, plot.dkdConfig);
+  follow(plot);
   if (plot.dkdLegend) highlight(plot, plot.dkdHighlighted);
   if (plot.dkdLegend && !plot.dkdHovers) {
     plot.dkdHovers = true;

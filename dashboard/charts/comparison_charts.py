@@ -66,12 +66,14 @@ class MethodCurves:
         main: Curves for the left axis, one per run.
         second: Curves for the right axis.
         family: Family of the method, by which the curves of many methods are grouped.
+        link: Address that a click on a point opens, relative to any page; empty for none.
     """
 
     label: str
     main: Sequence[Curve]
     second: Sequence[Curve] = ()
     family: str = ""
+    link: str = ""
 
 
 def smooth(values: Iterable[float], weight: float) -> list[float]:
@@ -175,11 +177,11 @@ def curves_figure(
                 x, low, high = zip(*((point.x, point.low, point.high) for point in points), strict=True)
                 group = figures.label_text(method.label)
                 figures.band(figure, x, low, high, style.colour, group, opacity=0 if many else 1)
-            _mean_line(figure, points, method.label, style, units[0], second=False)
+            _mean_line(figure, points, method, style, units[0], second=False)
         second_points = average_over_seeds(method.second, settings)
         if second_points:
             second = True
-            _mean_line(figure, second_points, method.label, style, units[1], second=True)
+            _mean_line(figure, second_points, method, style, units[1], second=True)
     if second:
         figures.second_axis(figure, titles[1])
     if teacher is not None and math.isfinite(teacher):
@@ -302,15 +304,22 @@ def _group_by_family(figure: go.Figure, methods: Sequence[MethodCurves], styles:
 
 
 def _mean_line(
-    figure: go.Figure, points: Sequence[SeedAverage], label: str, style: theme.Style, unit: str, *, second: bool
+    figure: go.Figure,
+    points: Sequence[SeedAverage],
+    method: MethodCurves,
+    style: theme.Style,
+    unit: str,
+    *,
+    second: bool,
 ) -> None:
+    label = method.label
     name = figures.label_text(f"{label}, right axis" if second else label)
     figure.add_scatter(
         x=[point.x for point in points],
         y=[point.mean for point in points],
         customdata=[[_range_text(point), point.n] for point in points],
         name=name,
-        meta={"method": figures.label_text(label)},
+        meta={"method": figures.label_text(label), **({"link": method.link} if method.link else {})},
         legendgroup=name,
         showlegend=not second,
         mode="lines" if second else "lines+markers",

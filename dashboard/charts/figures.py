@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from common.formatting import mean_text
-from core.protocol.public import MethodResult
+from core.protocol.public import MethodResult, RunSummary
 from dashboard import theme
 from dashboard.charts.panels import Panel
 from dashboard.curves.curve import Curve
@@ -77,6 +78,7 @@ def seeds_figure(
     labels = [label_text(group.label) for group in shown_groups]
     marks = [styles[group.label].colour for group in shown_groups]
     figure = _figure(axis, height=360)
+    runs = {(group.label, run.seed): run.run_id for group in shown_groups for run in group.runs}
     for seed in sorted({seed for group in shown_groups for seed in group.values}):
         values = [group.values.get(seed) for group in shown_groups]
         figure.add_scatter(
@@ -86,6 +88,7 @@ def seeds_figure(
             line={"color": theme.translucent(theme.GREY, 0.5), "width": 1},
             marker={"color": marks, "size": 7, "opacity": 0.75},
             name=f"seed {seed}",
+            meta={"links": [run_address(runs.get((group.label, seed))) for group in shown_groups]},
             hovertemplate=f"%{{y:.6~g}}{unit_text(unit)}",
         )
     for group in shown_groups:
@@ -112,6 +115,7 @@ def _seeds_in_rows(
     for group in reversed(groups):
         colour, label = styles[group.label].colour, label_text(group.label)
         values = [value for value in group.values.values() if math.isfinite(value)]
+        runs = {run.seed: run.run_id for run in group.runs}
         figure.add_scatter(
             x=values,
             y=[label] * len(values),
@@ -119,6 +123,9 @@ def _seeds_in_rows(
             mode="markers",
             marker={"color": colour, "size": 7, "opacity": 0.6},
             name=label,
+            meta={
+                "links": [run_address(runs.get(seed)) for seed, value in group.values.items() if math.isfinite(value)]
+            },
             hovertemplate=f"%{{x:.6~g}}{unit_text(unit)}, seed %{{customdata}}",
         )
         if group.mean is not None:
@@ -134,6 +141,24 @@ def _seeds_in_rows(
     figure.update_layout(showlegend=False, hovermode="closest", hoverlabel={"namelength": -1})
     figure.update_yaxes(type="category", range=[-0.6, len(groups) - 0.4])
     return figure
+
+
+def run_address(run_id: str | None) -> str:
+    """Return the address that a click on a point of this run opens; empty for none."""
+    return f"run?{urlencode({'id': run_id})}" if run_id else ""
+
+
+def experiment_address(experiment_id: str) -> str:
+    """Return the address that a click on a point of this experiment opens."""
+    return f"experiment?{urlencode({'id': experiment_id})}"
+
+
+def curve_address(runs: Sequence[RunSummary]) -> str:
+    """Return the address that a click on a curve opens: of its run, or of the experiment with all its runs."""
+    if len(runs) == 1:
+        return run_address(runs[0].id)
+    ids = {run.experiment_id for run in runs}
+    return experiment_address(ids.pop()) if len(ids) == 1 and "" not in ids else ""
 
 
 def band(

@@ -36,6 +36,7 @@ class FormState:
         start_query: The query parameters from which the draft was started.
         message: Describes the template or experiment from which the draft was started.
         copied_teacher: Teacher of a cloned experiment in the draft's form, and the backend's description of it.
+        parent: Id of the experiment that the draft is a copy of; empty if it is no copy.
         train_new_teacher: Whether the copy trains a new teacher.
         choosing_method: Whether the list of methods is open.
         left: By the name of a task, its draft when the data set was last changed to that of another task.
@@ -54,6 +55,7 @@ class FormState:
     start_query: dict[str, str] = field(default_factory=dict)
     message: str = ""
     copied_teacher: tuple[dict[str, Any], PlannedTeacher] | None = None
+    parent: str = ""
     train_new_teacher: bool = False
     choosing_method: bool = False
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,6 +107,7 @@ def load(
     redraw(state, draft)
     state.message = ""
     state.copied_teacher = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
+    state.parent = ""
     state.train_new_teacher = False
     state.left = {}
 

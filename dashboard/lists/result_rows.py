@@ -13,6 +13,8 @@ from dashboard.markup import escape
 
 _MARKS = {"holds": ":green-badge[✓ holds]", "does not hold": ":red-badge[✕ does not hold]"}
 _NO_BREAK_SPACE = "\u00a0"
+_MAX_LINKS = 8
+"""Links to experiments in one cell."""
 
 
 def table_rows(table: ResultTable, family_of: Mapping[str, str]) -> list[dict[str, str]]:
@@ -30,7 +32,7 @@ def table_rows(table: ResultTable, family_of: Mapping[str, str]) -> list[dict[st
     for row in table.rows:
         cells = {cell.label: cell for cell in row.cells}
         shown = {escape(label): cell_text(cells[label]) if label in cells else NOTHING for label in table.methods}
-        rows.append({"Setting": escape(row.title), "Teacher": _teacher(row), **shown})
+        rows.append({"Setting": _setting(row), "Teacher": _teacher(row), **shown})
     return rows
 
 
@@ -49,6 +51,15 @@ def _method_rows(table: ResultTable, family_of: Mapping[str, str]) -> list[dict[
             title = escape(families.family_title(family)) if index == 0 else ""
             rows.append({"Family": title, "Method": escape(label), **in_settings})
     return rows
+
+
+def _setting(row: TableRow) -> str:
+    """Return the title of a row with links to the pages of its experiments."""
+    addresses = [f"experiment?{urlencode({'id': name})}" for name in row.experiments]
+    if len(addresses) == 1:
+        return f"[{escape(row.title)}]({addresses[0]})"
+    numbered = " ".join(f"[{number}]({address})" for number, address in enumerate(addresses[:_MAX_LINKS], 1))
+    return f"{escape(row.title)} · {numbered}" if addresses else escape(row.title)
 
 
 def _teacher(row: TableRow) -> str:

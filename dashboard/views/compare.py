@@ -203,6 +203,9 @@ def _draw(
     with st.container():
         session.show_outage(selected.outage_since)
     comparison, refusal = comparison_results.comparison(selected.experiments, options) if options else (None, "")
+    if refusal and options:  # they differ in more than seeds: each is a setting of its own
+        options = options.model_copy(update={"settings": True})
+        comparison, _ = comparison_results.comparison(selected.experiments, options)
     with st.container():
         for experiment in selected.experiments:
             _summary(experiment, comparison)
@@ -221,6 +224,8 @@ def _draw(
         )
     with st.container():
         if comparison and options:
+            if refusal:
+                st.info(f"Compared as settings: {escape(refusal)}.", icon=":material/balance:")
             comparison_results.results(selected.experiments, comparison, options, methods_view)
         elif refusal:
             st.info(f"These experiments cannot be tested together: {escape(refusal)}", icon=":material/balance:")
@@ -229,6 +234,12 @@ def _draw(
 
 def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     counts = experiment.counts
+    st.page_link(
+        session.page("experiment"),
+        label=f"Experiment **{escape(experiment.name)}**",
+        icon=":material/science:",
+        query_params={"id": experiment.id},
+    )
     parts = [
         theme.badge(experiment.state),
         f"**{counts.succeeded:,} of {counts.total:,}** runs done",

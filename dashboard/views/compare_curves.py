@@ -12,7 +12,7 @@ from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, families, session, theme, wording
-from dashboard.charts import chart_component
+from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import (
     X_AXIS_TITLES,
     Band,
@@ -242,7 +242,13 @@ def draw(
     results = compare_methods.mean_results((label, run) for label, runs in labelled.items() for run in runs)
     baseline = comparison.baseline if comparison else ""
     methods = [
-        MethodCurves(label, curves_of(runs, chart.metrics[0]), curves_of(runs, chart.metrics[1]), kinds[label].family)
+        MethodCurves(
+            label,
+            curves_of(runs, chart.metrics[0]),
+            curves_of(runs, chart.metrics[1]),
+            kinds[label].family,
+            figures.curve_address(runs),
+        )
         for label in methods_view.arrange(list(labelled), kinds, results, [baseline])
         for runs in (labelled[label],)
     ]

@@ -25,8 +25,8 @@ def control(experiments: Sequence[Experiment], runs: Sequence[RunSummary], headl
         disabled: Whether it can be changed.
     """
     catalog = session.catalog().metrics
-    measured = _measured([item.id for item in experiments], [] if experiments else [run.id for run in runs])
-    titles = metric_titles(panels.with_undescribed(catalog, measured))
+    found = measured([item.id for item in experiments], [] if experiments else [run.id for run in runs])
+    titles = metric_titles(panels.with_undescribed(catalog, found))
     # An address contains the title, which was the one without a panel in former addresses.
     former = {metric["label"]: metric["name"] for metric in catalog}
     addresses.accept_former_labels(KEY, former)
@@ -34,7 +34,7 @@ def control(experiments: Sequence[Experiment], runs: Sequence[RunSummary], headl
     needed = {headline, former.get(linked, ""), st.session_state.get(KEY, "")}
     needed |= {name for name, title in titles.items() if title == linked}
     # Before the first epoch nothing is measured, and any metric may come.
-    options = [name for name in titles if name in needed or name in measured or not measured]
+    options = [name for name in titles if name in needed or name in found or not found]
     selected: str = st.selectbox(
         "Metric",
         options,
@@ -44,7 +44,7 @@ def control(experiments: Sequence[Experiment], runs: Sequence[RunSummary], headl
         bind="query-params",
         disabled=disabled,
         width=300,
-        help="Metrics that the selected runs have measured." if measured else None,
+        help="Metrics that the selected runs have measured." if found else None,
     )
     return selected
 
@@ -61,7 +61,8 @@ def metric_titles(metrics: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {metric["name"]: f"{group} · {metric['label']}" for group, found in members.items() for metric in found}
 
 
-def _measured(experiments: list[str], runs: list[str]) -> list[str]:
+def measured(experiments: list[str], runs: list[str]) -> list[str]:
+    """Return the names of the metrics that the students of experiments, or single runs, have measured."""
     url = session.client().url
     return session.fetch(
         f"measured metrics of {experiments} {runs}", lambda: _cached_names(url, tuple(experiments), tuple(runs))

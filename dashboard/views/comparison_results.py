@@ -113,13 +113,17 @@ def _comparison_params(options: ComparisonOptions) -> dict[str, Any]:
 
 
 def _overview_params(options: ComparisonOptions) -> dict[str, Any]:
-    return options.model_dump(include={"which", "baseline"}, exclude_none=True)
+    return options.model_dump(include={"which", "baseline", "settings"}, exclude_none=True, exclude_defaults=True)
 
 
 def comparison(experiments: Sequence[Experiment], options: ComparisonOptions) -> tuple[Comparison | None, str]:
     """Return the backend's comparison, or None and the reason why these experiments cannot be compared.
 
     The comparison is requested again only if a run has changed its state, because only this changes the result.
+
+    Args:
+        experiments: The experiments.
+        options: How they are compared. With ``settings`` they may differ in more than seeds.
     """
     ids = [experiment.id for experiment in experiments]
     try:
@@ -256,7 +260,7 @@ def _differences(result: Comparison, name: str, styles: Mapping[str, theme.Style
                 alt=f"{result.title} {EPOCH_CHOICES[result.epoch]} of each seed, with mean and sd of each method",
                 filename=wording.file_stem(files, "seeds"),
             )
-            st.caption(f"Each point is a run{joined}. Bars: mean ± one sample sd.")
+            st.caption(f"Each point is a run, which a click opens{joined}. Bars: mean ± one sample sd.")
 
 
 def _convergence(result: Comparison, groups: Sequence[str]) -> None:

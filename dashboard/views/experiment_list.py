@@ -116,7 +116,10 @@ def _actions(selection: RowSelection, selected: Sequence[ExperimentSummary]) -> 
     failed = [item.id for item in selected if item.counts.failed or item.counts.cancelled]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         single = selected[0] if len(selected) == 1 else None
+        session.action_link("experiment", "Open", "science", {"id": single.id} if single else None)
         session.action_link("compare", "Compare", "stacked_line_chart", {"experiment": keys} if keys else None)
+        sweep = {"name": single.sweep} if single and single.sweep else {}
+        session.action_link("sweep", "Its sweep" if sweep else "Sweeps", "grid_view", sweep)
         session.action_link("runs", "Its runs", "list", {"experiment": single.name} if single else None)
         session.action_link("new", "Clone", "content_copy", {"clone": single.id} if single else None)
         actions: Sequence[tuple[str, str, str, Callable[[str], object], list[str]]] = (
@@ -211,11 +214,12 @@ def _archive_action(client: Client, archived: bool) -> Callable[[str], object]:
 
 def _delete(ended: Sequence[ExperimentSummary]) -> None:
     if st.button("Delete …", icon=":material/delete:", disabled=not ended, key="experiments.delete"):
-        _ask_to_delete(ended)
+        ask_to_delete(ended)
 
 
 @st.dialog("Delete permanently?")
-def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
+def ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
+    """Ask before experiments whose runs have all ended are deleted."""
     runs = sum(item.counts.total for item in ended)
     counted = f"{wording.counted(len(ended), 'experiment')} with {wording.counted(runs, 'run')}"
     st.markdown(
@@ -224,15 +228,17 @@ def _ask_to_delete(ended: Sequence[ExperimentSummary]) -> None:
         + (" …" if len(ended) > 10 else "")
         + ". This cannot be undone. Teachers that other experiments use are kept."
     )
-    # The action is a callback, which Streamlit runs before it draws the page; the rerun closes the dialog.
-    if st.button(
-        "Delete",
-        type="primary",
-        on_click=bulk.on_click,
-        args=([item.id for item in ended], session.action_client().delete_experiment, "experiment", "deleted"),
-        key="experiments.delete.sure",
-    ):
-        st.rerun()
+    with st.container(horizontal=True):
+        # The action is a callback, which Streamlit runs before it draws the page; the rerun closes the dialog.
+        deleted = st.button(
+            "Delete",
+            type="primary",
+            on_click=bulk.on_click,
+            args=([item.id for item in ended], session.action_client().delete_experiment, "experiment", "deleted"),
+            key="experiments.delete.sure",
+        )
+        if st.button("Cancel", key="experiments.delete.cancel") or deleted:
+            st.rerun()
 
 
 def _table(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> None:

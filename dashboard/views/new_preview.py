@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
@@ -16,6 +17,7 @@ from dashboard.forms.draft import FormState
 from dashboard.forms.widgets import ErrorSlots, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
+from dashboard.views import new_sweep
 
 _YAML = "new.yaml"
 _MAX_CHARACTERS = 100_000
@@ -60,6 +62,9 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
     message = st.session_state.pop("new.message", "")
     if message:
         st.error(escape(message), icon=":material/error:")
+    if preview is not None and not slots.local_errors:
+        with st.expander("Sweep: several values of some fields", icon=":material/grid_view:"):
+            new_sweep.draw(spec, preview, state.draft)
 
 
 def _preview(spec: dict[str, Any], text: str) -> tuple[Preview | None, list[tuple[str, str]]]:
@@ -92,7 +97,9 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
         key = (text, str(uuid.uuid4()))
         st.session_state["new.key"] = key
     try:
-        state.submitted = (text, session.client().submit(spec, idempotency_key=key[1]))
+        created = session.client().submit(spec, idempotency_key=key[1])
+        state.submitted = (text, created)
+        _set_parent(state, created)
     except BackendUnreachable as error:
         st.session_state["new.message"] = f"{error}; the experiment was not created. Try again later."
         return
@@ -102,6 +109,13 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
     st.rerun()
 
 
+def _set_parent(state: FormState, created: Experiment) -> None:
+    """Record the experiment that the form was a copy of. If this fails, the experiment trains all the same."""
+    if state.parent:
+        with suppress(ApiError, BackendUnreachable):
+            session.action_client().change_experiment(created.id, parent=state.parent)
+
+
 def _show_submitted(experiment: Experiment) -> None:
     reused = experiment.counts.succeeded
     queued = wording.counted(experiment.counts.total - reused, "run")
@@ -109,6 +123,12 @@ def _show_submitted(experiment: Experiment) -> None:
     st.success(
         f"**{escape(experiment.name)}** is queued: {queued}{more}.",
         icon=":material/check_circle:",
+    )
+    st.page_link(
+        session.page("experiment"),
+        label="Its page: time left, notes, runs",
+        icon=":material/science:",
+        query_params={"id": experiment.id},
     )
     st.page_link(
         session.page("compare"),

@@ -152,9 +152,11 @@ def _clone(state: FormState, key: str) -> None:
             state,
             spec_draft.to_draft({**original.spec, "tags": list(original.tags), "notes": original.notes, "name": name}),
         )
+        state.parent = original.id
         state.message = f"Copy of {original.name}. It must be changed before it can be submitted."
         return
     drafts.load(state, spec_draft.to_draft({**copy.draft, "name": name}), copy.teacher)
+    state.parent = original.id
     state.message = f"Copy of {original.name}."
     if copy.teacher:
         state.message += " It uses the teacher of the original, also if you change the students' training."

@@ -252,6 +252,7 @@ def _comparison(experiment: ExperimentSummary) -> None:
             icon=":material/stacked_line_chart:",
             query_params={"experiment": experiment.id},
         )
+        _experiment_link(experiment.id)
         models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
         progress = f"{experiment.counts.succeeded:,} of {wording.counted(experiment.counts.total, 'run')}"
         st.caption(f"{escape(experiment.dataset)} · {escape(models)} · {theme.badge(experiment.state)} {progress}")
@@ -280,6 +281,15 @@ def _comparison(experiment: ExperimentSummary) -> None:
         labels = {group.label for group in shown}
         for pair in (pair for pair in comparison.paired if pair.label in labels):
             st.markdown(f":small[**{escape(pair.label)}**: {escape(pair.sentence)}]")
+
+
+def _experiment_link(experiment_id: str) -> None:
+    st.page_link(
+        session.page("experiment"),
+        label="Experiment: runs, notes, spec",
+        icon=":material/science:",
+        query_params={"id": experiment_id},
+    )
 
 
 def _shown_methods(comparison: Comparison) -> list[MethodResult]:

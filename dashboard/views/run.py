@@ -88,7 +88,8 @@ def _header(run: Run) -> None:
     session.tab_title(row_text.run_title(run), run.experiment or run.model)
     with st.container(horizontal=True, vertical_alignment="center"):
         if run.experiment_id:
-            _link("compare", escape(run.experiment), "stacked_line_chart", experiment=run.experiment_id)
+            _link("experiment", escape(run.experiment), "science", id=run.experiment_id)
+            _link("compare", "Compare", "stacked_line_chart", experiment=run.experiment_id)
             _link("new", "Clone experiment", "content_copy", clone=run.experiment_id)
         if run.teacher_run_id:
             _link("run", "Teacher", "school", id=run.teacher_run_id)

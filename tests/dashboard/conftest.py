@@ -15,7 +15,10 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
+from client import Client
+from tests import served
 from tests.dashboard.fakes import FakeBackend, FakeServer
+from tests.dashboard.stand import Stand, standing
 
 SCRIPT = Path(__file__).parents[2] / "dashboard" / "script.py"
 
@@ -41,6 +44,27 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServ
 @pytest.fixture
 def backend(server: FakeServer) -> FakeBackend:
     return server.backend
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
+    """Run a real backend that the dashboard finds through the environment."""
+    clients: list[Client] = []
+
+    def connect(*given: Any, **options: Any) -> Client:
+        clients.append(Client(*given, **options))
+        return clients[-1]
+
+    with standing(tmp_path) as running:
+        monkeypatch.setenv("DKD_API_URL", running.url)
+        monkeypatch.setenv("DKD_API_TOKEN", served.ADMIN_TOKEN)
+        monkeypatch.setenv("DKD_HOME", str(tmp_path))
+        monkeypatch.setattr("dashboard.session.Client", connect)
+        yield running
+        for client in clients:  # the dashboard keeps its connections as long as it runs
+            client.close()
+    st.cache_data.clear()
+    st.cache_resource.clear()
 
 
 def visit(path: str = "", **params: str | list[str]) -> AppTest:

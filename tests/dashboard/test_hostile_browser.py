@@ -37,6 +37,12 @@ _SHOWN = {
     f"new?teacher={_SHORT}": False,
     "run": True,
     f"run?id={_TEXT}": False,
+    "experiment": True,
+    "experiment?id=exp-0001": True,
+    "experiment?id=exp-0001&section=Lineage": True,
+    "experiment?id=exp-0001&section=Spec": True,
+    f"experiment?id=exp-0001&section=Differences&other={_SHORT}": True,
+    f"experiment?id={_TEXT}": False,
     "compare?experiment=exp-0001": True,
     "compare?experiment=exp-0001&experiment=exp-0002": True,
     "compare?run=run-0001-001&run=run-0002-001": True,
@@ -98,6 +104,7 @@ class Watched:
         """Check that the hostile text is plain text."""
         problems = self.page.evaluate(
             """() => [...document.querySelectorAll('[href], [src]')].filter(item => {
+                if (item.closest('.dkd-notes a[href^="http"]')) return false; // notes may contain links
                 const address = item.getAttribute('href') ?? item.getAttribute('src');
                 const to = new URL(address, document.baseURI);
                 return to.host !== location.host && !['data:', 'blob:'].includes(to.protocol);

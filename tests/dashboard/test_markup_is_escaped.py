@@ -57,7 +57,21 @@ WRAPPERS = {
 # Functions that escape, or whose results consist of numbers, times and constant words.
 SAFE = frozenset(
     [
-        *("escape", "code", "html", "counted", "percent", "duration", "size", "timestamp", "ago", "signed", "interval"),
+        *(
+            "escape",
+            "code",
+            "html",
+            "markdown_html",
+            "picture",
+            "counted",
+            "percent",
+            "duration",
+            "size",
+            "timestamp",
+            "ago",
+            "signed",
+            "interval",
+        ),
         *(
             "badge",
             "state_text",

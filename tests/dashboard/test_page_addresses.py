@@ -17,6 +17,8 @@ EVIL = "![x](http://evil.example/x.png)"
         ("run", {"id": "run-0001%00"}),
         ("run", {"id": "../workers"}),
         ("run", {"id": "a" * 65}),
+        ("experiment", {"id": "a\x00"}),
+        ("experiment", {"id": "a" * 201}),
         ("compare", {"run": EVIL}),
         ("compare", {"experiment": "a\x00"}),
         ("compare", {"experiment": "a" * 201}),

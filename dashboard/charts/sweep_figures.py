@@ -1,0 +1,252 @@
+"""Figures of a sweep, as pure functions: heat map, slices, parallel coordinates, importance, coloured curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from common.formatting import mean_text, value_text
+from dashboard import theme
+from dashboard.charts import figures
+from dashboard.charts.comparison_charts import average_over_seeds
+from dashboard.curves.curve import Curve
+from dashboard.markup import figure_text
+from dashboard.sweeps.settings import Point, Scale
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_COLOURS = "Viridis"
+"""Distinguishable for colour-blind people, and monotonic in lightness, so that it survives grey print."""
+_MAX_NAMED = 12
+"""More values of a field than this are not named in a legend."""
+
+
+def heat_map(points: Sequence[Point], across: Scale, down: Scale, axis: str) -> go.Figure | None:
+    """Draw the mean result by two fields; each cell is the mean of the settings in it. None without results.
+
+    Args:
+        points: Settings with a result.
+        across: Field of the x axis.
+        down: Field of the y axis.
+        axis: Title of the result, with its unit.
+    """
+    columns, lines = across.texts, down.texts
+    cells: dict[tuple[str, str], list[Point]] = {}
+    for point in points:
+        cells.setdefault((point.text(down.field.path), point.text(across.field.path)), []).append(point)
+    if not cells:
+        return None
+    means = [[_mean(cells.get((line, column), [])) for column in columns] for line in lines]
+    counts = [[len(cells.get((line, column), [])) for column in columns] for line in lines]
+    figure = figures.plain_figure(down.field.path, across.field.path, height=min(200 + 44 * len(lines), 700))
+    figure.add_heatmap(
+        x=[figure_text(column) for column in columns],
+        y=[figure_text(line) for line in lines],
+        z=means,
+        customdata=counts,
+        text=[["" if value is None else value_text(value, decimals=2) for value in line] for line in means],
+        texttemplate="%{text}",
+        colorscale=_COLOURS,
+        colorbar={"title": {"text": figure_text(axis), "side": "right"}},
+        hovertemplate="%{y}, %{x}: %{z:.6~g}, mean of %{customdata} setting(s)<extra></extra>",
+        hoverongaps=False,
+        xgap=2,
+        ygap=2,
+    )
+    figure.update_layout(hovermode="closest")
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category")
+    return figure
+
+
+def _mean(points: Sequence[Point]) -> float | None:
+    values = [point.mean for point in points if point.mean is not None]
+    return math.fsum(values) / len(values) if values else None
+
+
+def slice_figure(points: Sequence[Point], scale: Scale, axis: str) -> go.Figure:
+    """Draw the result of every setting over one field, with ± one sd over its seeds.
+
+    Args:
+        points: Settings with a result.
+        scale: The field.
+        axis: Title of the result, with its unit.
+    """
+    shown = [point for point in points if scale.position(point) is not None]
+    figure = figures.plain_figure(axis, scale.field.path, height=300)
+    figure.add_scatter(
+        x=[scale.position(point) if scale.numeric else figure_text(point.text(scale.field.path)) for point in shown],
+        y=[point.mean for point in shown],
+        error_y={"type": "data", "array": [point.result.sd or 0.0 for point in shown], "thickness": 1, "width": 4},
+        mode="markers",
+        marker={"size": 9, "color": theme.BLUE, "opacity": 0.7},
+        text=[_about(point) for point in shown],
+        meta={"links": [_address(point) for point in shown]},
+        hovertemplate="%{text}<extra></extra>",
+    )
+    figure.update_layout(showlegend=False, hovermode="closest")
+    if not scale.numeric:
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=[*map(figure_text, scale.texts)])
+    elif scale.log:
+        figure.update_xaxes(type="log")
+    return figure
+
+
+def _about(point: Point) -> str:
+    n = f"n = {point.result.n}"
+    return f"{figure_text(point.setting.name)}<br>{mean_text(point.mean, point.result.sd)}, {n}"
+
+
+def _address(point: Point) -> str:
+    return figures.experiment_address(point.setting.experiment_id)
+
+
+def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> go.Figure | None:
+    """Draw each setting as a line through its values and its result, coloured by the result; None without results.
+
+    Args:
+        points: Settings with a result.
+        scales: The fields, from left to right.
+        axis: Title of the result, with its unit.
+    """
+    shown = [point for point in points if all(scale.position(point) is not None for scale in scales)]
+    if not shown:
+        return None
+    figure = figures.plain_figure("", "", height=440)
+    results = [point.mean for point in shown]
+    figure.add_parcoords(
+        dimensions=[*(_dimension(shown, scale) for scale in scales), {"label": figure_text(axis), "values": results}],
+        line={"color": results, "colorscale": _COLOURS, "showscale": True},
+        labelangle=-12 if len(scales) > 3 else 0,
+    )
+    # The labels of the outer axes are wider than the axes.
+    figure.update_layout(margin={"l": 80, "r": 80, "t": 70, "b": 30})
+    return figure
+
+
+def _dimension(points: Sequence[Point], scale: Scale) -> dict[str, Any]:
+    positions = [scale.position(point) or 0.0 for point in points]
+    label = figure_text(scale.field.path)
+    if scale.log:
+        ticks = sorted(set(positions))[:: max(1, len(set(positions)) // 8)]
+        return {
+            "label": f"{label} (log)",
+            "values": [math.log10(position) for position in positions],
+            "tickvals": [math.log10(tick) for tick in ticks],
+            "ticktext": [f"{tick:.3g}" for tick in ticks],
+        }
+    if scale.numeric:
+        return {"label": label, "values": positions}
+    return {
+        "label": label,
+        "values": positions,
+        "tickvals": list(range(len(scale.texts))),
+        "ticktext": [figure_text(text) for text in scale.texts],
+    }
+
+
+def importance_figure(shares: Mapping[str, float]) -> go.Figure:
+    """Draw the share of each field, the greatest on top."""
+    ordered = sorted(shares.items(), key=lambda item: item[1])
+    figure = figures.plain_figure("", "Share of the explained variance", height=110 + 34 * len(ordered))
+    figure.add_bar(
+        x=[share for _, share in ordered],
+        y=[figure_text(path) for path, _ in ordered],
+        orientation="h",
+        marker={"color": theme.BLUE},
+        text=[f"{100 * share:.0f} %" for _, share in ordered],
+        textposition="auto",
+        hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+    )
+    figure.update_layout(showlegend=False, hovermode="closest")
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    figure.update_yaxes(type="category")
+    return figure
+
+
+def curves_figure(
+    points: Sequence[Point], curves: Mapping[str, Sequence[Curve]], scale: Scale, axis: str
+) -> go.Figure | None:
+    """Draw the mean curve over the seeds of each setting, coloured by its value of one field; None without curves.
+
+    Args:
+        points: The settings.
+        curves: Curves of the runs of each setting, by the experiment's id.
+        scale: The field that gives the colour.
+        axis: Title of the metric, with its unit.
+    """
+    shown = [point for point in points if curves.get(point.setting.experiment_id) and scale.position(point) is not None]
+    if not shown:
+        return None
+    texts = [text for text in scale.texts if text in {point.text(scale.field.path) for point in shown}]
+    figure = figures.plain_figure(axis, figures.EPOCH, height=460)
+    named: set[str] = set()
+    for point in shown:
+        average = average_over_seeds(curves[point.setting.experiment_id])
+        if not average:
+            continue
+        text = point.text(scale.field.path)
+        figure.add_scatter(
+            x=[item.x for item in average],
+            y=[item.mean for item in average],
+            mode="lines",
+            line={"color": colour_of(_share(scale, point, shown)), "width": 2},
+            name=figure_text(text),
+            legendgroup=text,
+            showlegend=len(texts) <= _MAX_NAMED and text not in named,
+            text=[figure_text(point.setting.name)] * len(average),
+            meta={"link": _address(point)},
+            hovertemplate="%{text}: %{y:.4g} at epoch %{x:.4~g}<extra></extra>",
+        )
+        named.add(text)
+    if scale.numeric and len(texts) > _MAX_NAMED:
+        _colour_bar(figure, scale, shown)
+    figure.update_layout(
+        hovermode="closest", legend={"y": -0.18, "yanchor": "top", "title": {"text": figure_text(scale.field.path)}}
+    )
+    figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def _share(scale: Scale, point: Point, points: Sequence[Point]) -> float:
+    """Return where a setting's value is between the least and the greatest one, 0 to 1."""
+
+    def place(item: Point) -> float:
+        position = scale.position(item) or 0.0
+        return math.log10(position) if scale.log else position
+
+    places = [place(item) for item in points]
+    low, high = min(places), max(places)
+    return (place(point) - low) / (high - low) if high > low else 0.5
+
+
+def colour_of(share: float) -> str:
+    """Return the colour of a share from 0 to 1; the brightest yellow is left out, which a light page hides."""
+    from plotly.colors import sample_colorscale
+
+    colour: str = sample_colorscale(_COLOURS, [0.9 * min(max(share, 0.0), 1.0)])[0]
+    return colour
+
+
+def _colour_bar(figure: go.Figure, scale: Scale, points: Sequence[Point]) -> None:
+    """Add the scale of colours: a trace without points."""
+    positions = [scale.position(point) or 0.0 for point in points]
+    ends = [math.log10(value) if scale.log else value for value in (min(positions), max(positions))]
+    title = f"{scale.field.path}, log10" if scale.log else scale.field.path
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        showlegend=False,
+        hoverinfo="skip",
+        marker={
+            "color": [ends[0]],
+            "cmin": ends[0],
+            "cmax": ends[1] + (ends[1] - ends[0]) / 9,
+            "colorscale": _COLOURS,
+            "showscale": True,
+            "colorbar": {"title": {"text": figure_text(title), "side": "right"}},
+        },
+    )

@@ -1,0 +1,57 @@
+"""The fields in which two specs differ, as pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from common.formatting import NOTHING
+
+_OF_ONE = frozenset(("name", "notes", "tags"))
+"""Fields that belong to one experiment and have no effect on its results."""
+_SAME = object()
+
+
+def difference_rows(
+    first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]
+) -> list[dict[str, str]]:
+    """Return one row per field in which two specs differ, in the order of the first.
+
+    Methods are matched by their labels, so that another order of the methods is not a difference of each of them.
+
+    Args:
+        first: A spec.
+        second: The other spec.
+        names: Titles of their columns; they must differ.
+    """
+    left, right = dict(_fields(first)), dict(_fields(second))
+    return [
+        {"Field": path, names[0]: _text(left.get(path, _SAME)), names[1]: _text(right.get(path, _SAME))}
+        for path in [*left, *(path for path in right if path not in left)]
+        if left.get(path, _SAME) != right.get(path, _SAME)
+    ]
+
+
+def _fields(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in spec.items():
+        if name not in _OF_ONE:
+            yield from _flatten(name, value)
+
+
+def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flatten(f"{path}.{name}", item)
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            label = item.get("label") if isinstance(item, Mapping) else None
+            yield from _flatten(f"{path}.{label or index}", item)
+    else:
+        yield path, value
+
+
+def _text(value: Any) -> str:
+    if value is _SAME:
+        return NOTHING
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

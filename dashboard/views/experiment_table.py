@@ -1,0 +1,132 @@
+"""The runs of an experiment on its page: a table with links, chosen columns and sparklines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import streamlit as st
+
+from common.formatting import NOTHING
+from core.protocol.public import Experiment, RunSummary
+from dashboard import session
+from dashboard.charts import panels
+from dashboard.lists import experiment_runs
+from dashboard.views import compare_metrics
+
+_REQUESTS = 40
+"""Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the table shows.
+
+    Attributes:
+        columns: Chosen columns.
+        metrics: Title of each chosen metric, by name.
+        sparklines: Whether each metric has a column with its curve.
+    """
+
+    columns: tuple[str, ...]
+    metrics: Mapping[str, str]
+    sparklines: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.metrics)
+
+
+def controls(experiment: Experiment) -> Controls:
+    """Draw the choice of columns, which is kept in the address."""
+    headline = session.headline(experiment.dataset)["name"]
+    measured = compare_metrics.measured([experiment.id], [])
+    described = panels.with_undescribed(session.catalog().metrics, measured)
+    labels = {metric["name"]: metric["label"] for metric in described}
+    titles = compare_metrics.metric_titles(described)
+    default = [name for name in (headline, "train/loss") if name in titles]
+    options = [name for name in titles if name in measured or name in default]
+    with st.popover("Columns of the table of runs", icon=":material/view_column:", width="content"):
+        columns = st.multiselect(
+            "Columns",
+            experiment_runs.COLUMNS,
+            default=list(experiment_runs.DEFAULT_COLUMNS),
+            key="columns",
+            bind="query-params",
+        )
+        metrics = st.multiselect(
+            "Metrics",
+            options,
+            default=default,
+            format_func=titles.__getitem__,
+            key="metrics",
+            bind="query-params",
+            help="Metrics that the runs have measured.",
+        )
+        sparklines = st.toggle("Sparklines", value=True, key="sparklines", bind="query-params")
+    return Controls(tuple(columns), {name: labels[name] for name in metrics}, bool(sparklines))
+
+
+def all_loaded(experiment: Experiment, chosen: Controls) -> bool:
+    """Return whether the session stores curves of every run that has reported a step."""
+    if not chosen.names:
+        return True
+    return all(session.curve_store().get(run.id, chosen.names).cursor or not run.step for run in experiment.runs)
+
+
+def draw(experiment: Experiment, chosen: Controls) -> None:
+    """Draw the table."""
+    if not experiment.runs:
+        st.caption("This experiment has no runs.")
+        return
+    curves = (
+        session.fetch(
+            f"curves of experiment {experiment.id} {chosen.names}",
+            lambda: session.curve_store().update_some(session.client(), experiment.runs, chosen.names, _REQUESTS),
+        ).value
+        if chosen.names
+        else {}
+    )
+    rows = experiment_runs.rows(
+        experiment.runs,
+        curves,
+        chosen.columns,
+        chosen.metrics,
+        datetime.now(UTC),
+        sparklines=chosen.sparklines,
+    )
+    st.dataframe(
+        rows,
+        hide_index=True,
+        placeholder=NOTHING,
+        height=min(36 * len(rows) + 40, 680),
+        column_config=_configuration(experiment.runs, chosen),
+        key="experiment.runs",
+    )
+    st.caption("A click on a run's id opens the run.")
+
+
+def _configuration(runs: list[RunSummary], chosen: Controls) -> dict[str, Any]:
+    column = st.column_config
+    # As wide as the longest label, within bounds.
+    width = min(max(80, 8 * max(len(run.label) for run in runs)), 240)
+    return {
+        "Run": column.LinkColumn(display_text=r"id=(.+)", width=150, pinned=True),
+        "State": column.TextColumn(width=110),
+        "Method": column.TextColumn(width=width),
+        "Seed": column.NumberColumn(format="%d", width=60),
+        "Progress": column.ProgressColumn(min_value=0, max_value=100, format="%d %%", width=120),
+        "Epoch": column.NumberColumn(format="%.1f", width=70),
+        "Started": column.DatetimeColumn(format="distance", width=120),
+        "Ended": column.DatetimeColumn(format="distance", width=120),
+        "Attempts": column.NumberColumn(format="%d", width=80),
+        "Priority": column.NumberColumn(format="%d", width=70),
+        "Reason": column.TextColumn(width=300),
+        **{title: column.NumberColumn(format="%.4g", width=120) for title in chosen.metrics.values()},
+        **{
+            experiment_runs.sparkline_title(title): column.LineChartColumn(width=140)
+            for title in chosen.metrics.values()
+        },
+    }

@@ -1,0 +1,91 @@
+"""The Sweep page against a real backend, without a browser."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.dashboard.conftest import charts, choose, texts, visit
+from tests.dashboard.stand import Stand
+
+RATES = [0.01, 0.02, 0.05, 0.1]
+
+
+def submit(stand: Stand) -> list[str]:
+    """Submit a sweep of four settings of two seeds, and let all runs succeed, at a higher rate the better."""
+    made = stand.client.sweep(
+        {
+            "name": "search",
+            "experiment": {
+                "dataset": "digits",
+                "student": {"model": "small_cnn"},
+                "methods": ["ce"],
+                "seeds": [0, 1],
+                "training": {"epochs": 2},
+            },
+            "grid": {"training.optimizer.lr": RATES},
+        }
+    )
+    stand.register(slots=1)
+    for _ in range(2 * len(RATES)):
+        claim = stand.start(epoch=2)
+        stand.finish(claim)
+    return [item.id for item in made.items]
+
+
+def look(view: str) -> AppTest:
+    app = visit("sweep", name="search")
+    app.session_state["tab"] = view
+    return app.run()
+
+
+def test_page_without_a_name_lists_the_sweeps(stand: Stand) -> None:
+    assert "There are no sweeps yet." in texts(visit("sweep"))
+    submit(stand)
+    app = visit("sweep")
+    assert not app.exception
+    assert app.title[0].value == "Sweeps"
+    assert "The link may be old." in texts(visit("sweep", name="nothing"))
+
+
+def test_settings_are_columns_with_results(stand: Stand) -> None:
+    submit(stand)
+    app = visit("sweep", name="search")
+    assert not app.exception
+    assert "4 of 4 experiments ended, 8 of 8 runs succeeded" in texts(app)
+    [frame] = app.dataframe
+    assert list(frame.value["training.optimizer.lr"]) == RATES
+    assert list(frame.value["n"]) == [2, 2, 2, 2]
+    assert "Best" in texts(app)
+
+
+def test_two_settings_are_compared(stand: Stand) -> None:
+    first, second, *_ = submit(stand)
+    app = visit("sweep", name="search")
+    choose(app, "sweep", first, second)
+    assert not app.exception
+    compared = visit("compare", experiment=[first, second])
+    assert not compared.exception
+    assert "Compared as settings" in texts(compared)
+    assert "Result" in [item.value for item in compared.subheader]
+
+
+@pytest.mark.parametrize(
+    ("view", "drawn"),
+    [
+        ("Slices", {"sweep.slice.0"}),
+        ("Parallel coordinates", {"sweep.parallel"}),
+        ("Curves", {"sweep.curves"}),
+        ("Heat map", set()),
+        ("Importance", set()),
+    ],
+)
+def test_figures_of_a_sweep(stand: Stand, view: str, drawn: set[str]) -> None:
+    submit(stand)
+    app = look(view)
+    assert not app.exception
+    assert charts(app) == drawn
+    if view == "Heat map":
+        assert "A heat map needs two fields" in texts(app)
+    if view == "Importance":
+        assert "do not vary" in texts(app), "every run reports the same result"
