@@ -6,7 +6,8 @@ every app needs. This middleware
 - compresses each file once and keeps the response in memory,
 - adds the files that a chart needs to the HTML, so that the browser loads them while it waits for the page's script,
 - adds the server's address to the HTML, because Streamlit's frontend would otherwise try a wrong address first,
-- adds the dashboard's style and its fix of the browser history.
+- adds the dashboard's style, its fix of the browser history, and what a page needs for scrolling and the keyboard,
+- adds the frame of the page, which is shown until Streamlit's scripts have been loaded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from starlette.responses import FileResponse
 from streamlit.file_util import get_static_dir
 
 from dashboard.server import plotly_assets
+from dashboard.server.frame import with_frame
 from dashboard.server.gate import policy
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ _CHARTS = ("run", "compare")
 # Prefix of the file in Streamlit's frontend that draws components.
 _COMPONENTS = "BidiComponent"
 _BASE_URL = 'window.__streamlit = { BACKEND_BASE_URL: new URL(".", location.href).href };'
+_STYLE_SHEET = re.compile(rb'<link rel="stylesheet"[^>]*>')
 _ASSETS = Path(__file__).parents[1] / "assets"
 # dashboard/assets/chart.js reads ``script.plotly``. These are listeners, not attributes of the element, because the
 # content security policy allows only scripts whose hash it contains.
@@ -78,8 +81,9 @@ class AssetMiddleware:
         self._static = _static_files()
         self._responses: dict[str, _StoredResponse] = {}
         self._preloads = "".join(f'<link rel="modulepreload" href="./static/js/{name}">' for name in _modules())
-        style, history = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "history.js"))
-        self._common = f"<script>{_BASE_URL}\n{history}</script><style>{style}</style>"
+        names = ("page.css", "history.js", "page.js")
+        style, history, page = ((_ASSETS / name).read_text(encoding="utf-8") for name in names)
+        self._common = f"<script>{_BASE_URL}\n{history}\n{page}</script><style>{style}</style>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for a file or a page; pass every other request to Streamlit."""
@@ -117,7 +121,8 @@ class AssetMiddleware:
         capture = _ResponseCapture(send)
         await self._app(page_scope, receive, capture.hold_html)
         if capture.held is not None:
-            body = capture.body.replace(b"<head>", f"<head>{self._head(path)}".encode(), 1)
+            body = with_frame(_without_blocking_style(capture.body), path)
+            body = body.replace(b"<head>", f"<head>{self._head(path)}".encode(), 1)
             headers = MutableHeaders(raw=[*capture.held["headers"]])
             headers["content-length"] = str(len(body))
             headers["content-security-policy"] = policy(body)
@@ -177,6 +182,12 @@ class _ResponseCapture:
         headers = Headers(raw=self._start["headers"])
         complete = headers.get("content-length") == str(len(self.body))
         return complete and "immutable" in headers.get("cache-control", "") and "set-cookie" not in headers
+
+
+def _without_blocking_style(page: bytes) -> bytes:
+    """Return Streamlit's HTML with its style sheets at the end of the body: those of the head delay the first paint."""
+    sheets = _STYLE_SHEET.findall(page)
+    return _STYLE_SHEET.sub(b"", page).replace(b"</body>", b"".join(sheets) + b"</body>", 1)
 
 
 def _compressed(capture: _ResponseCapture) -> _StoredResponse:

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs_version
 from dashboard import app
 from dashboard.server import plotly_assets
 from dashboard.server.asset_middleware import AssetMiddleware
+from dashboard.server.frame import TITLES
 from tests.dashboard.streamlit_server import streamlit_server
 
 
@@ -58,6 +59,27 @@ def test_page_with_charts_preloads_the_drawing_library(url: str) -> None:
         assert 'rel="modulepreload" href="./static/js/BidiComponent.' in text
         assert text.index("BACKEND_BASE_URL") < text.index('type="module"')
     assert "<script async" not in get(f"{url}/runs").text
+
+
+def test_html_contains_the_frame_of_its_page(url: str) -> None:
+    text = get(f"{url}/runs").text
+    frame = re.search(r'<div id="root">(.*?)</div></div>', text, re.DOTALL)
+    assert frame is not None
+    assert "<strong>Runs</strong>" in frame[1]
+    assert '<a href="./runs" aria-current=page>Runs</a>' in frame[1]
+    assert "Loading …" in frame[1]
+    head, body = text.split("<body>")
+    assert 'rel="stylesheet"' not in head, "it would delay the first paint"
+    assert 'rel="stylesheet"' in body
+    hostile = get(f"{url}/%3Cimg%20src=x%3E").text
+    assert "<img" not in hostile
+
+
+def test_frame_names_the_pages_of_the_navigation() -> None:
+    script = (Path(app.__file__).with_name("script.py")).read_text(encoding="utf-8")
+    shown = {path: title for title, path in re.findall(r'title="([^"]+)".*url_path="([^"]+)"', script)}
+    shown[""] = "Overview"
+    assert {path: shown.get(path) for path in TITLES} == TITLES
 
 
 def test_every_file_of_a_page_is_served_with_constant_content(url: str) -> None:

@@ -69,7 +69,7 @@ def finish(backend: FakeBackend) -> None:
     ("address", "heading", "content", "charts"),
     [
         ("/new", "New experiment", "Spec as YAML", 0),
-        ("/runs", "Runs", "Select rows with the check boxes on the left.", 0),
+        ("/runs", "Runs", "Select rows with the check boxes on the left", 0),
         ("/", "Overview", "No run is training.", 0),
         ("/run?id=run-0001-002", "dkd_align (sample) · seed 0", "Gradient similarity", 6),
         ("/compare?experiment=exp-0001", "Compare", "3 pairs cannot tell", 4),
@@ -141,7 +141,7 @@ def test_chart_is_downloaded_as_png_and_svg(page: Page, backend: FakeBackend) ->
         with page.expect_download() as download:
             chart.locator(f'[data-title="Download as {ending.upper()}"]').click()
         path = download.value.path()
-        assert download.value.suggested_filename == f"accuracy.{ending}"
+        assert download.value.suggested_filename == f"digits-dkd-vs-dkd-align-teacher-seed-0-accuracy.{ending}"
         assert path.read_bytes().startswith(beginning)
 
 
@@ -220,7 +220,7 @@ def test_each_view_of_a_run_has_a_url(page: Page, backend: FakeBackend) -> None:
 
 def test_browser_back_undoes_a_loss_scenario(page: Page) -> None:
     page.goto("/loss?p=0.4&q=0.5")
-    page.get_by_role("button", name="B: student 0.8, teacher 0.6").click()
+    page.get_by_role("button", name="Scenario 2: student 0.8, teacher 0.6").click()
     page.wait_for_url(lambda url: "p=0.8" in url and "q=0.6" in url)
     page.go_back()
     page.wait_for_url(lambda url: "p=0.4" in url and "q=0.5" in url)
@@ -267,6 +267,27 @@ def test_method_is_chosen_from_the_list_of_families(page: Page, backend: FakeBac
     page.get_by_role("button", name="Start 9 runs").click()
     page.get_by_text("is queued: 9 runs").wait_for()
     assert [item.name for item in list(backend.experiments.values())[-1][1].methods][-1] == "dist"
+
+
+def test_draft_survives_a_reload_until_it_is_submitted(page: Page, backend: FakeBackend) -> None:
+    page.goto("/new?example=digits-dkd-vs-dkd-align")
+    page.get_by_role("button", name="Start 10 runs").wait_for()
+    seeds = page.get_by_role("textbox", name="Seeds", exact=True)
+    seeds.fill("4-5")
+    seeds.press("Enter")
+    page.get_by_role("button", name="Start 7 runs").wait_for()
+    browser.wait_until_drawn(page)
+    page.reload()
+    page.get_by_text("This is your draft from before the page was reloaded.").wait_for()
+    page.get_by_role("button", name="Start 7 runs").wait_for()
+    assert seeds.input_value() == "4-5"
+    page.get_by_role("button", name="Start 7 runs").click()
+    page.get_by_text("is queued: 7 runs").wait_for()
+    browser.wait_until_drawn(page)
+    page.goto("/new")
+    page.get_by_role("button", name="Start 4 runs").wait_for()
+    assert page.get_by_text("This is your draft").count() == 0
+    assert browser.error_texts(page) == []
 
 
 def test_form_and_yaml_update_each_other_and_start_submits_uncommitted_input(page: Page, backend: FakeBackend) -> None:

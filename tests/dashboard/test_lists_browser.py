@@ -118,7 +118,7 @@ def test_overview_follows_changes(page: Page, stand: Stand) -> None:
     page.goto("/")
     page.get_by_text("No run is training.").wait_for()
     claim = stand.start(epoch=5, top1=91.5)
-    page.get_by_text("epoch 5 of 20 · 2 min 30 s left").wait_for()
+    page.get_by_text("epoch 5 of 20 · 2 min 30 s of training left").wait_for()
     stand.fail(claim, "the loss is not a number at step 55")
     page.get_by_text("The loss is not a number at step 55.").wait_for()
     page.get_by_text("No run is training.").wait_for()
