@@ -20,6 +20,8 @@ from dashboard.markup import escape
 
 _REDUCTIONS = ("sample", "batch", "log")
 _WEIGHTS = ("ε", "share")
+_NEARLY_ONE = 0.9999
+"""A probability from here on is shown as its distance to 1."""
 _DEFAULTS = DKDAlignParams(reduction="sample", epsilon=6.0)
 _FORMER_SHAPES: dict[str, DistributionShape] = {"each less than the last": "falling", "weights of your own": "custom"}
 _KEYS = (
@@ -190,7 +192,8 @@ def _params() -> DKDAlignParams:
 def _plain_probability(network: Prediction, temperature: float) -> str:
     """Return what a softened probability of the target class is without softening."""
     plain = network.plain_target(temperature)
-    return f"Softened by T = {temperature:g}. At T = 1 the same logits give {_number_text(plain)}."
+    shown = _number_text(plain) if plain < _NEARLY_ONE else f"1 − {1 - plain:.1e}".replace("-", "−")
+    return f"Softened by T = {temperature:g}. At T = 1 the same logits give {shown}."
 
 
 def _network(
