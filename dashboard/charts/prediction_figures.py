@@ -93,7 +93,7 @@ def reliability_figure(
         yaxis={"domain": [0.34, 1], "range": [0, 104]},
         yaxis2={"domain": [0, 0.24], "anchor": "x", "title": {"text": "Images"}, "automargin": True, "nticks": 4},
     )
-    figure.update_xaxes(range=[0, 1.02])
+    figure.update_xaxes(range=[0, 1.02], anchor="y2")  # below the numbers of images
     return figure
 
 
@@ -119,7 +119,7 @@ def confusion_figure(matrix: ConfusionMatrix, shown: str, *, diagonal: bool) -> 
             value = {"run": own, "reference": other, "difference": own - other}[shown]
             hidden = not totals[row] or (row == column and not diagonal)
             share_row.append(None if hidden else 100 * value / totals[row])
-            text_row.append(f"{value:+,}" if shown == "difference" else f"{value:,}")
+            text_row.append(f"{value:+,}".replace("-", "−") if shown == "difference" else f"{value:,}")
         shares.append(share_row)
         texts.append(text_row)
     greatest = max((abs(value) for share_row in shares for value in share_row if value is not None), default=0) or 1

@@ -89,7 +89,7 @@ def confusion_rows(matrix: ConfusionMatrix, names: Mapping[Side, str], shown: st
         }
         if theirs is not None:
             row[names["reference"]] = share_of(other, total)
-            row["Difference (images)"] = f"{own - other:+,}"
+            row["Difference (images)"] = f"{own - other:+,}".replace("-", "−")
         rows.append(row)
     return rows
 

@@ -83,7 +83,7 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None
         st.caption(escape(problem))
     else:
         run_predictions.confusion(matrix, names, key="compare.confusion")
-        st.caption(f"Sums over {matrix.runs} runs of {escape(method.label)} and their counterparts.")
+        st.caption(f"Sums over {matrix.runs:,} runs of {escape(method.label)} and their counterparts.")
     _correlations(url, ids, found, method, finished)
     _images(experiments, found, method, against)
     for note in found.notes:

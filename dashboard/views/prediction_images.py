@@ -59,7 +59,10 @@ def gallery(pair: Pair) -> None:
     if not page.items:
         st.info("No test image is left by these filters.", icon=":material/filter_alt_off:")
         return
-    st.html(f'<div class="dkd-thumbs">{"".join(_card(item, pair) for item in page.items)}</div>')
+    cards = ""
+    for item in page.items:
+        cards += _card(item, pair)
+    st.html(f'<div class="dkd-thumbs">{cards}</div>')
     paging.page_controls("predicted", page, _PAGE_SIZE, "test image")
     order = (
         "The largest margin comes first. The margin is the difference between the probabilities that the two give to "
@@ -151,10 +154,10 @@ def _card(image: PredictedImage, pair: Pair) -> str:
         url = session.client().url
         content = session.fetch(f"picture {owner} {image.item}", lambda: _picture(url, owner, image.item)).value
         encoded = base64.b64encode(content).decode()
-        picture = f'<img alt="Test image {image.item}" src="data:image/jpeg;base64,{html(encoded)}">'
-    lines = "".join(
-        _line(pair.names[side], image.networks[side]) for side in ("run", "reference") if side in image.networks
-    )
+        picture = f'<img alt="Test image {image.item:,}" src="data:image/jpeg;base64,{html(encoded)}">'
+    lines = ""
+    for side, found in image.networks.items():
+        lines += _line(pair.names[side], found)
     return (
         f"<figure>{picture}<figcaption><b>{html(image.label)}</b> · image {image.item:,}"
         f"<ul>{lines}</ul></figcaption></figure>"
@@ -163,7 +166,8 @@ def _card(image: PredictedImage, pair: Pair) -> str:
 
 def _line(name: str, found: Predicted) -> str:
     """Return what one network predicts, with a sign that needs no colour."""
-    sign, word = ("✓", "right") if found.right else ("✕", "wrong")
+    sign = "✓" if found.right else "✕"
+    word = "right" if found.right else "wrong"
     own = "" if found.right else f", gives its class {value_text(found.probability, '', 2)}"
     confidence = "" if found.confidence is None else f" {value_text(found.confidence, '', 2)}"
     return (

@@ -263,9 +263,9 @@ def correlation_map(difference: CorrelationDifference, *, key: str, highest: flo
         filename="correlation-difference",
     )
     mean = "" if difference.mean is None else f"Mean over all pairs of classes: {difference.mean:.3f}."
-    several = f" Mean of {difference.runs} runs." if difference.runs > 1 else ""
+    several = f" Mean of {difference.runs:,} runs." if difference.runs > 1 else ""
     cells = (
-        f" A cell is the mean over {difference.classes_per_cell} × {difference.classes_per_cell} classes."
+        f" A cell is the mean over {difference.classes_per_cell:,} × {difference.classes_per_cell:,} classes."
         if difference.classes_per_cell > 1
         else ""
     )
