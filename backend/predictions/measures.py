@@ -147,8 +147,10 @@ def confusion_reply(
 def _pair_counts(networks: Sequence[Predictions], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs of classes that occur, as target · C + predicted in increasing order, and how often."""
     # A full matrix of a data set with 20,000 classes would take gigabytes.
-    pairs = np.concatenate([network.target * size + network.predicted for network in networks] or [np.zeros(0)])
-    found, counts = np.unique(pairs.astype(np.int64), return_counts=True)
+    pairs = np.concatenate(
+        [network.target * size + network.predicted for network in networks] or [np.zeros(0, np.int64)]
+    )
+    found, counts = np.unique(pairs, return_counts=True)
     return found, counts.astype(np.int64)
 
 

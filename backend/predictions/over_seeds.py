@@ -178,7 +178,8 @@ def _accuracies(network: Predictions, size: int) -> Floats:
     """Return the accuracy on each class in %, (C,); NaN for a class without images."""
     counts = measures.by_class(network, size)
     accuracies: Floats = np.full(size, math.nan)
-    return np.divide(100.0 * counts[:, 1], counts[:, 0], out=accuracies, where=counts[:, 0] > 0)
+    np.divide(100.0 * counts[:, 1], counts[:, 0], out=accuracies, where=counts[:, 0] > 0)
+    return accuracies
 
 
 def _teachers(seeds: Seeds) -> dict[str, Predictions]:
@@ -192,12 +193,12 @@ def _teachers(seeds: Seeds) -> dict[str, Predictions]:
         for (teacher, _), run in runs.items():
             if teacher and teacher not in found and (network := of_teacher(seeds.items(run.run_id))):
                 found[teacher] = network
-    for run in seeds.sample.teachers:
-        if run.fingerprint not in found and not run.other_data and run.run_id in seeds.attempts:
-            items = _same_items(seeds, run.run_id)
+    for own_run in seeds.sample.teachers:
+        if own_run.fingerprint not in found and not own_run.other_data and own_run.run_id in seeds.attempts:
+            items = _same_items(seeds, own_run.run_id)
             # Several teachers have one fingerprint together, and no run of theirs together.
-            if items and "+" not in run.fingerprint:
-                found[run.fingerprint] = own(items)
+            if items and "+" not in own_run.fingerprint:
+                found[own_run.fingerprint] = own(items)
     return found
 
 

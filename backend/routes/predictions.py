@@ -70,7 +70,7 @@ def read_correlations(
     """
     run = succeeded(session, run_id, _WHAT)
     other = _reference(session, against)
-    return correlations.run_reply(results, (run.id, run.attempt), other and (other.id, other.attempt))
+    return correlations.run_reply(results, (run.id, run.attempt), (other.id, other.attempt) if other else None)
 
 
 @router.get("/predictions/images", responses=NOT_READY)
@@ -111,7 +111,7 @@ def read_predicted_images(
 def _compared(session: Session, results: RunResults, run_id: str, against: str | None) -> tuple[models.Run, Compared]:
     run = succeeded(session, run_id, _WHAT)
     other = _reference(session, against)
-    return run, compared(results, (run.id, run.attempt), against, other and (other.id, other.attempt))
+    return run, compared(results, (run.id, run.attempt), against, (other.id, other.attempt) if other else None)
 
 
 def _reference(session: Session, against: str | None) -> models.Run | None:

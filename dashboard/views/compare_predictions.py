@@ -18,6 +18,7 @@ from core.protocol.predictions import (
 from core.protocol.public import Experiment
 from dashboard import families, session, theme
 from dashboard.charts import chart_component, prediction_figures
+from dashboard.charts.bars import MOST_COLUMNS
 from dashboard.forms.widgets import table
 from dashboard.lists import prediction_rows
 from dashboard.markup import escape
@@ -67,7 +68,7 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None
     looked = chosen[0].label if chosen else found.baseline
     _overall(found, labels, styles, looked)
     with st.expander("Accuracy by class of all methods", icon=":material/table_rows:"):
-        with st.container(height=_ROWS_HEIGHT if len(found.classes) > prediction_figures.MOST_COLUMNS else "content"):
+        with st.container(height=_ROWS_HEIGHT if len(found.classes) > MOST_COLUMNS else "content"):
             table(prediction_rows.class_rows(found, labels))
         st.caption(
             f"Mean over n seeds, followed by the paired difference to {escape(found.baseline)} in percentage points "
@@ -180,7 +181,7 @@ def _by_class(
     ordered = dict(sorted(summaries.items(), key=lambda item: item[1].mean or 0.0))
     images = dict(zip(found.classes, found.images_by_class, strict=True))
     axis = f"{method.label} − {against or _TEACHER} (percentage points)"
-    in_rows = len(ordered) > prediction_figures.MOST_COLUMNS
+    in_rows = len(ordered) > MOST_COLUMNS
     with st.container(height=_ROWS_HEIGHT if in_rows else "content", border=False):
         chart_component.chart(
             prediction_figures.class_differences_figure(

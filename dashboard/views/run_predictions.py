@@ -12,6 +12,7 @@ from core.protocol.predictions import ConfusionMatrix, CorrelationDifference, Ru
 from core.protocol.public import TERMINAL, Run, RunSummary
 from dashboard import session, theme
 from dashboard.charts import chart_component, prediction_figures
+from dashboard.charts.bars import MOST_COLUMNS
 from dashboard.forms.widgets import table
 from dashboard.lists import prediction_rows, row_text
 from dashboard.markup import escape
@@ -153,7 +154,7 @@ def _accuracy(found: RunPredictions, names: Mapping[Side, str]) -> None:
         if order == _BY_DIFFERENCE:
             own, other = by_class["run"], by_class["reference"]
             classes.sort(key=lambda name: own.get(name, 0.0) - other.get(name, 0.0))
-    in_rows = len(classes) > prediction_figures.MOST_COLUMNS
+    in_rows = len(classes) > MOST_COLUMNS
     with st.container(height=_ROWS_HEIGHT if in_rows else "content", border=False):
         chart_component.chart(
             prediction_figures.accuracy_figure(by_class, names, classes),
@@ -190,7 +191,8 @@ def confusion(matrix: ConfusionMatrix, names: Mapping[Side, str], *, key: str) -
     shown, diagonal = "run", False
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         if matrix.of_reference is not None:
-            titles = {"difference": f"{names['run']} − {names['reference']}", **names}
+            titles = {"difference": f"{names['run']} − {names['reference']}"}
+            titles |= {str(side): name for side, name in names.items()}
             shown = st.segmented_control(
                 "Matrix",
                 list(MATRICES),

@@ -174,7 +174,8 @@ class TestImages:
         seen: list[int] = []
         cursor: str | None = None
         for _ in range(3):
-            page = get(lab, run, "/images", limit=3, **({"cursor": cursor} if cursor else {}))
+            more: Json = {"cursor": cursor} if cursor else {}
+            page = get(lab, run, "/images", limit=3, **more)
             seen += [image["item"] for image in page["items"]]
             cursor = page["next_cursor"]
         assert cursor is None

@@ -87,7 +87,8 @@ class TestTab:
         assert len(cards(look(images="all images", **{"class": "dog"}))) == 3
         assert len(cards(look(images="all images", predicted="owl"))) == 1
         assert len(cards(look(images="all images", pictured=True))) == 2
-        assert len(cards(look(images="all images", **{"least-margin": 0.5}))) == 2
+        least: dict[str, Any] = {"least-margin": 0.5}
+        assert len(cards(look(images="all images", **least))) == 2
         assert "No test image is left" in texts(look(images="both are right", **{"class": "owl"}))
 
     def test_another_run_is_a_reference(self, finished: FakeBackend) -> None:
