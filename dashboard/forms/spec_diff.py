@@ -25,12 +25,24 @@ def difference_rows(
         second: The other spec.
         names: Titles of their columns; they must differ.
     """
-    left, right = dict(_fields(first)), dict(_fields(second))
+    left, right = dict(_fields(_with_teachers_training(first))), dict(_fields(_with_teachers_training(second)))
     return [
         {"Field": path, names[0]: _text(left.get(path, _SAME)), names[1]: _text(right.get(path, _SAME))}
         for path in [*left, *(path for path in right if path not in left)]
         if left.get(path, _SAME) != right.get(path, _SAME)
     ]
+
+
+def _with_teachers_training(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec in which a teacher that is trained like the students has their training written out.
+
+    A copy has it written out so that its teacher stays the same, which is no difference.
+    """
+    complete = dict(spec)
+    teacher = spec.get("teacher")
+    if isinstance(teacher, Mapping) and teacher.get("training") is None and "training" in spec:
+        complete["teacher"] = {**teacher, "training": spec["training"]}
+    return complete
 
 
 def _fields(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -99,6 +99,15 @@ def test_differences_of_specs_match_methods_by_label() -> None:
     assert difference_rows(first, first, ("a", "b")) == []
 
 
+def test_copy_that_keeps_its_teacher_differs_only_in_what_was_changed() -> None:
+    first = {"teacher": {"model": "resnet8", "training": None}, "training": {"epochs": 3, "batch_size": 64}}
+    copy = {
+        "teacher": {"model": "resnet8", "training": {"epochs": 3, "batch_size": 64}},
+        "training": {"epochs": 6, "batch_size": 64},
+    }
+    assert difference_rows(first, copy, ("a", "b")) == [{"Field": "training.epochs", "a": "3", "b": "6"}]
+
+
 def test_picture_has_a_link_per_box_and_escapes_its_text() -> None:
     stages = [
         Stage("Data", [Box("digits", link="runs?dataset=digits")]),
