@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.formatting import mean_text, value_text
 from dashboard import theme
@@ -106,6 +106,8 @@ def _address(point: Point) -> str:
 def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> go.Figure | None:
     """Draw each setting as a line through its values and its result, coloured by the result; None without results.
 
+    Plotly's own parallel coordinates need WebGL, which remote desktops and some browsers lack.
+
     Args:
         points: Settings with a result.
         scales: The fields, from left to right.
@@ -114,37 +116,44 @@ def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str)
     shown = [point for point in points if all(scale.position(point) is not None for scale in scales)]
     if not shown:
         return None
-    figure = figures.plain_figure("", "", height=440)
-    results = [point.mean for point in shown]
-    figure.add_parcoords(
-        dimensions=[*(_dimension(shown, scale) for scale in scales), {"label": figure_text(axis), "values": results}],
-        line={"color": results, "colorscale": _COLOURS, "showscale": True},
-        labelangle=-12 if len(scales) > 3 else 0,
+    figure = figures.plain_figure("", "", height=460)
+    means = [point.mean or 0.0 for point in shown]
+    low, high = min(means), max(means)
+    for point, mean in sorted(zip(shown, means, strict=True), key=lambda item: item[1]):  # the best on top
+        share = (mean - low) / (high - low) if high > low else 0.5
+        figure.add_scatter(
+            x=list(range(len(scales) + 1)),
+            y=[*(_share(scale, point, shown) for scale in scales), share],
+            mode="lines+markers",
+            line={"color": colour_of(share), "width": 2},
+            marker={"size": 7},
+            text=[_about(point)] * (len(scales) + 1),
+            meta={"link": _address(point)},
+            hovertemplate="%{text}<extra></extra>",
+        )
+    ticks = [(value_text(mean, decimals=2), place) for mean, place in ((low, 0.0), (high, 1.0))] if high > low else []
+    for index, named in enumerate([*(_ticks(scale, shown) for scale in scales), ticks]):
+        figure.add_vline(x=index, line={"color": theme.GREY, "width": 1})
+        for text, place in named:
+            figure.add_annotation(
+                x=index, y=place, text=figure_text(text), showarrow=False, xshift=-8, xanchor="right", font={"size": 11}
+            )
+    titles = [figure_text(title) for title in (*(scale.field.path for scale in scales), axis)]
+    figure.update_layout(showlegend=False, hovermode="closest")
+    figure.update_xaxes(
+        tickvals=list(range(len(titles))), ticktext=titles, range=[-0.4, len(titles) - 0.7], showgrid=False
     )
-    # The labels of the outer axes are wider than the axes.
-    figure.update_layout(margin={"l": 80, "r": 80, "t": 70, "b": 30})
+    figure.update_yaxes(visible=False, range=[-0.06, 1.06])
     return figure
 
 
-def _dimension(points: Sequence[Point], scale: Scale) -> dict[str, Any]:
-    positions = [scale.position(point) or 0.0 for point in points]
-    label = figure_text(scale.field.path)
-    if scale.log:
-        ticks = sorted(set(positions))[:: max(1, len(set(positions)) // 8)]
-        return {
-            "label": f"{label} (log)",
-            "values": [math.log10(position) for position in positions],
-            "tickvals": [math.log10(tick) for tick in ticks],
-            "ticktext": [f"{tick:.3g}" for tick in ticks],
-        }
-    if scale.numeric:
-        return {"label": label, "values": positions}
-    return {
-        "label": label,
-        "values": positions,
-        "tickvals": list(range(len(scale.texts))),
-        "ticktext": [figure_text(text) for text in scale.texts],
-    }
+def _ticks(scale: Scale, points: Sequence[Point]) -> list[tuple[str, float]]:
+    """Return the values of an axis with their places: all of them, or the ends of many."""
+    by_place = {_share(scale, point, points): point.text(scale.field.path) for point in points}
+    places = sorted(by_place)
+    if len(places) > _MAX_NAMED:
+        places = [places[0], places[-1]]
+    return [(by_place[place], place) for place in places]
 
 
 def importance_figure(shares: Mapping[str, float]) -> go.Figure:

@@ -111,7 +111,9 @@ def _parallel(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> No
         alt=f"Each setting as a line through its values and its {axis}",
         filename="dkd-lab-parallel",
     )
-    st.caption("Drag along an axis to highlight the settings in a range; a click on the axis ends it.")
+    st.caption(
+        'Each line is a setting, which a click opens; its colour is its result. "Only" above leaves some of them.'
+    )
 
 
 @st.cache_data(max_entries=50, show_spinner="Computing the importance …")

@@ -148,9 +148,11 @@ def test_parallel_coordinates_have_an_axis_per_field_and_the_result() -> None:
     scales = [Scale.of(field) for field in sweep().fields]
     figure = sweep_figures.parallel_figure(settings.with_results(settings.points(sweep(), 1)), scales, "Accuracy")
     assert figure is not None
-    dimensions = figure.data[0].dimensions
-    assert [item.label for item in dimensions] == [f"{LR} (log)", METHOD, EPOCHS, "Accuracy"]
-    assert list(dimensions[1].ticktext) == ["kd", "dkd"]
+    assert list(figure.layout.xaxis.ticktext) == [LR, METHOD, EPOCHS, "Accuracy"]
+    worst, best = figure.data[0], figure.data[-1]
+    assert (list(worst.y), list(best.y)) == ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0])
+    assert worst.meta["link"] == "experiment?id=e0"
+    assert {item.text for item in figure.layout.annotations} >= {"0.001", "0.01", "0.1", "kd", "dkd", "5", "10"}
     assert sweep_figures.parallel_figure([], scales, "Accuracy") is None
 
 
