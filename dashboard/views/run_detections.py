@@ -18,6 +18,7 @@ from core.protocol.detections import (
 from core.protocol.public import TERMINAL, Run
 from dashboard import session
 from dashboard.charts import chart_component, detection_figures, scenes
+from dashboard.charts.bars import MOST_COLUMNS
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.lists import paging
 from dashboard.markup import escape, html
@@ -118,7 +119,7 @@ def _figures(stored: RunCurves, about: DetectionImages | None, networks: Mapping
     if by_class.get("student"):
         st.markdown("**AP by class**", help="Average precision over IoU 0.5 to 0.95 on the test images.")
         figure = detection_figures.ap_by_class_figure(by_class, networks)
-        in_rows = len(by_class["student"]) > detection_figures.MOST_COLUMNS
+        in_rows = len(by_class["student"]) > MOST_COLUMNS
         with st.container(height=_ROWS_HEIGHT if in_rows else "content", border=False):
             chart_component.chart(
                 figure,
