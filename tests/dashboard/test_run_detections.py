@@ -168,6 +168,7 @@ class TestTab:
         [tabs] = [item for item in app.get("button_group") if item.proto.label == "Show"]
         assert [option.content for option in tabs.proto.options] == [
             "Curves",
+            "Predictions",
             "More measurements",
             "Log",
             "Attempts",
