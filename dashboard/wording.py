@@ -18,7 +18,8 @@ def file_stem(names: Sequence[str], content: str) -> str:
     """
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     first = re.sub(r"[^A-Za-z0-9]+", "-", names[0] if names else "dkd lab").strip("-") or "experiment"
-    return f"{first[:_NAME_CHARACTERS]}{more.replace(' ', '-')}-{re.sub(r'[^A-Za-z0-9]+', '-', content).strip('-')}"
+    ending = re.sub(r"[^a-z0-9]+", "-", content.lower()).strip("-")
+    return f"{first[:_NAME_CHARACTERS]}{more.replace(' ', '-')}-{ending}"
 
 
 def sentence(text: str) -> str:
