@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLOURS = "Viridis"
 """Distinguishable for colour-blind people, and monotonic in lightness, so that it survives grey print."""
+_ENDS = (0.18, 0.9)
 _MAX_NAMED = 12
 """More values of a field than this are not named in a legend."""
 
@@ -232,10 +233,10 @@ def _share(scale: Scale, point: Point, points: Sequence[Point]) -> float:
 
 
 def colour_of(share: float) -> str:
-    """Return the colour of a share from 0 to 1; the brightest yellow is left out, which a light page hides."""
+    """Return the colour of a share from 0 to 1, without the ends of the scale, which a dark or a light page hides."""
     from plotly.colors import sample_colorscale
 
-    colour: str = sample_colorscale(_COLOURS, [0.9 * min(max(share, 0.0), 1.0)])[0]
+    colour: str = sample_colorscale(_COLOURS, [_ENDS[0] + (_ENDS[1] - _ENDS[0]) * min(max(share, 0.0), 1.0)])[0]
     return colour
 
 
@@ -243,6 +244,7 @@ def _colour_bar(figure: go.Figure, scale: Scale, points: Sequence[Point]) -> Non
     """Add the scale of colours: a trace without points."""
     positions = [scale.position(point) or 0.0 for point in points]
     ends = [math.log10(value) if scale.log else value for value in (min(positions), max(positions))]
+    whole = (ends[1] - ends[0]) / (_ENDS[1] - _ENDS[0])
     title = f"{scale.field.path}, log10" if scale.log else scale.field.path
     figure.add_scatter(
         x=[None],
@@ -252,8 +254,8 @@ def _colour_bar(figure: go.Figure, scale: Scale, points: Sequence[Point]) -> Non
         hoverinfo="skip",
         marker={
             "color": [ends[0]],
-            "cmin": ends[0],
-            "cmax": ends[1] + (ends[1] - ends[0]) / 9,
+            "cmin": ends[0] - whole * _ENDS[0],
+            "cmax": ends[1] + whole * (1 - _ENDS[1]),
             "colorscale": _COLOURS,
             "showscale": True,
             "colorbar": {"title": {"text": figure_text(title), "side": "right"}},
