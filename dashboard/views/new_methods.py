@@ -310,11 +310,11 @@ def free_label(methods: Sequence[Mapping[str, Any]], added: Mapping[str, Any]) -
 
 
 def _automatic(method: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what the automatic label of a method depends on; a method with a label of its own has none."""
+    """Return what the automatic label of a method always has; a method with a label of its own has no other."""
     if method["label"]:
         return (method["label"],)
     params, regions = method.get("params") or {}, method.get(spec_draft.REGIONS)
-    return (*_names(method), params.get("reduction"), params.get("align"), str(regions or ""))
+    return (*_names(method), params.get("reduction"), str(regions or ""))
 
 
 def _remove(state: FormState, index: int) -> None:
