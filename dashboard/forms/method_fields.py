@@ -13,7 +13,7 @@ import streamlit as st
 
 from dashboard.forms import schema_fields
 from dashboard.forms.schema_fields import FormField
-from dashboard.forms.widgets import ErrorSlots, draw_field, draw_object, escape
+from dashboard.forms.widgets import FieldErrors, draw_field, draw_object, escape
 
 _FIELD_WIDTH = 148  # pixels, as of other fields
 _FIRST_SHARE = 0.1
@@ -104,7 +104,7 @@ def draw(
     *,
     path: str,
     key: str,
-    slots: ErrorSlots,
+    field_errors: FieldErrors,
     taps: Mapping[str, Sequence[str]],
     combined: bool = False,
     added: bool = False,
@@ -116,7 +116,7 @@ def draw(
         value: The draft of a method, whose values are used if it names this one.
         path: Path of the method in the spec.
         key: Prefix of the widgets' keys.
-        slots: Receives the placeholders for errors.
+        field_errors: Receives the placeholders for errors.
         taps: Taps of the chosen networks, by "student" and "teacher".
         combined: Whether the method is a part of a combination, in which shares are of the terms of all its methods.
         added: Whether its terms are added to those of another method.
@@ -132,12 +132,14 @@ def draw(
     others = [item for item in fields if item.path not in of_terms]
     object_values = {name: param for name, param in params.items() if name not in of_terms}
     name = entry["name"]
-    drawn = draw_object(others, object_values, path=f"{path}.params", key=f"{key}.{name}", slots=slots, taps=taps)
-    slots.add(f"{path}.params")
+    drawn = draw_object(
+        others, object_values, path=f"{path}.params", key=f"{key}.{name}", field_errors=field_errors, taps=taps
+    )
+    field_errors.add(f"{path}.params")
     shown = [term for term in terms if not term.is_off(drawn)]
-    chosen = _draw_terms(shown, params, shares, f"{key}.{name}", path, slots, combined=combined or added)
+    chosen = _draw_terms(shown, params, shares, f"{key}.{name}", path, field_errors, combined=combined or added)
     if shown:
-        slots.add(f"{path}.shares")
+        field_errors.add(f"{path}.shares")
     return {"name": name, "params": drawn | chosen.params, "shares": chosen.shares}
 
 
@@ -155,7 +157,7 @@ def _draw_terms(
     shares: Mapping[str, float],
     key: str,
     path: str,
-    slots: ErrorSlots,
+    field_errors: FieldErrors,
     *,
     combined: bool,
 ) -> _Chosen:
@@ -168,7 +170,9 @@ def _draw_terms(
             if term.weight is None and len(terms) == 1 and not combined:
                 continue  # the only term, without a weight: there is nothing to choose
             with st.container(width=_FIELD_WIDTH):
-                _draw_term(term, params, shares, chosen, key, path, slots, combined=combined, alone=len(terms) == 1)
+                _draw_term(
+                    term, params, shares, chosen, key, path, field_errors, combined=combined, alone=len(terms) == 1
+                )
     return chosen
 
 
@@ -179,7 +183,7 @@ def _draw_term(
     chosen: _Chosen,
     key: str,
     path: str,
-    slots: ErrorSlots,
+    field_errors: FieldErrors,
     *,
     combined: bool,
     alone: bool,
@@ -207,7 +211,7 @@ def _draw_term(
             where = f"params.{term.share_param}" if in_params else f"shares.{term.name}"
             hint = "Share of the summed gradient norms, greater than 0 and less than 1."
             field = FormField(where, f"{term.title} share", "number", _FIRST_SHARE, step=0.05, help=hint)
-            entered = draw_field(field, _FIRST_SHARE if share is None else share, f"{path}.{where}", key, slots)
+            entered = draw_field(field, _FIRST_SHARE if share is None else share, f"{path}.{where}", key, field_errors)
             if in_params:
                 chosen.params[term.share_param] = entered
             else:
@@ -218,7 +222,7 @@ def _draw_term(
         elif term.weight:
             name = term.weight.path
             field = replace(term.weight, label=term.weight_label)
-            chosen.params[name] = draw_field(field, params.get(name), f"{path}.params.{name}", key, slots)
+            chosen.params[name] = draw_field(field, params.get(name), f"{path}.params.{name}", key, field_errors)
         else:
             label = escape(f"{term.title} weight")
             st.text_input(label, value="fixed", disabled=True, key=f"{key}.{path}.fixed.{term.name}")

@@ -227,16 +227,16 @@ def blank_draft(catalog: Mapping[str, Sequence[Mapping[str, Any]]], schema: Mapp
     )
 
 
-def nearest_field(path: str, slots: Iterable[str]) -> str | None:
+def nearest_field(path: str, places: Iterable[str]) -> str | None:
     """Return the path at which the form shows an error: its own path or the nearest enclosing one; None if none exists.
 
     Args:
         path: Path of the error from the backend, such as ``methods.1.params.alpha``.
-        slots: Paths at which the form can show errors.
+        places: Paths at which the form can show errors.
     """
-    slot_paths = set(slots)
+    known = set(places)
     while path:
-        if path in slot_paths:
+        if path in known:
             return path
         path = path.rpartition(".")[0]
     return None

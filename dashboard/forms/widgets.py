@@ -1,4 +1,4 @@
-"""Form fields as Streamlit widgets with slots for error messages, and other elements that several pages draw."""
+"""Form fields as Streamlit widgets with placeholders for error messages, and other elements that several pages draw."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _WIDE_WIDTH = 312  # two fields and the space between them
 
 
 @dataclass
-class ErrorSlots:
+class FieldErrors:
     """Placeholders for error messages in a form.
 
     Attributes:
-        slots: Placeholders by the path of the field.
+        placeholders: Placeholders by the path of the field.
         local_errors: Path and message of errors that were found without the backend.
     """
 
-    slots: dict[str, DeltaGenerator] = field(default_factory=dict)
+    placeholders: dict[str, DeltaGenerator] = field(default_factory=dict)
     local_errors: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, path: str) -> None:
         """Add a placeholder for errors of a field at the current position."""
-        self.slots[path] = st.empty()
+        self.placeholders[path] = st.empty()
 
     def add_error(self, path: str, message: str) -> None:
         """Add an error that was found without the backend."""
@@ -43,12 +43,12 @@ class ErrorSlots:
         """Show each message at its field. Messages without a field appear only in the summary."""
         by_field: dict[str, list[str]] = {}
         for path, message in problems:
-            slot = spec_draft.nearest_field(path, self.slots)
-            if slot is not None:
-                by_field.setdefault(slot, []).append(message)
-        for slot, messages in by_field.items():
+            at = spec_draft.nearest_field(path, self.placeholders)
+            if at is not None:
+                by_field.setdefault(at, []).append(message)
+        for at, messages in by_field.items():
             text = "  \n".join(f":small[:{colour}[{icon} {escape(message)}]]" for message in messages)
-            self.slots[slot].markdown(text)
+            self.placeholders[at].markdown(text)
 
 
 def draw_object(
@@ -57,7 +57,7 @@ def draw_object(
     *,
     path: str,
     key: str,
-    slots: ErrorSlots,
+    field_errors: FieldErrors,
     folded: Collection[str] = (),
     taps: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def draw_object(
         values: Values of the draft.
         path: Path of the object in the spec.
         key: Prefix of the widgets' keys.
-        slots: Receives the placeholders for errors.
+        field_errors: Receives the placeholders for errors.
         folded: Rarely used groups, which are drawn as closed expanders.
         taps: Taps of the chosen networks, by "student" and "teacher".
     """
@@ -95,15 +95,15 @@ def draw_object(
                         if not item.exists(result):
                             continue
                         with st.container(width=width):
-                            value = _draw_item(_with_taps(item, taps), values, path, key, slots)
+                            value = _draw_item(_with_taps(item, taps), values, path, key, field_errors)
                         schema_fields.set_path(result, item.path, value)
             for item in lists:
-                schema_fields.set_path(result, item.path, _draw_item(item, values, path, key, slots))
+                schema_fields.set_path(result, item.path, _draw_item(item, values, path, key, field_errors))
     return result
 
 
 def draw_entry(
-    label: str, entries: list[dict[str, Any]], value: dict[str, Any], path: str, key: str, slots: ErrorSlots
+    label: str, entries: list[dict[str, Any]], value: dict[str, Any], path: str, key: str, field_errors: FieldErrors
 ) -> dict[str, Any]:
     """Draw the selection of a catalog entry and the fields of its parameters."""
     titles = {entry["name"]: entry["title"] for entry in entries}
@@ -116,21 +116,23 @@ def draw_entry(
         format_func=lambda entry_name: titles.get(entry_name, entry_name),
         key=f"{key}.{path}.name",
     )
-    slots.add(f"{path}.name")
+    field_errors.add(f"{path}.name")
     if name not in titles:
-        slots.add(path)
+        field_errors.add(path)
         return deepcopy(value)
     entry = next(item for item in entries if item["name"] == name)
     st.caption(escape(entry["summary"]))
-    slots.add(path)
+    field_errors.add(path)
     fields = schema_fields.schema_to_fields(entry["params"])
     values = schema_fields.with_defaults(
         value["params"] if name == value["name"] else {}, schema_fields.schema_defaults(entry["params"])
     )
     # Parameters have no nested objects: their groups are of what is rarely changed.
     folded = {item.group for item in fields} - {""}
-    params = draw_object(fields, values, path=f"{path}.params", key=f"{key}.{name}", slots=slots, folded=folded)
-    slots.add(f"{path}.params")
+    params = draw_object(
+        fields, values, path=f"{path}.params", key=f"{key}.{name}", field_errors=field_errors, folded=folded
+    )
+    field_errors.add(f"{path}.params")
     return {"name": name, "params": params}
 
 
@@ -141,23 +143,25 @@ def _with_taps(item: schema_fields.FormField, taps: Mapping[str, Sequence[str]] 
     return replace(item, choices=tuple(item.taps.options((taps or {}).get(item.taps.network, ()))))
 
 
-def _draw_item(item: schema_fields.FormField, values: dict[str, Any], path: str, key: str, slots: ErrorSlots) -> Any:
+def _draw_item(
+    item: schema_fields.FormField, values: dict[str, Any], path: str, key: str, field_errors: FieldErrors
+) -> Any:
     # A field that the spec leaves out, or that belongs to another choice, has no value in the draft. The key names the
     # choice, because two choices may have a field of the same name with different defaults.
     value = schema_fields.get_path(values, item.path, item.default if item.only_for or item.left_out else None)
     own_key = f"{key}.{'-'.join(map(str, item.only_for[1]))}" if item.only_for else key
-    entered = draw_field(item, value, f"{path}.{item.path}", own_key, slots)
+    entered = draw_field(item, value, f"{path}.{item.path}", own_key, field_errors)
     return None if item.left_out and entered == item.default else entered
 
 
-def draw_field(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def draw_field(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     """Draw one field with a placeholder for its errors below it; return its value, None if it is empty."""
-    entered = _WIDGETS[item.kind](item, value, path, f"{key}.{path}", slots)
-    slots.add(path)
+    entered = _WIDGETS[item.kind](item, value, path, f"{key}.{path}", field_errors)
+    field_errors.add(path)
     return entered
 
 
-def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _number(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     number = None if value is None or isinstance(value, str) else value
     # The widget gets no minimum or maximum: it would silently correct the input, while the backend explains the error.
     placeholder = "not set" if item.nullable else "required"
@@ -173,21 +177,21 @@ def _number(item: schema_fields.FormField, value: Any, path: str, key: str, slot
     )
 
 
-def _boolean(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _boolean(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     return st.toggle(escape(item.label), value=bool(value), help=escape(item.help) or None, key=key)
 
 
-def _choice(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _choice(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     options = list(item.choices)
     index = options.index(value) if value in options else 0
     return st.selectbox(escape(item.label), options, index=index, help=escape(item.help) or None, key=key)
 
 
-def _text(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _text(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     return st.text_input(escape(item.label), value=str(value or ""), help=escape(item.help) or None, key=key) or None
 
 
-def _tap(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _tap(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     options = _with_values(item.choices, [value] if value else [])
     return st.selectbox(
         escape(item.label),
@@ -200,7 +204,7 @@ def _tap(item: schema_fields.FormField, value: Any, path: str, key: str, slots: 
     )
 
 
-def _texts(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _texts(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     values = [str(name) for name in value or ()]
     return st.multiselect(
         escape(item.label),
@@ -218,7 +222,7 @@ def _with_values(choices: Sequence[Any], values: Sequence[Any]) -> list[Any]:
     return list(dict.fromkeys((*choices, *values)))
 
 
-def _numbers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _numbers(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     text = st.text_input(
         escape(item.label),
         value=schema_fields.join_numbers(value or ()),
@@ -230,11 +234,11 @@ def _numbers(item: schema_fields.FormField, value: Any, path: str, key: str, slo
         numbers = schema_fields.parse_numbers(text)
         return None if item.nullable and not numbers else numbers
     except ValueError as error:
-        slots.add_error(path, str(error))
+        field_errors.add_error(path, str(error))
         return value
 
 
-def _mapping(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _mapping(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     text = st.text_input(
         escape(item.label),
         value=spec_yaml.one_line(value) if value else "",
@@ -245,15 +249,19 @@ def _mapping(item: schema_fields.FormField, value: Any, path: str, key: str, slo
     try:
         return yaml_import.parse_mapping(text) if text.strip() else {}
     except ValueError as error:
-        slots.add_error(path, str(error))
+        field_errors.add_error(path, str(error))
         return value
 
 
-def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
-    return draw_integers(escape(item.label), list(value or ()), path=path, key=key, slots=slots, hint=escape(item.help))
+def _integers(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
+    return draw_integers(
+        escape(item.label), list(value or ()), path=path, key=key, field_errors=field_errors, hint=escape(item.help)
+    )
 
 
-def draw_integers(label: str, value: list[int], *, path: str, key: str, slots: ErrorSlots, hint: str) -> list[int]:
+def draw_integers(
+    label: str, value: list[int], *, path: str, key: str, field_errors: FieldErrors, hint: str
+) -> list[int]:
     """Draw a text field for a list of integers and ranges; return the last valid list if the text is invalid."""
     text = st.text_input(
         label,
@@ -265,11 +273,11 @@ def draw_integers(label: str, value: list[int], *, path: str, key: str, slots: E
     try:
         return schema_fields.parse_integers(text)
     except ValueError as error:
-        slots.add_error(path, str(error))
+        field_errors.add_error(path, str(error))
         return value
 
 
-def _entries(item: schema_fields.FormField, value: Any, path: str, key: str, slots: ErrorSlots) -> Any:
+def _entries(item: schema_fields.FormField, value: Any, path: str, key: str, field_errors: FieldErrors) -> Any:
     """Draw a selection of catalog entries, and the fields of those that have parameters."""
     given = {choice["name"]: choice for choice in spec_draft.named_choices(value)}
     known = {entry["name"]: entry for entry in item.entries}
@@ -292,13 +300,13 @@ def _entries(item: schema_fields.FormField, value: Any, path: str, key: str, slo
                 schema_fields.with_defaults(params, schema_fields.schema_defaults(entry["params"])),
                 path=f"{path}.{index}.params",
                 key=f"{key}.{name}",
-                slots=slots,
+                field_errors=field_errors,
             )
         chosen.append({"name": name, "params": params})
     return spec_draft.short_choices(chosen)
 
 
-_WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, Any, str, str, ErrorSlots], Any]] = {
+_WIDGETS: Mapping[schema_fields.FieldKind, Callable[[schema_fields.FormField, Any, str, str, FieldErrors], Any]] = {
     "integer": _number,
     "number": _number,
     "boolean": _boolean,

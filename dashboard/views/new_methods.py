@@ -16,7 +16,7 @@ from dashboard.forms import draft as drafts
 from dashboard.forms import method_fields, schema_fields, spec_draft, task_catalog
 from dashboard.forms.draft import FormState
 from dashboard.forms.method_fields import Entry
-from dashboard.forms.widgets import ErrorSlots, draw_object, escape
+from dashboard.forms.widgets import FieldErrors, draw_object, escape
 
 _LABEL_LENGTH = 60  # characters, as the backend allows
 Draft = dict[str, Any]
@@ -36,10 +36,10 @@ def taps_of_networks(catalog: Catalog, student: Mapping[str, Any], teacher: Mapp
     return {network: taps.get(name, ()) for network, name in names.items()}
 
 
-def draw(catalog: Catalog, state: FormState, key: str, slots: ErrorSlots, taps: Taps) -> list[Draft]:
+def draw(catalog: Catalog, state: FormState, key: str, field_errors: FieldErrors, taps: Taps) -> list[Draft]:
     """Draw every method of the draft and the buttons that add some; return the methods with the current input."""
-    methods = [_method(catalog, state, index, key, slots, taps) for index in range(len(state.draft["methods"]))]
-    slots.add("methods")
+    methods = [_method(catalog, state, index, key, field_errors, taps) for index in range(len(state.draft["methods"]))]
+    field_errors.add("methods")
     st.button("Add a method", icon=":material/add:", on_click=_open_list, args=(state,), key=f"{key}.add")
     if state.choosing_method:
         _method_list(catalog, state)
@@ -104,20 +104,29 @@ def _facts(entry: Entry) -> None:
         st.caption(escape(shown))
 
 
-def _method(catalog: Catalog, state: FormState, index: int, key: str, slots: ErrorSlots, taps: Taps) -> dict[str, Any]:
+def _method(
+    catalog: Catalog, state: FormState, index: int, key: str, field_errors: FieldErrors, taps: Taps
+) -> dict[str, Any]:
     path = f"methods.{index}"
     draft, title = state.draft["methods"][index], f"Method {index + 1}"
     many = len(state.draft["methods"]) > families.MANY
     folded = st.expander(escape(f"{title}: {draft['label'] or draft['name']}")) if many else st.container(border=True)
     with folded:
-        method = draw_method(catalog, draft, title, path=path, key=key, slots=slots, taps=taps)
+        method = draw_method(catalog, draft, title, path=path, key=key, field_errors=field_errors, taps=taps)
         label = _label_and_buttons(state, index, key)
-        slots.add(f"{path}.label")
+        field_errors.add(f"{path}.label")
     return {**method, "label": label}
 
 
 def draw_method(
-    catalog: Catalog, draft: Mapping[str, Any], title: str, *, path: str, key: str, slots: ErrorSlots, taps: Taps
+    catalog: Catalog,
+    draft: Mapping[str, Any],
+    title: str,
+    *,
+    path: str,
+    key: str,
+    field_errors: FieldErrors,
+    taps: Taps,
 ) -> Draft:
     """Draw the selection of a method, its parameters, and the methods that are added to it; return it without a label.
 
@@ -127,25 +136,27 @@ def draw_method(
         title: Title of the selection.
         path: Path of the method in the spec.
         key: Prefix of the widgets' keys.
-        slots: Receives the placeholders for errors.
+        field_errors: Receives the placeholders for errors.
         taps: Taps of the chosen networks, by "student" and "teacher".
     """
     entry = _select(catalog, draft["name"], title, f"{key}.{path}.name")
-    slots.add(f"{path}.name")
+    field_errors.add(f"{path}.name")
     given = draft.get(spec_draft.ADDED) or []
     if entry is None:
-        slots.add(path)
+        field_errors.add(path)
         return {**deepcopy(dict(draft)), spec_draft.ADDED: given}
     _facts(entry)
-    slots.add(path)
+    field_errors.add(path)
     fields = st.container()
-    added = _added(catalog, given, entry, path, key, slots, taps)
+    added = _added(catalog, given, entry, path, key, field_errors, taps)
     with fields:
-        method = method_fields.draw(entry, draft, path=path, key=key, slots=slots, taps=taps, combined=bool(added))
+        method = method_fields.draw(
+            entry, draft, path=path, key=key, field_errors=field_errors, taps=taps, combined=bool(added)
+        )
     combined = {**method, spec_draft.ADDED: added}
     regions = draft.get(spec_draft.REGIONS)
     if task_catalog.has_regions(catalog, [method, *added]):
-        regions = _regions(catalog, regions, path, key, slots)
+        regions = _regions(catalog, regions, path, key, field_errors)
     elif _names(combined) != _names(draft):
         regions = None  # the methods chosen now compare no regions; an imported field without effect keeps its error
     return {**combined, spec_draft.REGIONS: regions} if regions else combined
@@ -182,7 +193,7 @@ def _added(
     first: Entry,
     path: str,
     key: str,
-    slots: ErrorSlots,
+    field_errors: FieldErrors,
     taps: Taps,
 ) -> list[Draft]:
     """Draw the methods whose terms are added to those of a method; none if the spec has no such field."""
@@ -204,7 +215,7 @@ def _added(
         max_selections=schema.get("maxItems"),
         help=escape(schema.get("description", "")) or None,
     )
-    slots.add(f"{path}.with")
+    field_errors.add(f"{path}.with")
     added = []
     for number, name in enumerate(names):
         own_path, entry = f"{path}.with.{number}", entries.get(name)
@@ -215,16 +226,23 @@ def _added(
         with st.container(border=True):
             st.markdown(f"**+ {escape(entry['title'])}**")
             st.caption(escape(entry["summary"]))
-            slots.add(own_path)
+            field_errors.add(own_path)
             added.append(
                 method_fields.draw(
-                    entry, value, path=own_path, key=key, slots=slots, taps=taps, combined=True, added=True
+                    entry,
+                    value,
+                    path=own_path,
+                    key=key,
+                    field_errors=field_errors,
+                    taps=taps,
+                    combined=True,
+                    added=True,
                 )
             )
     return added
 
 
-def _regions(catalog: Catalog, draft: Any, path: str, key: str, slots: ErrorSlots) -> Draft:
+def _regions(catalog: Catalog, draft: Any, path: str, key: str, field_errors: FieldErrors) -> Draft:
     """Draw the fields for the compared boxes and for the weight of boxes without an object."""
     schema = catalog.experiment_schema
     own = schema["$defs"]["RegionOptions"]
@@ -232,8 +250,8 @@ def _regions(catalog: Catalog, draft: Any, path: str, key: str, slots: ErrorSlot
     st.caption("On which boxes student and teacher are compared, and how boxes without an object are weighted.")
     fields = schema_fields.schema_to_fields(own, schema)
     place = f"{path}.{spec_draft.REGIONS}"
-    regions = draw_object(fields, values, path=place, key=key, slots=slots)
-    slots.add(place)
+    regions = draw_object(fields, values, path=place, key=key, field_errors=field_errors)
+    field_errors.add(place)
     return regions
 
 

@@ -14,7 +14,7 @@ from dashboard import session, wording
 from dashboard.forms import draft as drafts
 from dashboard.forms import estimates, seed_notes, spec_draft, spec_yaml, yaml_import
 from dashboard.forms.draft import FormState
-from dashboard.forms.widgets import ErrorSlots, table
+from dashboard.forms.widgets import FieldErrors, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 from dashboard.views import new_sweep
@@ -23,27 +23,27 @@ _YAML = "new.yaml"
 _MAX_CHARACTERS = 100_000
 
 
-def show(catalog: Catalog, state: FormState, slots: ErrorSlots) -> None:
+def show(catalog: Catalog, state: FormState, field_errors: FieldErrors) -> None:
     """Draw the column, and show errors at the form's fields."""
     spec, text = spec_draft.to_spec(state.draft), state.text
     if state.submitted and state.submitted[0] == text:
         _show_submitted(state.submitted[1])
     else:
-        _preview_and_start(state, spec, text, slots)
+        _preview_and_start(state, spec, text, field_errors)
     _as_yaml(catalog, state, spec, text)
 
 
-def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots: ErrorSlots) -> None:
+def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, field_errors: FieldErrors) -> None:
     preview, problems = _preview(spec, text)
-    problems = [*slots.local_errors, *problems]
+    problems = [*field_errors.local_errors, *problems]
     # A taken name is only a warning of the preview, but the experiment could not be started.
     notes = [(item.path, item.message) for item in preview.warnings] if preview else []
     problems += [note for note in notes if note[0] == "name"]
-    slots.show(problems, "red", ":material/error:")
+    field_errors.show(problems, "red", ":material/error:")
     if problems:
         _show_problems(problems, state.draft)
     elif preview:
-        slots.show(notes, "orange", ":material/warning:")
+        field_errors.show(notes, "orange", ":material/warning:")
         _show_plan(preview, notes, state.draft)
         if not spec["name"]:
             st.info("Enter a name at the top of the form to start the experiment.", icon=":material/edit:")
@@ -62,7 +62,7 @@ def _preview_and_start(state: FormState, spec: dict[str, Any], text: str, slots:
     message = st.session_state.pop("new.message", "")
     if message:
         st.error(escape(message), icon=":material/error:")
-    if preview is not None and not slots.local_errors:
+    if preview is not None and not field_errors.local_errors:
         with st.expander("Sweep: several values of some fields", icon=":material/grid_view:"):
             new_sweep.draw(spec, preview, state.draft)
 

@@ -9,19 +9,19 @@ import streamlit as st
 
 from dashboard.forms import schema_fields
 from dashboard.forms.spec_draft import DEFAULT_SEEDS
-from dashboard.forms.widgets import ErrorSlots, draw_integers, draw_object
+from dashboard.forms.widgets import FieldErrors, draw_integers, draw_object
 
 _LISTED, _UNTIL = "Listed", "Until decided"
 
 
-def draw(seeds: Any, schema: Mapping[str, Any], key: str, slots: ErrorSlots) -> Any:
+def draw(seeds: Any, schema: Mapping[str, Any], key: str, field_errors: FieldErrors) -> Any:
     """Draw the choice between both forms and the fields of the chosen one, and return the seeds as a spec has them.
 
     Args:
         seeds: The draft's seeds.
         schema: JSON schema of an experiment spec.
         key: Prefix of the widgets' keys.
-        slots: Receives the placeholders for errors.
+        field_errors: Receives the placeholders for errors.
     """
     given = dict(seeds) if isinstance(seeds, Mapping) else None
     form = st.segmented_control(
@@ -39,7 +39,7 @@ def draw(seeds: Any, schema: Mapping[str, Any], key: str, slots: ErrorSlots) -> 
             list(DEFAULT_SEEDS) if given else list(seeds),
             path="seeds",
             key=f"{key}.seeds",
-            slots=slots,
+            field_errors=field_errors,
             hint="Each method is trained once per seed. Runs with the same seed are compared in pairs.",
         )
     else:
@@ -52,6 +52,6 @@ def draw(seeds: Any, schema: Mapping[str, Any], key: str, slots: ErrorSlots) -> 
         }
         values = schema_fields.with_defaults(given or {}, schema_fields.schema_defaults(shown, schema))
         fields = schema_fields.schema_to_fields(shown, schema)
-        chosen = {"until": "decided"} | draw_object(fields, values, path="seeds", key=key, slots=slots)
-    slots.add("seeds")
+        chosen = {"until": "decided"} | draw_object(fields, values, path="seeds", key=key, field_errors=field_errors)
+    field_errors.add("seeds")
     return chosen

@@ -12,7 +12,7 @@ from core.protocol.public import Catalog
 from dashboard.forms import draft as drafts
 from dashboard.forms import schema_fields, spec_draft
 from dashboard.forms.draft import FormState
-from dashboard.forms.widgets import ErrorSlots, draw_entry, draw_object, escape
+from dashboard.forms.widgets import FieldErrors, draw_entry, draw_object, escape
 from dashboard.views import new_methods
 
 Draft = dict[str, Any]
@@ -21,20 +21,20 @@ FOLDED = ("Speed",)
 _USE, _TRAIN = "Keep", "Train a new one"
 
 
-def draw(catalog: Catalog, state: FormState, key: str, slots: ErrorSlots) -> dict[str, Any]:
+def draw(catalog: Catalog, state: FormState, key: str, field_errors: FieldErrors) -> dict[str, Any]:
     """Draw the teachers of the draft; return those fields of the draft with the current input."""
     teachers = spec_draft.own_teachers(state.draft)
     with_teacher = st.toggle("With a teacher", value=bool(teachers), key=f"{key}.teacher")
-    slots.add("teacher")
-    slots.add("teachers")
+    field_errors.add("teacher")
+    field_errors.add("teachers")
     if not with_teacher:
         return {**spec_draft.with_teachers([]), "ensemble": state.draft["ensemble"]}
     if len(teachers) > 1:
-        edited = [_one_of_several(catalog, state, number, key, slots) for number in range(len(teachers))]
-        ensemble = _ensemble(catalog, state.draft["ensemble"], key, slots)
+        edited = [_one_of_several(catalog, state, number, key, field_errors) for number in range(len(teachers))]
+        ensemble = _ensemble(catalog, state.draft["ensemble"], key, field_errors)
     else:
         given = teachers[0] if teachers else _new_teacher(catalog)
-        edited, ensemble = [_only_teacher(catalog, state, given, key, slots)], state.draft["ensemble"]
+        edited, ensemble = [_only_teacher(catalog, state, given, key, field_errors)], state.draft["ensemble"]
     most = catalog.experiment_schema["properties"].get("teachers", {}).get("maxItems", 1)
     if len(edited) < most:
         st.button(
@@ -56,35 +56,43 @@ def _new_teacher(catalog: Catalog) -> Draft:
     return teacher
 
 
-def _only_teacher(catalog: Catalog, state: FormState, draft: Draft, key: str, slots: ErrorSlots) -> Draft:
+def _only_teacher(catalog: Catalog, state: FormState, draft: Draft, key: str, field_errors: FieldErrors) -> Draft:
     with st.container(border=True):
         if state.copied_teacher and _keeps_teacher(state, key):
             teacher, description = state.copied_teacher
             st.caption(escape(description.sentence))
             return deepcopy(teacher)
-        return _fields(catalog, draft, state.draft["training"], "Teacher", "teacher", key, slots)
+        return _fields(catalog, draft, state.draft["training"], "Teacher", "teacher", key, field_errors)
 
 
-def _one_of_several(catalog: Catalog, state: FormState, number: int, key: str, slots: ErrorSlots) -> Draft:
+def _one_of_several(catalog: Catalog, state: FormState, number: int, key: str, field_errors: FieldErrors) -> Draft:
     path, draft = f"teachers.{number}", state.draft["teachers"][number]
     with st.container(border=True):
-        teacher = _fields(catalog, draft, state.draft["training"], f"Teacher {number + 1}", path, key, slots)
+        teacher = _fields(catalog, draft, state.draft["training"], f"Teacher {number + 1}", path, key, field_errors)
         st.button("Remove", icon=":material/delete:", on_click=_remove, args=(state, number), key=f"{key}.{path}.x")
     return teacher
 
 
-def _ensemble(catalog: Catalog, draft: Draft, key: str, slots: ErrorSlots) -> Draft:
+def _ensemble(catalog: Catalog, draft: Draft, key: str, field_errors: FieldErrors) -> Draft:
     """Draw how the teachers are combined."""
     schema = catalog.experiment_schema
     own = schema["$defs"]["Ensemble"]
     values = schema_fields.with_defaults(draft, schema_fields.schema_defaults(own, schema))
-    ensemble = draw_object(schema_fields.schema_to_fields(own, schema), values, path="ensemble", key=key, slots=slots)
-    slots.add("ensemble")
+    ensemble = draw_object(
+        schema_fields.schema_to_fields(own, schema), values, path="ensemble", key=key, field_errors=field_errors
+    )
+    field_errors.add("ensemble")
     return ensemble
 
 
 def _fields(
-    catalog: Catalog, draft: Draft, students: Mapping[str, Any], title: str, path: str, key: str, slots: ErrorSlots
+    catalog: Catalog,
+    draft: Draft,
+    students: Mapping[str, Any],
+    title: str,
+    path: str,
+    key: str,
+    field_errors: FieldErrors,
 ) -> Draft:
     """Draw the fields of a teacher, and of the teachers that it is distilled from.
 
@@ -95,13 +103,13 @@ def _fields(
         title: Title of the teacher.
         path: Path of the teacher in the spec.
         key: Prefix of the widgets' keys.
-        slots: Receives the placeholders for errors.
+        field_errors: Receives the placeholders for errors.
     """
     schema = catalog.experiment_schema
     own_key = f"{key}.{path}"
-    model = draw_entry(title, catalog.models, draft["model"], f"{path}.model", key, slots)
-    slots.add(path)
-    weights = _weights(schema, draft["weights"], path, key, slots)
+    model = draw_entry(title, catalog.models, draft["model"], f"{path}.model", key, field_errors)
+    field_errors.add(path)
+    weights = _weights(schema, draft["weights"], path, key, field_errors)
     separate = st.toggle(
         "Separate training settings",
         value=draft["training"] is not None,
@@ -120,12 +128,12 @@ def _fields(
             values,
             path=f"{path}.training",
             key=key,
-            slots=slots,
+            field_errors=field_errors,
             folded=FOLDED,
         )
     seed = st.number_input("Seed of the teacher", value=int(draft["seed"]), step=1, format="%d", key=f"{own_key}.seed")
-    slots.add(f"{path}.seed")
-    distilled = _distillation(catalog, draft, model, students, path, key, slots)
+    field_errors.add(f"{path}.seed")
+    distilled = _distillation(catalog, draft, model, students, path, key, field_errors)
     return {**draft, "model": model, "weights": weights, "training": settings, "seed": int(seed or 0), **distilled}
 
 
@@ -136,7 +144,7 @@ def _distillation(
     students: Mapping[str, Any],
     path: str,
     key: str,
-    slots: ErrorSlots,
+    field_errors: FieldErrors,
 ) -> Draft:
     """Draw the method of a teacher that is not trained by cross-entropy, and the teacher that this method reads."""
     given, own = draft.get("method"), draft.get("teacher")
@@ -147,7 +155,7 @@ def _distillation(
         help="By default a teacher is trained by cross-entropy. With a method that reads a teacher of its own, it is a "
         "teacher assistant, or a generation of born-again networks.",
     )
-    slots.add(f"{path}.method")
+    field_errors.add(f"{path}.method")
     if not with_method:
         return {"method": None, "teacher": None}
     entries = {entry["name"]: entry for entry in catalog.methods}
@@ -160,17 +168,17 @@ def _distillation(
         "Method of the teacher",
         path=f"{path}.method",
         key=key,
-        slots=slots,
+        field_errors=field_errors,
         taps=taps,
     )
-    slots.add(f"{path}.teacher")
+    field_errors.add(f"{path}.teacher")
     # A combination reads a teacher if one of its methods does.
     members = [method["name"], *(item["name"] for item in method.get(spec_draft.ADDED) or ())]
     if not any(entries.get(name, {}).get("needs_teacher") for name in members):
         return {"method": method, "teacher": None}
     with st.container(border=True):
         teacher = _fields(
-            catalog, own or _new_teacher(catalog), students, "Its own teacher", f"{path}.teacher", key, slots
+            catalog, own or _new_teacher(catalog), students, "Its own teacher", f"{path}.teacher", key, field_errors
         )
     return {"method": {"label": "", **method}, "teacher": teacher}
 
@@ -191,7 +199,7 @@ def _keeps_teacher(state: FormState, key: str) -> bool:
 
 
 def _weights(
-    schema: dict[str, Any], current: dict[str, Any] | None, path: str, key: str, slots: ErrorSlots
+    schema: dict[str, Any], current: dict[str, Any] | None, path: str, key: str, field_errors: FieldErrors
 ) -> dict[str, Any] | None:
     """Draw the switch for external weights and their fields; return None if the teacher is trained from scratch."""
     external = st.toggle(
@@ -210,9 +218,9 @@ def _weights(
             values,
             path=f"{path}.weights",
             key=key,
-            slots=slots,
+            field_errors=field_errors,
         )
-    slots.add(f"{path}.weights")
+    field_errors.add(f"{path}.weights")
     return weights
 
 

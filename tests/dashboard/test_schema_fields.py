@@ -263,13 +263,13 @@ def test_with_defaults_fills_in_missing_values_only() -> None:
 
 
 def test_nearest_field_is_the_field_or_its_closest_parent() -> None:
-    slots = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
-    assert spec_draft.nearest_field("methods.1.params.alpha", slots) == "methods.1.params.alpha"
-    assert spec_draft.nearest_field("methods.1.params.unknown", slots) == "methods.1.params"
-    assert spec_draft.nearest_field("methods.0.params.alpha", slots) == "methods"
-    assert spec_draft.nearest_field("seeds.3", slots) == "seeds"
-    assert spec_draft.nearest_field("", slots) is None
-    assert spec_draft.nearest_field("dataset", slots) is None
+    places = ["methods", "methods.1", "methods.1.params", "methods.1.params.alpha", "seeds"]
+    assert spec_draft.nearest_field("methods.1.params.alpha", places) == "methods.1.params.alpha"
+    assert spec_draft.nearest_field("methods.1.params.unknown", places) == "methods.1.params"
+    assert spec_draft.nearest_field("methods.0.params.alpha", places) == "methods"
+    assert spec_draft.nearest_field("seeds.3", places) == "seeds"
+    assert spec_draft.nearest_field("", places) is None
+    assert spec_draft.nearest_field("dataset", places) is None
 
 
 def test_form_keeps_added_methods_and_shares() -> None:
