@@ -25,6 +25,7 @@ _MAX_CHARACTERS = 100_000
 
 def show(catalog: Catalog, state: FormState, field_errors: FieldErrors) -> None:
     """Draw the column, and show errors at the form's fields."""
+    new_sweep.keep_choice()
     spec, text = spec_draft.to_spec(state.draft), state.text
     if state.submitted and state.submitted[0] == text:
         _show_submitted(state.submitted[1])

@@ -20,6 +20,12 @@ from dashboard.markup import escape
 
 _MAX_SHOWN = 12
 _NAME_LENGTH = 80
+_FIELDS = "new.sweep.fields"
+
+
+def keep_choice() -> None:
+    """Keep the fields that vary while they are not drawn: Streamlit forgets the values of such widgets."""
+    st.session_state[_FIELDS] = st.session_state.get(_FIELDS, [])
 
 
 def draw(spec: dict[str, Any], preview: Preview, draft: Mapping[str, Any]) -> None:
@@ -30,7 +36,7 @@ def draw(spec: dict[str, Any], preview: Preview, draft: Mapping[str, Any]) -> No
         list(paths),
         format_func=lambda path: f"{spec_draft.describe_path(path, draft)} ({path})",
         placeholder="select fields",
-        key="new.sweep.fields",
+        key=_FIELDS,
     )
     grid: dict[str, list[Any]] = {}
     for path in chosen:
