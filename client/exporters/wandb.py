@@ -57,7 +57,7 @@ def write(client: Client, record: ExperimentRecord, runs: Sequence[RunRecord], f
                     offline.summary[name] = value
             yield str(Path(offline.dir).parent)
         finally:
-            offline.finish(exit_code=0 if run.state == "succeeded" else 1, quiet=True)
+            offline.finish(exit_code=0 if run.state == "succeeded" else 1)
 
 
 def _by_step(client: Client, run: RunRecord) -> Iterator[tuple[int, dict[str, float]]]:
