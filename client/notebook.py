@@ -57,6 +57,20 @@ def curves(experiment: Experiment, read: Callable[[str, list[str]], MetricsReply
     return None if figure is None else Figure(data=figure["data"], layout=figure["layout"])
 
 
+class _Replaceable:
+    """A figure that a later one can replace. Plotly's own display appends each figure to the cell.
+
+    Args:
+        figure: The figure of Plotly.
+    """
+
+    def __init__(self, figure: Any) -> None:
+        self.figure = figure
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.figure._repr_mimebundle_(**options)
+
+
 def watch(fetch: Callable[[], Experiment], draw: Callable[[Experiment], Any], interval: float) -> Experiment:
     """Show an experiment below the cell, and draw it again until every run has ended.
 
@@ -77,9 +91,9 @@ def watch(fetch: Callable[[], Experiment], draw: Callable[[Experiment], Any], in
         shown.update(HTML(table(experiment)))
         if (drawn := draw(experiment)) is not None:
             if figure is None:
-                figure = display(drawn, display_id=True)
+                figure = display(_Replaceable(drawn), display_id=True)
             else:
-                figure.update(drawn)
+                figure.update(_Replaceable(drawn))
         if experiment.state != "active":
             return experiment
         time.sleep(interval)
