@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.dashboard.conftest import charts, choose, texts, visit
+from tests.dashboard.conftest import button, charts, choose, texts, visit
 from tests.dashboard.stand import Stand
 
 RATES = [0.01, 0.02, 0.05, 0.1]
@@ -31,6 +33,11 @@ def submit(stand: Stand) -> list[str]:
         claim = stand.start(epoch=2)
         stand.finish(claim)
     return [item.id for item in made.items]
+
+
+def starts(app: AppTest) -> list[Any]:
+    """Return the button that starts a sweep, if there is one."""
+    return [item for item in app.button if item.label.startswith("Start the sweep")]
 
 
 def look(view: str) -> AppTest:
@@ -68,6 +75,28 @@ def test_two_settings_are_compared(stand: Stand) -> None:
     assert not compared.exception
     assert "Compared as settings" in texts(compared)
     assert "Result" in [item.value for item in compared.subheader]
+
+
+def test_the_form_makes_a_sweep(stand: Stand) -> None:
+    app = visit("new")
+    button(app, "Digits demo").click().run()
+    varied = next(item for item in app.multiselect if item.label == "Fields that vary")
+    varied.set_value(["training.optimizer.lr"]).run()
+    values = next(item for item in app.text_input if item.key == "new.sweep.values.training.optimizer.lr")
+    values.set_value("0.01, 0.05, x y").run()
+    assert not app.exception
+    assert not starts(app), "the values are no numbers"
+    values.set_value("0.01, 0.05").run()
+    (start,) = starts(app)
+    start.click().run()
+    assert not app.exception
+    assert "is queued" in texts(app)
+    (made,) = stand.client.sweeps.list().items
+    found = stand.client.sweeps.get(made.name)
+    assert [item.values for item in found.settings] == [
+        {"training.optimizer.lr": 0.01},
+        {"training.optimizer.lr": 0.05},
+    ]
 
 
 @pytest.mark.parametrize(
