@@ -1,10 +1,9 @@
 """Take the screenshots of the dashboard in docs/images: ``python -m docs.screenshots``.
 
 The script needs Chromium and takes some minutes. It starts an embedded stack with real content on scikit-learn's
-digits: the finished comparison of the demo, a finished one of object detection, a long experiment that is training, one
-that fails, and some that wait.
-Each page is captured at widths of 1440 and 390 px, some pages also in dark mode. ``--home DIR`` keeps the stack's
-folder, so that the next call does not train the demo again.
+digits: the finished comparison of the demo, a finished one of object detection, a finished sweep, a long experiment
+that is training, one that fails, and some that wait. Each page is captured at widths of 1440 and 390 px, some pages
+also in dark mode. ``--home DIR`` keeps the stack's folder, so that the next call does not train the demo again.
 """
 
 from __future__ import annotations
@@ -67,6 +66,17 @@ _DETECTION: dict[str, Any] = {
     "methods": ["pkd"],
     "seeds": [0],
     "training": {"epochs": 8},
+}
+_SWEEP: dict[str, Any] = {
+    "name": "rates-and-batches",
+    "experiment": {
+        "dataset": "digits",
+        "student": _STUDENT,
+        "methods": ["ce"],
+        "seeds": [0, 1],
+        "training": {"epochs": 4},
+    },
+    "grid": {"training.optimizer.lr": [0.01, 0.05, 0.2], "training.batch_size": [32, 128]},
 }
 _OTHERS: tuple[dict[str, Any], ...] = (
     {
@@ -145,8 +155,11 @@ def shots(finished: Experiment, detection: Experiment, active: Experiment) -> li
         Shot("new", "new", before=_demo_form),
         Shot("runs", "runs?sort=last+started", dark=True),
         Shot("experiments", "runs?view=Experiments"),
+        Shot("experiment", f"experiment?id={active.id}"),
+        Shot("sweep", f"sweep?name={_SWEEP['name']}"),
         Shot("run", f"run?id={student.id}", charts=4),
         Shot("run-live", f"run?id={running.id}", charts=2),
+        Shot("predictions", f"run?id={student.id}&part=Predictions", charts=4),
         Shot("detections", f"run?id={detection.runs[-1].id}&part=Detections", charts=5),
         Shot("compare", f"compare?experiment={finished.id}", charts=3, dark=True),
         Shot("results", "results", dark=True),
@@ -189,6 +202,9 @@ def content(api: Client) -> Iterator[tuple[Experiment, Experiment, Experiment]]:
     finished, detection = (
         _until(api, name, lambda item: item.state in ("finished", "failed", "cancelled")) for name in kept
     )
+    if not any(item.name == _SWEEP["name"] for item in api.sweeps.list().items):
+        for one in api.sweep(_SWEEP).items:
+            _until(api, one.id, lambda item: item.state == "finished")
     for other in _OTHERS[:1]:  # it fails at once, before the slots are in use
         if other["name"] not in existing:
             api.submit(other)

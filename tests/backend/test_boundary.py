@@ -153,6 +153,7 @@ ELSE = {
     "sha256": "0" * 64,
     "token_id": "0" * 16,
     "item": "12",
+    "name": "search",
 }
 
 
