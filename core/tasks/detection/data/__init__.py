@@ -55,9 +55,11 @@ def load(choice: DatasetRef, settings: TrainingSettings) -> DetectionData:
         data = hold_out(data, params.val_fraction, params.val_seed)
     for name, split in (("training", data.train), ("test", data.test), ("validation", data.val)):
         if split is not None and not split.objects.usable:
+            count = len(split.objects.labels)
+            boxes = f"{count} boxes, all of them crowds or difficult" if count else "no boxes with an area within them"
             raise DatasetError(
                 f"{choice.name}'s {name} split has no box that can be learnt or found: its {len(split)} images have "
-                f"{len(split.objects.labels)} boxes, all of them crowds or difficult"
+                f"{boxes}"
             )
     facts = entry.facts(params)
     if facts:

@@ -4,7 +4,8 @@ In addition to what ``core.tasks.detection.data`` says of every format:
 
 - Classes 1 to K are the categories in the order of their ids, which may have holes and begin anywhere. Both splits must
   have the same categories.
-- ``iscrowd`` and ``ignore`` make an object an ignored one. Its ``area``, that of the mask, decides its size.
+- ``iscrowd`` and ``ignore`` make an object an ignored one. Its ``area``, that of the mask, decides its size; that of the
+  box does if it is negative.
 - Two images with one id, or one file twice in a split, are an error. An annotation that repeats another one with the
   same id is left out; annotations that share an id and differ are all used, because no id of an annotation is used.
 """
@@ -35,6 +36,7 @@ from core.undecodable import visible
 
 _FOLDERS = ("coco", "coco2017", "COCO", "COCO2017", "mscoco")
 _MAX_NAMED = 5
+_MAX_ID = 2**63 - 1
 
 
 def load(params: CocoParams, settings: TrainingSettings) -> DetectionData:
@@ -129,7 +131,7 @@ def _read(path: Path, folder: str) -> _Split:
     shown = visible(str(path))
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{shown} is not JSON: {error}") from error
     try:
         return _parse(content, folder)
@@ -197,9 +199,9 @@ def _annotations(items: Sequence[Any], labels: Mapping[int, int]) -> tuple[dict[
         category = _field(item, "category_id", int, "annotations", position)
         if category not in labels:
             raise _FormatError(f"annotations[{position}] has the category {category}, which it does not list")
-        crowd, area = bool(item.get("iscrowd")), item.get("area")
-        size = float(area) if _is_number(area) else math.nan
-        row = (_corners(item, position), labels[category], crowd or bool(item.get("ignore")), crowd, size)
+        crowd, ignored = (_flag(item, key, position) for key in ("iscrowd", "ignore"))
+        area = _as_float(item.get("area"))
+        row = (_corners(item, position), labels[category], crowd or ignored, crowd, area if area >= 0 else math.nan)
         if item.get("id") is not None and counts[str(item["id"])] > 1:
             same = seen.setdefault(str(item["id"]), set())
             comparable = (image, (*row[:4], 0.0))
@@ -217,8 +219,20 @@ def _corners(item: Mapping[str, Any], position: int) -> tuple[float, ...]:
     box = _field(item, "bbox", list, "annotations", position)
     if len(box) != 4 or not all(map(_is_number, box)):
         raise _FormatError(f"the bbox of annotations[{position}] is not four numbers: {str(box)[:80]}")
-    left, top, width, height = map(float, box)
+    left, top, width, height = map(_as_float, box)
     return left, top, left + width, top + height
+
+
+def _flag(item: Mapping[str, Any], key: str, position: int) -> bool:
+    """Return whether a flag is set, which is 0 or 1.
+
+    Raises:
+        _FormatError: It is something else, such as the text "0".
+    """
+    value = item.get(key)
+    if not (value is None or isinstance(value, bool) or (_is_number(value) and value in (0, 1))):
+        raise _FormatError(f"{key} of annotations[{position}] is not 0 or 1: {str(value)[:60]!r}")
+    return bool(value)
 
 
 def _objects(rows: Sequence[_Row]) -> ImageObjects:
@@ -235,12 +249,22 @@ def _objects(rows: Sequence[_Row]) -> ImageObjects:
 
 
 def _size(image: Mapping[str, Any]) -> Size | None:
-    height, width = image.get("height"), image.get("width")
-    return (int(height), int(width)) if _is_number(height) and _is_number(width) and height and width else None
+    height, width = (_as_float(image.get(side)) for side in ("height", "width"))
+    return (int(height), int(width)) if math.isfinite(height * width) and height and width else None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _as_float(value: Any) -> float:
+    """Return a number, which is infinite if it is too large; NaN for what is no number."""
+    if not _is_number(value):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _field(item: Any, key: str, kind: type, where: str, position: int) -> Any:
@@ -253,7 +277,19 @@ def _field(item: Any, key: str, kind: type, where: str, position: int) -> Any:
         expected = {int: "whole number", str: "text", list: "list"}[kind]
         found = repr(item.get(key))[:60] if isinstance(item, Mapping) and key in item else "nothing"
         raise _FormatError(f"{where}[{position}] needs {key}, a {expected}, and has {found}")
+    if kind is int and abs(item[key]) > _MAX_ID:
+        raise _FormatError(f"{key} of {where}[{position}] has more than 64 bits: {str(item[key])[:60]}")
+    if kind is str and not _is_encodable(item[key]):
+        raise _FormatError(f"{key} of {where}[{position}] has a half of a character in it: {visible(item[key])[:60]}")
     return item[key]
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_unique(values: Sequence[int] | Sequence[str], text: str) -> None:

@@ -40,7 +40,7 @@ from core.tasks.detection.data.photos import decode_photo, decoder_version
 from core.tasks.detection.data.resizing import ResizeRule
 from core.undecodable import visible
 
-FORMAT = 1
+FORMAT = 2
 """Incremented when the same files begin to give other packs; packs of earlier formats are not read."""
 
 _REPORT_SECONDS = 30.0

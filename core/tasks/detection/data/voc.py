@@ -44,6 +44,7 @@ from core.tasks.detection.types import Size
 from core.undecodable import visible
 
 _FOLDERS = ("VOCdevkit", "voc", "VOC", "pascal_voc", "voc/VOCdevkit", "VOC/VOCdevkit", "")
+_FLAGS = {"0": False, "false": False, "1": True, "true": True}
 _USUAL = {"2007": ("trainval", "test"), "2012": ("train", "val")}
 
 
@@ -233,11 +234,20 @@ def _parse(path: Path) -> _Image:
             if not name:
                 raise ValueError("an object has no name")
             left, top, right, bottom = (_number(item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-            difficult = (item.findtext("difficult") or "0").strip() not in ("0", "")
+            difficult = _flag(item, "difficult")
             objects.append(_Object(name, (left - 1, top - 1, right, bottom), difficult))
-    except (ET.ParseError, ValueError) as error:
+        size = (int(height), int(width)) if width and height else None
+    except (ET.ParseError, LookupError, OverflowError, ValueError) as error:
+        # An encoding that is not known is a LookupError, and a size of "inf" an OverflowError.
         raise DatasetError(f"{visible(str(path))} is not an annotation in VOC's format: {error}") from error
-    return _Image((int(height), int(width)) if width and height else None, tuple(objects))
+    return _Image(size, tuple(objects))
+
+
+def _flag(item: Any, path: str) -> bool:
+    text = (item.findtext(path) or "0").strip().lower() or "0"
+    if text not in _FLAGS:
+        raise ValueError(f"{path} of an object is not 0 or 1: {text[:60]!r}")
+    return _FLAGS[text]
 
 
 def _number(item: Any, path: str, default: float | None = None) -> float:

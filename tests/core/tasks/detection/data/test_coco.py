@@ -200,7 +200,12 @@ class TestObjects:
 
     def test_a_split_without_a_usable_box_is_refused(self, tmp_path: Path) -> None:
         files.coco(tmp_path / "coco", [annotation(1, 10, (4, 5, 16, 10), iscrowd=1), annotation(2, 10, (1, 1, 0, 0))])
-        with pytest.raises(DatasetError, match=r"training split has no box .* 6 images have 1 boxes"):
+        with pytest.raises(
+            DatasetError, match=r"training split has no box .* 6 images have 1 boxes, all of them crowds"
+        ):
+            loaded("coco", tmp_path)
+        files.coco(tmp_path / "coco", [annotation(2, 10, (1, 1, 0, 0))])
+        with pytest.raises(DatasetError, match=r"training split .* 6 images have no boxes with an area within them"):
             loaded("coco", tmp_path)
 
     def test_images_in_both_splits_are_reported(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -237,6 +242,9 @@ class TestFormat:
             (annotation(1, 99, (1, 2, 3, 4)), r"annotations are of images that it does not list: image_id 99"),
             (annotation(1, 10, (1, 2, 3, 4), 5), r"annotations\[0\] has the category 5, which it does not list"),
             (annotation(1, 10, (1, 2, 3, 4)) | {"image_id": "10"}, r"needs image_id, a whole number, and has '10'"),
+            (annotation(1, 10**30, (1, 2, 3, 4)), r"image_id of annotations\[0\] has more than 64 bits"),
+            (annotation(1, 10, (1, 2, 3, 4), iscrowd="0"), r"iscrowd of annotations\[0\] is not 0 or 1: '0'"),
+            (annotation(1, 10, (1, 2, 3, 4), ignore=2), r"ignore of annotations\[0\] is not 0 or 1: '2'"),
         ],
     )
     def test_annotations_that_are_not_of_objects_are_refused(self, tmp_path: Path, row: Any, text: str) -> None:
@@ -244,10 +252,27 @@ class TestFormat:
         with pytest.raises(DatasetError, match=text):
             loaded("coco", tmp_path)
 
-    def test_a_file_that_is_no_json_is_named(self, tmp_path: Path) -> None:
-        (files.coco(tmp_path / "coco") / "annotations/instances_train2017.json").write_text('{"images": [')
-        with pytest.raises(DatasetError, match=rf"{TRAIN} is not JSON: .*line 1"):
+    @pytest.mark.parametrize(("text", "reason"), [('{"images": [', "line 1"), ("[" * 100_000, "recursion")])
+    def test_a_file_that_is_no_json_is_named(self, tmp_path: Path, text: str, reason: str) -> None:
+        (files.coco(tmp_path / "coco") / "annotations/instances_train2017.json").write_text(text)
+        with pytest.raises(DatasetError, match=rf"{TRAIN} is not JSON: .*{reason}"):
             loaded("coco", tmp_path)
+
+    def test_a_file_name_that_is_no_text_is_refused(self, tmp_path: Path) -> None:
+        files.coco(tmp_path / "coco", images=[{"id": 10, "file_name": "\ud800.png"}])
+        with pytest.raises(DatasetError, match=rf"{TRAIN} .*file_name of images\[0\] has a half of a character in it"):
+            loaded("coco", tmp_path)
+
+    @pytest.mark.parametrize("width", [float("nan"), float("inf"), 10**400, "40"])
+    def test_a_size_that_is_no_number_is_that_of_the_file(self, tmp_path: Path, width: Any) -> None:
+        images = [{"id": 10, "file_name": "0.png", "width": width, "height": 30}]
+        files.coco(tmp_path / "coco", [annotation(1, 10, (4, 5, 16, 10))], images=images)
+        assert loaded("coco", tmp_path).train.originals.tolist() == [[30, 40]]
+
+    @pytest.mark.parametrize("area", [-5, float("inf"), 10**400, "100", None])
+    def test_an_area_that_is_none_is_that_of_the_box(self, tmp_path: Path, area: Any) -> None:
+        files.coco(tmp_path / "coco", [annotation(1, 10, (4, 5, 16, 10), area=area)])
+        assert loaded("coco", tmp_path).train.objects.area.tolist() == [160]
 
 
 class TestImages:

@@ -91,6 +91,13 @@ class TestAnnotations:
         self.rewrite(root, xml([("dog", (1, 1, 9, 9)), ("cat", (5, 6, 20, 15))], difficult=[1]))
         assert loaded("voc", tmp_path, path="cells").train.objects.of(0).ignored.tolist() == [False, True]
 
+    def test_flags_may_be_words(self, root: Path, tmp_path: Path) -> None:
+        text = xml([("dog", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9))], difficult=[1])
+        self.rewrite(
+            root, text.replace("<difficult>0<", "<difficult>False<").replace("<difficult>1<", "<difficult>true<")
+        )
+        assert loaded("voc", tmp_path, path="cells").train.objects.of(0).ignored.tolist() == [False, True]
+
     def test_an_image_without_objects_or_size_is_kept(self, root: Path, tmp_path: Path) -> None:
         self.rewrite(root, xml([], size=None))
         data = loaded("voc", tmp_path, path="cells")
@@ -118,6 +125,13 @@ class TestAnnotations:
             (xml([("", (1, 1, 2, 2))]), "an object has no name"),
             ("<annotation><object><name>dog</name></object></annotation>", "an object has no bndbox/xmin"),
             (xml([("dog", (1, 1, 2, 2))]).replace("<xmax>2<", "<xmax>two<"), "could not convert"),
+            (xml([("dog", (1, 1, 2, 2))]).replace("<width>40<", "<width>nan<"), "NaN"),
+            (xml([("dog", (1, 1, 2, 2))]).replace("<width>40<", "<width>inf<"), "infinity"),
+            ('<?xml version="1.0" encoding="none"?><annotation/>', "unknown encoding"),
+            (
+                xml([("dog", (1, 1, 2, 2))]).replace("<difficult>0<", "<difficult>maybe<"),
+                "difficult of an object is not",
+            ),
         ],
     )
     def test_an_xml_that_is_not_valid_is_named(self, root: Path, tmp_path: Path, text: str, reason: str) -> None:
