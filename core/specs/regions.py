@@ -108,6 +108,12 @@ class RegionOptions(SpecModel):
             raise validation_error("RegionOptions", *problems)
         return self
 
+    @property
+    def of_boxes(self) -> dict[str, Any]:
+        """The options that decide which boxes there are, without those of the background."""
+        own = [name for name, (field, value) in _DEPENDENT.items() if (field, value) == ("boxes", self.boxes)]
+        return {name: getattr(self, name) for name in ("boxes", *own)}
+
     @model_serializer(mode="wrap")
     def _without_what_has_no_effect(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)

@@ -189,8 +189,7 @@ class DetectionTask(Task):
                 f"{source.spec.model.name} gives no logits of boxes, which {self.context.spec.method.name} compares; "
                 "choose another detector as the teacher, or a method that reads maps",
             )
-        options = self._options.model_dump(mode="json")
-        return LoadedTeacher(network, key | {"regions": options} if self._keeps_teacher else None)
+        return LoadedTeacher(network, key | {"regions": self._options.of_boxes} if self._keeps_teacher else None)
 
     # The steps
 

@@ -4,8 +4,8 @@ In addition to what ``core.tasks.detection.data`` says of every format:
 
 - Classes 1 to K are the categories in the order of their ids, which may have holes and begin anywhere. Both splits must
   have the same categories.
-- ``iscrowd`` and ``ignore`` make an object an ignored one. Its ``area``, that of the mask, decides its size; that of the
-  box does if it is negative.
+- ``iscrowd`` and ``ignore`` make an object an ignored one. Its ``area``, that of the mask, decides its size; if it is
+  negative, that of the box does.
 - Two images with one id, or one file twice in a split, are an error. An annotation that repeats another one with the
   same id is left out; annotations that share an id and differ are all used, because no id of an annotation is used.
 """

@@ -18,7 +18,7 @@ from core.train.checkpoint import CHECKPOINT_NAME
 from core.weights.metadata import read_metadata
 from tests.core.tasks.detection.runs import IMAGES, detector, messages, metrics, planned, small, train, train_as_rank
 
-FIXED = {"name": "dkd", "label": "fixed", "regions": {"boxes": "fixed", "fixed_count": 16}}
+FIXED: dict[str, Any] = {"name": "dkd", "label": "fixed", "regions": {"boxes": "fixed", "fixed_count": 16}}
 METHODS = (
     "ce",
     {"name": "dkd", "label": "student"},
@@ -79,6 +79,17 @@ def test_kept_outputs_of_fixed_boxes_give_the_numbers_of_the_network(teacher: Te
     speeds = [Path(tmp_path / name / "events.jsonl").read_text() for name in ("first", "second")]
     assert '"speed/teacher_reused":100.0' not in speeds[0]
     assert '"speed/teacher_reused":100.0' in speeds[1]
+
+
+def test_kept_outputs_of_fixed_boxes_are_read_by_methods_with_another_background(
+    teacher: TeacherSource, tmp_path: Path
+) -> None:
+    assert train(planned(FIXED)["fixed"], tmp_path / "first", teacher) == "finished"
+    apart = {"background": "separate", "background_params": {"beta": 0.5}}
+    for name, background in (("none", {"background": "none"}), ("apart", apart)):
+        run = planned({**FIXED, "regions": FIXED["regions"] | background})["fixed"]
+        assert train(run, tmp_path / name, teacher) == "finished"
+        assert '"speed/teacher_reused":100.0' in (tmp_path / name / "events.jsonl").read_text()
 
 
 # Kept logits are rounded to float16: where a sum of another order falls on the other side, they move by 1e-3. The rate
