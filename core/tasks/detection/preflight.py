@@ -23,8 +23,8 @@ def check_data_fits(spec: RunSpec, data: DetectionData) -> None:
         TrainingError: The data set has too few classes.
     """
     context = method_context(spec.training, spec.dataset, _facts(data))
-    for _, text, _ in class_problems(spec.method, spec.dataset, context):
-        raise TrainingError("spec", text)
+    for path, text, _ in class_problems(spec.method, spec.dataset, context):
+        raise TrainingError("spec", f"{'.'.join(map(str, ('method', *path)))}: {text}")
 
 
 def on_canvas(spec: RunSpec, data: DetectionData) -> DetectionData:

@@ -88,8 +88,11 @@ def test_bound_of_each_group_is_compared_with_the_classes_of_a_folder() -> None:
 
 @pytest.mark.usefixtures("_folder")
 def test_one_kind_of_object_is_refused_before_the_first_step() -> None:
-    with pytest.raises(TrainingError, match="cells has 2, the background included; with beta: 0 it is TCKD alone"):
+    text = r"^method: dkd .* cells has 2, the background included; with beta: 0 it is TCKD alone"
+    with pytest.raises(TrainingError, match=text):
         check_data_fits(photographs({"name": "dkd"}), data_of(2))
+    with pytest.raises(TrainingError, match=r"^method\.with\.0: dkd .* needs at least 3 classes"):
+        check_data_fits(photographs({"name": "pkd", "with": ["dkd"]}), data_of(2))
     regions = {"background": "separate", "background_params": {"beta": 1.0}}
     with pytest.raises(TrainingError, match="needs at least 3 classes"):
         check_data_fits(photographs({"name": "dkd", "params": {"beta": 0}, "regions": regions}), data_of(2))
