@@ -425,6 +425,7 @@ DETECTORS = (
         channels=(3,),
         tasks=("detection",),
         region_logits="anchors",
+        anchor_params=("extra_levels", "min_ratio", "max_ratio"),
     ),
     ModelEntry(
         name="retinanet",

@@ -36,6 +36,7 @@ class ModelEntry(Entry):
         taps: Names of the layers that a method may read, in order; empty if only the worker can know them.
         region_logits: Of a detector, of which boxes it can give logits over all classes: of any that it is asked about,
             of its own anchors, or of none.
+        anchor_params: Names of the parameters that decide these anchors, beside the backbone's.
         tap_shapes: The shapes of these layers; empty if parameters decide them, or only the worker can know them.
         random_weights_warnings: Returns what is wrong with parameters of a network that begins with random weights,
             as pairs of a parameter and a sentence.
@@ -48,6 +49,7 @@ class ModelEntry(Entry):
     small_images: str = ""
     taps: tuple[str, ...] = ()
     region_logits: Literal["any", "anchors", "none"] = "none"
+    anchor_params: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ("classification",)
     fixed_image_size: int = 0
     tap_shapes: Mapping[str, TapShape] = field(default_factory=dict)

@@ -163,14 +163,30 @@ def _network_problems(
             yield place, f"{text}; choose a method on maps ({_maps()}), or a {role} such as {_detectors()}", names
             return
     boxes = method.regions.boxes if method.regions else "student"
-    anchors = [model.name for model in teachers if MODELS[model.name].region_logits == "anchors"]
+    anchored = [model for model in teachers if MODELS[model.name].region_logits == "anchors"]
     if MODELS[student.name].region_logits == "anchors":
         if boxes != "student":
             text = f"the student {student.name} has logits of its own anchors alone; set boxes: student"
             yield ("regions", "boxes"), text, boxes
-    elif anchors:
-        text = f"the teacher {anchors[0]} has logits of its own anchors alone, and the student {student.name} none of "
-        yield place, f"{text}them; choose a teacher such as {_detectors()}", names
+        for model in anchored:
+            if text := _other_anchors(student, model):
+                yield place, f"{names} compares logits of anchors, and {text}", names
+                return
+    elif anchored:
+        text = f"the teacher {anchored[0].name} has logits of its own anchors alone, and the student {student.name}"
+        yield place, f"{text} none of them; choose a teacher such as {_detectors()}", names
+
+
+def _other_anchors(student: ModelRef, teacher: ModelRef) -> str:
+    """Return what shows that a teacher has other anchors than the student; "" if only their backbones can show it."""
+    if student.name != teacher.name:
+        text = f"the teacher {teacher.name} has others than the student {student.name}"
+        return f"{text}; choose a teacher such as {student.name} or {_detectors()}"
+    ours, theirs = (model.parsed_params for model in (student, teacher))
+    differing = [name for name in MODELS[student.name].anchor_params if getattr(ours, name) != getattr(theirs, name)]
+    if not differing:
+        return ""
+    return f"student and teacher have others, by {' and '.join(differing)}; give both the same"
 
 
 def _detectors() -> str:

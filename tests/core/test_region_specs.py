@@ -274,6 +274,27 @@ class TestDetectors:
         assert "the teacher single_shot" in problem(spec("kd", teacher="single_shot")).message
         parse_experiment(spec("kd", student="single_shot", teacher="single_shot"))
 
+    @pytest.mark.parametrize(
+        ("teacher", "message"),
+        [
+            ({"name": "ssd", "params": {"min_ratio": 0.3}}, "student and teacher have others, by min_ratio"),
+            ({"name": "ssd", "params": {"extra_levels": 3, "max_ratio": 0.8}}, "by extra_levels and max_ratio"),
+            ("single_shot", "the teacher single_shot has others than the student ssd; choose a teacher such as ssd or"),
+        ],
+    )
+    def test_anchors_of_student_and_teacher_are_the_same(self, teacher: Any, message: str) -> None:
+        found = problem(spec("kd", student="ssd", teacher=teacher))
+        assert found.path == "methods.0"
+        assert message in found.message
+        parse_experiment(spec("kd", student="ssd", teacher="ssd"))
+        parse_experiment(
+            spec(
+                {"name": "pkd", "params": {"student_taps": ["p3"], "teacher_taps": ["p3"]}},
+                student="ssd",
+                teacher=teacher,
+            )
+        )
+
 
 class TestTraining:
     @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
 from core.catalog import DATASETS, MODELS, DatasetFacts
 from core.errors import TrainingError
 from core.specs import RunSpec
@@ -12,6 +14,7 @@ from core.specs.method_checks import class_problems, method_context
 from core.specs.warnings import method_warnings
 from core.tasks.detection.data import DetectionData
 from core.tasks.detection.models.detector import Detector
+from core.tasks.detection.networks import features_once
 
 
 def check_data_fits(spec: RunSpec, data: DetectionData) -> None:
@@ -78,4 +81,23 @@ def check_detector(spec: RunSpec, detector: Detector, data: DetectionData) -> No
             "spec",
             f"{compared[0]} compares the logits of boxes, and {name} has none that exclude each other; choose a "
             "method that reads maps, or faster_rcnn or an SSD",
+        )
+
+
+def check_same_anchors(spec: RunSpec, student: Detector, teacher: Detector, data: DetectionData) -> None:
+    """Check that student and teacher have the same anchors, where the teacher has logits of these alone.
+
+    Raises:
+        TrainingError: They have others.
+    """
+    if teacher.two_stage or not teacher.gives_regions:
+        return
+    size = data.largest
+    ours, theirs = (one.propose(features_once(one, size), [size])[0] for one in (student, teacher))
+    if ours.shape != theirs.shape or not torch.equal(ours.cpu(), theirs.cpu()):
+        raise TrainingError(
+            "spec",
+            f"method: {spec.method.name} compares logits of anchors, and in images of {size[1]}×{size[0]} pixels "
+            f"{spec.model.name} has {len(ours)} and its teacher {len(theirs)} others; give both the same levels, with "
+            "backbones of the same strides",
         )

@@ -33,7 +33,7 @@ from core.tasks.detection.metrics.coco import check_library
 from core.tasks.detection.models.detector import DEEPEST, Detector
 from core.tasks.detection.networks import build_detector, features_once, multiplications
 from core.tasks.detection.passes import DetectorPass
-from core.tasks.detection.preflight import check_data_fits, check_detector, data_warnings, on_canvas
+from core.tasks.detection.preflight import check_data_fits, check_detector, check_same_anchors, data_warnings, on_canvas
 from core.tasks.detection.regions import RegionOutputs, label_boxes, objects_of, offset_targets, region_rows
 from core.tasks.detection.supplied_weights import (
     InitialWeights,
@@ -189,7 +189,15 @@ class DetectionTask(Task):
                 f"{source.spec.model.name} gives no logits of boxes, which {self.context.spec.method.name} compares; "
                 "choose another detector as the teacher, or a method that reads maps",
             )
+        if self._compares_regions:
+            self._check_anchors(network)
         return LoadedTeacher(network, key | {"regions": self._options.of_boxes} if self._keeps_teacher else None)
+
+    def _check_anchors(self, teacher: Detector) -> None:
+        """Check that the teacher can be asked about the student's anchors. torch's random state stays as it is."""
+        if not teacher.two_stage:
+            with torch.random.fork_rng(devices=[]):
+                check_same_anchors(self.context.spec, self.build_another(self.context.spec.model), teacher, self.data)
 
     # The steps
 

@@ -123,6 +123,16 @@ def test_anchors_of_an_ssd_are_compared_with_those_of_its_teacher(tmp_path: Path
     assert last["train/nckd"] > 0
 
 
+def test_teacher_whose_backbone_gives_other_anchors_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    teacher = {"model": small("ssd", "resnet14", stem_stride=1)}
+    runs = planned("dkd", teacher=teacher, student={"model": small("ssd", "resnet8")})
+    assert train(runs["teacher"], tmp_path / "teacher") == "finished", messages(tmp_path / "teacher")
+    source = TeacherSource(runs["teacher"], tmp_path / "teacher" / "weights.safetensors")
+    assert train(runs["dkd"], tmp_path / "dkd", source) == "failed"
+    assert "dkd compares logits of anchors, and in images of 64×64 pixels ssd has" in messages(tmp_path / "dkd")
+    assert not metrics(tmp_path / "dkd")
+
+
 def test_detector_without_logits_of_regions_is_trained_by_its_own_loss(tmp_path: Path) -> None:
     run = planned("ce", student={"model": small("retinanet", "resnet8", fpn_channels=16)})["ce"]
     assert train(run, tmp_path / "run") == "finished", messages(tmp_path / "run")
