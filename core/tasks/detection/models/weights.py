@@ -94,7 +94,9 @@ def _load_published(detector: Detector, classes: Classes, allow_download: bool) 
         has = "detectron2 does not publish them here" if detector.of_detectron2 else "torchvision publishes none for it"
         raise WeightsError(f"this detector has no published weights ({has}); name a file")
     tensors = published_tensors(detector.published, PUBLISHED, allow_download)
-    return load_content(detector, tensors, classes, name=_published_file(detector.published))
+    # A data set of 90 other classes has as many logits.
+    of_coco = replace(classes, given=COCO_LOGITS[1:])
+    return load_content(detector, tensors, of_coco, name=_published_file(detector.published))
 
 
 def load_content(

@@ -329,6 +329,9 @@ class TestTorchvision:
         load_supplied(detector, pretrained, Classes(), allow_download=False)
         ours = detector.state_dict()
         assert all(torch.equal(ours[f"network.{key}"], value) for key, value in theirs.state_dict().items())
+        others = Classes(wanted=tuple(f"thing {number}" for number in range(90)))
+        with pytest.raises(WeightsError, match=r"other classes than the data set: .*thing 0"):
+            load_supplied(detector, pretrained, others, allow_download=False)
 
     def test_a_detector_without_published_weights_says_so(self) -> None:
         with pytest.raises(WeightsError, match="no published weights"):
