@@ -96,7 +96,7 @@ def _controls(pair: Pair) -> _Filter:
             "Class",
             [_ANY, *pair.classes],
             format_func=lambda text: text or "any class",
-            key="class",
+            key="of_class",
             bind="query-params",
             width=180,
         )
@@ -121,7 +121,7 @@ def _controls(pair: Pair) -> _Filter:
                 width=180,
                 help="Only images to whose class the two give probabilities that differ at least this much.",
             )
-        pictured = st.toggle("With a picture", key="pictured", bind="query-params")
+        pictured = st.toggle("With a picture", key="with_picture", bind="query-params")
     return _Filter(kinds.get(title), label or None, predicted or None, round(float(margin), 4), pictured)
 
 

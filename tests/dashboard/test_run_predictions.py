@@ -84,12 +84,12 @@ class TestTab:
 
     def test_filters(self, finished: FakeBackend) -> None:
         assert [re.findall(r"image (\d)<", card) for card in cards(look(images="only dkd is right"))] == [["5"]]
-        assert len(cards(look(images="all images", **{"class": "dog"}))) == 3
+        assert len(cards(look(images="all images", of_class="dog"))) == 3
         assert len(cards(look(images="all images", predicted="owl"))) == 1
-        assert len(cards(look(images="all images", pictured=True))) == 2
+        assert len(cards(look(images="all images", with_picture=True))) == 2
         least: dict[str, Any] = {"least-margin": 0.5}
         assert len(cards(look(images="all images", **least))) == 2
-        assert "No test image is left" in texts(look(images="both are right", **{"class": "owl"}))
+        assert "No test image is left" in texts(look(images="both are right", of_class="owl"))
 
     def test_another_run_is_a_reference(self, finished: FakeBackend) -> None:
         app = look(beside="run-0001-002")
