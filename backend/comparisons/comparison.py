@@ -152,10 +152,7 @@ def baseline_of(sample: Sample, label: str | None) -> str:
     labels = list(sample.labels)
     if label is None:
         return labels[0]
-    if isinstance(sample, settings_apart.SettingsSample) and label not in labels:
-        # The label of a method is that of the first setting with it.
-        spelled = (settings_apart.setting_label(label, item.name) for item in sample.experiments)
-        label = next((name for name in spelled if name in labels), label)
+    label = sample.label_of(label)
     if label not in labels:
         names = ", ".join(item.name for item in sample.experiments)
         text = f"there is no method {label!r} in {names}; it has {', '.join(labels)}"
@@ -200,9 +197,7 @@ def teacher_summary(sample: Sample) -> str:
 
 def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
     """Return the conditions under which every number of the sample holds, one sentence each."""
-    sentences = [*sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample)]
-    if isinstance(sample, settings_apart.SettingsSample):
-        sentences.insert(0, sample.note)
+    sentences = [*sample.notes, *sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample)]
     if sample.teachers_vary:
         sentences.append(
             "Teachers vary, so a teacher is the unit: the pairs of each teacher are averaged before any statistic is "

@@ -167,6 +167,15 @@ class Sample:
         """Return the names of the methods by label, in the order of the specs; of a combination all its names."""
         return {choice["label"]: combined_name(choice) for item in self.experiments for choice in item.spec["methods"]}
 
+    def label_of(self, name: str) -> str:
+        """Return the label that a person means by a name, which may be of no method."""
+        return name
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what holds for a sample of this kind, one sentence each."""
+        return []
+
     @property
     def misnamed(self) -> list[str]:
         """Return a sentence for each label that names another method or reduction than its run has."""

@@ -30,8 +30,14 @@ class SettingsSample(Sample):
             for choice in item.spec["methods"]
         }
 
+    def label_of(self, name: str) -> str:
+        """Return the label of the first setting with a method of this name, if the name is no label."""
+        labels = self.labels
+        spelled = (name, *(setting_label(name, item.name) for item in self.experiments))
+        return next((label for label in spelled if label in labels), name)
+
     @property
-    def note(self) -> str:
+    def notes(self) -> list[str]:
         """Return what the settings differ in, and what that means for the pairs."""
         first, *others = self.experiments
         parts = [experiment_keys.difference(first.spec, other.spec) for other in others]
@@ -39,7 +45,7 @@ class SettingsSample(Sample):
         text = f"Each experiment is a setting of its own; they differ in {found}. Runs with the same seed form a pair."
         if len({teacher.fingerprint for teacher in self.teachers}) > 1:
             text += " Settings with different teachers form no pairs."
-        return text
+        return [text]
 
 
 def apart(sample: Sample) -> SettingsSample:

@@ -40,6 +40,23 @@ class _PastRun:
     other_seconds: float | None
 
 
+@dataclass(frozen=True)
+class RunTimes:
+    """Times of runs of a kind in seconds.
+
+    Attributes:
+        epoch: An epoch.
+        other: Before the first epoch and after the last one together; None if unknown.
+    """
+
+    epoch: float
+    other: float | None = None
+
+    def of(self, epochs: float) -> float:
+        """Return the time of a run."""
+        return self.epoch * epochs + (self.other or 0.0)
+
+
 def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec]) -> Estimate:
     """Estimate the time of planned runs from the median times of past runs of the same kind.
 
@@ -65,7 +82,7 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
             without_past += 1
             continue
         device = past_by_kind[kind][0].device
-        seconds = _seconds(past_by_kind[kind], run.training.epochs)
+        seconds = _medians(past_by_kind[kind]).of(run.training.epochs)
         previous = devices.get(device, DeviceTime(device=device, seconds=0.0, runs=0, based_on=0))
         devices[device] = DeviceTime(
             device=device,
@@ -76,13 +93,13 @@ def estimate(session: Session, spec: ExperimentSpec, planned: Sequence[RunSpec])
     return Estimate(times=sorted(devices.values(), key=lambda item: -item.seconds), unknown=without_past)
 
 
-def _seconds(past: Sequence[_PastRun], epochs: int) -> float:
+def _medians(past: Sequence[_PastRun]) -> RunTimes:
     other = [item.other_seconds for item in past if item.other_seconds is not None]
-    return statistics.median(item.epoch_seconds for item in past) * epochs + (statistics.median(other) if other else 0)
+    return RunTimes(statistics.median(item.epoch_seconds for item in past), statistics.median(other) if other else None)
 
 
-def past_epoch_seconds(session: Session, run: RunSpec, device: str, *, gpus: int) -> float | None:
-    """Return the median seconds per epoch of past runs of the same kind; None if there are none.
+def past_times(session: Session, run: RunSpec, device: str, *, gpus: int) -> RunTimes | None:
+    """Return the median times of past runs of the same kind; None if there are none.
 
     Args:
         session: A read transaction.
@@ -94,7 +111,8 @@ def past_epoch_seconds(session: Session, run: RunSpec, device: str, *, gpus: int
     if not past:
         return None
     ranks = max(gpus, 1) if past[0].device.startswith("cuda") else 1
-    return statistics.median(item.epoch_seconds for item in past) / ranks
+    times = _medians(past)
+    return RunTimes(times.epoch / ranks, None if times.other is None else times.other / ranks)
 
 
 def _batch(run: RunSpec) -> str:

@@ -14,9 +14,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked
-from backend.db.models import Experiment, ExperimentRun, FurtherTeacher, Run
+from backend.db.models import Attempt, Experiment, ExperimentRun, FurtherTeacher, Run
 from backend.experiments.activity import seconds_per_step
-from backend.experiments.estimates import past_epoch_seconds
+from backend.experiments.estimates import RunTimes, past_times
 from backend.queue import worker_queries
 from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.public import TERMINAL, TimeLeft
@@ -30,7 +30,7 @@ _MAX_ENDED = 200
 # Columns instead of objects: a run's spec is long, and an experiment may have thousands of runs.
 _COLUMNS = (
     *(Run.id, Run.role, Run.model, Run.method, Run.state, Run.step, Run.total_steps, Run.epoch, Run.total_epochs),
-    *(Run.gpus, Run.device, Run.teacher_run_id),
+    *(Run.gpus, Run.device, Run.teacher_run_id, Run.attempt),
 )
 Timed = Any
 """The columns of a run."""
@@ -41,8 +41,10 @@ Kind = tuple[str, str, str]
 def time_left(session: Session, experiment: Experiment) -> TimeLeft:
     """Estimate the time until every run of an experiment has ended.
 
-    A run takes as long per epoch as the runs of its kind in the experiment; without any, as past runs of other
-    experiments. Runs start in the order of the plan as slots become free, students after their teachers.
+    A run takes as long as the runs of its kind in the experiment; without any, as past runs of other experiments. A run
+    that has not begun also takes their time before the first epoch and after the last one; of a run that trains, the
+    time after the last one is not known and is left out. Runs start in the order of the plan as slots become free,
+    students after their teachers.
 
     Args:
         session: A read transaction.
@@ -57,8 +59,8 @@ def time_left(session: Session, experiment: Experiment) -> TimeLeft:
     ended = [run for run in runs if run.state in TERMINAL and run.step][-_MAX_ENDED:]
     timed = [*ended, *(run for run in unfinished if run.step)]
     per_step = seconds_per_step(session, [run.id for run in timed])
-    per_epoch = _epoch_seconds(session, timed, unfinished, per_step)
-    seconds = {run.id: left for run in unfinished if (left := _seconds(run, per_step, per_epoch)) is not None}
+    times = _times(session, timed, unfinished, per_step)
+    seconds = {run.id: left for run in unfinished if (left := _seconds(run, per_step, times)) is not None}
     parallel = _parallel(session, unfinished)
     ends = _schedule(unfinished, seconds, _teachers_of(session, unfinished), parallel)
     teachers = [ends[run.id] for run in unfinished if run.role == "teacher"]
@@ -76,35 +78,50 @@ def _kind(run: Timed) -> Kind:
     return (run.role, run.model, run.method)
 
 
-def _epoch_seconds(
+def _times(
     session: Session, runs: Sequence[Timed], unfinished: Sequence[Timed], per_step: Mapping[str, float]
-) -> dict[Kind, float]:
-    """Return the seconds per epoch of each kind that has been trained."""
-    measured: dict[Kind, list[float]] = defaultdict(list)
+) -> dict[Kind, RunTimes]:
+    """Return the times of each kind that has been trained."""
+    epoch: dict[Kind, list[float]] = defaultdict(list)
+    other: dict[Kind, list[float]] = defaultdict(list)
+    durations = _durations(session, runs)
     for run in runs:
         if run.id in per_step and run.total_steps and run.total_epochs:
-            measured[_kind(run)].append(per_step[run.id] * run.total_steps / run.total_epochs)
-    found = {kind: statistics.median(values) for kind, values in measured.items()}
+            epoch[_kind(run)].append(per_step[run.id] * run.total_steps / run.total_epochs)
+            if run.id in durations:
+                other[_kind(run)].append(max(0.0, durations[run.id] - per_step[run.id] * run.step))
+    found = {
+        kind: RunTimes(statistics.median(values), statistics.median(other[kind]) if kind in other else None)
+        for kind, values in epoch.items()
+    }
     missing = {_kind(run): run for run in reversed(unfinished) if _kind(run) not in found}
     for kind, run in [*missing.items()][:_MAX_KINDS]:
         try:
             spec = RunSpec.model_validate(session.get_one(Run, run.id).spec)
         except ValidationError:  # such as an entry of a plugin that is no longer loaded
             continue
-        past = past_epoch_seconds(session, spec, run.device, gpus=run.gpus)
+        past = past_times(session, spec, run.device, gpus=run.gpus)
         if past is not None:
             found[kind] = past
     return found
 
 
-def _seconds(run: Timed, per_step: Mapping[str, float], per_epoch: Mapping[Kind, float]) -> float | None:
+def _durations(session: Session, runs: Sequence[Timed]) -> dict[str, float]:
+    """Return the seconds from start to end of the runs that succeeded in their first attempt."""
+    succeeded = [run.id for run in runs if run.state == "succeeded" and run.attempt == 1]
+    query = select(Attempt.run_id, Attempt.started_at, Attempt.ended_at).where(
+        Attempt.run_id.in_(succeeded), Attempt.number == 1, Attempt.ended_at.is_not(None)
+    )
+    return {run_id: (ended - started).total_seconds() for run_id, started, ended in session.execute(query) if ended}
+
+
+def _seconds(run: Timed, per_step: Mapping[str, float], times: Mapping[Kind, RunTimes]) -> float | None:
     if run.id in per_step and run.total_steps:
         return float(max(run.total_steps - run.step, 0) * per_step[run.id])
-    epoch_seconds = per_epoch.get(_kind(run))
-    if epoch_seconds is None:
+    if _kind(run) not in times:
         return None
     done = run.epoch if math.isfinite(run.epoch) else 0.0
-    return float(max(run.total_epochs - done, 0.0) * epoch_seconds)
+    return times[_kind(run)].of(max(run.total_epochs - done, 0.0))
 
 
 def _parallel(session: Session, unfinished: Sequence[Timed]) -> int:

@@ -17,6 +17,7 @@ from backend.db import chunked
 from backend.db.models import Experiment, ExperimentRun, Run
 from backend.errors import not_found
 from backend.experiments import serializers
+from common.plain_data import leaves
 from core.catalog import METRICS
 from core.protocol.sweeps import SettingResult, Sweep, SweepField, SweepList, SweepSetting, SweepSummary
 
@@ -97,7 +98,7 @@ def varied_fields(specs: Sequence[Mapping[str, Any]]) -> tuple[list[SweepField],
     If the name of a method, a network or another entry of the catalog varies, the entry is one field, whose values are
     the labels or names, because entries with other names have other parameters.
     """
-    flat = [dict(_flatten("", spec)) for spec in specs]
+    flat = [dict(_fields(spec)) for spec in specs]
     differing = [path for path in _paths(flat) if len({_text(item.get(path, _MISSING)) for item in flat}) > 1]
     entries = {path.removesuffix(".name") for path in differing if path.endswith(".name")}
     # The outermost entry: a varied teacher's own entries are part of it.
@@ -124,18 +125,11 @@ def _paths(flat: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from dict.fromkeys(path for item in flat for path in item)
 
 
-def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every field of a spec with its value. A list of values is one value; a list of entries has fields."""
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            below = f"{path}.{name}" if path else name
-            if below not in _OF_ONE and not (name == "label" and path.startswith("methods.")):
-                yield from _flatten(below, item)
-    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        for index, item in enumerate(value):
-            yield from _flatten(f"{path}.{index}", item)
-    else:
-        yield path, value
+def _fields(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each field of a spec that has an effect on the results, with its value."""
+    for path, value in leaves({name: part for name, part in spec.items() if name not in _OF_ONE}):
+        if not (path.startswith("methods.") and path.endswith(".label")):
+            yield path, value
 
 
 def _at(spec: Any, path: str) -> Any:

@@ -292,7 +292,9 @@ def _interval_note(classes: int, methods: int) -> list[str]:
     count = classes * methods
     if count < 2:
         return []
+    expected = 0.05 * count
     return [
         f"Every interval is of one class alone, at 95 %: of {count:,} differences to the baseline, about "
-        f"{max(1, round(0.05 * count)):,} would exclude zero by chance. They say where to look, and prove nothing."
+        f"{expected:,.{0 if expected >= 10 else 1}f} would exclude zero by chance. They say where to look, and prove "
+        "nothing."
     ]

@@ -80,7 +80,7 @@ def slice_figure(points: Sequence[Point], scale: Scale, axis: str) -> go.Figure:
     figure.add_scatter(
         x=[scale.position(point) if scale.numeric else figure_text(point.text(scale.field.path)) for point in shown],
         y=[point.mean for point in shown],
-        error_y={"type": "data", "array": [point.result.sd or 0.0 for point in shown], "thickness": 1, "width": 4},
+        error_y={"type": "data", "array": [point.result.sd for point in shown], "thickness": 1, "width": 4},
         mode="markers",
         marker={"size": 9, "color": theme.BLUE, "opacity": 0.7},
         text=[_about(point) for point in shown],
@@ -120,20 +120,22 @@ def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str)
     figure = figures.plain_figure("", "", height=460)
     means = [point.mean or 0.0 for point in shown]
     low, high = min(means), max(means)
-    for point, mean in sorted(zip(shown, means, strict=True), key=lambda item: item[1]):  # the best on top
-        share = (mean - low) / (high - low) if high > low else 0.5
+    columns = [*(_shares(scale, shown) for scale in scales), _between_ends(means)]
+    lines = zip(shown, zip(*columns, strict=True), strict=True)
+    for point, places in sorted(lines, key=lambda item: item[1][-1]):  # the highest on top
         figure.add_scatter(
-            x=list(range(len(scales) + 1)),
-            y=[*(_share(scale, point, shown) for scale in scales), share],
+            x=list(range(len(places))),
+            y=list(places),
             mode="lines+markers",
-            line={"color": colour_of(share), "width": 2},
+            line={"color": colour_of(places[-1]), "width": 2},
             marker={"size": 7},
-            text=[_about(point)] * (len(scales) + 1),
+            text=[_about(point)] * len(places),
             meta={"link": _address(point)},
             hovertemplate="%{text}<extra></extra>",
         )
     ticks = [(value_text(mean, decimals=2), place) for mean, place in ((low, 0.0), (high, 1.0))] if high > low else []
-    for index, named in enumerate([*(_ticks(scale, shown) for scale in scales), ticks]):
+    named_places = [_ticks(scale, shown, column) for scale, column in zip(scales, columns, strict=False)]
+    for index, named in enumerate([*named_places, ticks]):
         figure.add_vline(x=index, line={"color": theme.GREY, "width": 1})
         for text, place in named:
             figure.add_annotation(
@@ -148,9 +150,9 @@ def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str)
     return figure
 
 
-def _ticks(scale: Scale, points: Sequence[Point]) -> list[tuple[str, float]]:
+def _ticks(scale: Scale, points: Sequence[Point], shares: Sequence[float]) -> list[tuple[str, float]]:
     """Return the values of an axis with their places: all of them, or the ends of many."""
-    by_place = {_share(scale, point, points): point.text(scale.field.path) for point in points}
+    by_place = {place: point.text(scale.field.path) for point, place in zip(points, shares, strict=True)}
     places = sorted(by_place)
     if len(places) > _MAX_NAMED:
         places = [places[0], places[-1]]
@@ -193,7 +195,7 @@ def curves_figure(
     texts = [text for text in scale.texts if text in {point.text(scale.field.path) for point in shown}]
     figure = figures.plain_figure(axis, figures.EPOCH, height=460)
     named: set[str] = set()
-    for point in shown:
+    for point, share in zip(shown, _shares(scale, shown), strict=True):
         average = average_over_seeds(curves[point.setting.experiment_id])
         if not average:
             continue
@@ -202,7 +204,7 @@ def curves_figure(
             x=[item.x for item in average],
             y=[item.mean for item in average],
             mode="lines",
-            line={"color": colour_of(_share(scale, point, shown)), "width": 2},
+            line={"color": colour_of(share), "width": 2},
             name=figure_text(text),
             legendgroup=text,
             showlegend=len(texts) <= _MAX_NAMED and text not in named,
@@ -220,16 +222,16 @@ def curves_figure(
     return figure
 
 
-def _share(scale: Scale, point: Point, points: Sequence[Point]) -> float:
-    """Return where a setting's value is between the least and the greatest one, 0 to 1."""
+def _shares(scale: Scale, points: Sequence[Point]) -> list[float]:
+    """Return where the value of each setting is between the smallest and the largest one, 0 to 1."""
+    positions = [scale.position(point) or 0.0 for point in points]
+    return _between_ends([math.log10(position) for position in positions] if scale.log else positions)
 
-    def place(item: Point) -> float:
-        position = scale.position(item) or 0.0
-        return math.log10(position) if scale.log else position
 
-    places = [place(item) for item in points]
-    low, high = min(places), max(places)
-    return (place(point) - low) / (high - low) if high > low else 0.5
+def _between_ends(values: Sequence[float]) -> list[float]:
+    """Return values as shares of the way from the smallest to the largest; 0.5 if all are equal."""
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) if high > low else 0.5 for value in values]
 
 
 def colour_of(share: float) -> str:

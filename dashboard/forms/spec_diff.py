@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.formatting import NOTHING
+from common.plain_data import leaves
 
 _OF_ONE = frozenset(("name", "notes", "tags"))
 """Fields that belong to one experiment and have no effect on its results."""
@@ -46,21 +47,11 @@ def _with_teachers_training(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in spec.items():
-        if name not in _OF_ONE:
-            yield from _flatten(name, value)
+    yield from leaves({name: value for name, value in spec.items() if name not in _OF_ONE}, name_of=_label_or_index)
 
 
-def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _flatten(f"{path}.{name}", item)
-    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        for index, item in enumerate(value):
-            label = item.get("label") if isinstance(item, Mapping) else None
-            yield from _flatten(f"{path}.{label or index}", item)
-    else:
-        yield path, value
+def _label_or_index(index: int, item: Any) -> object:
+    return (item.get("label") if isinstance(item, Mapping) else None) or index
 
 
 def _text(value: Any) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from common.plain_data import leaves
 from dashboard.forms import yaml_import
 
 _OF_ONE = ("name", "notes", "tags", "webhook", "priority", "resources", "seeds")
@@ -17,25 +18,13 @@ def variable_paths(spec: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         spec: A complete spec, as a preview returns it.
     """
+    varied = {name: part for name, part in spec.items() if name not in _OF_ONE}
     return {
         path: value
-        for name, part in spec.items()
-        if name not in _OF_ONE
-        for path, value in _leaves(name, part)
+        for path, value in leaves(varied)
+        if not isinstance(value, Mapping | list | tuple)
         if not (path.startswith("methods.") and path.endswith(".label"))
     }
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _leaves(f"{path}.{name}", item)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            if isinstance(item, Mapping):
-                yield from _leaves(f"{path}.{index}", item)
-    else:
-        yield path, value
 
 
 def parse_values(text: str) -> list[Any]:

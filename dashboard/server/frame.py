@@ -21,7 +21,7 @@ TITLES: Mapping[str, str] = {
     "workers": "Workers",
 }
 """Titles of the pages by their paths, as in the navigation."""
-_LINKED: Mapping[str, str] = {"experiment": "Experiment", "sweep": "Sweep"}
+LINKED: Mapping[str, str] = {"experiment": "Experiment", "sweep": "Sweep"}
 """Titles of the pages that are not in the navigation."""
 _ROOT = b'<div id="root"></div>'
 _STYLE = """<style>
@@ -49,7 +49,7 @@ def with_frame(page: bytes, path: str) -> bytes:
 
 
 def _frame(path: str) -> str:
-    title = TITLES.get(path) or _LINKED.get(path, "DKD Lab")
+    title = TITLES.get(path) or LINKED.get(path, "DKD Lab")
     links = "".join(
         f'<a href="./{name}"{" aria-current=page" if name == path else ""}>{html(text)}</a>'
         for name, text in TITLES.items()

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
@@ -58,7 +59,7 @@ class Scale:
         log = numeric and min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_RATIO
         return cls(field, numeric, log)
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """Return the values as texts: numbers in ascending order, others in the order of the experiments."""
         values = sorted(self.field.values) if self.numeric else self.field.values

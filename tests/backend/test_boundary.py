@@ -166,6 +166,10 @@ def test_malformed_id_is_404_on_every_route(lab: Lab) -> None:
     ended = lab.submit(plain("ended"))
     lab.cancel(ended["runs"][0]["id"])
     known = ELSE | {"run_id": ended["runs"][0]["id"], "key": "ended"}
+    base = {name: value for name, value in plain().items() if name != "name"}
+    sweep = {"name": ELSE["name"], "experiment": base, "grid": {"training.optimizer.lr": [0.01, 0.1]}}
+    assert lab.admin.post("/api/v1/sweeps", json=sweep).status_code == 201
+    assert lab.admin.get(f"/api/v1/sweeps/{ELSE['name']}").status_code == 200
     before = [lab.run(run_id), lab.experiment("ended"), lab.experiment("victim")]
     malformed = ["{0}%00{1}", "%00{0}{1}", "{0}{1}%00", "{0}{1}%0A", "{0}{1}%FF", "{0}%ED%A0%80{1}", "{0}%C0%80{1}"]
     tried = 0

@@ -262,17 +262,18 @@ class ClassificationTask(Task):
 
     def logit_correlations(self, network: nn.Module) -> dict[str, NDArray[np.float16]]:
         """Return how the logits of each two classes correlate over the test images."""
+        if self.dataset.num_classes > MOST_CLASSES:
+            return {}
         networks = {"student": self._logits_of(network)}
         if self._teacher_logits is not None:
             networks["teacher"] = self._teacher_logits
-        if self.dataset.num_classes > MOST_CLASSES:
-            return {}
         return {name: correlations(logits) for name, logits in networks.items()}
 
     def _logits_of(self, network: nn.Module) -> Tensor:
         """Return the logits of the test images, from the last epoch report if it is of this network."""
-        logits = self._test_logits.get(network)
-        return predict_logits(network, self.dataset, self.dataset.test) if logits is None else logits
+        if network not in self._test_logits:
+            self._test_logits[network] = predict_logits(network, self.dataset, self.dataset.test)
+        return self._test_logits[network]
 
     def extra_report(self, network: nn.Module, teacher: nn.Module | None, *, last: bool) -> dict[str, float]:
         """Measure neural collapse; at the end, robustness too if the spec asks for it."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from backend.db import Database, models
 from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 
 
@@ -63,6 +68,21 @@ def test_speed_of_other_experiments_counts_if_there_is_none_of_its_own(lab: Lab)
     }
     lab.submit(plain("next", runs=2, training={"epochs": 4}))
     assert time_left(lab, "next")["seconds"] == 2 * 40, "2 epochs took 20 s"
+
+
+def test_runs_that_have_not_begun_take_the_time_outside_of_the_epochs(lab: Lab, database: Database) -> None:
+    lab.register(slots=1)
+    lab.submit(plain("past", runs=2))
+    claim = lab.claim()
+    lab.events(claim, started(), metrics(2, 20, {"train/loss": 1.0}))
+    lab.succeed(claim)
+    with database.write() as session:
+        (attempt,) = session.scalars(select(models.Attempt))
+        assert attempt.ended_at is not None
+        attempt.started_at = attempt.ended_at - timedelta(seconds=27)
+    assert time_left(lab, "past")["seconds"] == 20 + 7
+    lab.submit(plain("next", runs=2, training={"epochs": 4}))
+    assert time_left(lab, "next")["seconds"] == 2 * (40 + 7), "of the other experiment"
 
 
 def test_paused_runs_are_counted_apart(lab: Lab) -> None:
