@@ -30,17 +30,22 @@ FieldKind = Literal[
 MAX_SEEDS = 1000
 
 _WORDS = {
+    "amsgrad": "AMSGrad",
     "bg": "background",
     "ce": "CE",
     "cuda": "CUDA",
+    "ema": "EMA",
     "fg": "foreground",
     "fpn": "FPN",
     "gpus": "GPUs",
+    "grad": "gradient",
     "img": "image",
     "iou": "IoU",
     "kd": "KD",
     "lr": "learning rate",
     "nms": "NMS",
+    "num": "number of",
+    "ops": "operations",
     "roi": "RoI",
     "rpn": "RPN",
     "std": "standard deviation",

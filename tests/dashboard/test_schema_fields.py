@@ -105,6 +105,8 @@ def test_list_of_entries_has_a_long_and_a_short_form(augment: Any) -> None:
 def test_field_labels_are_readable_words() -> None:
     assert schema_fields.humanise("ce_weight") == "CE weight"
     assert schema_fields.humanise("lr") == "Learning rate"
+    assert schema_fields.humanise("ema") == "EMA"
+    assert schema_fields.humanise("num_ops") == "Number of operations"
 
 
 @pytest.mark.parametrize(
