@@ -10,7 +10,10 @@ from collections.abc import AsyncIterator
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from backend import errors, routes
+from backend import audit, errors, routes
+from backend.access.last_use import LastUse
+from backend.access.middleware import AccessControl
+from backend.access.rate_limiter import RateLimiter
 from backend.api import openapi
 from backend.api.body_limits import limits
 from backend.api.middleware import AccessLog, HostCheck, SecurityHeaders
@@ -21,6 +24,8 @@ from backend.db import Database
 from backend.experiments.seed_planner import SeedPlanner
 from backend.operations.prometheus_metrics import Monitor
 from backend.operations.webhooks import Webhooks
+from backend.predictions.image_scores import ScoreCache
+from backend.predictions.projections import Projector
 from backend.queue.nudge import Nudger
 from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.queue.reconciler import Reconciler
@@ -44,12 +49,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop = asyncio.Event()
-        services = (app.state.reconciler, app.state.nudges, app.state.webhooks, app.state.seed_planner)
+        state = app.state
+        services = (
+            state.reconciler,
+            state.nudges,
+            state.webhooks,
+            state.seed_planner,
+            state.last_use,
+            state.refusals,
+        )
         tasks = [asyncio.create_task(service.run_until(stop)) for service in services]
         yield
         app.state.stopping.set()
         stop.set()
         await asyncio.gather(*tasks)
+        await app.state.rate_limiter.close()
         app.state.nudger.close()
         app.state.database.dispose()
 
@@ -68,19 +82,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.limits = limits(settings)
     app.state.database = Database(settings.database_url)
+    app.state.refusals = audit.Refusals(app.state.database)
     app.state.store = open_store(settings.artifacts)
     app.state.results = RunResults(app.state.store)
+    app.state.image_scores = ScoreCache(app.state.results)
+    app.state.projector = Projector()
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.nudges = NudgeDebouncer(app.state.database, app.state.nudger)
     app.state.seed_planner = SeedPlanner(app.state.database, settings, app.state.nudges.request)
     app.state.webhooks = Webhooks(app.state.database, settings)
+    app.state.rate_limiter = RateLimiter(settings)
+    app.state.last_use = LastUse(app.state.database)
     app.state.monitor = Monitor(app.state.database)
     # The server's runner sets it as soon as the server has to stop: streams then end, and the server need not wait.
     app.state.stopping = threading.Event()
     errors.install(app)
     openapi.install(app)
     # The last one added is the outermost.
+    app.add_middleware(AccessControl, database=app.state.database, limiter=app.state.rate_limiter)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts, origins=settings.allowed_origins)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)

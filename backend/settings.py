@@ -15,6 +15,7 @@ from common.object_store import parse_artifacts
 from common.service_settings import Hours, Minutes, Seconds, ServiceSettings
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+Rate = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Settings(ServiceSettings):
@@ -70,6 +71,9 @@ class Settings(ServiceSettings):
         (), description="Origins that a spec may name as its webhook, such as https://hooks.slack.com."
     )
     webhook_secret: SecretStr | None = Field(None, description="Secret that signs the messages to webhooks.")
+    send_webhooks: bool = Field(
+        True, description="Whether messages are sent; false for a backend of a copied database."
+    )
     stalled_minutes: Minutes = Field(30.0, gt=0, description="A running training that reports nothing has stalled.")
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
@@ -77,6 +81,13 @@ class Settings(ServiceSettings):
 
     max_token_slots: int = Field(
         4096, ge=1, description="Slots of all online workers with one token; limits what a stolen token can claim."
+    )
+    rate_per_token: Rate = Field(8000.0, description="Requests per second with one token, over ten seconds; 0: any.")
+    rate_per_address: Rate = Field(
+        10000.0, description="Requests per second from one address, averaged over ten seconds; 0: any number."
+    )
+    rate_of_refused: Rate = Field(
+        10.0, description="Requests per second without a valid token from one address, over ten seconds; 0: any number."
     )
     heartbeat_seconds: Seconds = Field(10.0, gt=0)
     lease_seconds: Seconds = Field(300.0, gt=0)
@@ -94,8 +105,16 @@ class Settings(ServiceSettings):
     )
     reconcile_seconds: Seconds = Field(5.0, gt=0)
     idempotency_hours: Hours = Field(24.0, gt=0, description="Hours for which an Idempotency-Key is stored.")
+    audit_days: float = Field(
+        400.0, ge=1, le=1e5, description="Days for which `python -m backend gc` keeps entries of the audit log."
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (),
+        description="Addresses or networks of proxies, such as 10.0.0.5 or 10.0.0.0/24, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; from all other senders these headers are ignored.",
+    )
 
-    @field_validator("allowed_hosts", "allowed_origins", "plugins", "webhook_hosts", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "plugins", "trusted_proxies", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

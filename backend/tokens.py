@@ -6,17 +6,21 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
+from backend import audit
 from backend.db import Database, db_now, new_id, now
-from backend.db.models import Token
+from backend.db.models import EarlierTokenText, Person, Token
 from backend.errors import ApiError, conflict, not_found
+from backend.people import persons
+from backend.people.principal import Principal as Principal  # other modules import it from here
+from backend.people.rights import load
 from backend.settings import Settings
 from common.atomic_write import atomic_path
 from common.token_files import TokenFileError, read_token, token_weakness
@@ -39,21 +43,6 @@ PREFIX = "dkd_"
 """Prefix of every new token, so that a secret scanner finds one that was committed by mistake."""
 
 
-@dataclass(frozen=True)
-class Principal:
-    """The sender of a request.
-
-    Attributes:
-        token_id: Id of the request's token.
-        name: Name of that token; experiments record it as their submitter.
-        scopes: Scopes of that token, including implied scopes.
-    """
-
-    token_id: str
-    name: str
-    scopes: frozenset[str]
-
-
 def digest(token: str) -> str:
     """Return the hash under which the database stores a token."""
     # A token has 256 random bits, so a fast hash is as safe as a slow one.
@@ -61,17 +50,26 @@ def digest(token: str) -> str:
 
 
 def identify(database: Database, token: str) -> Principal | None:
-    """Return the principal of a token; None if the token is unknown, revoked or expired."""
+    """Return the principal of a token; None if the token is unknown, revoked or expired, or its person is disabled."""
     sha256 = digest(token)
     with database.engine.connect() as connection:
-        row = connection.execute(_BY_HASH, {"sha256": sha256}).one_or_none()
-    if row is None:
+        row: Any = connection.execute(_BY_HASH, {"sha256": sha256}).one_or_none()
+        replaced = row is None
+        if row is None:
+            row = connection.execute(_BY_EARLIER_HASH, {"sha256": sha256}).one_or_none()
+        person = load(connection, row.person_id) if row is not None and row.person_id else None
+    if row is None or (row.person_id and person is None):
         return None
-    token_id, name, scopes, stored_sha256 = row
+    token_id, name, scopes, stored_sha256, _, *ends = row
     # The row is found by the hash, which a caller cannot choose. The comparison takes constant time.
     if not hmac.compare_digest(stored_sha256, sha256):
         return None
-    return Principal(token_id, name, frozenset().union(*(_IMPLIED.get(scope, frozenset()) for scope in scopes)))
+    allowed = frozenset[str]().union(*(_IMPLIED.get(scope, frozenset()) for scope in scopes))
+    manages = "admin" in allowed
+    if person is not None and not person.admin:
+        allowed -= {"admin"}
+    end = min((end for end in ends if end), default=None)
+    return Principal(token_id, name, allowed, person, manages, ends_at=end, replaced=replaced)
 
 
 def add_token(session: Session, token: str, name: str, scopes: list[str]) -> None:
@@ -84,13 +82,15 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
     """Create a token. Only the returned object contains its text.
 
     Raises:
-        ApiError: 409 if a token of that name is in use; experiments record the name as their submitter.
+        ApiError: 409 if a token of that name is in use; experiments record the name as their submitter. 422 for a
+            person who does not exist, is disabled, or would get the scope worker.
     """
     if session.scalars(select(Token.id).where(Token.name == request.name, _is_valid())).first():
         raise conflict(
             f"a token named {request.name!r} is in use; revoke it, or choose another name",
             ProblemField(path="name", message="is taken"),
         )
+    person_id = None if request.person is None else persons.token_owner(session, request.person, request.scopes)
     text = PREFIX + secrets.token_urlsafe(32)
     time_now = now(session)
     days = request.expires_in_days
@@ -100,18 +100,22 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
         sha256=digest(text),
         scopes=list(dict.fromkeys(request.scopes)),
         created_at=time_now,
-        created_by=principal.name,
+        created_by=principal.submitter,
         expires_at=time_now + timedelta(days=days) if days else None,
+        person_id=person_id,
     )
     session.add(token)
     session.flush()
-    return CreatedToken(**_to_token_info(token, time_now).model_dump(), token=text)
+    audit.about("token", token.id, name=token.name, scopes=token.scopes, person=request.person)
+    return CreatedToken(**to_token_info(session, token, time_now).model_dump(), token=text)
 
 
 def list_tokens(session: Session) -> list[TokenInfo]:
     """Return every token, newest first, without their texts and hashes."""
     time_now = now(session)
-    return [_to_token_info(token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))]
+    return [
+        to_token_info(session, token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))
+    ]
 
 
 def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
@@ -128,7 +132,8 @@ def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
         raise conflict("this request was sent with this token; revoke it with another one")
     time_now = now(session)
     token.revoked_at = token.revoked_at or time_now
-    return _to_token_info(token, time_now)
+    audit.about("token", token.id, name=token.name)
+    return to_token_info(session, token, time_now)
 
 
 def refuse_other(connection: Connection, owner: str | None, principal: Principal) -> None:
@@ -152,8 +157,10 @@ def _is_valid() -> ColumnElement[bool]:
     return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > db_now()))
 
 
-def _to_token_info(token: Token, time_now: datetime) -> TokenInfo:
+def to_token_info(session: Session, token: Token, time_now: datetime) -> TokenInfo:
+    """Return what the API shows of a token."""
     expired = token.expires_at is not None and token.expires_at <= time_now
+    overlap_end = token.earlier_text_ends_at
     return TokenInfo.model_validate(
         {
             "id": token.id,
@@ -164,12 +171,29 @@ def _to_token_info(token: Token, time_now: datetime) -> TokenInfo:
             "created_by": token.created_by,
             "expires_at": token.expires_at,
             "revoked_at": token.revoked_at,
+            "rotated_at": token.rotated_at,
+            "earlier_text_ends_at": overlap_end if overlap_end and overlap_end > time_now else None,
+            "last_used_at": token.last_used_at,
+            "person": session.get_one(Person, token.person_id).name if token.person_id else None,
         }
     )
 
 
-_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256).where(
+_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256, Token.person_id, Token.expires_at).where(
     Token.sha256 == bindparam("sha256"), _is_valid()
+)
+_BY_EARLIER_HASH = (
+    select(
+        Token.id,
+        Token.name,
+        Token.scopes,
+        EarlierTokenText.sha256,
+        Token.person_id,
+        Token.expires_at,
+        EarlierTokenText.ends_at,
+    )
+    .join(Token, Token.id == EarlierTokenText.token_id)
+    .where(EarlierTokenText.sha256 == bindparam("sha256"), EarlierTokenText.ends_at > db_now(), _is_valid())
 )
 
 
@@ -178,7 +202,7 @@ def bootstrap(database: Database, settings: Settings) -> None:
 
     A token is created if its file does not exist. An existing file is used, so that a second start, another replica and
     a new database keep the token. A token that has been revoked is replaced, because otherwise no program on this
-    machine could authenticate.
+    machine could authenticate. A token whose file contains an earlier text after a rotation is not stored again.
 
     Raises:
         TokenFileError: A file cannot be read, or its token is easily guessed.
@@ -189,8 +213,17 @@ def bootstrap(database: Database, settings: Settings) -> None:
     for name, file, scopes in files:
         token = _token_in(file)
         with database.write() as session:
-            if session.scalars(select(Token.id).where(Token.sha256 == digest(token), ~_is_valid())).first():
+            earlier = session.get(EarlierTokenText, digest(token))
+            same = Token.id == earlier.token_id if earlier else Token.sha256 == digest(token)
+            if session.scalars(select(Token.id).where(same, ~_is_valid())).first():
                 token = _token_in(file, refused=token)
+            elif earlier:  # to store it again would undo the rotation
+                _log.warning(
+                    "the file contains an earlier text of a token that was rotated: write the new text into it",
+                    file=str(file),
+                    ends_at=f"{earlier.ends_at:%Y-%m-%d %H:%M} UTC",
+                )
+                continue
             add_token(session, token, name, scopes)
 
 

@@ -3,8 +3,21 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import alignment, busy, detect, every_method, losses, methods, null_changes, startup, train
+from benchmarks import (
+    alignment,
+    busy,
+    detect,
+    every_method,
+    losses,
+    methods,
+    node,
+    null_changes,
+    shares,
+    startup,
+    train,
+)
 from benchmarks.parity import command as parity
+from benchmarks.result_pages import command as result_pages
 from benchmarks.sequential import command as sequential
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
@@ -18,7 +31,10 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "parity": parity.main,
     "every-method": every_method.main,
     "sequential": sequential.main,
+    "node": node.main,
+    "results": result_pages.main,
     "null_changes": null_changes.main,
+    "shares": shares.main,
 }
 IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")
 """Those that need nothing from elsewhere."""

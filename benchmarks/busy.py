@@ -2,9 +2,10 @@
 
     python -m benchmarks busy [--rounds 3] [--epochs 10] [--large-epochs 4] [--write]
 
-Before, every training took two threads, and threads that waited for each other were spinning. Two trainings are
-measured: the teacher of the quick example, whose steps are too small to share, and one whose steps are worth two
-threads. Each round runs all cases in turn, each training in a process of its own, as a worker starts it; every second
+Before, every training took two threads, and threads that waited for each other were spinning for milliseconds. Two
+trainings are measured: the teacher of the quick example, whose steps are too small to share, and one whose steps are
+worth two threads. Each round runs all cases in turn, each training in a process of its own, as a worker starts it;
+every second
 round in the reverse order. The output is the medians of the wall times, from the start of a process to its end.
 
 ``--write`` stores them in ``benchmarks/results/busy.{md,json}``.
@@ -44,7 +45,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     BEFORE: {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200", THREADS: "2"},
     NOW: {},
 }
-_MEANING = {BEFORE: "two threads that spin", NOW: "threads by the work, never spinning"}
+_MEANING = {BEFORE: "two threads that spin", NOW: "threads by the work, which spin for 10,000 checks at most"}
 _LOAD = """
 import os, sys, time
 limit, parent = time.monotonic() + float(sys.argv[1]), int(sys.argv[2])

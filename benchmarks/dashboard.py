@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.dashboard`` measures, on a database with 1,000 finished runs and one that trains:
 
-- the first curves: from the start of a visit to the first drawn trace, in a browser with an empty cache, and in one
-  that has visited before;
+- the first curves of each page of ``PAGES``: from the start of a visit to the first drawn trace, or on a page without
+  curves to its table or other content, in a browser with an empty cache, and in one that has visited before;
 - a metric: from the time at which a worker begins to send it until the chart of the page shows it;
 - Streamlit alone on the same machine: a script that shows a title, and one with Streamlit's line chart.
 
@@ -25,14 +25,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from benchmarks import machine
+from benchmarks.dashboard_lab import CLASSES, EPOCHS, IMAGES, FakeWorker, fill
 from client import Client, WorkerClient
-from core.events import Log, Metrics, Record, Started
-from core.protocol.worker import ArtifactRef, Claim, EventBatch, Outcome, Registration
+from core.protocol.worker import Claim
 from tests import browser, served
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = 1000
-EPOCHS = 100
-STEPS = 50  # per epoch
 _TARGETS = {"First curves": 1.5, "A metric": 2.0}  # seconds
-_WORKER = "bench-worker"
 _DRAWN = "() => document.querySelectorAll('.js-plotly-plot .main-svg .trace').length > 0"
 _STREAMLIT = {  # a script of one line, and the condition for its content to be visible
     "a title alone": ("st.title('x')", "() => !!document.querySelector('h1')"),
@@ -53,90 +51,58 @@ _STREAMLIT = {  # a script of one line, and the condition for its content to be 
         "() => !!document.querySelector('[data-testid=stVegaLiteChart] .marks')",
     ),
 }
+_TABLE = """() => !document.querySelector('[data-testid=stSkeleton]')
+    && [...document.querySelectorAll('[data-testid=stDataFrame] canvas')].some(canvas => canvas.width > 1)"""
 _SHOWN = "epoch => document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.at(-1) === epoch"
 
 
-def metric_values(epoch: int) -> dict[str, float]:
-    """Return plausible metrics of an epoch."""
-    share = epoch / EPOCHS
-    names = ("train/ce", "train/tckd", "train/nckd", "train/align", "grad/similarity", "grad/align_share", "lr")
-    metrics = {name: 1 - share * random.Random(f"{name} {epoch}").random() for name in names}
-    return metrics | {"test/top1": 50 + 40 * share, "train/top1": 55 + 40 * share, "train/loss": 2 - share}
+def _is_there(selector: str) -> str:
+    """Return the condition that the page has an element."""
+    return f"() => !!document.querySelector('{selector}')"
 
 
-class FakeWorker:
-    """A worker that sends events without training."""
-
-    def __init__(self, client: WorkerClient) -> None:
-        self.client = client
-        self.sent: dict[str, int] = {}
-        client.register(Registration(worker_id=_WORKER, name=_WORKER, host="bench", slots=64, device="cpu"))
-
-    def claim(self) -> Claim:
-        claim = self.client.claim(_WORKER)
-        assert claim is not None
-        return claim
-
-    def send(self, claim: Claim, *events: Any) -> None:
-        start = self.sent.get(claim.run_id, 0)
-        self.sent[claim.run_id] = start + len(events)
-        records = [Record(seq=start + number, time=time.time(), event=event) for number, event in enumerate(events, 1)]
-        self.client.send_events(_WORKER, claim.run_id, EventBatch(attempt=claim.attempt, records=records))
-
-    def begin(self, claim: Claim) -> None:
-        started = Started(
-            total_steps=STEPS * EPOCHS,
-            total_epochs=EPOCHS,
-            train_size=898,
-            test_size=899,
-            parameters=1234,
-            device="cpu",
-            environment={"torch": "none"},
-        )
-        self.send(claim, started)
-
-    def epochs(self, claim: Claim, first: int, last: int) -> None:
-        events: list[Any] = []
-        for epoch in range(first, last + 1):
-            metrics = Metrics(step=STEPS * epoch, epoch=float(epoch), elapsed=float(epoch), values=metric_values(epoch))
-            events += [metrics, Log(message=f"epoch {epoch}/{EPOCHS}")]
-        self.send(claim, *events)
-
-    def finish(self, claim: Claim) -> None:
-        weights = ArtifactRef(path=f"{claim.folder}/weights.safetensors", sha256="a" * 64)
-        self.client.finish(_WORKER, claim.run_id, Outcome(attempt=claim.attempt, outcome="succeeded", weights=weights))
+def _traces_in(section: str) -> str:
+    """Return the condition that a chart of a section of Compare has traces, and not only the chart above it."""
+    return _is_there(f'[class*="st-key-compare-{section}"] .js-plotly-plot .main-svg .trace')
 
 
-def spec(name: str, seeds: int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "dataset": "digits",
-        "student": {"model": "small_cnn"},
-        "methods": ["ce", {"name": "ce", "label": "again"}],
-        "seeds": list(range(seeds)),
-        "training": {"epochs": EPOCHS},
-    }
+@dataclass(frozen=True)
+class Page:
+    """A page whose first content is waited for.
 
-
-def fill(client: Client, worker: FakeWorker) -> tuple[str, str, Claim]:
-    """Make 1,000 finished runs in 100 experiments, and one that trains.
-
-    Returns:
-        The ids of a finished run and of its experiment, and the claim of the run that trains.
+    Attributes:
+        title: Its name in the report.
+        address: Its address; names in braces are those that ``dashboard_lab.fill`` returns.
+        until: The condition in JavaScript for its first content.
     """
-    submitted = client.submit_many([spec(f"past {number}", 5) for number in range(RUNS // 10)])
-    last = ""
-    for _ in range(RUNS):
-        claim = worker.claim()
-        worker.begin(claim)
-        worker.epochs(claim, 1, EPOCHS)
-        worker.finish(claim)
-        last = claim.run_id
-    client.submit(spec("now", 1))
-    running = worker.claim()
-    worker.begin(running)
-    worker.epochs(running, 1, 5)
-    return last, submitted.items[-1].id, running
+
+    title: str
+    address: str
+    until: str = _DRAWN
+
+
+PAGES = (
+    Page("Overview (its runs)", "", _is_there("[data-testid=stProgress]")),
+    Page("Runs (its table)", "runs", _TABLE),
+    Page("Experiments (their table)", "runs?view=Experiments", _TABLE),
+    Page("Run, ended", "run?id={ended}"),
+    Page("Run, training", "run?id={running}"),
+    Page("Run, predictions", "run?id={looked_run}&part=Predictions"),
+    Page("Run, features", "run?id={looked_run}&part=Features"),
+    Page("Run, machine", "run?id={looked_run}&part=Machine"),
+    Page("Run, search in the log", "run?id={ended}&part=Log&search=epoch%209", _is_there(".dkd-tail mark")),
+    Page("Compare", "compare?experiment={experiment}"),
+    Page("Compare as a board", "compare?experiment={experiment}&as=board"),
+    Page("Compare with predictions", "compare?experiment={looked}&predictions=true", _traces_in("reliability")),
+    Page("Compare with features", "compare?experiment={looked}&features=true", _traces_in("features")),
+    Page("Compare two settings", "compare?experiment={setting}&experiment={other_setting}"),
+    Page("Experiment (its table)", "experiment?id={experiment}", _TABLE),
+    Page("Experiment, lineage", "experiment?id={looked}&section=Lineage", _is_there(".dkd-lineage")),
+    Page("Sweep (its table)", "sweep?name={sweep}", _TABLE),
+    Page("Sweep, heat map", "sweep?name={sweep}&tab=Heat+map", _is_there(".js-plotly-plot .heatmaplayer .hm")),
+    Page("Sweep, slices", "sweep?name={sweep}&tab=Slices"),
+)
+"""The measured pages; a page of a new view is one more line."""
 
 
 @contextmanager
@@ -230,7 +196,7 @@ def streamlit_alone(chromium: Browser, url: str, folder: Path, visits: int) -> d
     return results
 
 
-def measure(visits: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure(visits: int, rounds: int, runs: int = RUNS) -> dict[str, dict[str, float]]:
     """Return the summary of every measurement by its title."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -242,33 +208,32 @@ def measure(visits: int, rounds: int) -> dict[str, dict[str, float]]:
             browser.browser() as chromium,
         ):
             worker = FakeWorker(worker_client)
-            ended, experiment, running = fill(client, worker)
-            pages = {
-                "Run, ended": f"run?id={ended}",
-                "Run, training": f"run?id={running.run_id}",
-                "Compare": f"compare?experiment={experiment}",
-            }
-            for path in pages.values():  # the very first visit imports the modules
-                visit(chromium, f"{address}/{path}")
+            ids, running = fill(client, worker, folder / "artifacts", runs)
+            pages = {page: f"{address}/{page.address.format_map(ids)}" for page in PAGES}
+            for page, path in pages.items():  # the very first visit imports the modules
+                worker.beat(running)
+                visit(chromium, path, page.until)
             results: dict[str, dict[str, float]] = {}
             for page, path in pages.items():
-                pairs = [visit(chromium, f"{address}/{path}", times=2) for _ in range(visits)]
-                results[f"First curves: {page}"] = summary([first for first, _ in pairs])
-                results[f"First curves, been here before: {page}"] = summary([again for _, again in pairs])
+                worker.beat(running)
+                pairs = [visit(chromium, path, page.until, times=2) for _ in range(visits)]
+                results[f"First curves: {page.title}"] = summary([first for first, _ in pairs])
+                results[f"First curves, been here before: {page.title}"] = summary([again for _, again in pairs])
             results["A metric on the screen"] = summary(arrivals(chromium, address, worker, running, rounds))
             return results | streamlit_alone(chromium, url, folder, visits)
 
 
-def report(results: dict[str, dict[str, float]]) -> str:
+def report(results: dict[str, dict[str, float]], runs: int = RUNS) -> str:
     lines = [
         "# The dashboard, end to end",
         "",
         f"`python -m benchmarks.dashboard --write` writes this file. Machine: {machine.describe()}. The backend on "
-        f"SQLite contains {RUNS:,} runs of {EPOCHS} epochs. The backend, Streamlit and headless Chromium run on this "
-        "machine.",
+        f"SQLite contains {runs:,} runs of {EPOCHS} epochs, a sweep of 12 settings, and seven runs with predictions "
+        f"for {IMAGES:,} test images of {CLASSES} classes, features of some of these and curves of the machine. The "
+        "backend, Streamlit and headless Chromium run on this machine.",
         "",
-        "- First curves: the time from the start of a visit to the first drawn trace, in a new window with an empty "
-        "cache. The server has been visited before.",
+        "- First curves: the time from the start of a visit to the first drawn trace, or on a page without "
+        "curves to what its line names, in a new window with an empty cache. The server has been visited before.",
         "- Been here before: the same time at a second visit, with the cache of the browser.",
         "- A metric on the screen: the time from when a worker begins to send a metric until the chart shows it, at "
         "random times between the ticks of the page.",
@@ -289,10 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--visits", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=RUNS, help="number of finished runs; fewer for a trial")
     parser.add_argument("--write", action="store_true", help="write the tables to benchmarks/results")
     options = parser.parse_args(arguments)
-    results = measure(options.visits, options.rounds)
-    print(report(results))
+    if options.write and options.runs != RUNS:
+        parser.error(f"--write needs all {RUNS:,} runs")
+    results = measure(options.visits, options.rounds, options.runs)
+    print(report(results, options.runs))
     if options.write:
         (RESULTS / "dashboard.md").write_text(report(results), encoding="utf-8")
         content = {"machine": machine.describe(), "runs": RUNS, "epochs": EPOCHS, "seconds": results}

@@ -7,8 +7,9 @@ measurement has a process of its own, the loops alternate, and the table has the
 
     python -m benchmarks methods --mdistiller DIR [--method NAME …] [--case TEACHER:STUDENT …] [--rounds 3]
 
-Without ``--mdistiller`` only the engine is measured. The result is printed and written to
-``benchmarks/results/methods-DEVICE.md``.
+Without ``--mdistiller`` only the engine is measured. Each round measures every method once. Each measurement is stored
+at once in ``benchmarks/results/methods-DEVICE.json``, and the same command measures only what is missing there, so a
+machine that is quiet for half an hour at a time is enough. The table is ``methods-DEVICE.md`` beside it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -44,6 +47,8 @@ CASES = ("resnet20:resnet8", "resnet32x4:resnet8x4")
 def public(case: Case, device: torch.device, folder: Path) -> dict[str, float]:
     """Measure the public code in its own training loop."""
     images = plain_images(case)
+    if device.type == "cpu":  # CRD's memory moves its tensors to a GPU, whether there is one or not
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
     distiller = PublicCode(folder).distiller(case.method, case.student, case.teacher, len(images.train.labels))
     distiller.to(device)
     samples: torch.utils.data.Dataset[Any] = PILImages(images)
@@ -95,33 +100,96 @@ def child(loop: str, case: Case, folder: Path | None) -> dict[str, Any]:
     return result
 
 
-def table(case: Case, methods: list[str], rounds: int, folder: Path | None, device: torch.device) -> list[str]:
-    """Measure all methods of a case, and return the lines of its table."""
-    lines = [
-        f"## {case.teacher} → {case.student}, batch {case.batch}",
-        "",
-        "| method | public, images/s | float32, images/s | times | auto, images/s | times | parameters added "
-        "| memory, MB: public, float32, auto |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for method in methods:
-        at = Case(case.teacher, case.student, case.batch, case.steps, method)
-        loops = [loop for loop in LOOPS if loop != "public" or (folder and method in NAMES)]
-        measured: dict[str, list[dict[str, Any]]] = {loop: [] for loop in loops}
+@dataclass
+class Measurements:
+    """What was measured so far, in a file.
+
+    Attributes:
+        path: The file.
+        conditions: What all measurements have in common; those under other conditions are dropped.
+        measured: The measurements by case, method and loop, one for each round.
+        failed: The last line of the error, by case and method.
+    """
+
+    path: Path
+    conditions: dict[str, Any]
+    measured: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = field(default_factory=dict)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, conditions: dict[str, Any]) -> Self:
+        """Return the measurements in a file that were made under the same conditions; failed ones are tried again."""
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if stored.get("conditions") != conditions:
+            return cls(path, conditions)
+        return cls(path, conditions, stored["measured"])
+
+    def of(self, case: Case) -> dict[str, list[dict[str, Any]]]:
+        """Return the measurements of a pair with a method, by loop."""
+        return self.measured.setdefault(_pair(case), {}).setdefault(case.method, {})
+
+    def add(self, case: Case, loop: str, folder: Path | None) -> None:
+        """Measure once more, and store the result at once."""
         try:
-            for _ in range(rounds):
-                for loop in loops:
-                    measured[loop].append(child(loop, at, folder))
+            self.of(case).setdefault(loop, []).append(child(loop, case, folder))
         except RuntimeError as error:
             print(error, file=sys.stderr, flush=True)
-            lines.append(f"| {METHODS[method].title} | failed: {str(error).splitlines()[-1][:80]} |||||||")
-            continue
-        lines.append(_row(METHODS[method].title, measured, device))
-        print(lines[-1], flush=True)
-    return [*lines, ""]
+            self.failed.setdefault(_pair(case), {})[case.method] = str(error).splitlines()[-1][:80]
+        content = {"conditions": self.conditions, "measured": self.measured, "failed": self.failed}
+        self.path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _row(title: str, measured: dict[str, list[dict[str, Any]]], device: torch.device) -> str:
+def _pair(case: Case) -> str:
+    return f"{case.teacher}:{case.student}"
+
+
+def measure_missing(measurements: Measurements, cases: Sequence[Case], rounds: int, folder: Path | None) -> None:
+    """Measure until each loop of each method has so many rounds; within a round, the loops of a method take turns."""
+    for number in range(rounds):
+        for case in cases:
+            loops = [loop for loop in LOOPS if loop != "public" or (folder and case.method in NAMES)]
+            for loop in loops:
+                failed = case.method in measurements.failed.get(_pair(case), {})
+                if not failed and len(measurements.of(case).get(loop, ())) <= number:
+                    measurements.add(case, loop, folder)
+            row = _row(METHODS[case.method].title, measurements.of(case), measurements.conditions["device"])
+            print(f"round {number + 1}, {_pair(case)}: {row}", flush=True)
+
+
+def report(measurements: Measurements) -> str:
+    """Return the tables in Markdown."""
+    conditions = measurements.conditions
+    rounds = {
+        len(ones) for methods in measurements.measured.values() for loops in methods.values() for ones in loops.values()
+    }
+    count = " to ".join(str(number) for number in sorted({min(rounds, default=0), max(rounds, default=0)}))
+    bars = BARS[conditions["device"]]
+    lines = [
+        "# Speed of the methods",
+        "",
+        f"Measured on {conditions['machine']}, torch {conditions['torch']}, {conditions['threads']} threads: medians "
+        f"of {count} rounds in turn, {conditions['steps']} steps each. Written by `python -m benchmarks methods`. "
+        f"The goal is {bars['float32']:g} × in float32 and {bars['auto']:g} × in auto; ratios below it are bold. "
+        "Memory is the peak of the process, with torch's own code.",
+    ]
+    for pair, methods in measurements.measured.items():
+        lines += [
+            "",
+            f"## {pair.replace(':', ' → ')}, batch {conditions['batch']}",
+            "",
+            "| method | public, images/s | float32, images/s | times | auto, images/s | times | parameters added "
+            "| memory, MB: public, float32, auto |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for method, loops in methods.items():
+            if failure := measurements.failed.get(pair, {}).get(method):
+                lines.append(f"| {METHODS[method].title} | failed: {failure} |||||||")
+            elif loops:
+                lines.append(_row(METHODS[method].title, loops, conditions["device"]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(title: str, measured: Mapping[str, Sequence[Mapping[str, Any]]], device: str) -> str:
     def median(loop: str, name: str) -> float | None:
         values = [one[name] for one in measured.get(loop, ())]
         return statistics.median(values) if values else None
@@ -131,7 +199,7 @@ def _row(title: str, measured: dict[str, list[dict[str, Any]]], device: torch.de
     for loop in ("float32", "auto"):
         own, theirs = speeds[loop], speeds["public"]
         times = own / theirs if own and theirs else None
-        bar = BARS[device.type][loop]
+        bar = BARS[device][loop]
         cells += [_number(own), "" if times is None else f"{times:.1f}" if times >= bar else f"**{times:.1f}**"]
     cells += [_number(median("float32", "parameters_added"))]
     cells += [", ".join(_number(median(loop, "memory_mb")) or "–" for loop in LOOPS)]
@@ -159,26 +227,23 @@ def main(arguments: list[str] | None = None) -> None:
     methods = options.method or [entry.name for entry in METHODS if entry.name in NAMES]
     pairs = [name.split(":") for name in options.case or CASES]
     steps = options.steps or (300 if on_gpu else 30)
-    cases = [Case(teacher, student, options.batch, steps, methods[0]) for teacher, student in pairs]
+    cases = [Case(teacher, student, options.batch, steps, method) for teacher, student in pairs for method in methods]
     if options.loop:
         print(json.dumps(measure(options.loop, cases[0], device, options.mdistiller)))
         return
-    name = torch.cuda.get_device_name(device) if on_gpu else machine.describe()
-    bars = BARS[device.type]
-    lines = [
-        "# Speed of the methods",
-        "",
-        f"Measured on {name}, torch {torch.__version__}, {torch.get_num_threads()} threads: medians of "
-        f"{options.rounds} rounds in turn, {steps} steps each. `python -m benchmarks methods` writes this file. "
-        f"The goal is {bars['float32']:g} × in float32 and {bars['auto']:g} × in auto; ratios below it are bold. "
-        "Memory is the peak of the process, with torch's own code.",
-        "",
-    ]
-    for case in cases:
-        lines += table(case, methods, options.rounds, options.mdistiller, device)
-    path = RESULTS / f"methods-{'cuda' if on_gpu else 'cpu'}.md"
-    path.write_text("\n".join(lines).rstrip() + "\n")
-    print(f"written to {path.relative_to(RESULTS.parents[1])}")
+    conditions = {
+        "device": "cuda" if on_gpu else "cpu",
+        "machine": torch.cuda.get_device_name(device) if on_gpu else machine.describe(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "batch": options.batch,
+        "steps": steps,
+    }
+    path = RESULTS / f"methods-{conditions['device']}.json"
+    measurements = Measurements.read(path, conditions)
+    measure_missing(measurements, cases, options.rounds, options.mdistiller)
+    path.with_suffix(".md").write_text(report(measurements), encoding="utf-8")
+    print(f"written to {path.with_suffix('.md').relative_to(RESULTS.parents[1])}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,21 @@ import httpx
 from client.address import find_token, find_url
 from client.bound import BoundExperiment, BoundResources, BoundRun, CallableRuns, bind_experiment, bind_run
 from client.connection import API, Connection
-from client.resources import Comparisons, Experiments, Sweeps, Teachers, Tokens, Workers
+from client.resources import (
+    Audit,
+    Comparisons,
+    Experiments,
+    Layouts,
+    People,
+    Projects,
+    Shares,
+    Sweeps,
+    Teachers,
+    Tokens,
+    Workers,
+)
 from common.home import Home
+from core.protocol.access import TokenEnd
 from core.protocol.activity import Activity
 from core.protocol.public import Catalog
 from core.specs import ExperimentSpec
@@ -29,7 +42,8 @@ class Client:
             print(client.comparisons.get(experiment.id).paired[0].sentence)
 
     Every call raises ApiError if the backend refuses it, and BackendUnreachable if it gets no usable response. Requests
-    that may be sent twice are repeated after a lost connection or a status 502, 503 or 504.
+    that may be sent twice are repeated after a lost connection or a status 502, 503 or 504, and every request after a
+    status 429, as the backend asks. The token is read again from its file if it has been rotated.
 
     Attributes:
         url: The backend's address.
@@ -37,9 +51,14 @@ class Client:
         runs: Finds, reads, changes and deletes runs and their files.
         comparisons: Compares methods over paired seeds, and returns tables over many experiments.
         sweeps: Reads sweeps with their results.
+        layouts: Stores, reads and deletes layouts of Compare's board.
         workers: Lists workers and sets whether they accept runs.
+        shares: Lists who shares the queue, and sets their weights, for admins.
         teachers: Lists trained teachers, and uploads weights of teachers.
-        tokens: Creates, lists and revokes access tokens, for admins.
+        tokens: Creates, lists, rotates and revokes access tokens, for admins.
+        projects: Lists projects, and gives people roles in them.
+        people: Creates, lists and changes people, for admins of the lab.
+        audit: Reads the audit log, for admins of the lab.
 
     Args:
         url: The backend's address; by default DKD_API_URL, else the stack that runs on DKD_HOME, else
@@ -47,6 +66,7 @@ class Client:
         token: The bearer token; by default DKD_API_TOKEN, else the content of the file that DKD_API_TOKEN_FILE names,
             else, for a backend on this machine, the token that its stack has written to DKD_HOME.
         timeout: Time limit of connecting, of reading and of writing, in seconds each.
+        project: Name of the only project that the calls see; None for all that the token permits.
         transport: Replaces the network in tests.
 
     Raises:
@@ -59,18 +79,30 @@ class Client:
         token: str | None = None,
         *,
         timeout: float = 10.0,
+        project: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = find_url(url)
-        bearer = find_token(token, self.url, variable="DKD_API_TOKEN", local=Home.find().admin_token)
-        self._connection = Connection(self.url, bearer, timeout=timeout, transport=transport)
+        admin_token = Home.find().admin_token
+        self._connection = Connection(
+            self.url,
+            lambda: find_token(token, self.url, variable="DKD_API_TOKEN", local=admin_token),
+            timeout=timeout,
+            project=project,
+            transport=transport,
+        )
         self.experiments = Experiments(self._connection)
         self.runs = CallableRuns(self._connection)
         self.comparisons = Comparisons(self._connection)
         self.sweeps = Sweeps(self._connection)
+        self.layouts = Layouts(self._connection)
         self.workers = Workers(self._connection)
+        self.shares = Shares(self._connection)
         self.teachers = Teachers(self._connection)
         self.tokens = Tokens(self._connection)
+        self.projects = Projects(self._connection)
+        self.people = People(self._connection)
+        self.audit = Audit(self._connection)
         self._resources = self.runs._resources = BoundResources(self.experiments, self.runs, self.comparisons)
         self._define_aliases()
 
@@ -83,6 +115,11 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def token_end(self) -> TokenEnd | None:
+        """The end of this client's token, if the newest response announced that it ends soon."""
+        return self._connection.token_end
 
     def ready(self) -> bool:
         """Return whether the backend accepts requests now, by one request. Never raises."""
@@ -99,10 +136,16 @@ class Client:
     # Aliases for scripts: the same calls without the resource. Experiments and runs are returned as bound objects.
 
     def submit(
-        self, spec: ExperimentSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        spec: ExperimentSpec | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
     ) -> BoundExperiment:
         """Alias of ``experiments.create``."""
-        return self._bind(self.experiments.create(spec, idempotency_key=idempotency_key))
+        created = self.experiments.create(spec, idempotency_key=idempotency_key, parent=parent, project=project)
+        return self._bind(created)
 
     def experiment(self, id_or_name: str) -> BoundExperiment:
         """Alias of ``experiments.get``."""
@@ -165,6 +208,8 @@ class Client:
         self.published = self.comparisons.published
         self.beside_published = self.comparisons.beside_published
         self.comparison_text = self.comparisons.text
+        self.leaderboard = self.comparisons.leaderboard
+        self.leaderboard_text = self.comparisons.leaderboard_text
         self.drain_worker = self.workers.drain
         self.upload_teacher = self.teachers.upload
         self.uploads = self.teachers.uploads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,9 +14,19 @@ import httpx
 from httpx_sse import EventSource, SSEError
 from pydantic import BaseModel, ValidationError
 
+from client.bearer import BearerAuth
 from client.errors import ClientSettingsError, NotABackend
-from client.failures import UNAVAILABLE, describe_page, error_of_request, error_of_response, refuse_html
+from client.failures import (
+    TOO_MANY_REQUESTS,
+    UNAVAILABLE,
+    describe_page,
+    error_of_request,
+    error_of_response,
+    refuse_html,
+    retry_after,
+)
 from common.http_clients import HttpSettingsError, open_client, proxy_for
+from core.protocol.access import TokenEnd
 from core.specs import SpecError
 from core.specs.problems import problems_of
 
@@ -57,26 +67,45 @@ class Connection:
 
     Args:
         url: The backend's address, without ``/api/v1``.
-        token: The bearer token, if any.
+        read_token: Returns the bearer token, if any. Called again if the token is refused or has been replaced.
         timeout: Time limit of connecting, of reading and of writing, in seconds each.
+        patient: Whether to wait and to repeat a request that the backend refuses because there are too many.
+        project: Name of the only project that the requests see; None for all that the token permits.
         transport: Replaces the network in tests.
 
     Raises:
-        ClientSettingsError: The environment names a proxy or certificates for this address that cannot be used.
+        ClientSettingsError: The token cannot be read, or the environment names a proxy or certificates for this address
+            that cannot be used.
     """
 
     def __init__(
-        self, url: str, token: str | None, *, timeout: float, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        read_token: Callable[[], str | None],
+        *,
+        timeout: float,
+        patient: bool = True,
+        project: str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url
+        self._patient = patient
+        self._auth = BearerAuth(read_token)
         headers = {"Accept": "application/json, application/problem+json"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        if project is not None:
+            headers["X-DKD-Project"] = project
         try:
-            self._http = open_client(url, base_url=url, headers=headers, timeout=timeout, transport=transport)
+            self._http = open_client(
+                url, base_url=url, headers=headers, timeout=timeout, transport=transport, auth=self._auth
+            )
             self._proxy = None if transport else proxy_for(url)
         except HttpSettingsError as error:
             raise ClientSettingsError(str(error)) from None
+
+    @property
+    def token_end(self) -> TokenEnd | None:
+        """The end of the token that the newest response announced; None if the token does not end soon."""
+        return self._auth.end
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -103,20 +132,27 @@ class Connection:
             query: Query parameters; parameters that are None are not sent.
             headers: Further request headers.
             idempotent: Whether the request may be sent twice. If so, it is repeated after a lost connection or a status
-                502, 503 or 504.
+                502, 503 or 504. After a status 429, with which nothing was done, every request is repeated.
         """
         response = self._request(method, path, body=body, query=query, headers=headers, idempotent=idempotent)
         return self._parse(response, reply)
 
-    def get_text(self, path: str, *, query: Query | None = None) -> str:
-        """Return the text (CSV, Markdown, LaTeX) of a GET request, which is repeated like an idempotent ``send``."""
+    def get_text(self, path: str, *, query: Query | None = None, page: str = "") -> str:
+        """Return the text (CSV, Markdown, LaTeX) of a GET request, which is repeated like an idempotent ``send``.
+
+        Args:
+            path: Path of the request.
+            query: Query parameters; parameters that are None are not sent.
+            page: The id of an element of the page, if the text is a page of the backend; another page is refused.
+        """
         headers = {"Accept": "text/*, application/x-tex, application/json, application/problem+json"}
         response = self._request("GET", path, body=None, query=query, headers=headers, idempotent=True)
-        refuse_html(response, self.url)
+        if not page or f'id="{page}"' not in response.text:
+            refuse_html(response, self.url)
         return response.text
 
     def send_empty(self, method: str, path: str, *, body: BaseModel | None = None) -> None:
-        """Send a request whose response has no content. It is not repeated."""
+        """Send a request whose response has no content. It is repeated only after a status 429."""
         self._request(method, path, body=body, query=None, headers=None, idempotent=False)
 
     def upload(
@@ -172,17 +208,32 @@ class Connection:
 
     @contextmanager
     def _stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
+        delays = iter(_BACKOFF_SECONDS)
         try:
-            with self._http.stream("GET", path, **options) as response:
-                if not response.is_success:
-                    response.read()
-                    raise error_of_response(response, self.url)
-                if "html" in response.headers.get("Content-Type", ""):
-                    response.read()
-                    refuse_html(response, self.url)
-                yield response
+            while True:
+                with self._http.stream("GET", path, **options) as response:
+                    delay = self._delay(response, next(delays, None), idempotent=False)
+                    if delay is None:
+                        if not response.is_success:
+                            response.read()
+                            raise error_of_response(response, self.url)
+                        if "html" in response.headers.get("Content-Type", ""):
+                            response.read()
+                            refuse_html(response, self.url)
+                        yield response
+                        return
+                time.sleep(delay)
         except httpx.RequestError as error:
             raise error_of_request(error, self.url, self._proxy) from error
+
+    def _delay(self, response: httpx.Response, backoff: float | None, *, idempotent: bool) -> float | None:
+        """Return the seconds after which a refused request is repeated; None if it is not."""
+        limited = self._patient and response.status_code == TOO_MANY_REQUESTS
+        if backoff is None or not (limited or (idempotent and response.status_code in UNAVAILABLE)):
+            return None
+        # Jitter, so that the clients of a restarted backend do not all repeat their requests at the same moment. It
+        # only adds to what the backend demands.
+        return backoff * random.uniform(0.8, 1.2) + min(retry_after(response), _MAX_RETRY_AFTER_SECONDS)
 
     def _parse(self, response: httpx.Response, reply: type[Reply]) -> Reply:
         try:
@@ -219,24 +270,23 @@ class Connection:
         request = self._http.build_request(
             method, path, content=content, params=httpx.QueryParams(params), headers=all_headers
         )
-        delays = iter(_BACKOFF_SECONDS if idempotent else ())
+        delays = iter(_BACKOFF_SECONDS)
         while True:
             try:
                 response = self._http.send(request)
             except httpx.RequestError as error:
                 # A request that has exceeded its read timeout would exceed it again.
-                delay = None if isinstance(error, httpx.ReadTimeout) else next(delays, None)
-                if delay is None:
+                backoff = next(delays, None) if idempotent and not isinstance(error, httpx.ReadTimeout) else None
+                if backoff is None:
                     raise error_of_request(error, self.url, self._proxy) from error
+                time.sleep(backoff * random.uniform(0.8, 1.2))
             else:
                 if response.is_success:
                     return response
-                delay = next(delays, None) if response.status_code in UNAVAILABLE else None
+                delay = self._delay(response, next(delays, None), idempotent=idempotent)
                 if delay is None:
                     raise error_of_response(response, self.url)
-                delay = max(delay, _retry_after(response))
-            # Jitter, so that the clients of a restarted backend do not all repeat their requests at the same moment.
-            time.sleep(delay * random.uniform(0.8, 1.2))
+                time.sleep(delay)
 
 
 def _to_json(body: Mapping[str, Any]) -> str:
@@ -248,10 +298,3 @@ def _to_json(body: Mapping[str, Any]) -> str:
 
 def _query_value(value: str | int | float | Sequence[str] | Sequence[int]) -> str | list[str]:
     return str(value) if isinstance(value, str | int | float) else [str(item) for item in value]
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return min(max(float(response.headers.get("Retry-After", 0)), 0.0), _MAX_RETRY_AFTER_SECONDS)
-    except ValueError:  # the header may also be a date
-        return 0.0

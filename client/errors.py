@@ -11,11 +11,13 @@ class ApiError(Exception):
     Attributes:
         status: The HTTP status.
         problem: The problem details that the backend sent; for status 422 they contain the path of every refused field.
+        retry_after: Seconds after which the backend asks to repeat the request; 0 if it does not say.
     """
 
-    def __init__(self, status: int, problem: ProblemDetails) -> None:
+    def __init__(self, status: int, problem: ProblemDetails, retry_after: float = 0.0) -> None:
         self.status = status
         self.problem = problem
+        self.retry_after = retry_after
         text = problem.detail or problem.title
         if problem.errors:
             text = "; ".join(f"{item.path}: {item.message}" if item.path else item.message for item in problem.errors)

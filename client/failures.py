@@ -14,6 +14,9 @@ from core.protocol.public import ProblemDetails
 UNAVAILABLE = frozenset({502, 503, 504})
 """Statuses of a backend that is being restarted, or of a proxy in front of it."""
 
+TOO_MANY_REQUESTS = 429
+"""Status of a request that was not carried out, because there are too many."""
+
 _TITLE_LENGTH = 100
 _INSPECTED_CHARACTERS = 20_000
 
@@ -36,7 +39,15 @@ def error_of_response(response: httpx.Response, url: str) -> ApiError | NotABack
             status=response.status_code,
             detail=f"the backend at {url} is not available now (status {response.status_code})",
         )
-    return ApiError(response.status_code, problem)
+    return ApiError(response.status_code, problem, retry_after(response))
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Return the seconds after which the server asks to repeat a request; 0 if it does not say."""
+    try:
+        return max(float(response.headers.get("Retry-After", 0)), 0.0)
+    except ValueError:  # the header may also be a date
+        return 0.0
 
 
 def error_of_request(error: httpx.RequestError, url: str, proxy: object | None) -> BackendUnreachable:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from client.errors import ApiError, BackendUnreachable
+from client.failures import TOO_MANY_REQUESTS
 from client.rendering.tables import epochs, result, result_title, run_name
 from common.durations import duration_text
 from common.formatting import share_text
@@ -92,9 +93,10 @@ def watch(
                 _sleep(interval, tick)
                 continue
             except ApiError as error:
-                if error.status < 500 or requested - last_reply > _PATIENCE_SECONDS:
+                temporary = error.status >= 500 or error.status == TOO_MANY_REQUESTS
+                if not temporary or requested - last_reply > _PATIENCE_SECONDS:
                     raise
-                _sleep(interval, tick)
+                _sleep(max(interval, error.retry_after), tick)
                 continue
             last_reply = time.monotonic()
             ended = {run.id for run in snapshot.runs if run.state in TERMINAL}

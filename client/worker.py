@@ -35,7 +35,8 @@ _Result = TypeVar("_Result")
 class WorkerClient:
     """Registers a worker, claims runs and reports on them. A context manager; safe to use from several threads.
 
-    A request is repeated only if its pooled connection had been closed while idle. Otherwise the supervisor decides
+    A request is repeated only if its pooled connection had been closed while idle, or if its token has been rotated and
+    the new text is in the token's file. Otherwise the supervisor decides
     when to repeat a request and when to give a run up. Every method raises ApiError if the backend refuses the request
     (409: the attempt is no longer the run's current one), and BackendUnreachable if it gets no usable response.
 
@@ -56,8 +57,14 @@ class WorkerClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = find_url(url)
-        bearer = find_token(token, self.url, variable="DKD_WORKER_TOKEN", local=Home.find().worker_token)
-        self._connection = Connection(self.url, bearer, timeout=timeout, transport=transport)
+        worker_token = Home.find().worker_token
+        self._connection = Connection(
+            self.url,
+            lambda: find_token(token, self.url, variable="DKD_WORKER_TOKEN", local=worker_token),
+            timeout=timeout,
+            patient=False,
+            transport=transport,
+        )
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -86,9 +86,9 @@ class Home:
         return self.path / "tokens" / "worker"
 
     @property
-    def dashboard_key(self) -> Path:
-        """File with the key that signs the dashboard's cookies; mode 0600."""
-        return self.path / "tokens" / "dashboard.key"
+    def dashboard_sessions(self) -> Path:
+        """Folder with a file for each browser that has opened a one-time address of the dashboard."""
+        return self.path / "tokens" / "sessions"
 
     @property
     def dashboard_tickets(self) -> Path:

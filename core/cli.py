@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    launch.wait_passively()
+    launch.wait_briefly()
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     options.arguments = arguments
@@ -98,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="the teacher's weights (safetensors), once for each --teacher",
+    )
+    train.add_argument(
+        "--student",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="STUDENT_RUN.json",
+        help="of a teacher's run, a run that waits for it and is checked before the first step; repeatable",
     )
     train.add_argument(
         "--resume", type=Path, metavar="CHECKPOINT", help="a checkpoint of an earlier attempt at the same run"
@@ -225,6 +233,7 @@ def _train(options: argparse.Namespace) -> int:
     if len(options.teacher) != len(options.teacher_weights):
         raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
     teacher_specs = [_read_run(path) for path in options.teacher]
+    students = [_read_run(path) for path in options.student]
 
     info = launch.rank_from_env()
     if options.ranks > 1 and info is None:
@@ -237,10 +246,12 @@ def _train(options: argparse.Namespace) -> int:
     start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds)
     try:
         if info:
-            result = run_rank(info, spec, options.out, teachers, options.resume, start, settings)
+            result = run_rank(info, spec, options.out, teachers, options.resume, start, settings, students)
         else:
             with stop_on_sigterm(start) as stoppable:
-                result = run_training(spec, options.out, teachers, options.resume, stoppable, settings=settings)
+                result = run_training(
+                    spec, options.out, teachers, options.resume, stoppable, settings=settings, students=students
+                )
     except (OSError, MachineError) as error:
         if isinstance(error, OSError) and not is_full_disk(error):
             raise

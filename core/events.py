@@ -174,6 +174,11 @@ class Finished(_Event):
     correlations: RelativePath | None = Field(
         None, description="Correlations of the logits, relative to the attempt's folder; null if there are none."
     )
+    features: RelativePath | None = Field(
+        None,
+        description="Features of some test images over the epochs, relative to the attempt's folder; null if "
+        "there are none.",
+    )
     summary: dict[MetricName, AnyFloat] = Field(
         default_factory=dict, max_length=20_000, description="Last value of each metric."
     )

@@ -148,8 +148,9 @@ def explain_uniform_batches(
     if params.epsilon_share is not None:
         target_norm = params.epsilon_share / (1 - params.epsilon_share) * others
         epsilon = _ratio(target_norm, _norm(align_gradient), 0.0)
-    gradients["align"] = -epsilon[:, None] * align_gradient
-    weights = {name: np.full_like(ce, factor) for name, factor in factors.items()} | {"align": -epsilon}
+    signed = epsilon if params.sign == "added" else -epsilon
+    gradients["align"] = signed[:, None] * align_gradient
+    weights = {name: np.full_like(ce, factor) for name, factor in factors.items()} | {"align": signed}
     aligned = _norm(gradients["align"])
     return UniformBatches(
         values=values,

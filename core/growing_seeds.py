@@ -11,7 +11,6 @@ from common.sequential import wording
 from common.sequential.decision import Decision, decide, is_stuck
 from common.sequential.race import better_setting
 from core.catalog import METRICS
-from core.catalog.datasets import headline_of
 from core.specs import ExperimentSpec, PlannedRun, UntilDecided
 
 
@@ -117,7 +116,7 @@ def _race(specs: Sequence[ExperimentSpec], results: Sequence[Results], place: in
                 for other in others
             ],
             until.rule,
-            METRICS[headline_of(spec.dataset.name)].better,
+            METRICS[spec.dataset.headline].better,
         )
         if found is not None:
             own.outrun.setdefault(method.label, specs[others[found]].name)
@@ -134,7 +133,7 @@ def sentences(spec: ExperimentSpec, results: Results) -> list[str]:
     if until is None:
         return []
     labels = [method.label for method in spec.methods]
-    metric = METRICS[headline_of(spec.dataset.name)]
+    metric = METRICS[spec.dataset.headline]
     decisions = _decide(_histories(spec, until, results), until)
     lines = []
     for label, decision in decisions.items():

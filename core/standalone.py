@@ -8,13 +8,13 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.atomic_write import atomic_write
 from common.formatting import mean_text, value_text, within_sentence
 from core import growing_seeds
 from core.catalog import DATASETS, METRICS, Metric
-from core.catalog.datasets import headline_of
 from core.catalog.models import TIMM
 from core.events import IMAGES_KEY, JOURNAL_NAME, Event, Failed, Finished, Log, Started, read_journal
 from core.launch import launch
@@ -23,7 +23,13 @@ from core.specs import ExperimentSpec, PlannedRun, Problem, SpecError, warnings_
 from core.tasks.classification import models
 from core.train import TeacherSource, TrainOptions, run_training, stop_on_sigterm
 from core.train.checkpoint import CHECKPOINT_NAME
+from core.train.rehearsal import kind_of, rehearse
+from core.tuning.choice import Choice, ChoiceError, TrialRun, choose
+from core.tuning.trials import trials_of, with_settings
 
+INTERRUPTED = 130
+"""Exit status of a command that a signal has interrupted."""
+TRIALS_FOLDER, CHOICE_NAME, SPEC_NAME = "trials", "choice.json", "experiment.json"
 _MAX_NAMES = 3
 """Runs that are named after a warning that several of them have."""
 
@@ -50,6 +56,7 @@ class _Trained:
         folders: Beginnings of the runs' folders, by label.
         values: The headline metric by label and by what identifies the images.
         students: The results that decide how many seeds it takes.
+        written: The spec as it was before trials chose settings; None for the trials themselves.
     """
 
     spec: ExperimentSpec
@@ -57,15 +64,26 @@ class _Trained:
     folders: Mapping[str, str]
     values: defaultdict[tuple[str, str], list[float]]
     students: growing_seeds.Results
+    written: ExperimentSpec | None = None
 
     @classmethod
     def of(cls, spec: ExperimentSpec, out: Path) -> _Trained:
         folders = _folder_names(planned.label for planned in spec.plan())
         return cls(spec, out, folders, defaultdict(list), growing_seeds.Results())
 
+    def folder_of(self, planned: PlannedRun) -> Path:
+        """Return the folder of a run."""
+        return self.out / f"{self.folders[planned.label]}-seed{planned.spec.seed}"
+
+    def keep_spec(self) -> None:
+        """Write the spec into the folder, which then says by itself what was trained in it."""
+        if self.written is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.out / SPEC_NAME, self.written.model_dump_json(indent=2) + "\n")
+
     @property
     def headline(self) -> Metric:
-        return METRICS[headline_of(self.spec.dataset.name)]
+        return METRICS[self.spec.dataset.headline]
 
 
 def run_experiment(
@@ -74,7 +92,7 @@ def run_experiment(
     parallelism: Parallelism = Parallelism(),
     settings: TrainingSettings | None = None,
 ) -> int:
-    """Train every run into ``out/LABEL-seedN``. A run that has finished there before is kept.
+    """Train every run into ``out/LABEL-seedN``, beside the spec. A run that has finished there before is kept.
 
     Args:
         spec: The experiment.
@@ -86,12 +104,16 @@ def run_experiment(
         0; 1 if a run failed; 130 if a signal interrupted it. The interrupted run keeps a checkpoint and continues
         from there the next time.
 
+    With ``tune``, the trials are trained into ``out/trials`` first, and what they choose is frozen in
+    ``out/choice.json``.
+
     Raises:
-        SpecError: A network cannot be built here; this is checked before the teacher is trained for it.
+        SpecError: A network cannot be built here, or a method cannot be trained on the images or with these networks;
+            this is checked before a teacher is trained. Or Optuna is not installed, which draws settings.
         SettingsError: ``settings`` is None, and a variable of the environment cannot be used.
         OSError: ``out`` cannot be written to.
     """
-    return _run([_Trained.of(spec, out)], parallelism, settings)
+    return _run_all([(spec, out)], parallelism, settings)
 
 
 def run_sweep(
@@ -106,14 +128,69 @@ def run_sweep(
     until their comparisons are decided.
     """
     names = _folder_names(spec.name for spec in specs)
-    return _run([_Trained.of(spec, out / names[spec.name]) for spec in specs], parallelism, settings)
+    return _run_all([(spec, out / names[spec.name]) for spec in specs], parallelism, settings)
 
 
-def _run(experiments: Sequence[_Trained], parallelism: Parallelism, settings: TrainingSettings | None) -> int:
+def _run_all(
+    places: Sequence[tuple[ExperimentSpec, Path]], parallelism: Parallelism, settings: TrainingSettings | None
+) -> int:
+    """Train experiments into their folders, after the trials of those that choose settings."""
     settings = settings or TrainingSettings.from_environment()
+    experiments, sentences = [], []
+    for spec, out in places:
+        chosen = spec
+        if spec.tune:
+            trials = _Trained.of(trials_of(spec), out / TRIALS_FOLDER)
+            if (status := _run([trials], parallelism, settings)) == INTERRUPTED:
+                return status
+            try:
+                choice = _choose(spec, trials)
+            except ChoiceError as error:
+                _print(f"{spec.name}: {error}", error=True)
+                return 1
+            chosen = with_settings(spec, choice.settings)
+            sentences += choice.sentences()
+            _print("\n".join(["", *choice.sentences(), ""]))
+        experiments.append(replace(_Trained.of(chosen, out), written=spec))
+    return _run(experiments, parallelism, settings, sentences)
+
+
+def _choose(spec: ExperimentSpec, trials: _Trained) -> Choice:
+    """Choose the settings of an experiment from its trials, and freeze them.
+
+    Raises:
+        ChoiceError: They cannot be chosen, or others were frozen here before.
+    """
+    runs, images = [], 0
+    for planned in trials.spec.plan():
+        if planned.spec.role == "student":
+            folder = trials.folder_of(planned)
+            result = _finished(folder, planned)
+            runs.append(TrialRun(planned.label, planned.spec, result.summary if result else None))
+            images = next((event.test_size for event in _events(folder) if isinstance(event, Started)), images)
+    choice = choose(spec, runs, images)
+    frozen = trials.out.parent / CHOICE_NAME
+    if not frozen.exists():
+        frozen.write_text(json.dumps(choice.as_json(), indent=2) + "\n", encoding="utf-8")
+    elif (known := json.loads(frozen.read_text(encoding="utf-8"))["hash"]) != choice.digest:
+        text = f"{frozen} has frozen another choice ({known[:12]}, not {choice.digest[:12]})"
+        raise ChoiceError(f"{text}; give --out another folder, so that no result decides between them")
+    return choice
+
+
+def _run(
+    experiments: Sequence[_Trained],
+    parallelism: Parallelism,
+    settings: TrainingSettings,
+    sentences: Sequence[str] = (),
+) -> int:
+    """Train experiments, and print their results after sentences about them."""
     specs = [experiment.spec for experiment in experiments]
-    for spec in specs:
-        _check_networks(spec)
+    for experiment in experiments:
+        _check_networks(experiment.spec)
+        _check_students(experiment, settings)
+    for experiment in experiments:
+        experiment.keep_spec()
     for warning in dict.fromkeys(str(warning) for spec in specs for warning in warnings_of(spec)):
         _print(f"warning: {warning}", error=True)
     teachers: dict[str, TeacherSource] = {}
@@ -124,7 +201,7 @@ def _run(experiments: Sequence[_Trained], parallelism: Parallelism, settings: Tr
             if planned.spec.role == "teacher" and planned.spec.fingerprint() in teachers:
                 continue  # another experiment has trained it
             experiment = experiments[place]
-            folder = experiment.out / f"{experiment.folders[planned.label]}-seed{planned.spec.seed}"
+            folder = experiment.folder_of(planned)
             prefix = f"{experiment.spec.name}: " if len(experiments) > 1 else ""
             name = f"{prefix}{planned.label} seed {planned.spec.seed}"
             result = _finished(folder, planned)
@@ -138,7 +215,7 @@ def _run(experiments: Sequence[_Trained], parallelism: Parallelism, settings: Tr
                 warned[text].append(name)
             if options.stop_requested():
                 _print("interrupted; the same command continues from here", error=True)
-                return 130
+                return INTERRUPTED
             if not result:
                 failed = True
                 _print(f"{name}: {_failure_reason(folder)}", error=True)
@@ -152,6 +229,8 @@ def _run(experiments: Sequence[_Trained], parallelism: Parallelism, settings: Tr
                 experiment.students.add(planned.label, planned.spec.seed, value, images)
             else:
                 teachers[planned.spec.fingerprint()] = TeacherSource(planned.spec, folder / result.weights)
+    if sentences:
+        _print("\n".join(["", *sentences]))
     for experiment in experiments:
         _print("" if len(experiments) == 1 else f"\n{experiment.spec.name}")
         _print_summary(experiment.values, experiment.headline)
@@ -208,6 +287,32 @@ def _check_networks(spec: ExperimentSpec) -> None:
                 models.build(choice.name, **size, **choice.params)
             except (ValueError, ImportError) as error:
                 problems.append(Problem(path, str(error)))
+    if problems:
+        raise SpecError(problems)
+
+
+def _check_students(experiment: _Trained, settings: TrainingSettings) -> None:
+    """Check what only the images and the networks show, as long as a teacher has still to be trained.
+
+    Raises:
+        SpecError: A run cannot be trained.
+    """
+    plan = experiment.spec.plan()
+    trained = [run for run in plan if run.spec.role == "teacher" and not run.spec.uses_weights_unchanged]
+    if all(_finished(experiment.folder_of(run), run) for run in trained):
+        return
+    labels = {kind_of(run.spec): run.label for run in plan}
+    waiting = [run.spec for run in plan if run.spec.teachers]
+    places = {choice.label: f"methods.{number}" for number, choice in enumerate(experiment.spec.methods)}
+    found = rehearse(waiting, [run.spec for run in plan if run.spec.role == "teacher"], settings)
+    problems = []
+    for spec, reason in found.refused:
+        label = labels[kind_of(spec)]
+        place, _, text = reason.partition(": ")
+        if label in places and place.partition(".")[0] == "method":
+            problems.append(Problem(places[label] + place.removeprefix("method"), text))
+        else:
+            problems.append(Problem(places.get(label, ""), reason))
     if problems:
         raise SpecError(problems)
 

@@ -9,7 +9,7 @@ A test module subclasses ``MethodContract`` and names the method::
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,24 +22,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from core.catalog import load_plugins
+from core.catalog.methods.entry import LABEL_TERM
 from core.distill.objective import Objective, Outputs, Step, student_shapes
 from core.distill.rows import Rows
-from core.events import JOURNAL_NAME, Metrics, read_journal
 from core.launch import RankInfo
 from core.settings import TrainingSettings
 from core.specs import parse_experiment
 from core.tasks.registry import load_task
-from core.tasks.task import RunContext, TeacherSource
+from core.tasks.task import RunContext
 from core.testing_ranks import run_two_ranks
-from core.train import TrainOptions, run_training
-from core.train.checkpoint import CHECKPOINT_NAME
+from core.testing_runs import train_interrupted
 from core.train.method import objective_for
 from core.train.rank_loss import average_gradients, step_loss
 from core.train.ranks import process_group
 
 _ROWS = 7
 _H = 1e-6  # step of the finite differences, in float64
-_MAX_STEPS = 10
 
 Gradients = dict[str, Tensor]
 """Gradients by the name of the tensor: ``logits``, ``tap NAME``, ``parameter NAME`` for the method's own, or
@@ -287,6 +285,19 @@ class MethodContract:
             assert own or not gradient[weight == 0].any(), name
             torch.testing.assert_close(gradient if own else gradient[kept], present[name], rtol=1e-7, atol=1e-10)
 
+    def test_cross_entropy_has_the_label_smoothing_of_the_rows(self, problem: tuple[Objective, Inputs]) -> None:
+        objective, inputs = problem
+        step, found = inputs.step(), []
+        for smoothing in (0.0, 0.1, 0.3):
+            with keeping_buffers(objective), torch.no_grad():
+                terms = objective(replace(step, rows=replace(step.rows, label_smoothing=smoothing)))
+            found.append(float(terms.values.get(LABEL_TERM, torch.nan)))
+        if math.isnan(found[0]):
+            return  # the loss has no cross-entropy
+        none, little, much = found
+        assert little != none
+        assert much - none == pytest.approx(3 * (little - none), rel=1e-6), "it is linear in the label"
+
     def test_two_ranks_equal_one(self, spec: dict[str, Any], tmp_path: Path) -> None:
         run_two_ranks(_rank_of_two, spec, self.epoch, self.plugins, str(tmp_path))
         objective, inputs = build_problem(spec, self.epoch)
@@ -303,32 +314,4 @@ class MethodContract:
                 torch.testing.assert_close(torch.cat((first, second)) / 2, gradient, rtol=1e-7, atol=1e-10)
 
     def test_run_stopped_at_any_step_continues_bit_for_bit(self, spec: dict[str, Any], tmp_path: Path) -> None:
-        plan = parse_experiment(spec).plan()
-        settings = TrainingSettings(cache_dir=tmp_path / "cache", threads=1)
-        source: TeacherSource | None = None
-        if plan[-1].spec.teacher:
-            assert run_training(plan[0].spec, tmp_path / "teacher", settings=settings) == "finished"
-            source = TeacherSource(plan[0].spec, tmp_path / "teacher" / "weights.safetensors")
-        stop_at = random.Random(str(self.method)).randrange(1, _MAX_STEPS)
-
-        def train(name: str, *, resume: Path | None = None, options: TrainOptions | None = None) -> str:
-            return run_training(plan[-1].spec, tmp_path / name, source, resume, options, settings=settings)
-
-        assert train("whole") == "finished"
-        polls = iter(range(_MAX_STEPS + 1))
-        stopping = TrainOptions(stop_requested=lambda: next(polls, None) == stop_at)
-        assert train("half", options=stopping) == "stopped"
-        assert train("rest", resume=tmp_path / "half" / CHECKPOINT_NAME) == "finished"
-        whole, rest = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "rest"))
-        assert whole == rest
-        assert _numbers(tmp_path / "whole") == _numbers(tmp_path / "rest")
-
-
-def _numbers(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics of a run except those of its speed."""
-    events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
-    return [
-        {name: value for name, value in event.values.items() if not name.startswith("speed/")}
-        for event in events
-        if isinstance(event, Metrics)
-    ]
+        train_interrupted(spec, tmp_path).check()

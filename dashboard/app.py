@@ -14,6 +14,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from dashboard.server.asset_middleware import AssetMiddleware
+from dashboard.server.banner import hide_server_name
 from dashboard.server.gate import Gate
 
 # Importing these modules takes a second, for which the first visitor would otherwise wait.
@@ -35,6 +36,7 @@ async def _preload() -> None:
     gc.freeze()
 
 
+hide_server_name()
 app = st.App(
     Path(__file__).with_name("script.py"),
     lifespan=_lifespan,

@@ -14,7 +14,7 @@ from streamlit.navigation.page import Page
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 from common.formatting import within_sentence
-from core.protocol.public import Catalog
+from core.protocol.public import Catalog, Experiment, Run, RunSummary
 from dashboard.addresses import AddressError
 from dashboard.curves.store import CurveStore
 from dashboard.families import families_of
@@ -30,31 +30,51 @@ _TIMEOUT_SECONDS = 6.0
 # the backend then completes.
 _ACTION_TIMEOUT_SECONDS = 60.0
 _MAX_REPLIES = 200
+_PROJECT = "project.chosen"
 
 T = TypeVar("T")
 
 
 @st.cache_resource(show_spinner=False, max_entries=100)
-def _client(settings: tuple[str | None, ...], token: str | None, timeout: float) -> Client:
-    return Client(token=token, timeout=timeout)
+def _client(settings: tuple[str | None, ...], token: str | None, timeout: float, project: str | None) -> Client:
+    return Client(token=token, timeout=timeout, project=project)
 
 
 def client() -> Client:
     """Return the client with which the pages read data.
 
-    ``Client`` reads the address and the token from the environment, unless a person has signed in with a token.
+    ``Client`` reads the address and the token from the environment, unless a person has signed in with a token. It sees
+    the chosen project only.
     """
-    return _client_with(_TIMEOUT_SECONDS)
+    return _client_with(_TIMEOUT_SECONDS, chosen_project())
+
+
+def lab_client() -> Client:
+    """Return a client that sees all projects, whichever is chosen: for pages about projects, people and the lab."""
+    return _client_with(_TIMEOUT_SECONDS, None)
 
 
 def action_client() -> Client:
     """Return the client for requests that change something; it waits longer for the reply."""
-    return _client_with(_ACTION_TIMEOUT_SECONDS)
+    return _client_with(_ACTION_TIMEOUT_SECONDS, chosen_project())
 
 
-def _client_with(timeout: float) -> Client:
+def chosen_project() -> str | None:
+    """Return the name of the project that the pages are limited to; None for all."""
+    chosen: str | None = st.session_state.get(_PROJECT)
+    return chosen
+
+
+def choose_project(name: str | None) -> None:
+    """Limit the pages to a project; None for all."""
+    if name != chosen_project():
+        st.session_state.pop("replies", None)
+    st.session_state[_PROJECT] = name
+
+
+def _client_with(timeout: float, project: str | None) -> Client:
     names = ("DKD_API_URL", "DKD_API_TOKEN", "DKD_API_TOKEN_FILE", "DKD_HOME")
-    return _client(tuple(os.environ.get(name) for name in names), login.token(), timeout)
+    return _client(tuple(os.environ.get(name) for name in names), login.token(), timeout, project)
 
 
 @st.cache_data(ttl=60, show_spinner=False)
@@ -77,10 +97,44 @@ def task(dataset: str) -> dict[str, Any]:
     return next((item for item in known.tasks if item["name"] == name), next(iter(known.tasks), {}))
 
 
-def headline(dataset: str) -> dict[str, Any]:
-    """Return the metric, as the catalog describes it, by which results on a data set are judged."""
-    known, name = catalog(), task(dataset).get("headline", "")
-    return next((item for item in known.metrics if item["name"] == name), known.metrics[0])
+def item(dataset: str) -> str:
+    """Return what an item of a data set is called, such as an image."""
+    return str(task(dataset).get("item", "image"))
+
+
+def headline(dataset: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the metric, as the catalog describes it, by which results on a data set are judged.
+
+    Args:
+        dataset: The name of the data set.
+        params: Its parameters, which say on which images the reports measure.
+    """
+    on_held_out = (params or {}).get("evaluate") == "validation"
+    name = task(dataset).get("validation" if on_held_out else "headline", "")
+    return _metric(name) or catalog().metrics[0]
+
+
+def headline_of_run(run: RunSummary) -> dict[str, Any]:
+    """Return the metric by which a run is judged, on the images on which it was measured."""
+    params = _dataset_params(run.spec) if isinstance(run, Run) else None
+    return headline(run.dataset, params) if params else _metric(run.headline) or headline(run.dataset)
+
+
+def headline_of(experiments: Sequence[Experiment], runs: Sequence[RunSummary]) -> dict[str, Any]:
+    """Return the metric by which selected experiments are judged; without any, that of single runs."""
+    if experiments:
+        return headline(experiments[0].dataset, _dataset_params(experiments[0].spec))
+    return headline_of_run(runs[0]) if runs else headline("")
+
+
+def _metric(name: str) -> dict[str, Any] | None:
+    return next((item for item in catalog().metrics if item["name"] == name), None)
+
+
+def _dataset_params(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the parameters of a spec's data set, which a spec may also give by its name alone."""
+    dataset = spec.get("dataset")
+    return dataset.get("params") if isinstance(dataset, Mapping) else None
 
 
 def several_tasks(named: Iterable[tuple[str, str]]) -> str:
@@ -104,6 +158,11 @@ def several_tasks(named: Iterable[tuple[str, str]]) -> str:
 def headline_titles(datasets: Iterable[str]) -> dict[str, str]:
     """Return the title of the headline metric of each data set, with its unit, for headings of columns."""
     return {dataset: headline(dataset)["label"] for dataset in dict.fromkeys(datasets)}
+
+
+def metric_labels() -> dict[str, str]:
+    """Return the title of each metric of the catalog with its unit, by name."""
+    return {item["name"]: item["label"] for item in catalog().metrics}
 
 
 def companion(methods: Iterable[str]) -> dict[str, Any] | None:
@@ -197,11 +256,11 @@ def fetch(key: str, request: Callable[[], T]) -> Fetched[T]:
     replies: dict[str, T] = st.session_state.setdefault("replies", {})
     try:
         # During an outage, a cheap request is tried first, without the client's retries.
-        if "outage_since" in st.session_state and not client().ready():
+        if in_outage() and not client().ready():
             raise BackendUnreachable(client().url, "it is not ready")
         value = request()
     except BackendUnreachable:
-        since: datetime = st.session_state.setdefault("outage_since", datetime.now(UTC))
+        since = note_outage()
         _client.clear()  # a restarted stack may have another address or token
         if key not in replies:
             raise
@@ -211,6 +270,17 @@ def fetch(key: str, request: Callable[[], T]) -> Fetched[T]:
         replies.pop(next(iter(replies)))
     replies[key] = value
     return Fetched(value)
+
+
+def in_outage() -> bool:
+    """Return whether the backend did not answer the last request of a page."""
+    return "outage_since" in st.session_state
+
+
+def note_outage() -> datetime:
+    """Store that the backend does not answer, and return since when."""
+    since: datetime = st.session_state.setdefault("outage_since", datetime.now(UTC))
+    return since
 
 
 def show_outage(since: datetime | None) -> None:
@@ -223,13 +293,27 @@ def show_outage(since: datetime | None) -> None:
         )
 
 
+def show_token_end() -> None:
+    """Say that the token of this page's requests ends soon; draw nothing otherwise."""
+    end = client().token_end
+    if end is None:
+        return
+    whose = "Your token" if login.token() else "The dashboard's token"
+    time = f"{end.ends_at:%Y-%m-%d %H:%M} UTC"
+    if end.replaced:
+        text = f"{whose} has been replaced, and its earlier text ends at {time}. Use the new text."
+    else:
+        text = f"{whose} ends at {time}. An admin renews it with `dkd token rotate NAME --days DAYS`."
+    st.info(text, icon=":material/key:")
+
+
 @contextmanager
 def error_boundary() -> Iterator[None]:
     """Show errors of the backend as messages with instructions. Every page is drawn within this context manager."""
     try:
         yield
     except BackendUnreachable as error:
-        st.session_state.setdefault("outage_since", datetime.now(UTC))
+        note_outage()
         _client.clear()
         st.warning("The backend does not answer.", icon=":material/cloud_off:")
         st.markdown(
@@ -259,7 +343,9 @@ def show_api_error(error: ApiError) -> None:
         st.error("The backend does not accept the dashboard's token.", icon=":material/key_off:")
         st.markdown("Set `DKD_API_TOKEN`, or set `DKD_API_TOKEN_FILE` to its file, and restart the dashboard.")
     elif error.status == 404:
-        st.info(f"{escape(sentence(str(error)))} The link may be old.", icon=":material/search_off:")
+        project = chosen_project()
+        elsewhere = f" Only the project {escape(project)} is shown; it may be in another one." if project else ""
+        st.info(f"{escape(sentence(str(error)))} The link may be old.{elsewhere}", icon=":material/search_off:")
         st.page_link(page("runs"), label="All runs", icon=":material/list:")
     else:
         st.error(escape(sentence(str(error))), icon=":material/error:")

@@ -119,8 +119,10 @@ def _section(entry: MethodEntry) -> Iterator[str]:
         yield ""
     if entry.published:
         yield from (f"The experiments of the source have `{_as_yaml(entry.published)}`.", "")
-    for task, params in entry.task_params.items():
-        yield from (f"Published experiments on {task} have `{_as_yaml(dict(params))}`.", "")
+    for task in dict.fromkeys((*entry.task_params, *entry.task_shares)):
+        usual = {"params": entry.task_params.get(task), "shares": entry.task_shares.get(task)}
+        words = [f"`{field}: {_as_yaml(dict(values))}`" for field, values in usual.items() if values]
+        yield from (f"For {task} write {' and '.join(words)}; a form starts with them.", "")
     if entry.cost:
         yield from (f"Cost: {entry.cost}", "")
     if costs := list(_measured_costs(entry.title)):

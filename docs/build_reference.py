@@ -34,13 +34,15 @@ _REST_METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the decisions and the references to the navigation."""
+    """Add the results, the decisions and the references to the navigation."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     assert config.nav is not None
     decisions = sorted(path.name for path in (ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    results = sorted(path.name for path in (ROOT / "docs" / "results").glob("*.md") if path.name != "index.md")
     python = [{"Overview": "reference/python/index.md"}]
     python += [{package: f"reference/python/{package}.md"} for package in python_pages()]
+    config.nav.append({"Results": ["results/index.md", *(f"results/{name}" for name in results)]})
     config.nav.append({"Decisions": ["adr/index.md", *(f"adr/{name}" for name in decisions)]})
     config.nav.append(
         {"Reference": [{"Command line": "reference/cli.md"}, {"REST API": "reference/rest.md"}, {"Python": python}]}

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -51,30 +51,95 @@ def browser() -> Iterator[Browser]:
             running.close()
 
 
-def wait_until_drawn(page: Page, *, charts: int = 0, timeout: float = 60.0) -> None:
+_IDLE = """document.querySelector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    && !document.querySelector('[data-testid="stSkeleton"], [data-stale="true"]')"""
+
+
+def wait_until_idle(page: Page, *, timeout: float = 60.0) -> None:
+    """Wait until the page's script has ended and no element is a skeleton or stale.
+
+    Args:
+        timeout: In seconds.
+    """
+    page.wait_for_function(f"() => {_IDLE}", timeout=timeout * 1000)
+
+
+def wait_until_drawn(page: Page, *, charts: int = 0, rest: float = 0.6, timeout: float = 60.0) -> None:
     """Wait until the page's script has ended, no element is a skeleton, and this number of charts have traces.
 
     Args:
         charts: Least number of charts with traces.
+        rest: Seconds for transitions of Plotly and Streamlit, for whoever points at what moves.
         timeout: In seconds.
     """
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=timeout * 1000)
-    page.wait_for_selector("h1", timeout=timeout * 1000)
+    page.wait_for_selector('[data-testid="stApp"] h1', timeout=timeout * 1000)
     page.wait_for_function(
-        """charts => !document.querySelector('[data-testid="stSkeleton"]')
+        f"""charts => {_IDLE}
             && [...document.querySelectorAll('[data-testid="stBidiComponentRegular"]')].every(
                 place => !place.offsetParent || place.querySelector('.dkd-chart:not(:empty)'))
             && document.querySelectorAll('.js-plotly-plot .main-svg .trace').length >= charts""",
         arg=charts,
         timeout=timeout * 1000,
     )
-    page.wait_for_timeout(600)  # transitions of Plotly and Streamlit
+    page.wait_for_timeout(rest * 1000)
+
+
+def set_colour_scheme(page: Page, scheme: Literal["light", "dark"]) -> None:
+    """Let the system prefer a colour scheme, and wait until the page has it and its script is idle again."""
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(
+        """scheme => getComputedStyle(document.querySelector('[data-testid="stApp"]')).colorScheme === scheme""",
+        arg=scheme,
+    )
+    page.wait_for_timeout(100)  # components draw themselves again, and some let the script run
+    wait_until_idle(page)
 
 
 def error_texts(page: Page) -> list[str]:
     """Return the texts of error boxes and stack traces on the page."""
     boxes = page.locator('[data-testid="stException"], [data-testid="stAlertContentError"]')
     return [boxes.nth(index).inner_text() for index in range(boxes.count())]
+
+
+# A transition has colours of its own, and while its script runs, Streamlit dims what it has not drawn again yet. Axe
+# works for a second, in which a live page runs its script at any time: waiting does not keep the dimmed elements out.
+# All that Streamlit 1.67 dims: elements, labels of expanders (of the second kind, which cannot be opened, the only
+# child), the list of tabs and each tab. Only elements have ``data-stale``.
+_STILL = """
+* { transition: none !important; animation: none !important; }
+[data-testid="stElementContainer"][data-stale="true"],
+[data-testid="stExpander"] > details > summary,
+[data-testid="stExpander"] > div,
+[data-testid="stTabs"] [role="tablist"],
+[data-testid="stTab"]:not([data-disabled]) { opacity: 1 !important; }
+"""
+
+
+def serious_findings(page: Page) -> list[str]:
+    """Return what axe finds to be a serious or critical obstacle on the page, with its rule and element."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.evaluate(
+        """css => {
+            if (document.dkdStill) return;
+            document.dkdStill = new CSSStyleSheet();
+            document.dkdStill.replaceSync(css);
+            document.adoptedStyleSheets = [...document.adoptedStyleSheets, document.dkdStill];
+        }""",
+        _STILL,
+    )
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}: {' '.join(node['target'])} {node['html'][:160]}: {_reason(node)}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def _reason(node: dict[str, Any]) -> str:
+    checks = [*node.get("any", ()), *node.get("all", ()), *node.get("none", ())]
+    return "; ".join(check["message"] for check in checks)
 
 
 def save_screenshot(page: Page, path: Path, *, most: int = 6000) -> None:

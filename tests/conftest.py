@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -27,10 +29,28 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """With ``--durations``, also print the modules that took longest, since many short tests add up."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    if count := config.getoption("durations"):
+        terminalreporter.section(f"slowest modules of {sum(seconds.values()):.0f} s")
+        for module, duration in sorted(seconds.items(), key=lambda item: -item[1])[:count]:
+            terminalreporter.write_line(f"{duration:.1f}s {module}")
+
+
+_cache_numbers = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _separate_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test an empty cache, without logits of other tests or of this machine's user."""
-    monkeypatch.setenv("DKD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    # pytest's own numbers are found by reading the folder, which after thousands of tests takes milliseconds.
+    folder = tmp_path_factory.mktemp(f"cache-{next(_cache_numbers)}", numbered=False)
+    monkeypatch.setenv("DKD_CACHE_DIR", str(folder))
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import structlog
@@ -29,13 +31,13 @@ WORKER_TOKEN = "worker-token"
 @contextmanager
 def backend(folder: Path, **changes: object) -> Iterator[str]:
     """Run a backend with all its files in a folder, and yield its address."""
-    url = f"sqlite:///{folder / 'dkd.sqlite3'}"
-    database = Database(url)
-    migrate.upgrade(database)
-    with database.write() as session:
-        add_token(session, ADMIN_TOKEN, "admin", ADMIN_SCOPES)
-        add_token(session, WORKER_TOKEN, "worker", WORKER_SCOPES)
-    database.dispose()
+    path = folder / "dkd.sqlite3"
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"sqlite:///{path}"
+    if path.exists():
+        _prepare(path)
+    else:
+        path.write_bytes(_empty_database())
     defaults: dict[str, object] = {
         "database_url": url,
         "broker_folder": folder / "broker",
@@ -63,6 +65,25 @@ def backend(folder: Path, **changes: object) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         quiet.close()
+
+
+@cache
+def _empty_database() -> bytes:
+    """Return a migrated database with the tokens. It is made once per process, because migrations take a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "dkd.sqlite3")
+        _prepare(path)
+        return path.read_bytes()
+
+
+def _prepare(path: Path) -> None:
+    """Migrate a database, and add the tokens; all of it is in the one file at the end."""
+    database = Database(f"sqlite:///{path}")
+    migrate.upgrade(database)
+    with database.write() as session:
+        add_token(session, ADMIN_TOKEN, "admin", ADMIN_SCOPES)
+        add_token(session, WORKER_TOKEN, "worker", WORKER_SCOPES)
+    database.dispose()
 
 
 @contextmanager

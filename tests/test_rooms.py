@@ -14,16 +14,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("common", "core", "backend", "worker", "client", "dashboard", "dkd_lab")
 
-TORCH_FREE = ("core.specs", "core.catalog", "core.events", "core.items", "core.protocol", "core.explain")
+TORCH_FREE = (
+    *("core.specs", "core.catalog", "core.events", "core.items", "core.machine", "core.protocol"),
+    *("core.explain", "core.tuning"),
+)
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "common": (),
     "core": ("common",),
     # `explain` has the loss terms in numpy, for the report on claims about the loss itself; `items` reads the files of
-    # finished runs.
+    # finished runs; `tuning` chooses settings from trials.
     "backend": (
         *("common", "core.specs", "core.catalog", "core.papers", "core.events", "core.protocol", "core.explain"),
-        "core.items",
+        *("core.items", "core.tuning"),
     ),
     # A run's spec is opaque to the worker, so that no plugin has to be importable there.
     "worker": ("common", "core.events", "core.protocol", "client"),
@@ -68,6 +71,22 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("package", ["core/train", "core/distill", "core/specs", "core/weights"])
+def test_what_every_task_shares_imports_the_code_of_none(package: str) -> None:
+    tasks = ("core.tasks.classification", "core.tasks.detection")
+    wrong = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in files(package)
+        for module in imports(path)
+        if within(module, tasks)
+    ]
+    assert not wrong
+
+
+MAY_NAME = {"backend/predictions/projections.py": ("sklearn",)}
+"""Modules outside of core that import a heavy package, within a function."""
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_only_core_names_torch(room: str) -> None:
     heavy = ("torch", "torchvision", "safetensors", "sklearn")
@@ -76,6 +95,7 @@ def test_only_core_names_torch(room: str) -> None:
         for path in files(room)
         for module in imports(path)
         if within(module, heavy)
+        and not within(module, MAY_NAME.get(str(path.relative_to(ROOT)), ()))
         and (room != "core" or within(".".join(path.relative_to(ROOT).with_suffix("").parts), TORCH_FREE))
     ]
     assert not wrong

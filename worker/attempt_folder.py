@@ -99,6 +99,10 @@ def prepare_attempt(root: Path, claim: Claim) -> AttemptFolder:
         teacher = path / ("teacher.json" if number == 1 else f"teacher-{number}.json")
         teacher.write_text(json.dumps(spec, indent=1, ensure_ascii=False), encoding="utf-8")
         arguments += ["--teacher", str(teacher), "--teacher-weights", str(weights)]
+    for number, spec in enumerate(claim.students, start=1):
+        student = path / f"student-{number}.json"
+        student.write_text(json.dumps(spec, indent=1, ensure_ascii=False), encoding="utf-8")
+        arguments += ["--student", str(student)]
     if checkpoint is not None:
         arguments += ["--resume", str(checkpoint)]
     if claim.gpus > 1:

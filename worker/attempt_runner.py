@@ -17,7 +17,7 @@ from core.protocol.worker import Outcome
 from worker import clock
 from worker.artifact_transfer import ArtifactTransfer, AttemptUpload
 from worker.attempt_folder import AttemptFolder, ClaimError, prepare_attempt
-from worker.backend_link import FENCED, NOT_FOUND, WorkerApi, is_transient
+from worker.backend_link import FENCED, NOT_FOUND, WorkerApi, demanded_wait, is_transient
 from worker.claim_backoff import ClaimBackoff
 from worker.gpus import GpuGuard
 from worker.leased_run import LeasedRun, StopIntent
@@ -232,6 +232,7 @@ class AttemptRunner:
         deadline = self._report_deadline()
         wait = _FIRST_WAIT
         while run.intent is not StopIntent.DISCARD:
+            demanded = 0.0
             try:
                 self._api.finish(self._config.worker_id, run.claim.run_id, outcome)
                 return
@@ -241,12 +242,13 @@ class AttemptRunner:
                 if not is_transient(error):
                     log.error("outcome refused", run=run.claim.run_id, reason=str(error))
                     return
+                demanded = demanded_wait(error)
             except BackendUnreachable as error:
                 log.warning("outcome not reported yet", run=run.claim.run_id, reason=str(error))
             deadline = deadline or self._report_deadline()
             if deadline and clock.now() > deadline:
                 return
-            time.sleep(wait * random.uniform(0.8, 1.2))
+            time.sleep(wait * random.uniform(0.8, 1.2) + demanded)
             wait = min(wait * 2, _MAX_WAIT)
 
     def _report_deadline(self) -> float | None:

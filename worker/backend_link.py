@@ -24,6 +24,7 @@ FENCED = 409
 NOT_FOUND = 404
 """HTTP status of the reply if the backend has no such worker or run."""
 _RETRYABLE = frozenset({401, 403, 408, 425, 429})
+_MAX_DEMANDED_SECONDS = 20.0
 
 
 class WorkerApi(Protocol):
@@ -51,6 +52,11 @@ class WorkerApi(Protocol):
 def is_transient(error: ApiError) -> bool:
     """Return whether the same request may succeed later: a server error, or a token that is not valid yet."""
     return error.status >= 500 or error.status in _RETRYABLE
+
+
+def demanded_wait(error: ApiError) -> float:
+    """Return the seconds for which the backend asks not to repeat a request; limited, so that a lease does not end."""
+    return min(error.retry_after, _MAX_DEMANDED_SECONDS)
 
 
 class BackendLink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import structlog
 from client import ApiError, BackendUnreachable
 from core.protocol.worker import Heartbeat, Registration, RegistrationReply
 from worker import clock
-from worker.backend_link import NOT_FOUND, WorkerApi
+from worker.backend_link import NOT_FOUND, WorkerApi, demanded_wait
 from worker.health import Health
 from worker.supervisor import Supervisor
 
@@ -77,6 +78,7 @@ class HeartbeatThread:
 
     def _beat(self) -> float:
         """Exchange one heartbeat with the backend. Return the seconds until the next one."""
+        demanded = 0.0
         try:
             registered = self._registered or self._register()
             self._exchange(registered)
@@ -84,13 +86,16 @@ class HeartbeatThread:
             self._warn(str(error))
         except ApiError as error:
             self._warn(str(error))
+            demanded = demanded_wait(error)
             if error.status == NOT_FOUND:  # the backend's database was recreated
                 self._supervisor.set_registered(False)
                 self._registered = None
         else:
             self._last_warning = ""
             return registered.heartbeat_seconds
-        return min(_RETRY_SECONDS, self._registered.heartbeat_seconds) if self._registered else _RETRY_SECONDS
+        retry = min(_RETRY_SECONDS, self._registered.heartbeat_seconds) if self._registered else _RETRY_SECONDS
+        # Spread over some time, so that many workers that were refused together do not come back together.
+        return max(retry, demanded * random.uniform(1.0, 1.5))
 
     def _register(self) -> RegistrationReply:
         self._registered = self._api.register(self._registration)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from client import ApiError, BackendUnreachable
 from core.events import Checkpointed, Event, Failed, Finished, JournalReader, Log, Metrics, Record, Started, Stopped
 from core.protocol.worker import EventBatch
-from worker.backend_link import FENCED, NOT_FOUND, WorkerApi, is_transient
+from worker.backend_link import FENCED, NOT_FOUND, WorkerApi, demanded_wait, is_transient
 from worker.leased_run import LeasedRun, StopIntent
 
 log = structlog.get_logger()
@@ -75,6 +75,7 @@ class Reporter:
         self._reader = JournalReader(journal)
         self._pending: deque[Record] = deque()
         self._accepted_seq = 0
+        self._demanded_wait = 0.0
         self._batch_records = _BATCH_RECORDS
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
         self._ended = threading.Event()
@@ -127,7 +128,7 @@ class Reporter:
             elif self._send():
                 wait = _FIRST_WAIT
             else:
-                self._pause(wait * random.uniform(0.8, 1.2))
+                self._pause(wait * random.uniform(0.8, 1.2) + self._demanded_wait)
                 wait = min(wait * 2, _MAX_WAIT)
 
     def _read(self) -> None:
@@ -156,6 +157,7 @@ class Reporter:
 
     def _send(self) -> bool:
         """Send one batch. Return False if the caller has to wait before it sends the next batch."""
+        self._demanded_wait = 0.0
         batch = self._next_batch()
         if not batch:
             return False
@@ -175,6 +177,7 @@ class Reporter:
                 return True
             elif not is_transient(error):
                 self._abort(f"the backend refuses the training's reports: {error}")
+            self._demanded_wait = demanded_wait(error)
             return False
         progress = accepted_seq >= batch[0].seq
         self._accepted_seq = accepted_seq

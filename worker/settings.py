@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.home import Home
 from common.object_store import parse_artifacts
-from common.processors import thread_share
+from common.processors import default_cpu_slots, thread_share
 from common.service_settings import Seconds, ServiceSettings
 from core.protocol.worker import WorkerLabel, WorkerName
 
@@ -51,7 +51,13 @@ class WorkerSettings(ServiceSettings):
     slots: int | None = Field(
         None, ge=1, le=1024, description="Concurrent trainings; by default runs_per_gpu on each GPU, or cpu_slots."
     )
-    cpu_slots: int = Field(1, ge=1, le=1024, description="Concurrent trainings on a machine without GPUs.")
+    cpu_slots: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Concurrent trainings on a machine without GPUs; by default one per processor, on more than eight "
+        "processors fewer.",
+    )
     runs_per_gpu: int = Field(1, ge=1, le=64, description="Trainings that share a GPU.")
     share_gpus: bool = Field(False, description="Use a GPU even if somebody else's process computes on it.")
     labels: Annotated[tuple[WorkerLabel, ...], NoDecode] = Field(
@@ -125,7 +131,7 @@ class WorkerSettings(ServiceSettings):
 
     def slots_on(self, gpus: int) -> int:
         """Return the number of concurrent trainings on a machine with ``gpus`` usable GPUs."""
-        return self.slots or (gpus * self.runs_per_gpu if gpus else self.cpu_slots)
+        return self.slots or (gpus * self.runs_per_gpu if gpus else self.cpu_slots or default_cpu_slots())
 
     def threads_share(self, slots: int) -> int:
         """Return the number of CPU threads that one of ``slots`` concurrent trainings may use."""

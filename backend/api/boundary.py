@@ -1,7 +1,8 @@
 """The checks that every route makes first: the token, the path, the query, the headers, and the size of the body.
 
-They run in this order: the token (401, 403), the ids in the path (404), the query and the headers (422), and only then
-the body, within its limits (413, 408, 422). FastAPI alone would read and parse the body first and check the token last.
+They run in this order: the token (401, 403), the ids in the path (404), the query and the headers (422), the right to
+change the object in the path (404, 403), and only then the body, within its limits (413, 408, 422). FastAPI alone would
+read and parse the body first and check the token last.
 """
 
 from __future__ import annotations
@@ -22,16 +23,24 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from backend import audit
 from backend.api.body_limits import Limit
-from backend.api.dependencies import admit, authorize
+from backend.api.dependencies import admit, authorize, principal_of, short_query
+from backend.api.middleware import REQUEST_ID
+from backend.audit.changes import begin, store_with_next_transaction
 from backend.errors import ApiError, invalid, not_found
+from backend.people import rights
+from backend.people.targets import check_target, project_exists
 from common.input_bounds import ID_PATTERN, WORKER_ID_PATTERN, BoundsError, read_json
+from core.protocol.people import PERSON_NAME, PROJECT_NAME
 from core.protocol.public import ProblemField
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
+PROJECT_HEADER = "X-DKD-Project"
+"""Header that limits what a request sees to one project."""
 SMALL_BODY = 64 * 1024
 """Bytes of a body that is parsed in about a millisecond."""
 _CLOSE = {"Connection": "close"}
@@ -47,6 +56,9 @@ _IDS: dict[str, tuple[str, re.Pattern[str]]] = {
     "sha256": ("upload", re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")),
     "key": ("experiment", re.compile(_NAME, re.DOTALL)),
     "name": ("sweep", re.compile(_NAME, re.DOTALL)),
+    "layout": ("layout", re.compile(_NAME, re.DOTALL)),
+    "project": ("project", re.compile(PROJECT_NAME)),
+    "person": ("person", re.compile(PERSON_NAME)),
 }
 """For each path parameter: the kind of object that it names, and the pattern of its values."""
 _INVALID_CHARACTERS = frozenset("\0\ufffd")
@@ -102,10 +114,36 @@ class BoundedRoute(APIRoute):
         checks = [(name, *_IDS[name]) for name in self.param_convertors]
         if "key" in self.param_convertors and self.path_format.startswith("/workers/"):
             checks = [("key", "worker", _IDS["key"][1])]
+        action = self._audited_action()
 
         async def handle(request: Request) -> Response:
-            if needed:
-                await admit(needed, request)
+            if action is None:
+                begin(None)
+                return await checked(request)
+            change = audit.Change(action, address=_address(request), request_id=request.scope.get(REQUEST_ID, ""))
+            for name, kind, pattern in checks[:1]:
+                value = request.path_params[name]
+                change.kind, change.object = kind, value if pattern.fullmatch(value) else ""
+            begin(change)
+            try:
+                response = await checked(request)
+            except ApiError as error:
+                if error.status in (401, 403):
+                    _add_sender(change, request)
+                    begin(None)
+                    await request.app.state.refusals.record(change, error.status)
+                raise
+            if not change.written and response.status_code < 400:  # nothing had to be stored, or not in the database
+                await request.app.state.database.write_async(lambda connection: None)
+            return response
+
+        async def checked(request: Request) -> Response:
+            principal = await admit(needed, request) if needed else None
+            _add_sender(audit.current(), request)
+            narrowed = request.headers.get(PROJECT_HEADER)
+            rights.enter(principal, narrowed)
+            if narrowed is not None and principal is not None:
+                await _refuse_unknown_project(request, narrowed)
             if request.scope["path"].endswith("\n"):  # the router's patterns end with $, which matches before it
                 raise ApiError(404, "there is nothing at this address")
             for name, kind, pattern in checks:
@@ -113,6 +151,11 @@ class BoundedRoute(APIRoute):
                 if not pattern.fullmatch(value):
                     raise not_found(kind, value)
             _check_texts(request, checks)
+            if action is not None and principal is not None and not principal.sees_everything:
+                for name, kind, _ in checks[:1]:
+                    database = request.app.state.database
+                    await short_query(database, check_target, database, action, kind, request.path_params[name])
+            store_with_next_transaction()
             if not takes_body:
                 return await inner(request)
             limit: Limit = request.app.state.limits[self.path]
@@ -123,6 +166,36 @@ class BoundedRoute(APIRoute):
                 return Response(status_code=400)  # the client has disconnected and does not receive it
 
         return handle
+
+    def _audited_action(self) -> str | None:
+        """Return the name of the change that the route makes; None if it makes none, or belongs to the workers."""
+        if (self.methods or set()) <= {"GET", "HEAD"} or "/preview" in self.path or "/worker/" in self.path:
+            return None
+        subject = str(self.tags[0])
+        return f"{subject}.{self.name.removesuffix('_' + subject.removesuffix('s'))}"
+
+
+async def _refuse_unknown_project(request: Request, name: str) -> None:
+    """Refuse a request that is limited to a project which does not exist.
+
+    Raises:
+        ApiError: 404 in this case.
+    """
+    database = request.app.state.database
+    if not re.fullmatch(PROJECT_NAME, name) or not await short_query(database, project_exists, database, name):
+        raise not_found("project", name)
+
+
+def _add_sender(change: audit.Change | None, request: Request) -> None:
+    """Set the token of the record of a change to that of the request, if the token is valid."""
+    principal = principal_of(request)
+    if change is not None and principal is not None:
+        change.token_id, change.token = principal.token_id, principal.name
+        change.person = principal.person.name if principal.person else ""
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _scopes(dependant: Dependant) -> list[str]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from common.security_headers import BROWSER_HEADERS, NO_CONTENT_POLICY
+
 HEAD_SECONDS = 15.0
 """Time limit of a request's head, counted from its first byte, and of the wait for a new connection's first byte."""
 REST_SECONDS = 15.0
@@ -103,7 +105,8 @@ class LimitedConnection(HttpToolsProtocol):
         problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
         body = json.dumps(problem | {"errors": []}).encode()
         common = {"content-type": "application/problem+json", "content-length": str(len(body)), "connection": "close"}
-        lines = [f"{name}: {value}\r\n".encode() for name, value in (common | (headers or {})).items()]
+        browser = {**BROWSER_HEADERS, "content-security-policy": NO_CONTENT_POLICY, "cache-control": "no-store"}
+        lines = [f"{name}: {value}\r\n".encode() for name, value in (common | browser | (headers or {})).items()]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
 

@@ -10,18 +10,18 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from backend.access.last_use import LastUse
+from backend.access.middleware import ACCESS, RequestAccess, look_up
+from backend.access.rate_limiter import RateLimiter
 from backend.artifacts.run_files import Store
 from backend.db import Database
 from backend.errors import ApiError
 from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.settings import Settings
-from backend.tokens import Principal, identify
+from backend.tokens import Principal, digest
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_PRINCIPAL = "dkd.principal"
-"""Key of the principal in a request's scope."""
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `dkd token create`, or the admin token.")
 
@@ -56,7 +56,7 @@ DatabaseDep = Annotated[Database, Depends(_database)]
 NudgesDep = Annotated[NudgeDebouncer, Depends(_nudges)]
 
 
-async def _short_query(database: Database, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+async def short_query(database: Database, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a short query: on SQLite on the event loop, over a network in a thread.
 
     Reading a row of a local file takes less time than handing the query to a thread; over a network the loop serves
@@ -70,11 +70,17 @@ async def _reading(database: DatabaseDep) -> AsyncIterator[Session]:
     try:
         yield session
     finally:
-        await _short_query(database, session.close)
+        await short_query(database, session.close)
 
 
 SessionDep = Annotated[Session, Depends(_reading, scope="function")]
 """A session for reading, closed before the answer is sent."""
+
+
+def principal_of(request: Request) -> Principal | None:
+    """Return the principal that ``admit`` has found; None without a valid token."""
+    access: RequestAccess = request.scope[ACCESS]
+    return access.principal
 
 
 async def admit(needed: Sequence[str], request: Request) -> Principal:
@@ -83,26 +89,41 @@ async def admit(needed: Sequence[str], request: Request) -> Principal:
     The token is looked up once per request; the route's first check does it, before the body is read.
 
     Raises:
-        ApiError: 401 without a valid token; 403 if the token lacks one of the scopes.
+        ApiError: 401 without a valid token; 403 if the token lacks one of the scopes; 429 if there are too many
+            requests with this token, or without a valid one from this address.
     """
-    principal: Principal | None = request.scope.get(_PRINCIPAL)
+    access: RequestAccess = request.scope[ACCESS]
+    principal = access.principal
     if principal is None:
-        principal = request.scope[_PRINCIPAL] = await _identified(request)
+        principal = access.principal = await _identified(request, access)
     missing = [scope for scope in needed if scope not in principal.scopes]
+    if missing == ["admin"] and principal.manages:
+        raise ApiError(403, "the person of this token is no admin of the lab")
     if missing:
         raise ApiError(403, f"this token does not have the scope {', '.join(missing)}")
     return principal
 
 
-async def _identified(request: Request) -> Principal:
+async def _identified(request: Request, access: RequestAccess) -> Principal:
+    state = request.app.state
+    limiter: RateLimiter = state.rate_limiter
+    last_use: LastUse = state.last_use
     credentials = await bearer(request)
     if credentials is None:
+        await limiter.count_refused(access.client, None)
         raise ApiError(401, "send a token as 'Authorization: Bearer …'", headers={"WWW-Authenticate": "Bearer"})
-    database = await _database(request)  # not a FastAPI dependency: each of them costs every request some time
-    principal = await _short_query(database, identify, database, credentials.credentials)
+    token = credentials.credentials
+    sha256 = digest(token)
+    limiter.check_unknown(access.client, sha256)
+    # The database is not a FastAPI dependency here: each of them costs every request some time.
+    principal = await look_up(state.database, token)
     if principal is None:
+        await limiter.count_refused(access.client, sha256)
         header = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         raise ApiError(401, "this token is unknown, was revoked, or has expired", headers=header)
+    await limiter.count_token(principal.token_id, sha256)
+    last_use.note(principal.token_id)
+    access.token = token
     return principal
 
 
@@ -116,6 +137,7 @@ async def authorize(
     return await admit(needed.scopes, request)
 
 
+ReaderDep = Annotated[Principal, Security(authorize, scopes=["read"])]
 SubmitterDep = Annotated[Principal, Security(authorize, scopes=["submit"])]
 AdminDep = Annotated[Principal, Security(authorize, scopes=["admin"])]
 

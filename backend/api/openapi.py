@@ -62,6 +62,7 @@ _PROBLEMS: dict[str, dict[str, Any]] = {
     "403": {"detail": "this token does not have the scope submit"},
     "404": {"detail": "there is no run '06h0c81ndwa9x6sd'"},
     "409": {"detail": "this run has not ended, it is running; cancel it first"},
+    "429": {"detail": "too many requests with this token: at most 8000 per second on average; try again in 1 s"},
     "413": {"detail": "a request body has at most 1048576 bytes here"},
     "422": {
         "detail": "training.epochs: should be greater than or equal to 1",
@@ -76,14 +77,28 @@ _PARAMETERS = {
     "item": "Position of the image in the test split, from 0.",
     "sha256": "SHA-256 of the weights, or the name that they were uploaded under.",
     "name": "The name of the sweep.",
+    "layout": "The name of the layout.",
     "token_id": "The token's id, from the list of tokens.",
+    "project": "The name of the project.",
+    "person": "The name of the person.",
 }
 """Descriptions of path parameters."""
 _BODIES: dict[str, dict[str, Any]] = {
     "CloneRequest": {"name": "digits, longer", "changes": {"training.epochs": 60, "seeds": "0..4"}},
     "ExperimentEdit": {"tags": ["paper"], "notes": "The table of section 4."},
     "PriorityChange": {"priority": 5},
+    "ShareRequest": {"owner": "nightly-sweep", "weight": 2.0},
     "DrainChange": {"draining": True},
+    "LayoutRequest": {
+        "name": "paper, figure 3",
+        "layout": {"figures": [{"metric": "test/top1"}, {"metric": "train/loss", "log": True}], "x": "epochs"},
+    },
+    "RotationRequest": {"overlap_hours": 24, "expires_in_days": 90},
+    "ProjectRequest": {"name": "detection", "title": "Detectors"},
+    "ProjectEdit": {"title": "Detectors of 2027"},
+    "RoleRequest": {"role": "submitter"},
+    "PersonRequest": {"name": "anna", "mail": "anna@lab.example"},
+    "PersonEdit": {"disabled": True},
     "TokenRequest": {"name": "nightly-sweep", "scopes": ["submit"], "expires_in_days": 90},
     "Registration": {"worker_id": "node-1-0123", "name": "node-1", "host": "node-1", "slots": 2, "device": "gpu"},
     "Heartbeat": {"holding": [{"run_id": "06h0c81ndwa9x6sd", "attempt": 1}]},
@@ -151,17 +166,16 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         if model in _BODIES:
             content["example"] = _BODIES[model]
     responses: dict[str, Any] = operation["responses"]
-    codes = {code for code in responses if code >= "400"}
+    codes = {code for code in responses if code >= "400"} | {"429"}
     if operation.get("security"):
         codes |= {"401", "403"}
-    if "{" in path:
-        codes.add("404")
     if operation.get("requestBody"):
         codes |= {"408", "413", "507"}  # the body does not arrive, is too long, or the disk is full
     if path.startswith("/api/"):
-        # A foreign Host; an unknown query parameter; an internal error; the database is unavailable.
+        # A foreign Host; an unknown project, also in X-DKD-Project; an unknown query parameter; an internal error; the
+        # database is unavailable.
         # Every status is listed and none left to a default, so that a test can detect an unintended answer.
-        codes |= {"400", "422", "500", "503"}
+        codes |= {"400", "404", "422", "500", "503"}
     for code in sorted(codes):
         description = responses.get(code, {}).get("description", "")
         text = description if description and code != "422" else HTTPStatus(int(code)).phrase

@@ -6,15 +6,17 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 
 from backend.api.boundary import parse
 from backend.api.dependencies import SubmitterDep, submits
 from backend.api.idempotency import KeyedRequest
 from backend.db import Database
+from backend.people import rights
 from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.settings import Settings
 from backend.tokens import Principal
+from core.protocol.people import PROJECT_NAME
 from core.specs import ExperimentSpec, Problem, SpecError, parse_experiment
 
 KEY_LENGTH = 200
@@ -61,6 +63,16 @@ _Key = Annotated[
 ]
 
 
+ProjectParameter = Annotated[
+    str | None,
+    Query(
+        pattern=PROJECT_NAME,
+        description="Name of the project in which it is created. If left out: the default project, or for a person who "
+        "may not submit there, the only project where the person may.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class SubmissionRequest:
     """A request that creates experiments, with what its endpoint needs to answer it.
@@ -69,6 +81,7 @@ class SubmissionRequest:
         body: The body.
         keyed: The request's identity, so that repeating it creates nothing twice; None without an ``Idempotency-Key``.
         principal: The sender of the request.
+        project: Name of the project in which they are created.
     """
 
     body: Body
@@ -77,15 +90,19 @@ class SubmissionRequest:
     database: Database
     settings: Settings
     nudges: NudgeDebouncer
+    project: str
 
 
 # One dependency instead of one for each attribute: FastAPI would take as long for those as the insert takes.
-async def read_submission(request: Request, principal: SubmitterDep, key: _Key = None) -> SubmissionRequest:
+async def read_submission(
+    request: Request, principal: SubmitterDep, key: _Key = None, project: ProjectParameter = None
+) -> SubmissionRequest:
     """Return the request, whose body the route has read within its limits."""
+    target = rights.target(project)
     body = await read_body(request, principal)
     keyed = KeyedRequest(principal.token_id, key, body.sha256) if key else None
     state = request.app.state
-    return SubmissionRequest(body, keyed, principal, state.database, state.settings, state.nudges)
+    return SubmissionRequest(body, keyed, principal, state.database, state.settings, state.nudges, target)
 
 
 SubmissionDep = Annotated[SubmissionRequest, Depends(read_submission)]

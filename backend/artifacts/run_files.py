@@ -103,6 +103,15 @@ class Store(Protocol):
         """
         ...
 
+    def upload(self, sha256: str, size: int) -> StoredFile:
+        """Return the file of an upload for ``blocks``, without looking for it.
+
+        Args:
+            sha256: SHA-256 of the upload.
+            size: Its size in bytes, of the database.
+        """
+        ...
+
     def remove_upload(self, sha256: str) -> None:
         """Remove the file of an upload, if it exists."""
         ...
@@ -184,6 +193,10 @@ class FolderStore:
     def has_upload(self, sha256: str) -> bool:
         return (self.root / upload_key(sha256)).is_file()
 
+    def upload(self, sha256: str, size: int) -> StoredFile:
+        path = self.root / upload_key(sha256)
+        return StoredFile("", 0, path.name, size, str(path), path, sha256)
+
     def remove_upload(self, sha256: str) -> None:
         (self.root / upload_key(sha256)).unlink(missing_ok=True)
 
@@ -251,6 +264,10 @@ class RemoteStore:
         except FileNotFoundError:
             return False
         return True
+
+    def upload(self, sha256: str, size: int) -> StoredFile:
+        key = upload_key(sha256)
+        return StoredFile("", 0, key.rpartition("/")[2], size, key, sha256=sha256)
 
     def remove_upload(self, sha256: str) -> None:
         try:

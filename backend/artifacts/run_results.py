@@ -11,6 +11,7 @@ from typing import TypeVar
 from backend.artifacts.run_files import Store
 from core.items.correlations import CORRELATIONS_NAME, Correlations
 from core.items.detection_table import DETECTIONS_NAME, DetectionTable
+from core.items.features import FEATURES_NAME, RunFeatures
 from core.items.picture_choice import PICTURES_NAME
 from core.items.table import ITEMS_NAME, Items, ItemsError
 
@@ -31,7 +32,7 @@ class _Kept:
 
 
 class RunResults:
-    """Per-item results, correlations, detections and pictures by run.
+    """Per-item results, correlations, features, detections and pictures by run.
 
     A run that has succeeded has one attempt whose files do not change.
 
@@ -63,6 +64,14 @@ class RunResults:
             ItemsError: The file is damaged or too large.
         """
         return self._read(run_id, attempt, CORRELATIONS_NAME, _decoded_correlations, _correlation_bytes)
+
+    def features(self, run_id: str, attempt: int) -> RunFeatures | None:
+        """Return the penultimate features of a run; None if its attempt has written none.
+
+        Raises:
+            ItemsError: The file is damaged or too large.
+        """
+        return self._read(run_id, attempt, FEATURES_NAME, _decoded_features, _feature_bytes)
 
     def table(self, run_id: str, attempt: int) -> DetectionTable | None:
         """Return the detections of a run; None if its attempt has written none.
@@ -120,6 +129,16 @@ def _decoded_correlations(content: bytes) -> Correlations:
 
 def _correlation_bytes(found: Correlations) -> int:
     return sum(values.nbytes for values in found.networks.values())
+
+
+def _decoded_features(content: bytes) -> RunFeatures:
+    from core.items.feature_file import decode_features
+
+    return decode_features(content, FEATURES_NAME, _MOST_BYTES)
+
+
+def _feature_bytes(found: RunFeatures) -> int:
+    return found.nbytes
 
 
 def _decoded_table(content: bytes) -> DetectionTable:

@@ -12,13 +12,16 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
+from backend import audit
 from backend.artifacts.run_files import Store
 from backend.artifacts.safetensors_header import Contents, NotSafetensorsError, inspect
 from backend.db import Database, models, now, session_on
 from backend.db.serialized import SerializedTask, serialize
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
+from backend.people import projects, rights
 from core.protocol.artifacts import UPLOAD, Upload
+from core.protocol.people import DEFAULT_PROJECT
 from core.protocol.public import TERMINAL, ProblemField
 from core.specs import ExperimentSpec, Problem, SpecError, TeacherSpec
 
@@ -50,15 +53,26 @@ def check(path: Path, sha256: str) -> Received:
         ) from None
 
 
-def add(database: Database, store: Store, received: Received, name: str, submitted_by: str) -> Upload:
+def add(
+    database: Database, store: Store, received: Received, name: str, submitted_by: str, project: str = DEFAULT_PROJECT
+) -> Upload:
     """Move a received file into the store and record it under a name. Repeating the call changes nothing.
 
+    Args:
+        database: The database.
+        store: The artifact store.
+        received: The file.
+        name: Its name in specs.
+        submitted_by: Name of the token.
+        project: Name of its project, in which the sender of the request may submit.
+
     Raises:
-        ApiError: 409 if another file has the name, this file has another name, or other requests repeatedly delete the
-            file meanwhile.
+        ApiError: 409 if another file has the name, this file has another name or is in another project, the project is
+            archived, or other requests repeatedly delete the file meanwhile.
         OSError: The store does not accept the file.
     """
     with database.read() as session:
+        projects.refuse_closed(session, project)
         refuse_conflict(session, received.sha256, name)
     for _ in range(_MAX_TRIES):
         # Outside of any transaction and lock: uploading it to a bucket takes a while.
@@ -66,7 +80,7 @@ def add(database: Database, store: Store, received: Received, name: str, submitt
         with _exclusive(database, store):
             if store.has_upload(received.sha256):  # otherwise another request has deleted the same file meanwhile
                 with database.write() as session:
-                    return record(session, received, name, submitted_by)
+                    return record(session, received, name, submitted_by, project)
     raise conflict("this file is being deleted by another request; upload it again")
 
 
@@ -106,7 +120,9 @@ def _exclusive(database: Database, store: Store) -> Iterator[None]:
             yield
 
 
-def record(session: Session, received: Received, name: str, submitted_by: str) -> Upload:
+def record(
+    session: Session, received: Received, name: str, submitted_by: str, project: str = DEFAULT_PROJECT
+) -> Upload:
     """Record a stored file under a name. Repeating the call changes nothing.
 
     Raises:
@@ -119,15 +135,17 @@ def record(session: Session, received: Received, name: str, submitted_by: str) -
         "tensors": received.contents.tensors,
         "parameters": received.contents.parameters,
         "submitted_by": submitted_by,
+        "project": project,
         "created_at": now(session),
     }
     insert_if_absent(session.connection(), models.Upload, row, unique=["sha256"])
     refuse_conflict(session, received.sha256, name)
+    audit.about("upload", received.sha256, project=project, name=name, size=received.size)
     return _to_upload(session.get_one(models.Upload, received.sha256))
 
 
 def refuse_conflict(session: Session, sha256: str, name: str) -> None:
-    """Refuse a name that another file has, or a file that has another name.
+    """Refuse a name that another file has, or a file that has another name or that the sender does not see.
 
     Raises:
         ApiError: 409 in both cases.
@@ -135,6 +153,10 @@ def refuse_conflict(session: Session, sha256: str, name: str) -> None:
     for row in session.scalars(
         select(models.Upload).where((models.Upload.name == name) | (models.Upload.sha256 == sha256))
     ):
+        if not rights.sees(row.project):
+            raise conflict(
+                "this file or this name is in use in the lab; choose another name, or ask an admin of the lab"
+            )
         if row.sha256 == sha256 and row.name != name:
             raise conflict(f"this file has been uploaded before, as {row.name!r}")
         if row.sha256 != sha256:
@@ -182,27 +204,31 @@ def delete(session: Session, key: str) -> str:
     for run_id, spec in session.execute(pending_teachers):
         if (spec.get("weights") or {}).get("source") == UPLOAD + upload.sha256:
             raise conflict(f"run {run_id} still needs this file; cancel the run first")
+    audit.about("upload", upload.sha256, project=upload.project, name=upload.name)
     session.delete(upload)
     return upload.sha256
 
 
 def resolve_uploads(
-    connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]]
+    connection: Connection, specs: Sequence[tuple[str, ExperimentSpec]], *, locked: bool = False
 ) -> list[tuple[str, ExperimentSpec]]:
     """Replace the name of each upload in the specs by its SHA-256, which distinguishes their teachers.
 
     Args:
         connection: Connection of the caller's transaction.
         specs: Pairs of a path prefix for problems and a spec.
+        locked: Lock the uploads against ``delete``, for a transaction that writes their runs.
 
     Raises:
-        SpecError: An upload does not exist; each problem has the path of the name in its spec.
+        SpecError: An upload does not exist, or the sender of the request does not see it; each problem has the path of
+            the name in its spec.
     """
 
     @cache  # many specs of one request name one teacher
     def upload_named(name: str) -> models.Upload | None:
         with session_on(connection) as session:
-            return find(session, name, locked=True)
+            upload = find(session, name, locked=locked)
+        return upload if upload is not None and rights.sees(upload.project) else None
 
     problems: list[Problem] = []
 
@@ -240,5 +266,6 @@ def _to_upload(row: models.Upload) -> Upload:
         tensors=row.tensors,
         parameters=row.parameters,
         submitted_by=row.submitted_by,
+        project=row.project,
         created_at=row.created_at,
     )

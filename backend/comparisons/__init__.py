@@ -1,7 +1,8 @@
-"""Comparisons of methods by measurements of their runs: comparison, overview, claims, table, and their text forms."""
+"""Comparisons of methods by measurements of their runs, from one experiment to a leaderboard, and their text forms."""
 
 from backend.comparisons.claims import judge
 from backend.comparisons.comparison import compare, sample_of
+from backend.comparisons.leaderboard import leaderboard
 from backend.comparisons.measured import measured_metrics
 from backend.comparisons.overview import overview
 from backend.comparisons.published import beside_published, published
@@ -16,6 +17,7 @@ __all__ = [
     "compare",
     "find",
     "judge",
+    "leaderboard",
     "measured_metrics",
     "overview",
     "published",

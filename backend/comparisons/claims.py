@@ -75,7 +75,8 @@ def judge(
     source = _paper(paper)
     options = (options or ComparisonOptions()).model_copy(update={"which": "last", "metric": None})
     sample = sample_of(session, experiments, settings=options.settings)
-    labels = [label for label, name in sample.labels.items() if name == source.method]
+    controls = {choice["label"] for choice in sample.spec["methods"] if source.is_control(choice["params"])}
+    labels = [label for label, name in sample.labels.items() if name == source.method and label not in controls]
     baseline = _baseline(sample, options.baseline, source)
     claims: list[_JudgedClaim] = []
     if labels and baseline:

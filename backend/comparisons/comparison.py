@@ -9,6 +9,7 @@ from sqlalchemy import and_, exists, select
 from sqlalchemy.orm import Session
 
 from backend.comparisons import (
+    costs,
     experiment_keys,
     metric_selection,
     same_data,
@@ -29,6 +30,7 @@ from core.catalog.metrics import metric_spellings
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.comparisons import EPOCH_CHOICES, Comparison, TeacherUsed
 from core.protocol.public import ProblemField
+from core.tuning.choice import Choice
 
 
 def convergence_target(options: ComparisonOptions) -> ConvergenceTarget:
@@ -111,7 +113,7 @@ def compare(
         better=spec.better,
         epoch=options.which,
         test_size=test_size,
-        resolution=100 / test_size if test_size and not sample.task.rows_are_regions else None,
+        resolution=100 / test_size if test_size and sample.task.headline_counts_images else None,
         teacher_top1=math.fsum(scores) / len(scores) if scores else None,
         headline_unit=METRICS[sample.headline].unit,
         teachers=[
@@ -135,6 +137,7 @@ def compare(
         condition=teacher_summary(sample),
         notes=[*notes(sample, methods, spec), *([looks.note] if looks and looks.note else [])],
         timing=methods[baseline].timing,
+        costs=costs.method_costs(session, sample),
         data=same_data.describe(sample.data) if sample.data != ImageData() else "",
         set_aside=[student.run_id for student in sample.students if student.set_aside],
         sequential=looks,
@@ -195,9 +198,25 @@ def teacher_summary(sample: Sample) -> str:
     return f"{len(seeds)} teachers (seeds {', '.join(seeds)})" if len(seeds) > 1 else f"one teacher (seed {seeds[0]})"
 
 
+def chosen_settings(sample: Sample) -> list[str]:
+    """Return how settings were chosen, of experiments that chose them on held-out images."""
+    return [
+        f"{item.name}: {sentence}" if len(sample.experiments) > 1 else sentence
+        for item in sample.experiments
+        if item.choice and "error" not in item.choice
+        for sentence in Choice.from_json(item.choice).sentences()
+    ]
+
+
 def caveats(sample: Sample, spec: ComparisonSpec) -> list[str]:
     """Return the conditions under which every number of the sample holds, one sentence each."""
-    sentences = [*sample.notes, *sample.misnamed, *same_data.notes(sample), *setting_differences.pooled(sample)]
+    sentences = [
+        *sample.notes,
+        *chosen_settings(sample),
+        *sample.misnamed,
+        *same_data.notes(sample),
+        *setting_differences.pooled(sample),
+    ]
     if sample.teachers_vary:
         sentences.append(
             "Teachers vary, so a teacher is the unit: the pairs of each teacher are averaged before any statistic is "

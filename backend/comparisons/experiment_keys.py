@@ -17,7 +17,7 @@ def setting(spec: dict[str, Any]) -> dict[str, Any]:
     Defaults are filled in, so that a spec stored before a field existed equals one stored after. The seeds of teachers
     are left out: they are repetitions, like the students' seeds.
     """
-    complete = _with_defaults(spec)
+    complete = with_defaults(spec)
     own = {
         "dataset": complete["dataset"],
         "training": complete["training"],  # before the teacher, whose training may follow it
@@ -36,7 +36,7 @@ def _without_seeds(teacher: dict[str, Any] | None) -> dict[str, Any] | None:
     return kept | ({"teacher": _without_seeds(kept["teacher"])} if "teacher" in kept else {})
 
 
-def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the spec with defaults; unchanged if this backend cannot read it (a missing plugin, a newer version).
 
     The teachers' trainings are written out: a teacher trained like the students equals one whose spec repeats their

@@ -12,6 +12,7 @@ from backend.comparisons.metric_selection import SelectedValue
 from backend.comparisons.run_data import Curves, Key, Sample, StudentRun
 from common.formatting import signed, spread_text
 from core.catalog import METRICS
+from core.catalog.metric import MACHINE_PREFIX
 from core.protocol.comparisons import (
     Better,
     EpochChoice,
@@ -55,9 +56,14 @@ class ComparisonSpec:
         return self.which == "oracle" or self.metric.startswith("oracle/")
 
     @property
+    def is_of_machine(self) -> bool:
+        """Return whether the values describe the machines of the runs and not the methods."""
+        return self.metric.startswith(MACHINE_PREFIX)
+
+    @property
     def tested(self) -> bool:
         """Return whether the values are tested."""
-        return not self.is_oracle and not self.by_looks
+        return not self.is_oracle and not self.by_looks and not self.is_of_machine
 
     @property
     def unit(self) -> str:
@@ -284,6 +290,8 @@ def _sentence(pair: PairedDifference, test: verdicts.Test, decision: verdicts.De
     reason = (
         "the test images chose these epochs, so it is not tested"
         if spec.is_oracle
+        else "it describes the machines of the runs, so it is not tested"
+        if spec.is_of_machine
         else "seeds were added by looks at its last epoch after each seed, which decide only against the first method"
     )
     return f"The mean difference is {mean}; {reason}."

@@ -30,6 +30,7 @@ from core.protocol.comparisons import (
     PairedDifference,
     PaperClaims,
 )
+from core.protocol.costs import CostTable, MethodCost, cost_table
 from core.protocol.result_tables import PublishedValue, ResultTable, TableCell
 
 _MOST_COLUMNS = 3
@@ -55,6 +56,8 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         "p after Holm",
         f"Epochs to {target}",
     ]
+    costs = cost_table(comparison.costs)
+    header += costs.header[2:] if costs else []
     rows = []
     for group in comparison.groups:
         pair = pairs.get(group.label)
@@ -69,6 +72,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
                 Text(p_text(pair.sign_flip_p if pair else None)),
                 Text(p_text(pair.sign_flip_p_holm if pair else None)),
                 Text(convergence_text(group.convergence)),
+                *map(Text, _costs_of(group.label, costs)),
             ]
         )
     notes = [
@@ -76,12 +80,20 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         f"Holds for {comparison.condition}.",
         *(f"{pair.label} against {pair.baseline}: {pair.sentence}" for pair in comparison.paired),
         *comparison.notes,
+        *(costs.notes if costs else ()),
     ]
     commented = [
         f"{group.label}: runs {' '.join(run.run_id for run in group.runs if run.value is not None)}"
         for group in comparison.groups
     ]
     return Sheet(comparison.experiment, header, rows, frozenset({1, 2}), notes, commented)
+
+
+def _costs_of(label: str, costs: CostTable | None) -> Sequence[str]:
+    """Return the cells of a method's costs."""
+    if costs is None:
+        return ()
+    return next((row[2:] for row in costs.rows if row[0] == label), [NOTHING] * len(costs.header[2:]))
 
 
 def compact_comparison_sheet(comparison: Comparison) -> Sheet:
@@ -163,6 +175,7 @@ def comparison_records(comparison: Comparison) -> list[dict[str, Any]]:
             **_pair_record(pairs.get(group.label)),
             **_convergence_record(group.convergence),
             "timing": comparison.timing,
+            **_cost_record(next((item for item in comparison.costs if item.label == group.label), None)),
             "missing_seeds": " ".join(map(str, group.missing)),
             "run_ids": " ".join(run.run_id for run in group.runs if run.value is not None),
         }
@@ -284,6 +297,7 @@ def table_records(table: ResultTable) -> list[dict[str, Any]]:
             "p": cell.p,
             "p_holm": cell.p_holm,
             "verdict": cell.verdict or "",
+            **_cost_record(cell.cost),
             "missing_seeds": " ".join(str(item.seed) for item in cell.missing),
             "run_ids": " ".join(cell.run_ids),
             "published": "; ".join(
@@ -343,3 +357,18 @@ def _convergence_record(convergence: Convergence | None) -> dict[str, Any]:
         "median_gpu_seconds": convergence.median_gpu_seconds if convergence else None,
         "area": convergence.area if convergence else None,
     }
+
+
+def _cost_record(cost: MethodCost | None) -> dict[str, float | None]:
+    """Return the mean costs of a run; empty what was not measured."""
+    values = {
+        "seconds": cost and cost.seconds,
+        "seconds_without_teacher": cost and cost.student_seconds,
+        "teacher_seconds": cost and cost.teacher_seconds,
+        "gpu_hours": cost and cost.gpu_hours,
+        "teacher_gpu_hours": cost and cost.teacher_gpu_hours,
+        "gpu_energy_wh": cost and cost.gpu_energy,
+        "teacher_gpu_energy_wh": cost and cost.teacher_gpu_energy,
+        "cpu_energy_wh": cost and cost.cpu_energy,
+    }
+    return {name: value.mean if value else None for name, value in values.items()}

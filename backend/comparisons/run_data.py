@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from backend.db import chunked, models
 from backend.metrics.point_store import decode, replace_nonfinite
 from core.catalog import TaskEntry
-from core.catalog.datasets import headline_of, task_of
+from core.catalog.datasets import task_of
 from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import TERMINAL, RunState
 from core.specs.labels import combined_name, misleading_label_of
@@ -160,7 +160,7 @@ class Sample:
     @property
     def headline(self) -> str:
         """Return the name of the metric that results are judged by."""
-        return self.task.headline
+        return self.experiments[0].headline if self.experiments else self.task.headline
 
     @property
     def labels(self) -> dict[str, str]:
@@ -189,7 +189,7 @@ class Sample:
     @property
     def grows(self) -> bool:
         """Return whether seeds are, or were, added until comparisons are decided."""
-        return any(item.seeds_open is not None for item in self.experiments)
+        return any(item.decides for item in self.experiments)
 
     @property
     def complete(self) -> bool:
@@ -231,7 +231,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
     rows: list[Any] = []
     devices: dict[str, list[str]] = {}
     for part in chunked(names):
-        linked = link.experiment_id.in_(part)
+        linked = link.experiment_id.in_(part) & link.trial.is_(False)
         rows += session.execute(
             select(
                 link.experiment_id,
@@ -257,7 +257,7 @@ def load(session: Session, experiments: Sequence[models.Experiment]) -> dict[str
             if device:
                 devices.setdefault(run_id, []).append(plain_device(device))
     succeeded = [row.id for row in rows if row.role == "teacher" and row.state == "succeeded"]
-    headlines = {item.id: headline_of(item.spec["dataset"]["name"]) for item in experiments}
+    headlines = {item.id: item.headline for item in experiments}
     latest_points = latest(session, succeeded, sorted({*headlines.values()}))
     teacher_rows: dict[str, list[Any]] = {}
     for row in rows:

@@ -26,12 +26,14 @@ class Filter:
         dataset: Name of the data set in the catalog.
         student: Name of the student's model in the catalog.
         teacher: Name of the teacher's model in the catalog.
+        sweep: Name of the sweep.
     """
 
     tags: Sequence[str] = ()
     dataset: str | None = None
     student: str | None = None
     teacher: str | None = None
+    sweep: str | None = None
 
     def accepts(self, dataset: str, teacher: str, student: str) -> bool:
         """Return whether it selects experiments with these names; ``teacher`` is empty without one."""
@@ -75,7 +77,8 @@ def find(
     else:
         ids = set(session.scalars(_with_tags(select(models.Experiment.id), selection.tags)))
         experiments = [item for item in candidates if item.id in ids]
-    experiments = [item for item in experiments if selection.accepts(*names_of(item.spec))]
+    in_sweep = (item for item in experiments if selection.sweep in (None, item.sweep))
+    experiments = [item for item in in_sweep if selection.accepts(*names_of(item.spec))]
     if len(experiments) > MAX_EXPERIMENTS:
         text = f"a table has at most {MAX_EXPERIMENTS} experiments, and {len(experiments)} match; select by tag or name"
         raise invalid(text, ProblemField(path="tag", message=text))

@@ -17,7 +17,6 @@ from common.sequential import wording
 from common.sequential.decision import WITHOUT_PAIRS, Decision, decide, is_stuck
 from common.sequential.race import better_setting
 from core.catalog import METRICS, Metric
-from core.catalog.datasets import headline_of
 from core.protocol.base import TERMINAL
 from core.protocol.sequential import MissingSeed, Sequential, SequentialComparison, SequentialLook
 from core.specs import UntilDecided
@@ -172,9 +171,9 @@ def _outrun(session: Session, experiment: models.Experiment, found: Evidence) ->
         models.Experiment.id != experiment.id,
         models.Experiment.seeds_open.is_not(None),
     )
-    others = list(session.scalars(query.order_by(models.Experiment.id)))
+    others = [item for item in session.scalars(query.order_by(models.Experiment.id)) if item.decides]
     evidences = _read(session, others)
-    better = METRICS[headline_of(experiment.spec["dataset"]["name"])].better
+    better = METRICS[experiment.headline].better
     outrun = {}
     for place, label in enumerate(found.others, start=1):
         # Runs of other images are no pairs.
@@ -202,7 +201,7 @@ def report(session: Session, experiment: models.Experiment) -> Sequential:
     """Return the looks at each comparison, the decisions, and how many runs were saved."""
     found = evidence(session, experiment)
     until = found.until
-    metric = METRICS[headline_of(experiment.spec["dataset"]["name"])]
+    metric = METRICS[experiment.headline]
     comparisons = [
         SequentialComparison(
             label=label,

@@ -36,6 +36,9 @@ _LATEX = {
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "‖": r"$\Vert$",
+    "★": r"$\star$",
+    "▲": r"$\bigtriangleup$",
+    "▼": r"$\bigtriangledown$",
     "²": "$^2$",
     "α": r"$\alpha$",
     "β": r"$\beta$",
@@ -44,6 +47,7 @@ _LATEX = {
     "ε": r"$\varepsilon$",
     "μ": r"$\mu$",
     "τ": r"$\tau$",
+    "χ": r"$\chi$",
 }
 _COLUMN_POINTS = 245
 """Width of a column of a paper with two columns. A wider table spans both."""
@@ -93,12 +97,12 @@ class Sheet:
 def markdown(sheet: Sheet) -> str:
     """Return the sheet as GitHub's Markdown."""
     rule = ["---:" if index in sheet.numbers else "---" for index in range(len(sheet.header))]
-    lines = [f"**{_escape_markdown(sheet.title)}**", "", _row(map(_escape_markdown, sheet.header)), _row(rule)]
+    lines = [f"**{escape_markdown(sheet.title)}**", "", _row(map(escape_markdown, sheet.header)), _row(rule)]
     lines += [
-        _row(f"**{_escape_markdown(cell.text)}**" if cell.bold else _escape_markdown(cell.text) for cell in cells)
+        _row(f"**{escape_markdown(cell.text)}**" if cell.bold else escape_markdown(cell.text) for cell in cells)
         for cells in sheet.rows
     ]
-    lines += [""] + [f"- {_escape_markdown(note)}" for note in sheet.notes]
+    lines += [""] + [f"- {escape_markdown(note)}" for note in sheet.notes]
     if sheet.commented:
         lines += ["", "```text", *sheet.commented, "```"]
     return "\n".join(lines) + "\n"
@@ -186,12 +190,20 @@ def _label(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60]
 
 
-def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return records as CSV: one line each under the names of all fields; full numbers, None empty, no formulas."""
-    names = list(dict.fromkeys(name for record in records for name in record))
+def csv_text(records: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None, *, header: bool = True) -> str:
+    """Return records as CSV: one line each under the names of all fields; full numbers, None empty, no formulas.
+
+    Args:
+        records: The records.
+        names: The fields in their order; by default those of all records.
+        header: Whether the first line has the names.
+    """
+    if names is None:
+        names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_escape_formula, names))
+    if header:
+        writer.writerow(map(_escape_formula, names))
     writer.writerows([_escape_formula(record.get(name, "")) for name in names] for record in records)
     return out.getvalue()
 
@@ -213,7 +225,8 @@ def tex(text: str) -> str:
     return _HAT.sub(r"$\\hat{\1}$", shown)
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Escape a text for GitHub's Markdown, as one line."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 

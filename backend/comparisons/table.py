@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from backend.comparisons import experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
+from backend.comparisons import costs, experiment_keys, gaps, metric_selection, same_data, statistics, verdicts
 from backend.comparisons.comparison import refuse_unknown, teacher_summary
 from backend.comparisons.convergence import ConvergenceTarget
 from backend.comparisons.groups import ComparisonSpec, Method, methods_of, summarize_method
@@ -18,11 +18,11 @@ from backend.comparisons.published import published_beside, values_of
 from backend.comparisons.run_data import ImageData, Key, Sample, load, merge
 from backend.comparisons.selection import names_of, titles_of
 from backend.comparisons.setting_differences import pooled
-from backend.comparisons.tasks import task_of_experiment, tasks_of, title_of
+from backend.comparisons.tasks import other_tasks_note, task_named, task_of_experiment, tasks_of
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import SIGNIFICANCE, p_text
-from core.catalog import TASKS, TaskEntry, UnknownNameError
+from core.catalog import TaskEntry
 from core.catalog.datasets import task_of
 from core.papers import TEACHER, PublishedNumber
 from core.protocol.comparisons import EPOCH_CHOICES, EpochChoice
@@ -80,7 +80,8 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
     selected = metric_selection.select_values(session, pooled_sample, layout.metric, layout.which)
     if loaded:
         refuse_unknown(session, pooled_sample, layout.spec, selected)
-    rows = [_Row.of(sample, selected, layout) for sample in samples]
+    run_costs = costs.costs_of_students(session, pooled_sample.students)
+    rows = [_Row.of(sample, selected, layout, run_costs) for sample in samples]
     cells = [row.cells(baseline, labels, layout) for row in rows]
     _decide(cells, layout)
     titles = [row.title for row in rows]
@@ -97,7 +98,11 @@ def table(session: Session, experiments: Sequence[models.Experiment], layout: La
         methods=labels,
         rows=[row.to_protocol(of_row, titles) for row, of_row in zip(rows, cells, strict=True)],
         tests=sum(cell.p is not None for of_row in cells for cell in of_row),
-        notes=_notes(samples, cells, layout, baseline) + _row_notes(rows, titles) + _other_task_note(task, others),
+        notes=[
+            *_notes(samples, cells, layout, baseline),
+            *_row_notes(rows, titles),
+            *other_tasks_note("This table", task, others),
+        ],
     )
 
 
@@ -107,9 +112,16 @@ class _Row:
     methods: Mapping[str, Method]
     keys: Sequence[Key]
     published: Sequence[PublishedNumber]
+    run_costs: Mapping[str, costs.RunCost]
 
     @classmethod
-    def of(cls, sample: Sample, selected: Mapping[str, metric_selection.SelectedValue], layout: Layout) -> _Row:
+    def of(
+        cls,
+        sample: Sample,
+        selected: Mapping[str, metric_selection.SelectedValue],
+        layout: Layout,
+        run_costs: Mapping[str, costs.RunCost],
+    ) -> _Row:
         spec = sample.spec
         blocks = dict.fromkeys(key[0] for key in sample.keys)
         requested = [(block, seed) for block in blocks for seed in layout.seeds]
@@ -118,6 +130,7 @@ class _Row:
             methods_of(sample, selected, {}, ConvergenceTarget(1.0)),
             list(dict.fromkeys([*sample.keys, *requested])),
             [number for number in published_beside(spec) if number.metric == layout.metric],
+            run_costs,
         )
 
     @property
@@ -147,6 +160,7 @@ class _Row:
         # A method that is decided gets no run for later seeds.
         needed = [key for key in self.keys if key in method.runs or not self.sample.grows]
         missing = [key for key in needed if key not in method_values]
+        cost = costs.summarize(label, [run.run_id for run in method.runs.values()], self.run_costs)
         cell = TableCell(
             label=label,
             method=method.name,
@@ -157,6 +171,7 @@ class _Row:
             run_ids=[method.runs[key].run_id for key in self.keys if key in method_values],
             missing=gaps.gaps(method, self.sample, missing),
             published=values_of(number for number in self.published if number.is_of(self._choice(label))),
+            cost=cost if cost.runs else None,
         )
         base = self.methods.get(baseline)
         if base is None or label == baseline:
@@ -247,7 +262,7 @@ def _notes(samples: Sequence[Sample], cells: Sequence[Sequence[TableCell]], layo
             notes.append("Neither direction is better for this metric, so nothing is bold.")
         elif layout.test == "sign_flip":
             notes += _no_bold_possible(tested)
-    growing = [item.name for sample in samples for item in sample.experiments if item.seeds_open is not None]
+    growing = [item.name for sample in samples for item in sample.experiments if item.decides]
     if growing:
         notes.append(
             f"Seeds were added until the comparisons were decided in {', '.join(growing)}: these rows are not tested "
@@ -282,23 +297,11 @@ def _task(layout: Layout, available: Sequence[TaskEntry]) -> TaskEntry:
     Raises:
         ApiError: 422 if the chosen task is unknown.
     """
-    if layout.task and layout.task not in TASKS:
-        text = str(UnknownNameError("task", layout.task, {entry.name: () for entry in TASKS}))
-        raise invalid(text, ProblemField(path="task", message=text))
     if layout.task:
-        return TASKS[layout.task]
+        return task_named(layout.task)
     judged = [task for task in available if task.headline == layout.metric]
     measuring = [task for task in available if layout.metric in {metric.name for metric in task.metrics}]
     return next(iter((*judged, *measuring, *available)), task_of(""))
-
-
-def _other_task_note(task: TaskEntry, others: Sequence[models.Experiment]) -> list[str]:
-    if not others:
-        return []
-    titles = " and ".join(title_of(item) for item in tasks_of(others))
-    count = f"{len(others)} experiment is" if len(others) == 1 else f"{len(others)} experiments are"
-    left_out = f"{count} left out, of {titles}: results of different tasks are not compared."
-    return [f"This table is of {title_of(task)}. {left_out}"]
 
 
 def _row_notes(rows: Sequence[_Row], titles: Sequence[str]) -> list[str]:

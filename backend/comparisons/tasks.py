@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from backend.db import models
 from backend.errors import invalid
 from common.formatting import within_sentence
-from core.catalog import METRICS, TaskEntry
+from core.catalog import METRICS, TASKS, TaskEntry, UnknownNameError
 from core.catalog.datasets import task_of
 from core.protocol.public import ProblemField
 
@@ -20,6 +20,34 @@ def task_of_experiment(experiment: models.Experiment) -> TaskEntry:
 def tasks_of(experiments: Iterable[models.Experiment]) -> list[TaskEntry]:
     """Return the tasks of experiments, each once, in the order of the experiments."""
     return list({task.name: task for task in map(task_of_experiment, experiments)}.values())
+
+
+def task_named(name: str) -> TaskEntry:
+    """Return a task of the catalog.
+
+    Raises:
+        ApiError: 422 if there is none with this name.
+    """
+    if name not in TASKS:
+        text = str(UnknownNameError("task", name, {entry.name: () for entry in TASKS}))
+        raise invalid(text, ProblemField(path="task", message=text))
+    return TASKS[name]
+
+
+def other_tasks_note(report: str, task: TaskEntry, others: Sequence[models.Experiment]) -> list[str]:
+    """Return a sentence about experiments that a report leaves out because they are of other tasks; none without any.
+
+    Args:
+        report: The report within a sentence, as "This table".
+        task: The task of the report.
+        others: The experiments that it leaves out.
+    """
+    if not others:
+        return []
+    titles = " and ".join(title_of(item) for item in tasks_of(others))
+    count = f"{len(others)} experiment is" if len(others) == 1 else f"{len(others)} experiments are"
+    left_out = f"{count} left out, of {titles}: results of different tasks are not compared."
+    return [f"{report} is of {title_of(task)}. {left_out}"]
 
 
 def title_of(task: TaskEntry) -> str:

@@ -1,25 +1,21 @@
-"""Copies a database into an empty one of either kind, and backs up a SQLite file while it is in use."""
+"""Copies a database into an empty one of either kind, and compares the two by table."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Select, Table, func, insert, literal, select, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Select, Table, func, insert, literal, select, text
 from sqlalchemy.exc import DBAPIError
 
 from backend.db import migrate
 from backend.db.engine import Database
 from backend.db.models import Base
-from common.atomic_write import atomic_path
 
 _ROWS = 2_000
 _MODULUS = 1 << 128
@@ -36,10 +32,15 @@ class TableDigest:
     rows: int
     digest: int
 
+    @property
+    def hex(self) -> str:
+        """The sum of the hashes in 32 hexadecimal digits."""
+        return f"{self.digest:032x}"
+
 
 def copy_database(
     source: Database, target: Database, report: Callable[[str], object] = lambda _: None
-) -> dict[str, int]:
+) -> dict[str, TableDigest]:
     """Copy every row in one transaction. If the target has no schema, it gets the schema of this version.
 
     The source is read in one snapshot, so that rows written to it meanwhile are not copied. Source and target are read
@@ -49,13 +50,21 @@ def copy_database(
         report: Called with a sentence after each table.
 
     Returns:
-        The number of rows by table.
+        The digest of each table.
 
     Raises:
         CopyError: The source has another version, or the target contains rows or refuses one.
     """
+    with snapshot(source) as reading:
+        return copy_rows(reading, target, report)
+
+
+def copy_rows(
+    reading: Connection, target: Database, report: Callable[[str], object] = lambda _: None
+) -> dict[str, TableDigest]:
+    """Like ``copy_database``, from a connection whose transaction sees one snapshot."""
     head = migrate.head_revision()
-    if (revision := migrate.current_revision(source)) != head:
+    if (revision := migrate.revision_of(reading)) != head:
         raise CopyError(
             f"the source is at version {revision or 'none'}, not {head}; run `python -m backend migrate` on it"
         )
@@ -63,15 +72,15 @@ def copy_database(
         migrate.upgrade(target)
     if (revision := migrate.current_revision(target)) != head:
         raise CopyError(f"the target is at version {revision}, not {head}; give an empty database")
-    counts: dict[str, int] = {}
-    with _snapshot(source) as reading, target.write() as session:
+    digests: dict[str, TableDigest] = {}
+    with target.write() as session:
         writing = session.connection()
         for table in Base.metadata.sorted_tables:
             if writing.execute(select(text("1")).select_from(table).limit(1)).first() is not None:
                 raise CopyError(f"the target already contains rows, as in {table.name}; give an empty database")
         for table in Base.metadata.sorted_tables:
             try:
-                for rows in _batches(reading, table):
+                for rows in _batches(reading, _insertable(table)):
                     writing.execute(insert(table), rows)
             except DBAPIError as error:
                 reason = " ".join(str(error.orig).split())[:300]
@@ -79,16 +88,16 @@ def copy_database(
             before, after = digest_of(reading, table), digest_of(writing, table)
             if before != after:
                 raise CopyError(f"{table.name} has {after.rows} rows in the target, which differ from the source's")
-            counts[table.name] = after.rows
+            digests[table.name] = after
             _set_sequence(writing, table)
             report(f"{table.name}: {after.rows} rows")
-    return counts
+    return digests
 
 
 def digest_of(connection: Connection, table: Table) -> TableDigest:
     """Return the digest of a table, which is the same on both kinds of database."""
     rows = digest = 0
-    for batch in _batches(connection, table):
+    for batch in _batches(connection, select(table)):
         rows += len(batch)
         for row in batch:
             row_text = json.dumps(row, sort_keys=True, default=_plain, ensure_ascii=True)
@@ -96,48 +105,23 @@ def digest_of(connection: Connection, table: Table) -> TableDigest:
     return TableDigest(rows, digest)
 
 
-def backup_sqlite(url: str | URL, file: Path) -> int:
-    """Copy a SQLite database to a file while it is in use. The file appears only when it is complete and checked.
-
-    Returns:
-        The size of the file in bytes.
-
-    Raises:
-        CopyError: The database is not a SQLite file, the target file exists, or the copy is damaged.
-    """
-    source = make_url(url).database
-    if make_url(url).get_backend_name() != "sqlite" or not source or not Path(source).is_file():
-        raise CopyError("this command copies a SQLite file; use pg_dump on PostgreSQL, see docs/operations.md")
-    if file.exists():
-        raise CopyError(f"{file} exists; a backup is not overwritten")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.partial")
-    # Private: the file contains hashes of tokens.
-    with (
-        atomic_path(file, temporary=temporary, private=True, sync=True, replace=False) as partial,
-        closing(sqlite3.connect(source)) as reading,
-        closing(sqlite3.connect(partial)) as writing,
-    ):
-        reading.backup(writing)
-        writing.execute("PRAGMA journal_mode=DELETE").close()  # one file, without companions
-        if writing.execute("PRAGMA quick_check").fetchone() != ("ok",):
-            raise CopyError("the database is damaged: its copy fails SQLite's check")
-    return file.stat().st_size
-
-
 @contextmanager
-def _snapshot(database: Database) -> Iterator[Connection]:
+def snapshot(database: Database) -> Iterator[Connection]:
     """Open a transaction that reads the database as it is now."""
     level = {} if database.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with database.engine.connect().execution_options(**level) as connection, connection.begin():
         yield connection
 
 
-def _batches(connection: Connection, table: Table) -> Iterator[Sequence[Mapping[str, Any]]]:
-    query = _teachers_first(table) if "teacher_run_id" in table.c and "role" in table.c else select(table)
+def _batches(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
     result = connection.execute(query, execution_options={"yield_per": _ROWS})
     for rows in result.mappings().partitions():
         yield [dict(row) for row in rows]
+
+
+def _insertable(table: Table) -> Select[Any]:
+    """Select all rows of a table, each after the rows of this table to which it refers."""
+    return _teachers_first(table) if "teacher_run_id" in table.c and "role" in table.c else select(table)
 
 
 def _teachers_first(runs: Table) -> Select[Any]:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from backend.db.types import to_json
+from backend.db.visibility import limited, seeing, visible_projects
 from backend.db.writer import WriterThread
 
 R = TypeVar("R")
+
+finishing: ContextVar[Callable[[Connection], None] | None] = ContextVar("finishing", default=None)
+"""Called at the end of each writing transaction that is opened in this context, before its commit."""
 
 _POOL_SIZE = 10
 # A PostgreSQL server accepts about 100 connections from all replicas; a request waits if the pool is exhausted.
@@ -42,9 +47,10 @@ _PRAGMAS = (
 class Database:
     """An engine with two kinds of transaction.
 
-    ``read()`` never waits for a writer. ``write()`` commits at the end of the block and rolls back on an exception. On
-    SQLite all writing transactions pass through one thread (``WriterThread``), where they share commits and must not be
-    nested; on PostgreSQL they are ordinary transactions.
+    ``read()`` never waits for a writer, and sees only what the sender of the present request may see. ``write()`` sees
+    everything, because teachers and names are shared by all projects; its callers check rights themselves. It commits
+    at the end of the block and rolls back on an exception. On SQLite all writing transactions pass through one thread
+    (``WriterThread``), where they share commits and must not be nested; on PostgreSQL they are ordinary transactions.
 
     Args:
         url: The address of the database in SQLAlchemy's form. A missing SQLite file is created, private to its user.
@@ -54,6 +60,7 @@ class Database:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        self._limited = limited(self.engine)
         self._writer = WriterThread(self.engine) if self.is_sqlite else None
 
     @contextmanager
@@ -63,8 +70,13 @@ class Database:
             yield session
 
     def session(self) -> Session:
-        """Return a session for reading that the caller closes. It takes a connection with its first query."""
-        return Session(self.engine, expire_on_commit=False, autoflush=False)
+        """Return a session for reading that the caller closes. It takes a connection with its first query.
+
+        It sees the projects of ``visible_projects`` only.
+        """
+        projects = visible_projects.get()
+        engine = self.engine if projects is None else seeing(self._limited, projects)
+        return Session(engine, expire_on_commit=False, autoflush=False)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -77,6 +89,8 @@ class Database:
         """Open a writing transaction without a session, which costs as much as inserting a few rows."""
         with self._writer.transaction() if self._writer else self.engine.begin() as connection:
             yield connection
+            if (finish := finishing.get()) is not None:
+                finish(connection)
 
     async def write_async(self, work: Callable[[Connection], R]) -> R:
         """Run ``work`` in a writing transaction without blocking the event loop.
@@ -87,6 +101,8 @@ class Database:
         Returns:
             The result of ``work``, after the commit.
         """
+        if (finish := finishing.get()) is not None:
+            work = _finished(work, finish)
         if self._writer is None:
             return await anyio.to_thread.run_sync(self._run, work)
         return await asyncio.wrap_future(self._writer.submit(work))
@@ -100,6 +116,18 @@ class Database:
     def _run(self, work: Callable[[Connection], R]) -> R:
         with self.engine.begin() as connection:
             return work(connection)
+
+
+def _finished(work: Callable[[Connection], R], finish: Callable[[Connection], None]) -> Callable[[Connection], R]:
+    """Return the work followed by ``finish``. The writer thread, which may run it, gets the caller's context."""
+
+    def both(connection: Connection) -> R:
+        result = work(connection)
+        finish(connection)
+        return result
+
+    context = copy_context()
+    return lambda connection: context.run(both, connection)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from backend.db.engine import Database
 
@@ -40,9 +40,14 @@ def upgrade(database: Database) -> None:
 def current_revision(database: Database) -> str:
     """Return the version of the schema; empty if there is no schema yet."""
     with database.engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return ""
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() or ""
+        return revision_of(connection)
+
+
+def revision_of(connection: Connection) -> str:
+    """Like ``current_revision``, within a transaction of the caller."""
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() or ""
 
 
 def mismatch(database: Database) -> str:
@@ -54,6 +59,13 @@ def mismatch(database: Database) -> str:
         return _later_version_text(revision)
     state = f"is at version {revision}" if revision else "has no tables yet"
     return f"the database {state}, and this program needs version {head_revision()}; run `python -m backend migrate`"
+
+
+def unsupported(revision: str) -> str:
+    """Return why a database of this version of the schema can be neither used nor migrated; empty if it can."""
+    if not revision:
+        return "it is not a database of this program: it has no schema"
+    return "" if _is_known(revision) else _later_version_text(revision)
 
 
 def _later_version_text(revision: str) -> str:

@@ -7,10 +7,8 @@ from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
-    Double,
     ForeignKey,
     Index,
-    MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
     String,
@@ -19,32 +17,26 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from backend.db.types import BigInt, Json, UtcDateTime
-
-_ID = String(16)
+from backend.db.access_models import AuditEntry as AuditEntry
+from backend.db.access_models import EarlierTokenText as EarlierTokenText
+from backend.db.access_models import Membership as Membership
+from backend.db.access_models import Person as Person
+from backend.db.access_models import Project as Project
+from backend.db.access_models import Token as Token
+from backend.db.base import ID
+from backend.db.base import Base as Base
+from backend.db.types import BigInt
+from core.catalog.datasets import headline_of
+from core.protocol.people import DEFAULT_PROJECT
 
 LIVE_TEACHER_CONDITION = text("role = 'teacher' AND state NOT IN ('failed','cancelled')")
 """The condition of the partial index. An INSERT with ON CONFLICT on that index has to repeat it word for word."""
 
 
-class Base(DeclarativeBase):
-    # Every constraint has a name, so that a migration can drop it on both databases.
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {datetime: UtcDateTime(), float: Double(), dict[str, Any]: Json, list[str]: Json}  # noqa: RUF012
-
-
 class Experiment(Base):
-    """A submitted experiment, with its resolved spec."""
+    """A submitted experiment, with its resolved spec; once settings have been chosen for its methods, with these."""
 
     __tablename__ = "experiments"
     __table_args__ = (
@@ -56,17 +48,21 @@ class Experiment(Base):
         ),
     )
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     spec: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     submitted_by: Mapped[str] = mapped_column(
         String(100), default="", server_default="", doc="Name of the token at the time of submission."
     )
+    # Not a foreign key, as in the other tables of a project: the default project has a row only once it was changed.
+    project: Mapped[str] = mapped_column(
+        String(60), default=DEFAULT_PROJECT, server_default=DEFAULT_PROJECT, index=True, doc="Name of its project."
+    )
     sweep: Mapped[str] = mapped_column(String(100), default="", server_default="", doc="Name of its sweep.")
     notes: Mapped[str] = mapped_column(Text, default="", server_default="")
     # Not a foreign key: the id of a deleted parent still says that the experiment is a copy.
-    parent_id: Mapped[str | None] = mapped_column(_ID, index=True, doc="Id of the experiment that it was copied from.")
+    parent_id: Mapped[str | None] = mapped_column(ID, index=True, doc="Id of the experiment that it was copied from.")
     archived_at: Mapped[datetime | None]
     webhook: Mapped[str | None] = mapped_column(Text, doc="Address to notify; NULL: none.")
     webhook_state: Mapped[str] = mapped_column(
@@ -77,8 +73,22 @@ class Experiment(Base):
         doc="The state at the last check for messages: active, stalled, finished, failed or cancelled.",
     )
     seeds_open: Mapped[bool | None] = mapped_column(
-        doc="Whether seeds may be added until the comparisons are decided; NULL: the seeds are fixed."
+        doc="Whether runs may be added: after a choice of settings, or until comparisons are decided; NULL: never."
     )
+    choice: Mapped[dict[str, Any] | None] = mapped_column(
+        doc="The settings that were chosen on held-out images, or why none could be; NULL: not yet, or not wanted."
+    )
+
+    @property
+    def decides(self) -> bool:
+        """Whether seeds are, or were, added until the comparisons are decided."""
+        return self.seeds_open is not None and isinstance(self.spec["seeds"], dict)
+
+    @property
+    def headline(self) -> str:
+        """The name of the metric that its results are judged by."""
+        dataset = self.spec["dataset"]
+        return headline_of(dataset["name"], dataset["params"])
 
 
 class ExperimentTag(Base):
@@ -100,6 +110,9 @@ class ExperimentRun(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True, index=True)
     label: Mapped[str] = mapped_column(String(60))
     position: Mapped[int]
+    trial: Mapped[bool] = mapped_column(
+        default=False, server_default=false(), doc="Whether settings are chosen from the run, which is no result then."
+    )
 
 
 class Run(Base):
@@ -124,13 +137,15 @@ class Run(Base):
         ),
         # A claim reads the runs in this order.
         Index("ix_runs_claim", "state", text("priority DESC"), "id"),
+        # The same for one owner's runs, where several owners share the queue.
+        Index("ix_runs_owner_claim", "owner", "state", text("priority DESC"), "id"),
         # The columns by which lists are sorted and filtered: reading the index alone avoids reading the long rows.
         Index("ix_runs_order", "priority", "id", "started_at", "ended_at", "experiment_id"),
         Index("ix_runs_worker_id", "worker_id"),
         Index("ix_runs_teacher_run_id", "teacher_run_id"),
     )
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
     experiment_id: Mapped[str | None] = mapped_column(
         ForeignKey("experiments.id", ondelete="SET NULL"),
         index=True,
@@ -138,6 +153,9 @@ class Run(Base):
     )
     fingerprint: Mapped[str] = mapped_column(String(48))
     role: Mapped[str] = mapped_column(String(8))
+    owner: Mapped[str] = mapped_column(
+        String(100), default="", server_default="", doc="Who submitted its first experiment, for the shares."
+    )
     label: Mapped[str] = mapped_column(String(60))
     dataset: Mapped[str] = mapped_column(String(100))
     model: Mapped[str] = mapped_column(String(100))
@@ -204,12 +222,25 @@ class FurtherTeacher(Base):
     teacher_run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
 
 
+class Share(Base):
+    """The part of the queue that an owner of runs has, relative to others'. Each owner has a row."""
+
+    __tablename__ = "shares"
+    __table_args__ = (CheckConstraint("weight > 0", name="weight"),)
+
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
+    weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
+
+
 class Attempt(Base):
     """One try at a run by one worker."""
 
     __tablename__ = "attempts"
     # A claim that is repeated after a lost answer finds by this index the attempt that it created.
-    __table_args__ = (Index("uq_attempts_claim", "worker_id", "claim_key", unique=True),)
+    __table_args__ = (
+        Index("uq_attempts_claim", "worker_id", "claim_key", unique=True),
+        Index("ix_attempts_ended_at", "ended_at"),
+    )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -249,10 +280,10 @@ class Worker(Base):
     )
     # No foreign key: the two tables would refer to each other. Every claim checks it.
     reserved_run_id: Mapped[str | None] = mapped_column(
-        _ID, doc="Run over several GPUs for which the worker reserves GPUs."
+        ID, doc="Run over several GPUs for which the worker reserves GPUs."
     )
     # No foreign key: SQLite cannot add one in place as the models define it. A deleted token restricts nothing.
-    token_id: Mapped[str | None] = mapped_column(_ID, doc="Token of the registration; only it may act for the worker.")
+    token_id: Mapped[str | None] = mapped_column(ID, doc="Token of the registration; only it may act for the worker.")
     registered_at: Mapped[datetime]
     last_heartbeat: Mapped[datetime]
 
@@ -283,7 +314,7 @@ class MetricPoint(Base):
         {"sqlite_with_rowid": False},
     )
 
-    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("runs.id", ondelete="CASCADE"))
+    run_id: Mapped[str] = mapped_column(ID, ForeignKey("runs.id", ondelete="CASCADE"))
     name_id: Mapped[int] = mapped_column(ForeignKey("metric_names.id"))
     step: Mapped[int] = mapped_column(BigInt)
     epoch: Mapped[float]
@@ -299,7 +330,7 @@ class MetricLatest(Base):
     __tablename__ = "metric_latest"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
-    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ID, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     name_id: Mapped[int] = mapped_column(ForeignKey("metric_names.id"), primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(BigInt)
     epoch: Mapped[float]
@@ -313,27 +344,12 @@ class LogLine(Base):
     __tablename__ = "log_lines"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
-    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ID, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(BigInt, primary_key=True, autoincrement=False)
     attempt: Mapped[int]
     time: Mapped[datetime]
     level: Mapped[str] = mapped_column(String(8))
     message: Mapped[str] = mapped_column(Text)
-
-
-class Token(Base):
-    """A bearer token, of which only the hash is stored."""
-
-    __tablename__ = "tokens"
-
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    name: Mapped[str] = mapped_column(String(100))
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    scopes: Mapped[list[str]]
-    created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(String(100), default="", server_default="")
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
 
 
 class Upload(Base):
@@ -347,6 +363,7 @@ class Upload(Base):
     tensors: Mapped[int]
     parameters: Mapped[int] = mapped_column(BigInt)
     submitted_by: Mapped[str] = mapped_column(String(100))
+    project: Mapped[str] = mapped_column(String(60), default=DEFAULT_PROJECT, server_default=DEFAULT_PROJECT)
     created_at: Mapped[datetime]
 
 
@@ -356,7 +373,7 @@ class WebhookDelivery(Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (Index("ix_webhook_deliveries_due", "done", "not_before"),)
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), index=True)
     event: Mapped[str] = mapped_column(String(12))
     url: Mapped[str] = mapped_column(Text)
@@ -368,13 +385,27 @@ class WebhookDelivery(Base):
     created_at: Mapped[datetime]
 
 
+class BoardLayout(Base):
+    """A layout of Compare's board, stored by its name."""
+
+    __tablename__ = "board_layouts"
+
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    layout: Mapped[dict[str, Any]]
+    project: Mapped[str] = mapped_column(String(60), default=DEFAULT_PROJECT, server_default=DEFAULT_PROJECT)
+    saved_at: Mapped[datetime]
+    saved_by: Mapped[str] = mapped_column(
+        String(100), default="", server_default="", doc="Name of the token that stored it."
+    )
+
+
 class IdempotencyKey(Base):
     """A completed POST request, so that a repetition gets the same answer."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (UniqueConstraint("token_id", "key"),)
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
     token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"))
     key: Mapped[str] = mapped_column(String(200))
     body_sha256: Mapped[str] = mapped_column(String(64))

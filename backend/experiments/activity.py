@@ -148,7 +148,7 @@ def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRu
     capacities = online_capacities(session.connection())
     shown = [
         WaitingRuns(
-            experiment_id=row.experiment_id or "",
+            experiment_id=row.experiment_id if row.experiment is not None else "",
             experiment=row.experiment or "",
             state=row.state,
             runs=row.runs,
@@ -227,8 +227,10 @@ def _failed_runs(session: Session, since: datetime) -> tuple[list[FailedRuns], i
 
 def _comparable(session: Session) -> list[ExperimentSummary]:
     newest = func.max(Run.ended_at).label("newest")
+    # Only the id, by which it is grouped: in a session that sees some projects, the experiments are no table with a key
+    # from which PostgreSQL could tell that their other columns depend on it.
     query = (
-        select(Experiment, newest)
+        select(Experiment.id, newest)
         .join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id)
         .join(Run, Run.id == ExperimentRun.run_id)
         .where(Run.state == "succeeded", Run.role == "student", Experiment.archived_at.is_(None))
@@ -237,4 +239,6 @@ def _comparable(session: Session) -> list[ExperimentSummary]:
         .order_by(newest.desc())
         .limit(_MAX_COMPARED)
     )
-    return serializers.experiment_summaries(session, [experiment for experiment, _ in session.execute(query)])
+    ids = [experiment_id for experiment_id, _ in session.execute(query)]
+    found = {item.id: item for item in session.scalars(select(Experiment).where(Experiment.id.in_(ids)))}
+    return serializers.experiment_summaries(session, [found[key] for key in ids if key in found])

@@ -1,4 +1,4 @@
-"""Changes to existing experiments: tags, notes and deletion."""
+"""Changes to existing experiments: tags, notes, project and deletion."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from backend import audit
 from backend.db import chunked
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
+from backend.people import projects, rights
 from backend.queue.lifecycle import lock_run, lock_runs
 from backend.queue.teacher_links import all_teachers, students_first, students_of
 from core.protocol.public import TERMINAL, ProblemField
@@ -43,6 +45,18 @@ def set_parent(session: Session, experiment: Experiment, parent: Experiment | No
         seen.add(ancestor.id)
         ancestor = session.get(Experiment, ancestor.parent_id) if ancestor.parent_id else None
     experiment.parent_id = parent.id if parent else None
+
+
+def move(session: Session, experiment: Experiment, project: str) -> None:
+    """Move an experiment to another project; its runs, metrics and files are then in that project.
+
+    Raises:
+        ApiError: 404 or 403 if the sender of the request may not submit there; 409 if the project is archived.
+    """
+    rights.require(project, "submitter")
+    projects.refuse_closed(session, project)
+    audit.note(moved_to=project)
+    experiment.project = project
 
 
 def _change_tags(session: Session, experiment: Experiment, requested: ExperimentEdit) -> None:

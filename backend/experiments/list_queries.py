@@ -17,6 +17,7 @@ from backend.db.headlines import headline_id
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, Run
 from backend.experiments import serializers
 from backend.queue.teacher_links import students_of
+from core.protocol.people import ProjectName
 from core.protocol.public import TERMINAL, ExperimentPage, RunPage, RunState
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,6 +73,7 @@ class _ListQuery(BaseModel):
         None, max_length=100, description="Name of the token that submitted the experiment."
     )
     sweep: str | None = Field(None, max_length=100, description="Name of the sweep.")
+    project: list[ProjectName] | None = Field(None, max_length=50, description="Names of projects: any of these.")
     created_after: UtcTime | None = Field(None, description="Created at this time or later.")
     created_before: UtcTime | None = Field(None, description="Created before this time.")
     archived: Archived = Field("exclude", description="Whether archived experiments are listed.")
@@ -212,6 +214,9 @@ def _run_conditions(filters: RunQuery) -> list[ColumnElement[bool]]:
         conditions.append(Experiment.submitted_by == filters.submitted_by)
     if filters.sweep:
         conditions.append(Experiment.sweep == filters.sweep)
+    if filters.project:
+        linked = select(ExperimentRun.run_id).join(Experiment, Experiment.id == ExperimentRun.experiment_id)
+        conditions.append(Run.id.in_(linked.where(Experiment.project.in_(filters.project))))
     return conditions + _creation_conditions(filters, Run.created_at.expression)
 
 
@@ -244,6 +249,8 @@ def _experiment_conditions(filters: ExperimentQuery) -> list[ColumnElement[bool]
         conditions.append(Experiment.submitted_by == filters.submitted_by)
     if filters.sweep:
         conditions.append(Experiment.sweep == filters.sweep)
+    if filters.project:
+        conditions.append(Experiment.project.in_(filters.project))
     if filters.parent:
         conditions.append(Experiment.parent_id == filters.parent)
     return conditions + _creation_conditions(filters, Experiment.created_at.expression)

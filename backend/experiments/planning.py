@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked, models, new_ids, now, session_on
-from backend.db.models import Experiment, ExperimentRun, ExperimentTag, FurtherTeacher, Run
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, FurtherTeacher, Run, Share
 from backend.db.upsert import insert_if_absent, insert_new
 from backend.errors import invalid
 from backend.experiments import planned_teachers
@@ -20,8 +20,18 @@ from backend.experiments.estimates import estimate
 from backend.queue.eligibility import decode_labels, encode_labels
 from backend.queue.teacher_links import further_rows, students_first
 from backend.queue.teachers import inherit_priority, live_teacher, reactivate
+from core.protocol.people import DEFAULT_PROJECT
 from core.protocol.public import PlannedRunInfo, Preview, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, Problem, RunSpec, warnings_of
+from core.tuning.trials import first_runs
+
+
+@dataclass(frozen=True)
+class PlaceInQueue:
+    """Where the runs are queued that an experiment gets later: behind whose other runs, and with which priority."""
+
+    owner: str
+    priority: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ def create(
     specs: Sequence[tuple[str, ExperimentSpec]],
     *,
     submitted_by: str,
+    project: str = DEFAULT_PROJECT,
     sweep: str = "",
     parent_id: str | None = None,
     webhook: str | None = None,
@@ -64,6 +75,7 @@ def create(
         connection: A write transaction.
         specs: Pairs of the prefix of the spec's path in the request, such as ``experiments.3.``, and the spec.
         submitted_by: Name of the token that submits them.
+        project: Name of their project.
         sweep: Name of the sweep; empty if they are not from a sweep.
         parent_id: Id of the experiment that they are copies of; None for none.
         webhook: Webhook of specs that have none.
@@ -75,7 +87,13 @@ def create(
         ApiError: 422 with the path of every name that another experiment, or another of the specs, has.
     """
     timestamp = now(connection)
-    shared = {"created_at": timestamp, "submitted_by": submitted_by, "sweep": sweep, "parent_id": parent_id}
+    shared = {
+        "created_at": timestamp,
+        "submitted_by": submitted_by,
+        "project": project,
+        "sweep": sweep,
+        "parent_id": parent_id,
+    }
     experiments: list[dict[str, Any]] = [
         {
             "id": experiment_id,
@@ -83,28 +101,22 @@ def create(
             "spec": spec.model_dump(mode="json"),
             "notes": spec.notes,
             "webhook": spec.webhook or webhook,
-            "seeds_open": True if spec.until_decided else None,
+            "seeds_open": True if spec.until_decided or spec.tune else None,
             **shared,
         }
         for experiment_id, (_, spec) in zip(new_ids(len(specs)), specs, strict=True)
     ]
     _insert_experiments(connection, experiments, specs)
+    insert_if_absent(connection, Share, {"owner": submitted_by}, unique=["owner"])
     planned = [
-        (run, _run_row(run, experiment["id"], spec, timestamp))
+        (run, _run_row(run, experiment["id"], spec, submitted_by, timestamp))
         for experiment, (_, spec) in zip(experiments, specs, strict=True)
-        for run in spec.plan()
+        for run in first_runs(spec)
     ]
     for (_, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
-    teacher_rows = [row for _, row in planned if row["role"] == "teacher"]
-    if teacher_rows:
-        with session_on(connection) as session:
-            needs = {row["fingerprint"]: run.spec.teachers for run, row in planned if row["role"] == "teacher"}
-            teachers = _get_or_create_teachers(session, teacher_rows, needs, timestamp)
-            runs = _insert_runs(connection, planned, teachers)
-            inherit_priority(session, *students_first(session, list(teachers.values())))
-    else:
-        runs = _insert_runs(connection, planned, {})
+    trials = {experiment["id"] for experiment, (_, spec) in zip(experiments, specs, strict=True) if spec.tune}
+    runs = _insert_with_teachers(connection, planned, timestamp, trials=trials)
     return [
         CreatedExperiment(experiment, spec, runs[experiment["id"]])
         for experiment, (_, spec) in zip(experiments, specs, strict=True)
@@ -129,7 +141,7 @@ def add_students(
     spec: ExperimentSpec,
     planned: Sequence[PlannedRun],
     teachers: Mapping[str, Run],
-    priority: int,
+    place: PlaceInQueue,
 ) -> None:
     """Add students' runs to an experiment, after those that it has.
 
@@ -139,14 +151,62 @@ def add_students(
         spec: Its spec.
         planned: The runs.
         teachers: Their teachers, locked; a run waits for those that have not succeeded.
-        priority: The runs' priority.
+        place: The runs' place in the queue.
     """
-    rows = [(run, _run_row(run, experiment_id, spec, now(session)) | {"priority": priority}) for run in planned]
+    timestamp = now(session)
+    rows = [
+        (run, _run_row(run, experiment_id, spec, place.owner, timestamp) | {"priority": place.priority})
+        for run in planned
+    ]
     for (_, row), run_id in zip(rows, new_ids(len(rows)), strict=True):
         row["id"] = run_id
-    last = select(func.max(ExperimentRun.position)).where(ExperimentRun.experiment_id == experiment_id)
-    _insert_runs(session.connection(), rows, teachers, first_position=(session.scalar(last) or 0) + 1)
+    _insert_runs(session.connection(), rows, teachers, first_position=_next_position(session, experiment_id))
     inherit_priority(session, *students_first(session, list(teachers.values())))
+
+
+def add_chosen(session: Session, experiment_id: str, spec: ExperimentSpec, place: PlaceInQueue) -> None:
+    """Add the runs of an experiment whose settings have been chosen, after its trials.
+
+    Args:
+        session: A write transaction.
+        experiment_id: The experiment's id.
+        spec: Its spec with the settings.
+        place: The runs' place in the queue.
+    """
+    timestamp = now(session)
+    rows = [
+        (run, _run_row(run, experiment_id, spec, place.owner, timestamp) | {"priority": place.priority})
+        for run in spec.plan()
+    ]
+    for (_, row), run_id in zip(rows, new_ids(len(rows)), strict=True):
+        row["id"] = run_id
+    position = _next_position(session, experiment_id)
+    _insert_with_teachers(session.connection(), rows, timestamp, first_position=position)
+
+
+def _next_position(session: Session, experiment_id: str) -> int:
+    last = select(func.max(ExperimentRun.position)).where(ExperimentRun.experiment_id == experiment_id)
+    return (session.scalar(last) or 0) + 1
+
+
+def _insert_with_teachers(
+    connection: Connection,
+    planned: Sequence[tuple[PlannedRun, dict[str, Any]]],
+    timestamp: datetime,
+    *,
+    first_position: int = 0,
+    trials: Collection[str] = (),
+) -> dict[str, list[dict[str, Any]]]:
+    """Insert runs, with those of their teachers that do not exist; see ``_insert_runs``."""
+    teacher_rows = [row for _, row in planned if row["role"] == "teacher"]
+    if not teacher_rows:
+        return _insert_runs(connection, planned, {}, first_position=first_position, trials=trials)
+    with session_on(connection) as session:
+        needs = {row["fingerprint"]: run.spec.teachers for run, row in planned if row["role"] == "teacher"}
+        teachers = _get_or_create_teachers(session, teacher_rows, needs, timestamp)
+        runs = _insert_runs(connection, planned, teachers, first_position=first_position, trials=trials)
+        inherit_priority(session, *students_first(session, list(teachers.values())))
+    return runs
 
 
 def _insert_runs(
@@ -155,6 +215,7 @@ def _insert_runs(
     teachers: Mapping[str, Run],
     *,
     first_position: int = 0,
+    trials: Collection[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """Insert the students, and link each experiment with its runs in the order of its plan.
 
@@ -163,6 +224,7 @@ def _insert_runs(
         planned: The runs with their rows.
         teachers: The students' teachers by fingerprint.
         first_position: The position of an experiment's first run.
+        trials: Ids of the experiments whose runs are trials.
 
     Returns:
         The rows of each experiment's runs, in that order, by the experiment's id.
@@ -180,7 +242,8 @@ def _insert_runs(
             further += _set_teachers(row, [teachers[fingerprint] for fingerprint in run.spec.teachers])
         position = first_position + len(runs[experiment_id])
         runs[experiment_id].append(row)
-        links.append({"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position})
+        link = {"experiment_id": experiment_id, "run_id": row["id"], "label": row["label"], "position": position}
+        links.append(link | {"trial": experiment_id in trials})
     connection.execute(insert(Run), students)
     if further:
         connection.execute(insert(FurtherTeacher), further)
@@ -234,7 +297,7 @@ def preview(session: Session, spec: ExperimentSpec, resolved: ExperimentSpec, dr
         resolved: The spec as it would be stored, with uploads named by their hash.
         draft: The spec for further editing.
     """
-    plan = resolved.plan()
+    plan = [*(first_runs(resolved) if resolved.tune else ()), *resolved.plan()]
     teachers, _, _ = planned_teachers.plan_teachers(session, [resolved], planned_teachers.MAX_PREVIEWED)
     existing = {teacher.fingerprint for teacher in teachers if teacher.run_id is not None}
     shared = [item.spec.role == "teacher" and item.spec.fingerprint() in existing for item in plan]
@@ -284,11 +347,14 @@ def warnings_as_fields(problems: list[Problem]) -> list[ProblemField]:
     return [ProblemField(path=problem.path, message=problem.message) for problem in problems]
 
 
-def _run_row(planned: PlannedRun, experiment_id: str, spec: ExperimentSpec, timestamp: datetime) -> dict[str, Any]:
+def _run_row(
+    planned: PlannedRun, experiment_id: str, spec: ExperimentSpec, owner: str, timestamp: datetime
+) -> dict[str, Any]:
     """Return the values of a run's row, without its id."""
     run = planned.spec
     return {
         "experiment_id": experiment_id,
+        "owner": owner,
         "fingerprint": run.fingerprint(),
         "role": run.role,
         "label": planned.label,

@@ -7,10 +7,11 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from backend.db import chunked
@@ -20,7 +21,8 @@ from backend.experiments.estimates import RunTimes, past_times
 from backend.queue import worker_queries
 from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.public import TERMINAL, TimeLeft
-from core.specs import RunSpec
+from core.specs import PlannedRun, RunSpec, parse_stored_experiment
+from core.specs.components import Resources
 
 _MAX_KINDS = 20
 """Kinds of runs whose speed is looked up among the runs of other experiments."""
@@ -38,13 +40,56 @@ Kind = tuple[str, str, str]
 """Role, network and method of a run. Runs of a kind in one experiment take the same time per epoch."""
 
 
+@dataclass(frozen=True)
+class _Following:
+    """A run that will follow the choice of settings, with the columns of a run that has not begun.
+
+    Attributes:
+        id: The fingerprint of a teacher, by which its students name it; another text for a student.
+        planned: The run, with the settings of the spec.
+        resources: What it will need.
+    """
+
+    id: str
+    planned: PlannedRun
+    resources: Resources
+    state = "waiting"
+    step = total_steps = attempt = 0
+    epoch = 0.0
+    teacher_run_id = None
+
+    @property
+    def role(self) -> str:
+        return self.planned.spec.role
+
+    @property
+    def model(self) -> str:
+        return self.planned.spec.model.name
+
+    @property
+    def method(self) -> str:
+        return self.planned.spec.method.full_name
+
+    @property
+    def total_epochs(self) -> int:
+        return self.planned.spec.training.epochs
+
+    @property
+    def gpus(self) -> int:
+        return self.resources.gpus
+
+    @property
+    def device(self) -> str:
+        return self.resources.device
+
+
 def time_left(session: Session, experiment: Experiment) -> TimeLeft:
     """Estimate the time until every run of an experiment has ended.
 
     A run takes as long as the runs of its kind in the experiment; without any, as past runs of other experiments. A run
     that has not begun also takes their time before the first epoch and after the last one; of a run that trains, the
     time after the last one is not known and is left out. Runs start in the order of the plan as slots become free,
-    students after their teachers.
+    students after their teachers. While settings are being chosen, the runs that follow the choice count as well.
 
     Args:
         session: A read transaction.
@@ -54,24 +99,56 @@ def time_left(session: Session, experiment: Experiment) -> TimeLeft:
     query = select(*_COLUMNS).join(link, link.run_id == Run.id).where(link.experiment_id == experiment.id)
     runs = session.execute(query.order_by(link.position)).all()
     unfinished = [run for run in runs if run.state not in TERMINAL]
-    if not unfinished:
+    following = _runs_after_the_choice(session, experiment)
+    left: list[Timed] = [*unfinished, *following]
+    if not left:
         return TimeLeft(seconds=0.0, parallel=0, runs=0)
     ended = [run for run in runs if run.state in TERMINAL and run.step][-_MAX_ENDED:]
     timed = [*ended, *(run for run in unfinished if run.step)]
     per_step = seconds_per_step(session, [run.id for run in timed])
-    times = _times(session, timed, unfinished, per_step)
-    seconds = {run.id: left for run in unfinished if (left := _seconds(run, per_step, times)) is not None}
-    parallel = _parallel(session, unfinished)
+    times = _times(session, timed, left, per_step)
+    seconds = {run.id: own for run in left if (own := _seconds(run, per_step, times)) is not None}
+    parallel = _parallel(session, left)
     ends = _schedule(unfinished, seconds, _teachers_of(session, unfinished), parallel)
-    teachers = [ends[run.id] for run in unfinished if run.role == "teacher"]
+    own_teachers = {run.id: set(run.planned.spec.teachers) for run in following}
+    ends |= _schedule(following, seconds, own_teachers, parallel, start=max(ends.values(), default=0.0))
+    teachers = [ends[run.id] for run in left if run.role == "teacher"]
     return TimeLeft(
         seconds=max(ends.values()) if seconds else None,
         teacher_seconds=max(teachers) if teachers and seconds else None,
         parallel=parallel,
         runs=len(unfinished),
         paused=sum(run.state == "paused" for run in unfinished),
-        unknown=len(unfinished) - len(seconds),
+        unknown=len(left) - len(seconds),
+        following=len(following),
     )
+
+
+def _runs_after_the_choice(session: Session, experiment: Experiment) -> list[_Following]:
+    """Return the runs that will be added when the settings have been chosen; none if nothing is to be chosen.
+
+    Teachers that have been trained already are left out.
+    """
+    if not experiment.seeds_open or experiment.choice is not None or not experiment.spec.get("tune"):
+        return []
+    try:
+        spec = parse_stored_experiment(experiment.spec)
+    except ValidationError:  # such as an entry of a plugin that is no longer loaded
+        return []
+    plan = spec.plan()
+    fingerprints = [run.spec.fingerprint() if run.spec.role == "teacher" else "" for run in plan]
+    trained = set(
+        session.scalars(
+            select(Run.fingerprint).where(
+                Run.role == "teacher", Run.state == "succeeded", Run.fingerprint.in_(filter(None, fingerprints))
+            )
+        )
+    )
+    return [
+        _Following(fingerprint or f"student {number}", run, spec.resources)
+        for number, (run, fingerprint) in enumerate(zip(plan, fingerprints, strict=True))
+        if fingerprint not in trained
+    ]
 
 
 def _kind(run: Timed) -> Kind:
@@ -97,7 +174,8 @@ def _times(
     missing = {_kind(run): run for run in reversed(unfinished) if _kind(run) not in found}
     for kind, run in [*missing.items()][:_MAX_KINDS]:
         try:
-            spec = RunSpec.model_validate(session.get_one(Run, run.id).spec)
+            stored = isinstance(run, Row)
+            spec = RunSpec.model_validate(session.get_one(Run, run.id).spec) if stored else run.planned.spec
         except ValidationError:  # such as an entry of a plugin that is no longer loaded
             continue
         past = past_times(session, spec, run.device, gpus=run.gpus)
@@ -143,15 +221,22 @@ def _teachers_of(session: Session, runs: Sequence[Timed]) -> dict[str, set[str]]
 
 
 def _schedule(
-    runs: Sequence[Timed], seconds: Mapping[str, float], teachers: Mapping[str, set[str]], parallel: int
+    runs: Sequence[Timed],
+    seconds: Mapping[str, float],
+    teachers: Mapping[str, set[str]],
+    parallel: int,
+    *,
+    start: float = 0.0,
 ) -> dict[str, float]:
-    """Return the time from now at which each run ends; a run without an estimate takes no time."""
-    slots = [0.0] * parallel
+    """Return the time from now at which each run ends; none begins before ``start``.
+
+    A run without an estimate takes no time.
+    """
+    slots = [start] * parallel
     ends: dict[str, float] = {}
     for run in sorted(runs, key=_order):  # stable, so that runs of a rank stay in the order of the plan
         ready = max((ends.get(teacher, 0.0) for teacher in teachers[run.id]), default=0.0)
-        start = max(heapq.heappop(slots), ready)
-        ends[run.id] = start + seconds.get(run.id, 0.0)
+        ends[run.id] = max(heapq.heappop(slots), ready) + seconds.get(run.id, 0.0)
         heapq.heappush(slots, ends[run.id])
     return ends
 

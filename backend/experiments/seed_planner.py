@@ -1,4 +1,4 @@
-"""Adds seeds to experiments until their comparisons are decided (``seeds: {until: decided}``).
+"""Adds runs to experiments: those with chosen settings after the trials, and seeds until comparisons are decided.
 
 What an experiment needs next follows from its runs alone, so a pass may be repeated, interrupted or made by several
 replicas at once: each decides from one snapshot, and writes only if the experiment's runs are still in the same states.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -20,10 +21,12 @@ from sqlalchemy.orm import Session
 from backend.comparisons import sequential
 from backend.db import Database
 from backend.db.models import Experiment, ExperimentRun, Run
-from backend.experiments import planning
+from backend.experiments import planning, tuning
 from backend.settings import Settings
 from core.protocol.public import TERMINAL
 from core.specs import ExperimentSpec, parse_stored_experiment
+from core.tuning.choice import ChoiceError
+from core.tuning.trials import with_settings
 
 _log = structlog.get_logger(__name__)
 
@@ -35,14 +38,17 @@ class _Step:
     """What an experiment needs next.
 
     Attributes:
-        spec: Its spec.
+        spec: Its spec, with the settings that were chosen.
         wanted: Label and seed of the runs to add; empty if no more are to be added.
         states: Ids and states of its students' runs in the snapshot from which this follows.
+        choice: The settings that were chosen, or why none could be; None if there is nothing to choose, or they were
+            chosen before.
     """
 
     spec: ExperimentSpec
     wanted: frozenset[tuple[str, int]]
     states: _States
+    choice: dict[str, Any] | None = None
 
 
 class SeedPlanner:
@@ -95,6 +101,8 @@ class SeedPlanner:
                     "no seed is added: the stored spec cannot be read", experiment=experiment_id, error=str(error)
                 )
             return None
+        if spec.tune:
+            return _choice_of(session, experiment, spec, states)
         found = sequential.evidence(session, experiment)
         return None if found.unfinished else _Step(spec, frozenset(found.wanted()), states)
 
@@ -109,11 +117,24 @@ class SeedPlanner:
                 await asyncio.wait_for(stop.wait(), self._settings.reconcile_seconds)
 
 
+def _choice_of(session: Session, experiment: Experiment, spec: ExperimentSpec, states: _States) -> _Step | None:
+    """Return the choice of an experiment's settings; None if one of its trials has not ended."""
+    if any(state not in TERMINAL for _, state in states):
+        return None
+    try:
+        choice = tuning.choose(session, experiment, spec)
+    except ChoiceError as error:
+        return _Step(spec, frozenset(), states, {"error": str(error)})
+    return _Step(with_settings(spec, choice.settings), frozenset(), states, choice.as_json())
+
+
 def _take(session: Session, experiment_id: str, step: _Step) -> bool:
     """Add the runs of a step, or close the experiment; return False if it has changed since.
 
     Runs are locked before their experiment, as a retry and a deletion do.
     """
+    if step.choice is not None:
+        return _freeze(session, experiment_id, step, step.choice)
     planned = [
         run
         for run in step.spec.student_runs(sorted({seed for _, seed in step.wanted}))
@@ -127,11 +148,35 @@ def _take(session: Session, experiment_id: str, step: _Step) -> bool:
     if not planned or teachers is None:
         experiment.seeds_open = False
         return True
-    linked = ExperimentRun.experiment_id == experiment_id
+    planning.add_students(session, experiment_id, step.spec, planned, teachers, _place(session, experiment))
+    return True
+
+
+def _freeze(session: Session, experiment_id: str, step: _Step, choice: dict[str, Any]) -> bool:
+    """Store a choice of settings with the experiment, and add the runs with them; return False if it has changed since.
+
+    If none could be chosen, the experiment ends; a trial that is retried opens it again.
+    """
+    is_open = (Experiment.id == experiment_id) & Experiment.seeds_open.is_(True)
+    experiment = session.scalars(select(Experiment).where(is_open).with_for_update()).one_or_none()
+    if experiment is None or _states(session, experiment_id) != step.states:
+        return False
+    experiment.choice = choice
+    if "error" in choice:
+        experiment.seeds_open = False
+        return True
+    experiment.spec = step.spec.model_dump(mode="json")
+    experiment.seeds_open = True if step.spec.until_decided else None
+    planning.add_chosen(session, experiment_id, step.spec, _place(session, experiment))
+    return True
+
+
+def _place(session: Session, experiment: Experiment) -> planning.PlaceInQueue:
+    """Return where an experiment's later runs are queued: with the highest priority of its students."""
+    linked = ExperimentRun.experiment_id == experiment.id
     priorities = select(func.max(Run.priority)).join(ExperimentRun, ExperimentRun.run_id == Run.id)
     priority = session.scalar(priorities.where(linked, Run.role == "student")) or 0
-    planning.add_students(session, experiment_id, step.spec, planned, teachers, priority)
-    return True
+    return planning.PlaceInQueue(experiment.submitted_by, priority)
 
 
 def _states(session: Session, experiment_id: str) -> _States:

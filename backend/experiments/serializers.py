@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, inspect, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, false, func, inspect, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
@@ -19,13 +19,15 @@ from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLa
 from backend.errors import not_found
 from backend.experiments.planning import CreatedExperiment, warnings_as_fields
 from backend.metrics import log_store, point_store
+from backend.people import rights
 from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
 from common.report_bounds import MAX_LINE, fit_environment, fit_text
-from core.catalog.datasets import headline_of
+from core.catalog.datasets import task_of
 from core.protocol import public
 from core.protocol.public import TERMINAL
 from core.specs import parse_stored_experiment, problems_of, student_title, teacher_title, warnings_of
 from core.specs.labels import misleading_label_of
+from core.tuning.choice import Choice
 
 RECORD_ONLY_KEYS = ("packages", "diff")
 """Keys of a run's environment whose values are too long for lists and pages; only the run's record has them."""
@@ -41,17 +43,18 @@ _SHOWN = (
 )
 
 
-def _runs_labelled(label: InstrumentedAttribute[str]) -> Select[*tuple[Any, ...]]:
-    experiment, worker = Experiment.name.label("experiment"), models.Attempt.worker_name.label("worker")
+def _runs_labelled(label: InstrumentedAttribute[str], trial: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    experiment, project = Experiment.name.label("experiment"), Experiment.project.label("project")
+    worker = models.Attempt.worker_name.label("worker")
     return (
-        select(*_SHOWN, label.label("label"), experiment, worker)
+        select(*_SHOWN, label.label("label"), trial.label("trial"), experiment, project, worker)
         .select_from(Run)
         .outerjoin(Experiment, Experiment.id == Run.experiment_id)
         .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
     )
 
 
-RUN_QUERY = _runs_labelled(Run.label)
+RUN_QUERY = _runs_labelled(Run.label, false())
 """The columns of a run summary, with the experiment's name and the worker of the newest attempt."""
 _INITIAL = {
     column.key: column.default.arg if isinstance(column.default, ScalarElementColumnDefault) else None
@@ -60,7 +63,9 @@ _INITIAL = {
 """The values in the row of a new run that ``planning`` leaves to their defaults."""
 _OF_IDS = RUN_QUERY.where(Run.id.in_(bindparam("runs", expanding=True)))
 _PLANNED = (
-    _runs_labelled(ExperimentRun.label)  # a shared teacher may have another label in another experiment
+    _runs_labelled(
+        ExperimentRun.label, ExperimentRun.trial.expression
+    )  # a shared teacher may have another label in another experiment
     .join(ExperimentRun, ExperimentRun.run_id == Run.id)
     .where(ExperimentRun.experiment_id == bindparam("experiment"))
     .order_by(ExperimentRun.position)
@@ -149,7 +154,9 @@ def _log_tail(session: Session, run: Run) -> list[str]:
     """Return the lines that the worker sent with the failure; after lost attempts the last log lines."""
     if run.log_tail or run.state != "failed":
         return [fit_text(line, MAX_LINE) for line in run.log_tail]
-    return [line.message for line in log_store.read(session, run.id, 0, _TAIL_LINES, _TAIL_LINES).lines]
+    return [
+        line.message for line in log_store.read(session, run.id, log_store.LogFilter(), _TAIL_LINES, _TAIL_LINES).lines
+    ]
 
 
 def experiment_summaries(session: Session, experiments: Sequence[Experiment]) -> list[public.ExperimentSummary]:
@@ -191,13 +198,15 @@ def created_experiment(connection: Connection, created: CreatedExperiment) -> pu
 
     Only teachers are read, since another experiment may have created them.
     """
-    experiment = SimpleNamespace(**created.row, archived_at=None)
+    experiment, trial = SimpleNamespace(**created.row, archived_at=None, choice=None), created.spec.tune is not None
     teacher_ids = [row["id"] for row in created.runs if row["role"] == "teacher"]
     teachers = {row.id: row for row in rows_of_runs(connection, teacher_ids)} if teacher_ids else {}
     rows = [
-        SimpleNamespace(**{**teachers[row["id"]]._mapping, "label": row["label"]})
+        SimpleNamespace(**{**teachers[row["id"]]._mapping, "label": row["label"], "trial": trial})
         if row["id"] in teachers
-        else SimpleNamespace(**(_INITIAL | row), experiment=experiment.name, worker=None)
+        else SimpleNamespace(
+            **(_INITIAL | row), experiment=experiment.name, project=experiment.project, worker=None, trial=trial
+        )
         for row in created.runs
     ]
     warnings = warnings_as_fields(warnings_of(created.spec))
@@ -208,8 +217,20 @@ def _with_runs(
     experiment: Any, runs: list[public.RunSummary], tags: list[str], warnings: list[public.ProblemField]
 ) -> public.Experiment:
     return public.Experiment(
-        **_experiment(experiment, _counts_of_runs(runs), tags), spec=experiment.spec, runs=runs, warnings=warnings
+        **_experiment(experiment, _counts_of_runs(runs), tags),
+        spec=experiment.spec,
+        runs=runs,
+        warnings=warnings,
+        choice=_choice(experiment.choice),
     )
+
+
+def _choice(stored: dict[str, Any] | None) -> public.SettingsChoice | None:
+    if stored is None:
+        return None
+    if "error" in stored:
+        return public.SettingsChoice(error=stored["error"])
+    return public.SettingsChoice(**stored, sentences=Choice.from_json(stored).sentences())
 
 
 def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
@@ -231,13 +252,21 @@ def _reason(run: Any, capacities: Sequence[WorkerCapacity]) -> str:
     return str(run.reason)
 
 
+def _headline(dataset: str, latest: Mapping[str, Any]) -> str:
+    """Return the metric that a run is judged by: on the test images, unless it was measured on held-out ones alone."""
+    task = task_of(dataset)
+    return task.validation if task.validation in latest and task.headline not in latest else task.headline
+
+
 def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequence[WorkerCapacity]) -> dict[str, Any]:
+    # The experiment that first used a shared teacher may be in a project that the sender does not see.
+    visible = run.experiment is not None and rights.sees(run.project)
     return {
         "id": run.id,
         "label": run.label,
         "role": run.role,
-        "experiment_id": run.experiment_id or "",
-        "experiment": run.experiment or "",
+        "experiment_id": run.experiment_id if visible else "",
+        "experiment": run.experiment if visible else "",
         "state": run.state,
         "reason": _reason(run, capacities),
         "dataset": run.dataset,
@@ -253,8 +282,9 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
         "total_steps": run.total_steps,
         "epoch": run.epoch,
         "total_epochs": run.total_epochs,
-        "headline": headline_of(run.dataset),
+        "headline": _headline(run.dataset, latest),
         "latest": latest,
+        "trial": run.trial,
         "created_at": run.created_at,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
@@ -337,6 +367,7 @@ def _experiment(experiment: Any, counts: dict[str, Any], tags: list[str]) -> dic
         "sweep": experiment.sweep,
         "parent": experiment.parent_id or "",
         "submitted_by": experiment.submitted_by,
+        "project": experiment.project,
         "archived_at": experiment.archived_at,
         "counts": public.StateCounts(**states),
         "progress": min(counts["done"] / counts["all"], 1.0) if counts["all"] else 0.0,

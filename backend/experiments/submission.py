@@ -9,17 +9,21 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
+from backend import audit
 from backend.api import idempotency
 from backend.api.boundary import check_client_waits
 from backend.api.request_bodies import SubmissionRequest
 from backend.artifacts import uploads
+from backend.db import session_on
 from backend.db.models import Experiment, ExperimentTag
 from backend.errors import ApiError, conflict
 from backend.experiments import planning
 from backend.experiments.planning import CreatedExperiment
 from backend.operations.webhooks import refuse_webhooks
+from backend.people import projects, rights
 from backend.settings import Settings
 from common.input_bounds import MAX_PROBLEMS
+from core.protocol.people import DEFAULT_PROJECT
 from core.protocol.public import Preview
 from core.protocol.submissions import MAX_EXPERIMENTS, MAX_RUNS, SubmittedExperiment, SubmittedExperiments
 from core.specs import (
@@ -34,6 +38,8 @@ from core.specs import (
 )
 from core.specs.experiment import NAME_LENGTH
 from core.specs.sweep import rename_swept
+from core.specs.text_rules import normal
+from core.tuning.trials import student_count
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,12 @@ class Submitted:
 
 
 def create_once(
-    connection: Connection, request: SubmissionRequest, specs: Sequence[tuple[str, ExperimentSpec]], *, sweep: str = ""
+    connection: Connection,
+    request: SubmissionRequest,
+    specs: Sequence[tuple[str, ExperimentSpec]],
+    *,
+    sweep: str = "",
+    parent: str = "",
 ) -> Submitted:
     """Create the experiments of a request, unless the same request created them before.
 
@@ -59,17 +70,27 @@ def create_once(
         request: The request.
         specs: As of ``create``.
         sweep: As of ``create``.
+        parent: Id or name of the experiment that they are copies of; empty for none.
 
     Raises:
-        SpecError: A spec is refused, for the same reasons as by ``create``.
+        SpecError: A spec is refused, for the same reasons as by ``create``, or there is no such parent.
         ApiError: 409 if the experiments have been deleted since, 422 if a name is taken or the key was used with
             another body.
     """
     keyed = request.keyed
     existing = idempotency.find(connection, keyed) if keyed else None
+    audit.note(**{"sweep": sweep} if sweep else {}, names=[spec.name for _, spec in specs])
     if existing is None:
         try:
-            created = create(connection, specs, request.settings, submitted_by=request.principal.name, sweep=sweep)
+            created = create(
+                connection,
+                specs,
+                request.settings,
+                submitted_by=request.principal.submitter,
+                project=request.project,
+                sweep=sweep,
+                parent_id=_parent_id(connection, parent) if parent else None,
+            )
         except ApiError:
             # The same request, sent to another replica at the same time, may have used the name.
             existing = idempotency.find(connection, keyed) if keyed else None
@@ -79,10 +100,28 @@ def create_once(
             ids = [experiment.id for experiment in created]
             if keyed and not idempotency.remember(connection, keyed, ids):
                 raise idempotency.key_reused()
+            audit.about("experiment", ids[0], project=request.project)
             return Submitted(ids, created)
-    if set(connection.scalars(select(Experiment.id).where(Experiment.id.in_(existing[:1])))) != set(existing[:1]):
+    found = connection.scalars(select(Experiment.project).where(Experiment.id.in_(existing[:1]))).all()
+    if not all(map(rights.sees, found)) or len(found) != len(existing[:1]):
         raise conflict("the experiments of this request have been deleted since; send it with a new Idempotency-Key")
+    audit.about("experiment", existing[0], repeated=True)
     return Submitted(existing, [])
+
+
+def _parent_id(connection: Connection, key: str) -> str:
+    """Return the id of the experiment with this id or name.
+
+    Raises:
+        SpecError: There is none.
+    """
+    named = Experiment.name.in_(dict.fromkeys((key, normal(key))))
+    for condition in (Experiment.id == key, named):
+        found = connection.execute(select(Experiment.id, Experiment.project).where(condition)).first()
+        if found is not None and rights.sees(found.project):
+            experiment_id: str = found.id
+            return experiment_id
+    raise SpecError([Problem("parent", f"there is no experiment {key!r}; it may have been deleted")])
 
 
 def create(
@@ -91,6 +130,7 @@ def create(
     settings: Settings,
     *,
     submitted_by: str,
+    project: str = DEFAULT_PROJECT,
     sweep: str = "",
     parent_id: str | None = None,
 ) -> list[CreatedExperiment]:
@@ -100,7 +140,8 @@ def create(
         connection: A write transaction.
         specs: Pairs of the prefix of the spec's path in the request and the spec.
         settings: The backend's settings.
-        submitted_by: Name of the token that submits them.
+        submitted_by: Name of the person or token that submits them.
+        project: Name of their project, in which the sender may submit.
         sweep: Name of the sweep; empty if they are not from a sweep.
         parent_id: Id of the experiment that they are copies of; None for none.
 
@@ -109,13 +150,17 @@ def create(
 
     Raises:
         SpecError: A spec names an upload that does not exist or a webhook that is not allowed.
-        ApiError: 422 if a name is taken.
+        ApiError: 422 if a name is taken; 404 if there is no such project, 409 if it is archived.
     """
     refuse_webhooks(specs, settings)
+    if project != DEFAULT_PROJECT:
+        with session_on(connection) as session:
+            projects.refuse_closed(session, project)
     return planning.create(
         connection,
-        uploads.resolve_uploads(connection, specs),
+        uploads.resolve_uploads(connection, specs, locked=True),
         submitted_by=submitted_by,
+        project=project,
         sweep=sweep,
         parent_id=parent_id,
         webhook=settings.webhook_url,
@@ -178,7 +223,7 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
     Raises:
         SpecError: The specs have too many runs; the problem has the path ``path``.
     """
-    count = sum(len(spec.first_seeds) * len(spec.methods) for spec in specs)
+    count = sum(map(student_count, specs))
     if count > MAX_RUNS:
         raise SpecError([Problem(path, f"{count} runs are more than the {MAX_RUNS} that one request may create")])
 
@@ -186,9 +231,7 @@ def refuse_too_many_runs(specs: Sequence[ExperimentSpec], path: str) -> None:
 def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> SubmittedExperiments:
     """Return the reply to a bulk submission or a sweep, without reading the database."""
     items = [
-        SubmittedExperiment(
-            id=key, name=spec.name, runs=len(spec.first_seeds) * len(spec.methods) + len(spec.teacher_runs())
-        )
+        SubmittedExperiment(id=key, name=spec.name, runs=student_count(spec) + len(spec.teacher_runs()))
         for key, spec in zip(ids, specs, strict=True)
     ]
     return SubmittedExperiments(items=items, runs=count_runs(specs))
@@ -197,7 +240,7 @@ def submitted_list(ids: Sequence[str], specs: Sequence[ExperimentSpec]) -> Submi
 def count_runs(specs: Sequence[ExperimentSpec]) -> int:
     """Return the number of runs of all specs; shared teachers are counted once."""
     teachers = {planned.spec.fingerprint() for spec in specs for planned in spec.teacher_runs()}
-    return len(teachers) + sum(len(spec.first_seeds) * len(spec.methods) for spec in specs)
+    return len(teachers) + sum(map(student_count, specs))
 
 
 def cloned_spec(

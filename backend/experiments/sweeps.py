@@ -58,19 +58,24 @@ def sweep(session: Session, name: str) -> Sweep:
         raise not_found("sweep", name)
     experiments = list(session.scalars(select(Experiment).where(of_sweep).order_by(Experiment.id).limit(_MAX_SETTINGS)))
     tasks = tasks_of(experiments)
-    headline = METRICS[tasks[0].headline]
+    headline = METRICS[experiments[0].headline]
     fields, values = varied_fields([item.spec for item in experiments])
     summaries = {item.id: item for item in serializers.experiment_summaries(session, experiments)}
-    results = _results(session, experiments, tasks[0].headline)
+    results = _results(session, experiments, headline.name)
     notes = []
     if len(tasks) > 1:
         notes.append("The experiments are of several tasks; results of other tasks than the first are left out.")
+    if any(item.decides and item.spec["seeds"].get("race") for item in experiments):
+        notes.append(
+            "The settings race: a method gets no more seeds in an experiment once it is surely better in another one, "
+            "so n differs."
+        )
     if total > len(experiments):
         notes.append(f"The first {len(experiments):,} of {total:,} experiments are shown.")
     return Sweep(
         name=name,
         dataset=experiments[0].spec["dataset"]["name"],
-        metric=tasks[0].headline,
+        metric=headline.name,
         title=headline.title,
         unit=headline.unit,
         better=headline.better,

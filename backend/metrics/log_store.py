@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
@@ -56,20 +57,54 @@ def insert(connection: Connection, run_id: str, attempt: int, records: Iterable[
         connection.execute(sql_insert(table), rows)
 
 
-def read(session: Session, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:
+@dataclass(frozen=True)
+class LogFilter:
+    """Which lines of a log are read.
+
+    Attributes:
+        after: Only lines with a greater number.
+        before: Only lines with a smaller number; None for no limit.
+        search: Only lines that contain this text, ignoring case (in SQLite the case of A to Z alone); empty for all.
+        levels: Only lines of these levels; empty for all.
+    """
+
+    after: int = 0
+    before: int | None = None
+    search: str = ""
+    levels: Sequence[str] = ()
+
+    def matching(self, run_id: str) -> list[ColumnElement[bool]]:
+        """Return the conditions of the lines that match, whatever their number."""
+        table = models.LogLine
+        conditions: list[ColumnElement[bool]] = [table.run_id == run_id]
+        if self.search:
+            conditions.append(table.message.icontains(self.search, autoescape=True))
+        if self.levels:
+            conditions.append(table.level.in_(self.levels))
+        return conditions
+
+    def conditions(self, run_id: str) -> list[ColumnElement[bool]]:
+        """Return the conditions of the lines that are read."""
+        number = models.LogLine.number
+        bounds = [number > self.after] if self.before is None else [number > self.after, number < self.before]
+        return [*self.matching(run_id), *bounds]
+
+
+def read(
+    session: Session, run_id: str, which: LogFilter, limit: int, tail: int | None, *, count: bool = False
+) -> LogsReply:
     """Return log lines of a run.
 
     Args:
         session: A read transaction.
         run_id: The run.
-        after: Return only lines with a greater number.
+        which: Which lines.
         limit: Maximum number of lines.
         tail: Return only the last ``tail`` of these lines; None for the first ``limit``.
+        count: Whether to count the lines of the whole log that match.
     """
     table = models.LogLine
-    query = select(table.number, table.attempt, table.time, table.level, table.message).where(
-        table.run_id == run_id, table.number > after
-    )
+    query = select(table.number, table.attempt, table.time, table.level, table.message).where(*which.conditions(run_id))
     if tail is None:
         rows = session.execute(query.order_by(table.number).limit(limit)).all()
     else:
@@ -78,7 +113,8 @@ def read(session: Session, run_id: str, after: int, limit: int, tail: int | None
         LogLine(number=number, attempt=attempt, time=time, level=level, message=message)
         for number, attempt, time, level, message in rows
     ]
-    return LogsReply(run_id=run_id, lines=lines)
+    counted = select(func.count()).select_from(table).where(*which.matching(run_id))
+    return LogsReply(run_id=run_id, lines=lines, total=session.scalar(counted) if count else None)
 
 
 def _to_datetime(seconds: float) -> datetime:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from backend.artifacts import uploads
 from backend.artifacts.run_files import Store, StoredItem
 from backend.db import Database, now
-from backend.db.models import Attempt, IdempotencyKey, LogLine, Run, Token, Upload
+from backend.db.models import Attempt, AuditEntry, IdempotencyKey, LogLine, Run, Token, Upload
 from backend.queue.claim import attempt_folder
 from core.protocol.public import TERMINAL
 
@@ -40,6 +40,7 @@ class RetentionPolicy:
         log_days: Days to keep log lines after the end of their run.
         token_days: Days to keep tokens after they expired or were revoked.
         idempotency_hours: Hours to keep idempotency keys; see ``Settings.idempotency_hours``.
+        audit_days: Days to keep entries of the audit log; see ``Settings.audit_days``.
     """
 
     attempt_days: float = 30.0
@@ -47,6 +48,7 @@ class RetentionPolicy:
     log_days: float = 180.0
     token_days: float = 90.0
     idempotency_hours: float = 24.0
+    audit_days: float = 400.0
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def _rows(time_now: datetime, policy: RetentionPolicy) -> dict[str, tuple[type, 
     return {
         "log lines": (LogLine, LogLine.run_id.in_(ended)),
         "idempotency keys": (IdempotencyKey, IdempotencyKey.created_at < key_limit),
+        "audit log entries": (AuditEntry, AuditEntry.at < time_now - timedelta(days=policy.audit_days)),
         "tokens": (Token, or_(expired, Token.revoked_at < token_limit)),
     }
 

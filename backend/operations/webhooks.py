@@ -115,6 +115,8 @@ class Webhooks:
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Make a pass every few seconds until ``stop`` is set. A failed pass is logged."""
+        if not self._settings.send_webhooks:
+            return
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self.run_once)

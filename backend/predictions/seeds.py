@@ -57,7 +57,7 @@ class Seeds:
             text = f"predictions of at most {_MOST_RUNS} runs are compared, and these are {len(ended):,}"
             raise invalid(text, ProblemField(path="experiment", message=text))
         teachers = [teacher.run_id for teacher in sample.teachers if teacher.state == "succeeded"]
-        attempts = _attempts(session, [*ended, *teachers])
+        attempts = attempts_of(session, [*ended, *teachers])
         kept: dict[str, dict[Key, StudentRun]] = {label: {} for label in sample.labels}
         left_out: dict[str, list[str]] = {}
         first: Items | None = None
@@ -121,7 +121,8 @@ def _none(sample: Sample, left_out: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(left_out)
 
 
-def _attempts(session: Session, run_ids: Iterable[str]) -> dict[str, int]:
+def attempts_of(session: Session, run_ids: Iterable[str]) -> dict[str, int]:
+    """Return the attempts of runs by run id."""
     found: dict[str, int] = {}
     for part in chunked(dict.fromkeys(run_ids)):
         query = select(models.Run.id, models.Run.attempt).where(models.Run.id.in_(part))

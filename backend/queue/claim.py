@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,11 +14,16 @@ from backend.db import now
 from backend.db.models import Attempt, Run, Worker
 from backend.errors import not_found
 from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready
+from backend.queue.fair_share import best_runs
 from backend.queue.lifecycle import LEASED_STATES, end_run, lock_runs
-from backend.queue.teacher_links import direct_teachers
+from backend.queue.teacher_links import direct_teachers, students_of
 from backend.settings import Settings
 from core.protocol.worker import ArtifactRef, Claim, ClaimRequest, TeacherRef
 from core.specs import RunSpec, problems_of
+
+_SEEDS = ("seed", "data_seed", "teacher", "further_teachers")
+"""Fields of a run's spec that are left out when kinds of runs are told apart."""
+_MOST_KINDS = 50
 
 
 def count_eligible(session: Session, worker: Worker, timestamp: datetime) -> int:
@@ -52,7 +58,8 @@ def lock_worker(session: Session, worker_id: str) -> Worker:
 def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Settings) -> Claim | None:
     """Lease the best eligible run to the worker and start a new attempt.
 
-    The order is by priority, then by age. On PostgreSQL a claim skips rows that another claim has locked; on SQLite the
+    It is a run of the owner whose turn it is (``backend.queue.fair_share``), the one of the highest priority, and of
+    these the oldest. On PostgreSQL a claim skips rows that another claim has locked; on SQLite the
     transaction is the only writer. Claims of one worker wait for each other, so that a repeated request (the first
     reply was lost) finds the attempt that it has started.
 
@@ -78,15 +85,9 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             return _repeat_claim(session, previous, settings, timestamp)
     if worker.draining or worker.slots <= _leased_slots(session, worker):
         return None
-    query = (
-        select(Run)
-        .where(_claimable(session, worker, request, settings, timestamp))
-        .order_by(Run.priority.desc(), Run.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    claimable = _claimable(session, worker, request, settings, timestamp)
     while True:
-        run = session.scalars(query).one_or_none()
+        run = _next_run(session, claimable, timestamp)
         if run is None:
             return None
         try:
@@ -118,7 +119,16 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             waited=max((timestamp - ready_since).total_seconds(), 0.0),
         )
     )
-    return _claim_reply(run, spec, teacher, settings)
+    return _claim_reply(session, run, spec, teacher, settings)
+
+
+def _next_run(session: Session, claimable: ColumnElement[bool], timestamp: datetime) -> Run | None:
+    """Lock the best run that no other claim has locked; None if there is none."""
+    for query in best_runs(session, claimable, timestamp):
+        run = session.scalars(query.limit(1).with_for_update(skip_locked=True)).one_or_none()
+        if run is not None:
+            return run
+    return None
 
 
 def _leased_slots(session: Session, worker: Worker) -> int:
@@ -143,7 +153,8 @@ def _repeat_claim(session: Session, previous: Attempt, settings: Settings, times
         return None
     # The worker measures its lease from the sending of the request that got a reply.
     run.lease_expires_at = timestamp + timedelta(seconds=settings.lease_seconds)
-    return _claim_reply(run, RunSpec.model_validate(run.spec), _teacher_fields(session, run), settings)
+    spec = RunSpec.model_validate(run.spec)
+    return _claim_reply(session, run, spec, _teacher_fields(session, run), settings)
 
 
 def _claimable(
@@ -159,8 +170,9 @@ def _claimable(
     condition = and_(condition, Run.gpus <= free)
     if reserved is None:
         return condition
-    # Priority, which people set, goes before waiting time.
-    return and_(condition, or_(Run.id == reserved.id, Run.priority > reserved.priority))
+    # Priority, which people set for their own runs, goes before waiting time.
+    preferred = and_(Run.owner == reserved.owner, Run.priority > reserved.priority)
+    return and_(condition, or_(Run.id == reserved.id, preferred))
 
 
 def _reservation(
@@ -190,19 +202,15 @@ def _reservation(
         Worker.reserved_run_id.is_not(None), Worker.state == "online", ~Worker.draining, Worker.id != worker.id
     )
     waiting_since = timestamp - timedelta(seconds=settings.reserve_after_seconds)
-    query = (
-        select(Run)
-        .where(condition, Run.gpus > max(free, 1), Run.queued_at <= waiting_since, Run.id.not_in(reserved_by_others))
-        .order_by(Run.priority.desc(), Run.id)
-        .limit(1)
-    )
-    reserved = session.scalars(query).one_or_none()
+    large = and_(condition, Run.gpus > max(free, 1), Run.queued_at <= waiting_since, Run.id.not_in(reserved_by_others))
+    reserved = session.scalars(next(best_runs(session, large, timestamp)).limit(1)).one_or_none()
     if reserved is not None:
         worker.reserved_run_id = reserved.id
     return reserved
 
 
-def _claim_reply(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Settings) -> Claim:
+def _claim_reply(session: Session, run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Settings) -> Claim:
+    students = _waiting_students(session, run) if run.role == "teacher" and not run.checkpoint_path else []
     return Claim(
         run_id=run.id,
         attempt=run.attempt,
@@ -211,8 +219,30 @@ def _claim_reply(run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Set
         folder=attempt_folder(run.id, run.attempt),
         gpus=run.gpus,
         checkpoint=ArtifactRef(path=run.checkpoint_path) if run.checkpoint_path else None,
+        students=students,
         **teacher,
     )
+
+
+def _waiting_students(session: Session, teacher: Run) -> list[dict[str, Any]]:
+    """Return the specs of runs that wait for a teacher, one of those that differ in their seeds alone.
+
+    None are returned if they are more than a training would check: it must not take some of them for all.
+    """
+    waiting = select(Run.spec).where(students_of(teacher.id), Run.state.in_(("waiting", "paused"))).order_by(Run.id)
+    kinds: dict[str, Any] = {}
+    for spec in session.scalars(waiting):
+        kind = json.dumps({name: value for name, value in spec.items() if name not in _SEEDS}, sort_keys=True)
+        kinds.setdefault(kind, spec)
+        if len(kinds) > _MOST_KINDS:
+            return []
+    students = []
+    for spec in kinds.values():
+        try:
+            students.append(RunSpec.model_validate(spec).model_dump(mode="json"))
+        except ValidationError:  # such as an entry of a plugin that is no longer loaded; its own claim says so
+            continue
+    return students
 
 
 def _teacher_fields(session: Session, run: Run) -> dict[str, Any]:

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Experiment, Run
 from backend.db.models import Worker as WorkerRow
+from backend.db.visibility import EVERY_PROJECT
 from backend.queue.lifecycle import LEASED_STATES
 from core.protocol.public import Worker, WorkerRun
 
 
 def list_workers(session: Session) -> list[Worker]:
     """Return every worker that has ever registered: online workers first, then by name."""
-    running = _running(session)
+    running, taken, reserved = _running(session), _slots_taken(session), _visible_reservations(session)
     rows = session.scalars(select(WorkerRow).order_by(WorkerRow.state.desc(), WorkerRow.name, WorkerRow.id))
-    return [_worker(row, running[row.id]) for row in rows]
+    return [
+        _worker(
+            row, running[row.id], taken.get(row.id, 0), row.reserved_run_id if row.reserved_run_id in reserved else None
+        )
+        for row in rows
+    ]
+
+
+def _slots_taken(session: Session) -> dict[str, int]:
+    """Return the slots that are taken on each worker, also by runs of projects that the sender does not see."""
+    query = select(Run.worker_id, func.sum(Run.gpus)).where(Run.state.in_(LEASED_STATES)).group_by(Run.worker_id)
+    rows = session.execute(query.execution_options(**{EVERY_PROJECT: True}))
+    return {worker_id or "": int(slots) for worker_id, slots in rows}
+
+
+def _visible_reservations(session: Session) -> set[str]:
+    """Return the runs for which workers reserve GPUs, of those that the sender sees."""
+    reserved = select(WorkerRow.reserved_run_id).where(WorkerRow.reserved_run_id.is_not(None))
+    return set(session.scalars(select(Run.id).where(Run.id.in_(reserved))))
 
 
 def _running(session: Session) -> dict[str, list[WorkerRun]]:
@@ -55,7 +74,7 @@ def _running(session: Session) -> dict[str, list[WorkerRun]]:
     return runs_by_worker
 
 
-def _worker(row: WorkerRow, runs: list[WorkerRun]) -> Worker:
+def _worker(row: WorkerRow, runs: list[WorkerRun], busy: int, reserved_for: str | None) -> Worker:
     online = row.state == "online"
     return Worker.model_validate(
         {
@@ -69,11 +88,11 @@ def _worker(row: WorkerRow, runs: list[WorkerRun]) -> Worker:
             "labels": row.labels,
             "running": [run.run_id for run in runs],
             "runs": runs,
-            "busy": sum(run.gpus for run in runs),
+            "busy": busy,
             # The last report of a silent worker may no longer describe its GPUs.
             "gpus": row.report.get("gpus", []) if online else [],
             "problems": row.report.get("problems", []) if online else [],
-            "reserved_for": row.reserved_run_id,
+            "reserved_for": reserved_for,
             "last_heartbeat": row.last_heartbeat,
             "version": row.version,
         }

@@ -13,7 +13,8 @@ from backend.api.dependencies import SessionDep, reads
 from backend.artifacts.finished_runs import ResultsDep
 from backend.comparisons import Filter, Layout, render, sheets
 from backend.db import models
-from backend.predictions import over_seeds
+from backend.predictions import over_images, over_seeds
+from backend.predictions.image_scores import ScoresDep
 from backend.routes.experiments import find
 from core.protocol.comparison_queries import (
     METRIC_GROUPS,
@@ -28,6 +29,7 @@ from core.protocol.comparison_queries import (
     TableQuery,
 )
 from core.protocol.comparisons import Comparison, MeasuredMetrics, Overview, PaperClaims
+from core.protocol.over_images import ComparedOverImages
 from core.protocol.predictions import ComparedPredictions, ConfusionMatrix, CorrelationDifference
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
@@ -98,6 +100,18 @@ def read_correlations(
 ) -> CorrelationDifference:
     """Read by how much the correlations of a method's logits differ from the teacher's, as the mean over seeds."""
     return over_seeds.correlations(session, results, _experiments(session, query.experiment), query)
+
+
+@router.get("/images", responses={404: _ANSWERS[404]})
+def read_over_images(
+    session: SessionDep, scores: ScoresDep, query: Annotated[PredictionsQuery, Query()]
+) -> ComparedOverImages:
+    """Compare the methods over the test images: differences to the baseline with paired bootstrap intervals.
+
+    The intervals are for the trained networks and say nothing of other seeds; the test over seeds is
+    `GET /comparisons`. Runs are evaluated for some seconds; repeat the request while `pending` is not 0.
+    """
+    return over_images.compare(session, scores, _experiments(session, query.experiment), query.baseline)
 
 
 @router.get("/metrics", responses={404: _ANSWERS[404]})

@@ -20,8 +20,10 @@ from backend.api.dependencies import DatabaseDep, bearer, reads
 from backend.db import Database, models
 from backend.errors import ApiError, invalid, not_found
 from backend.metrics import log_store, point_store
+from backend.metrics.log_store import LogFilter
+from backend.people.rights import acting_as
 from backend.routes.metrics import MAX_COUNT
-from backend.tokens import identify
+from backend.tokens import Principal, identify
 from core.protocol.artifacts import RunUpdates
 from core.protocol.public import TERMINAL, ProblemField, RunProgress
 
@@ -80,10 +82,10 @@ TokenDep = Annotated[str, Depends(_token)]
 """The request's token, which is checked again while the stream lasts."""
 
 
-def _still_allowed(database: Database, token: str) -> bool:
-    """Return whether the token has neither expired nor been revoked since the request began."""
+def _reader(database: Database, token: str) -> Principal | None:
+    """Return the sender, with its present rights; None if the token has expired or been revoked meanwhile."""
     principal = identify(database, token)
-    return principal is not None and "read" in principal.scopes
+    return principal if principal is not None and "read" in principal.scopes else None
 
 
 def _existing_run(run_id: str, database: DatabaseDep) -> str:
@@ -165,16 +167,17 @@ async def read_news(
 def _news(
     database: Database, token: str, run_id: str, start: StreamCursor | None, max_points: int, tail: int | None
 ) -> RunUpdates:
-    if not _still_allowed(database, token):
+    reader = _reader(database, token)
+    if reader is None:
         raise ApiError(401, "this token was revoked or has expired while its request was waiting")
     cursor = start or StreamCursor()
-    with database.read() as session:
+    with acting_as(reader), database.read() as session:
         run = session.get(models.Run, run_id)
         if run is None:
             raise not_found("run", run_id)
         progress = _progress(run)
         metrics = point_store.metrics_reply(session, run, None, cursor.ingest, max_points)
-        lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None if start else tail).lines
+        lines = log_store.read(session, run_id, LogFilter(cursor.line), _MAX_LINES, None if start else tail).lines
     after = StreamCursor(metrics.cursor, lines[-1].number if lines else cursor.line)
     return RunUpdates(
         run_id=run_id,
@@ -195,15 +198,16 @@ def _read_update(
     Returns:
         None if the run was deleted or the token is no longer valid.
     """
-    if not _still_allowed(database, token):
+    reader = _reader(database, token)
+    if reader is None:
         return None
-    with database.read() as session:
+    with acting_as(reader), database.read() as session:
         run = session.get(models.Run, run_id)
         if run is None:
             return None
         progress = _progress(run)
         metrics = point_store.metrics_reply(session, run, None, cursor.ingest, max_points)
-        lines = log_store.read(session, run_id, cursor.line, _MAX_LINES, None).lines
+        lines = log_store.read(session, run_id, LogFilter(cursor.line), _MAX_LINES, None).lines
     full = len(lines) == _MAX_LINES
     events: list[ServerSentEvent] = []
     if progress != previous:

@@ -8,12 +8,14 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend import audit
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, StoreDep, reads, submits
 from backend.db import Database, now
 from backend.db.models import Experiment
 from backend.errors import not_found
 from backend.experiments import experiment_edits, list_queries, serializers
+from backend.people import rights
 from backend.queue import lifecycle, pausing
 from core.protocol import public
 from core.protocol.submissions import ExperimentEdit
@@ -78,19 +80,31 @@ def priority(key: str, change: public.PriorityChange, database: DatabaseDep) -> 
     """
     with database.write() as session:
         experiment_id = find(session, key).id
+        audit.note(priority=change.priority)
         lifecycle.set_experiment_priority(session, experiment_id, change.priority)
     return changed_experiment(database, experiment_id)
 
 
-@router.patch("/{key:path}", dependencies=[submits])
+@router.patch(
+    "/{key:path}",
+    dependencies=[submits],
+    responses={409: {"description": "The project that it is moved to is archived"}},
+)
 def change(key: str, changes: ExperimentEdit, database: DatabaseDep) -> public.Experiment:
-    """Change an experiment's tags, notes and parent. Its spec stays as it was submitted."""
+    """Change an experiment's tags, notes, parent and project. Its spec stays as it was submitted.
+
+    A person moves an experiment only between projects in which the person may submit.
+    """
     with database.write() as session:
         experiment = find(session, key)
         experiment_edits.change(session, experiment, changes)
         if changes.parent is not None:
             parent = find(session, changes.parent) if changes.parent else None
             experiment_edits.set_parent(session, experiment, parent)
+        changed = changes.model_dump(exclude_unset=True, exclude={"project"})
+        audit.about("experiment", experiment.id, project=experiment.project, name=experiment.name, **changed)
+        if changes.project is not None:
+            experiment_edits.move(session, experiment, changes.project)
     return changed_experiment(database, experiment.id)
 
 
@@ -146,6 +160,7 @@ def find(session: Session, key: str) -> Experiment:
     names = dict.fromkeys((key, normal(key)))
     by_name = select(Experiment).where(Experiment.name.in_(names))
     experiment = session.get(Experiment, key) or session.scalars(by_name).first()
-    if experiment is None:
+    if experiment is None or not rights.sees(experiment.project):
         raise not_found("experiment", key)
+    audit.about("experiment", experiment.id, project=experiment.project, name=experiment.name)
     return experiment

@@ -12,6 +12,7 @@ from backend.api.dependencies import SessionDep, reads
 from backend.db import models
 from backend.errors import not_found
 from backend.metrics import log_store, point_store
+from core.protocol.metrics import LogLevel
 from core.protocol.public import LogsReply, MetricsReply
 
 router = APIRouter(tags=["runs"], dependencies=[reads], route_class=BoundedRoute)
@@ -44,9 +45,20 @@ def read_logs(
     after: Annotated[int, Query(ge=0, le=MAX_COUNT, description="Number of the last line already read.")] = 0,
     limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines in the answer.")] = 500,
     tail: Annotated[int | None, Query(ge=1, le=5000, description="Only this number of last lines.")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, le=MAX_COUNT, description="Only lines with a smaller number, to page back with tail.")
+    ] = None,
+    search: Annotated[
+        str, Query(max_length=200, description="Only lines that contain this text, ignoring the case of letters.")
+    ] = "",
+    level: Annotated[list[LogLevel] | None, Query(max_length=10, description="Only lines of these levels.")] = None,
+    count: Annotated[
+        bool, Query(description="Return the number of lines of the whole log that match search and level as `total`.")
+    ] = False,
 ) -> LogsReply:
-    """Read the run's log lines, in the order of their numbers."""
-    return log_store.read(session, _run(session, run_id).id, after, limit, tail)
+    """Read the run's log lines, in the order of their numbers; search them, and filter them by their level."""
+    which = log_store.LogFilter(after, before, search, level or ())
+    return log_store.read(session, _run(session, run_id).id, which, limit, tail, count=count)
 
 
 def _run(session: Session, run_id: str) -> models.Run:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query, Response
 
+from backend import audit
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, StoreDep, reads, submits
 from backend.db import Database, now
@@ -85,6 +86,7 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
     A training run continues; its priority counts if it is queued again.
     """
     with database.write() as session:
+        audit.note(priority=change.priority)
         lifecycle.set_priority(session, run_id, change.priority)
     return _changed_run(database, run_id)
 

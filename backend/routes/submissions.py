@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import Connection
 
+from backend import audit
 from backend.api.boundary import BoundedRoute, check_client_waits
 from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, SettingsDep, SubmitterDep, submits
 from backend.api.openapi import BULK_BODY, SPEC_BODY, SWEEP_BODY
-from backend.api.request_bodies import BodyDep, SubmissionDep
+from backend.api.request_bodies import BodyDep, ProjectParameter, SubmissionDep
 from backend.artifacts import uploads
 from backend.experiments import planned_teachers, planning, serializers, submission
 from backend.operations.webhooks import refuse_webhooks
+from backend.people import rights
 from backend.routes.experiments import find
 from core.protocol import public
 from core.protocol.submissions import CloneRequest, SubmittedExperiments, SweepPoint, SweepPreview
@@ -27,19 +29,24 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"description": "Another request changed the same data, or the experiments of this key have been deleted"}
 }
 
+_Parent = Annotated[
+    str | None,
+    Query(max_length=100, description="Id or name of the experiment that this one was copied from."),
+]
+
 
 @router.post(
     "/experiments", status_code=201, response_model=public.Experiment, openapi_extra=SPEC_BODY, responses=_CONFLICT
 )
-async def submit(request: SubmissionDep) -> Response:
+async def submit(request: SubmissionDep, parent: _Parent = None) -> Response:
     """Submit an experiment. Either all its runs are created, or none.
 
-    422 with the path of every refused field, such as a name that is taken.
+    422 with the path of every refused field, such as a name that is taken, or `parent` if there is no such experiment.
     """
     spec = await request.body.spec()
 
     def work(connection: Connection) -> str:
-        submitted = submission.create_once(connection, request, [("", spec)])
+        submitted = submission.create_once(connection, request, [("", spec)], parent=parent or "")
         if submitted.created:
             experiment = serializers.created_experiment(connection, submitted.created[0])
         else:
@@ -83,21 +90,30 @@ def clone(
     database: DatabaseDep,
     settings: SettingsDep,
     nudges: NudgesDep,
+    project: ProjectParameter = None,
 ) -> Response:
     """Submit an experiment again under another name, with changed fields.
 
     The clone uses the same teacher, which is not trained again, even if `training` changes. To train another teacher,
     change `teacher` (`teacher.training: null` trains it like the students). The label of a changed method changes with
     it, unless a person chose the label. Without a name, the clone gets the old name with the next free number, so
-    repeating the request creates another clone; with a name, a second request is refused with 422.
+    repeating the request creates another clone; with a name, a second request is refused with 422. Without `project`,
+    the clone is in the project of the original.
     """
     with database.write() as session:
         original = find(session, key)
+        target = rights.target(project or original.project)
         spec = submission.cloned_spec(session, original, request.name, request.changes)
         connection = session.connection()
         (created,) = submission.create(
-            connection, [("", spec)], settings, submitted_by=principal.name, parent_id=original.id
+            connection,
+            [("", spec)],
+            settings,
+            submitted_by=principal.submitter,
+            project=target,
+            parent_id=original.id,
         )
+        audit.about("experiment", created.id, project=target, names=[spec.name], copy_of=original.id)
         experiment = serializers.created_experiment(connection, created)
     nudges.request()
     return _created(experiment.model_dump_json())

@@ -1,13 +1,16 @@
-"""Tokens, for admins: create, list, revoke."""
+"""Tokens, for admins: create, list, rotate, revoke."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 
 from backend import tokens
+from backend.access import rotation
+from backend.access.last_use import LastUse
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import AdminDep, DatabaseDep, SessionDep, administers
-from core.protocol.access import CreatedToken, TokenInfo, TokenList, TokenRequest
+from backend.api.dependencies import AdminDep, DatabaseDep, SettingsDep, administers
+from core.protocol.access import CreatedToken, RotatedToken, RotationRequest, TokenInfo, TokenList, TokenRequest
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], route_class=BoundedRoute)
 
@@ -23,9 +26,28 @@ def create_token(request: TokenRequest, principal: AdminDep, database: DatabaseD
 
 
 @router.get("", dependencies=[administers])
-def list_tokens(session: SessionDep) -> TokenList:
+async def list_tokens(request: Request, database: DatabaseDep) -> TokenList:
     """List every token ever created, newest first, without the tokens' texts."""
-    return TokenList(items=tokens.list_tokens(session))
+    last_use: LastUse = request.app.state.last_use
+    await last_use.flush()
+
+    def read() -> TokenList:
+        with database.read() as session:
+            return TokenList(items=tokens.list_tokens(session))
+
+    return await run_in_threadpool(read)
+
+
+@router.post("/{token_id}/rotate", dependencies=[administers], responses={409: {"description": "The token has ended"}})
+def rotate_token(token_id: str, request: RotationRequest, database: DatabaseDep, settings: SettingsDep) -> RotatedToken:
+    """Give a token a new text. The earlier text stays valid for `overlap_hours`, so that nobody is interrupted.
+
+    The token's id, name, scopes and workers do not change. Only this answer contains the new text. Each request makes
+    a new text.
+    """
+    with database.write() as session:
+        rotated = rotation.rotate(session, token_id, request)
+    return rotation.write_files(database, settings, rotated)
 
 
 @router.delete("/{token_id}", responses={409: {"description": "The request was sent with this token"}})

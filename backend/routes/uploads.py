@@ -10,7 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, SessionDep, SettingsDep, StoreDep, SubmitterDep, reads, submits
+from backend.api.request_bodies import ProjectParameter
 from backend.artifacts import uploads
+from backend.people import rights
 from core.protocol.artifacts import UPLOAD_NAME, Upload, UploadList
 
 router = APIRouter(prefix="/teachers/uploads", tags=["teachers"], route_class=BoundedRoute)
@@ -38,6 +40,7 @@ async def upload(
         str,
         Query(min_length=1, max_length=100, pattern=UPLOAD_NAME, description="The name of the weights in specs."),
     ],
+    project: ProjectParameter = None,
 ) -> Upload:
     """Upload a teacher's weights: the body is a safetensors file.
 
@@ -45,6 +48,7 @@ async def upload(
     under its SHA-256. A spec then names it as `teacher: {model: …, weights: "upload:NAME"}`. Uploading the same file
     again changes nothing.
     """
+    target = rights.target(project)
     path = await run_in_threadpool(store.new_file)
     digest = hashlib.sha256()
     try:
@@ -60,7 +64,7 @@ async def upload(
             digest.update(buffer)
             await run_in_threadpool(file.write, bytes(buffer))
         received = await run_in_threadpool(uploads.check, path, digest.hexdigest())
-        return await run_in_threadpool(uploads.add, database, store, received, name, principal.name)
+        return await run_in_threadpool(uploads.add, database, store, received, name, principal.submitter, target)
     finally:
         path.unlink(missing_ok=True)
 

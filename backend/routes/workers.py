@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from backend import audit
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, administers, reads
 from backend.queue import teachers, worker_queries
@@ -38,6 +39,7 @@ def drain(
     The setting survives restarts of the worker.
     """
     with database.write() as session:
+        audit.note(draining=(change or DrainChange()).draining)
         drain_worker(session, key, (change or DrainChange()).draining)
     nudges.request()
     with database.read() as session:

@@ -158,6 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--ranks", type=int, default=1)
     for name in ("--run", "--out", "--teacher", "--teacher-weights", "--resume"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--student", type=Path, action="append")
     options = parser.parse_args(arguments)
     spec = json.loads(options.run.read_text())
     with recorder_for(options.out):

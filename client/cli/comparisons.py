@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rich.console import RenderableType
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, write_json
+from client.cli.options import JsonFlag, parse_format, write_json
 from client.client import Client
 from client.connection import Query
 from client.errors import ApiError
@@ -21,11 +21,13 @@ from client.rendering.comparisons import (
     render_overview,
     render_table,
 )
+from client.rendering.over_images import render_over_images
 from client.rendering.tables import console_for
 from client.resources import TextFormat
 from core.protocol.comparisons import EpochChoice
+from core.protocol.over_images import ComparedOverImages
 
-_FORMATS = ("text", "json", "csv", "markdown", "latex")
+_FORMATS: tuple[Literal["text", "json"] | TextFormat, ...] = ("text", "json", "csv", "markdown", "latex")
 _WHICH: dict[str, EpochChoice] = {"last": "last", "best-val": "best_val", "oracle": "oracle"}
 _TESTS: dict[str, Literal["sign_flip", "t"]] = {"sign-flip": "sign_flip", "t": "t"}
 _MAX_SEEDS = 1000
@@ -90,6 +92,14 @@ def compare(
         bool,
         typer.Option("--all", help="Compare every metric: results, fidelity, calibration, collapse, robustness."),
     ] = False,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images",
+            help="Also compare over the test images, by a paired bootstrap: what other test images would change for "
+            "the networks as trained. With --json, print this comparison alone.",
+        ),
+    ] = False,
     format: FormatOption = "text",
     as_json: JsonFlag = False,
 ) -> int:
@@ -99,7 +109,9 @@ def compare(
     to the baseline with its 95 % t interval and exact sign-flip p. The notes below the table state the conditions and
     the conclusions that the numbers support.
     """
-    output, epoch = _parse_format(format, as_json=as_json), _parse_which(which)
+    output, epoch = parse_format(format, _FORMATS, as_json=as_json), _parse_which(which)
+    if images:
+        _refuse_beside_images(output, metric, every=every, which=epoch)
     query: Query = {
         "experiment": experiment,
         "baseline": baseline,
@@ -116,6 +128,8 @@ def compare(
             if every:
                 overview = client.comparisons.overview(experiment, baseline=baseline, which=epoch)
                 return _print(overview, render_overview(overview), output)
+            if images and output == "json":
+                return _print(_over_images(client, experiment, baseline), "", output)
             comparison = client.comparisons.get(
                 experiment,
                 baseline=baseline,
@@ -125,9 +139,14 @@ def compare(
                 target=target,
                 difference=difference,
             )
+            _print(comparison, render_comparison(comparison), output)
+            if images:
+                over_images = _over_images(client, experiment, baseline)
+                typer.echo()
+                _print(over_images, render_over_images(over_images), output)
         except ApiError as error:
             raise _with_similar_names(client, error, experiment) from None
-    return _print(comparison, render_comparison(comparison), output)
+    return exit_codes.OK
 
 
 def claims(
@@ -148,7 +167,7 @@ def claims(
     tell", with the numbers, n and the reason. Two claims concern the loss itself; three need DKD and DKD-Align trained
     on the same seeds.
     """
-    output = _parse_format(format, as_json=as_json)
+    output = parse_format(format, _FORMATS, as_json=as_json)
     query: Query = {
         "experiment": experiment,
         "baseline": baseline,
@@ -211,7 +230,7 @@ def table(
     the paired test supports it after Holm's correction over the whole table. Missing seeds are listed with the commands
     that queue them.
     """
-    output, epoch = _parse_format(format, as_json=as_json), _parse_which(which)
+    output, epoch = parse_format(format, _FORMATS, as_json=as_json), _parse_which(which)
     if test not in _TESTS:
         raise exit_codes.CliExit(f"--test {test}: must be one of {', '.join(_TESTS)}", exit_codes.BAD_INPUT)
     seed_numbers = _parse_seeds(seeds) if seeds is not None else []
@@ -259,6 +278,27 @@ def table(
     return exit_codes.OK
 
 
+def _refuse_beside_images(output: str, metric: str | None, *, every: bool, which: EpochChoice) -> None:
+    """Refuse options that have no meaning over images.
+
+    Raises:
+        CliExit: There is one.
+    """
+    if every or metric is not None or which != "last":
+        text = "--images compares what runs kept at their end, by the metric that results are judged by; "
+        raise exit_codes.CliExit(f"{text}leave --all, --metric and --which out", exit_codes.BAD_INPUT)
+    if output not in ("text", "json"):
+        raise exit_codes.CliExit(f"--images has no --format {output}: choose text or json", exit_codes.BAD_INPUT)
+
+
+def _over_images(client: Client, experiment: list[str], baseline: str | None) -> ComparedOverImages:
+    def report(reply: ComparedOverImages) -> None:
+        total = reply.evaluated + reply.pending
+        typer.echo(f"{reply.evaluated} of {total} runs are evaluated on the resamples of the images", err=True)
+
+    return client.comparisons.over_images(experiment, baseline=baseline, on_progress=report)
+
+
 def _print(reply: BaseModel, view: RenderableType, output: str) -> int:
     if output == "json":
         write_json(reply)
@@ -270,20 +310,6 @@ def _print(reply: BaseModel, view: RenderableType, output: str) -> int:
 def _print_text(text: str) -> int:
     typer.echo(text, nl=False)
     return exit_codes.OK
-
-
-def _parse_format(format: str, *, as_json: bool) -> Literal["text", "json"] | TextFormat:
-    """Return the format that the options select.
-
-    Raises:
-        CliExit: The format is unknown, or contradicts --json.
-    """
-    if as_json and format not in ("text", "json"):
-        raise exit_codes.CliExit(f"--json and --format {format} contradict each other", exit_codes.BAD_INPUT)
-    match "json" if as_json else format:
-        case "text" | "json" | "csv" | "markdown" | "latex" as valid:
-            return valid
-    raise exit_codes.CliExit(f"--format {format}: must be one of {', '.join(_FORMATS)}", exit_codes.BAD_INPUT)
 
 
 def _parse_which(which: str) -> EpochChoice:
@@ -312,10 +338,10 @@ def _parse_seeds(text: str) -> list[int]:
 
 def _with_similar_names(client: Client, error: ApiError, names: list[str]) -> Exception:
     """Return the error for an experiment that does not exist, extended by similar names; other errors unchanged."""
-    if error.status != 404:
+    unknown = next((name for name in names if repr(name) in str(error)), "")
+    if error.status != 404 or not unknown:
         return error
     existing = [item.name for item in client.experiments.list(limit=200).items]
-    unknown = next((name for name in names if repr(name) in str(error)), "")
     similar = difflib.get_close_matches(unknown, existing, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(similar)}?" if similar else "`dkd experiments` lists them"
     return exit_codes.CliExit(f"{error}; {hint}", exit_codes.FAILED)

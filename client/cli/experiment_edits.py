@@ -11,6 +11,7 @@ from rich.table import Table
 from client.cli import exit_codes
 from client.cli.options import (
     JsonFlag,
+    ProjectOption,
     SetOption,
     map_field_errors,
     parse_change,
@@ -40,6 +41,7 @@ def sweep(
     source: Annotated[str, typer.Argument(metavar="SWEEP", help="A YAML or JSON file, or - for stdin.")],
     dry_run: DryRunFlag = False,
     changes: SetOption = None,
+    project: ProjectOption = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Submit many experiments from one file.
@@ -61,7 +63,7 @@ def sweep(
                     typer.echo(line)
                 typer.echo(f"{len(reply.items)} experiment(s), {reply.runs} run(s)")
             return exit_codes.OK
-        submitted = client.experiments.create_sweep(data)
+        submitted = client.experiments.create_sweep(data, project=project)
     if as_json:
         write_json(submitted)
     else:

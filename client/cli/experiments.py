@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, SetOption, SpecArgument, positive_limit, read_spec, write_json
+from client.cli.options import (
+    JsonFlag,
+    ProjectFilter,
+    ProjectOption,
+    SetOption,
+    SpecArgument,
+    positive_limit,
+    read_spec,
+    write_json,
+)
 from client.cli.targets import resolve_target
 from client.client import Client
 from client.errors import ApiError
@@ -32,6 +41,7 @@ def submit(
         bool, typer.Option("--watch", "-w", help="Show the progress to the end, then the result.")
     ] = False,
     changes: SetOption = None,
+    project: ProjectOption = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Create an experiment from a spec and queue its runs.
@@ -40,7 +50,7 @@ def submit(
     """
     data = read_spec(spec, changes or [])
     with Client() as client:
-        experiment = client.experiments.create(data)
+        experiment = client.experiments.create(data, project=project)
         for note in experiment.warnings:
             typer.echo(f"note: {note.path}: {note.message}", err=True)
         if not follow:
@@ -99,7 +109,8 @@ def list_experiments(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", "-t", help="A tag. Can be repeated: all must match.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Name of the token that submitted it.")] = None,
+    by: Annotated[str | None, typer.Option(help="Name of the person or token that submitted it.")] = None,
+    project: ProjectFilter = None,
     archived: Annotated[bool, typer.Option("--archived", help="Only archived experiments.")] = False,
     limit: Annotated[int, typer.Option(help="Maximum number of experiments.")] = 50,
     as_json: JsonFlag = False,
@@ -112,6 +123,7 @@ def list_experiments(
             state=state,
             tag=tag,
             submitted_by=by,
+            project=project,
             archived="only" if archived else None,
         )
     if as_json:

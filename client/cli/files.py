@@ -11,7 +11,7 @@ from rich.table import Table
 
 from client.cli import exit_codes
 from client.cli.arguments import path_of
-from client.cli.options import JsonFlag, write_json
+from client.cli.options import JsonFlag, ProjectOption, write_json
 from client.cli.targets import resolve_run
 from client.client import Client
 from client.rendering.tables import console_for
@@ -79,6 +79,7 @@ def download(
 def upload(
     file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A safetensors file.")],
     name: Annotated[str | None, typer.Option(help="Name for specs; by default the file's name.")] = None,
+    project: ProjectOption = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Upload a teacher's weights.
@@ -94,7 +95,7 @@ def upload(
         raise exit_codes.CliExit(f"{text}; choose another one, such as --name {suggestion}", exit_codes.BAD_INPUT)
     with Client() as client:
         try:
-            uploaded = client.teachers.upload(file, name=upload_name)
+            uploaded = client.teachers.upload(file, name=upload_name, project=project)
         except OSError as error:
             raise exit_codes.CliExit(f"{file}: {error.strerror or error}", exit_codes.BAD_INPUT) from None
     if as_json:

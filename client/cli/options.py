@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
@@ -18,6 +18,8 @@ from core.specs import Problem, SpecError, load_bytes, load_file, load_text, par
 from core.specs.labels import without_automatic_labels
 from core.specs.loading import MAX_BYTES
 
+FormatName = TypeVar("FormatName", bound=str)
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, in the form of the API.")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML or JSON file, or - for stdin.")]
 SetOption = Annotated[
@@ -28,6 +30,21 @@ SetOption = Annotated[
         help="Change one field before the spec is validated, such as training.epochs=5, seeds=[0,1] or "
         "methods.1.params.alpha=2. The value is YAML. Can be repeated.",
     ),
+]
+
+ProjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--project",
+        "-p",
+        envvar="DKD_PROJECT",
+        show_envvar=True,
+        help="Name of the project. By default the default project, or the only one in which the token may submit.",
+    ),
+]
+ProjectFilter = Annotated[
+    str | None,
+    typer.Option("--project", "-p", envvar="DKD_PROJECT", show_envvar=True, help="Only of this project."),
 ]
 
 
@@ -164,3 +181,23 @@ def positive_limit(limit: int) -> int:
     if limit < 1:
         raise CliExit(f"--limit {limit}: must be at least 1", BAD_INPUT)
     return limit
+
+
+def parse_format(format: str, known: Sequence[FormatName], *, as_json: bool) -> FormatName:
+    """Return the output format that --format and --json select.
+
+    Args:
+        format: Value of --format.
+        known: The formats of the command; the first one is the default, for people, and ``json`` is another one.
+        as_json: Whether --json is given.
+
+    Raises:
+        CliExit: The format is unknown, or contradicts --json.
+    """
+    if as_json and format not in (known[0], "json"):
+        raise CliExit(f"--json and --format {format} contradict each other", BAD_INPUT)
+    wanted = "json" if as_json else format
+    for name in known:
+        if name == wanted:
+            return name
+    raise CliExit(f"--format {format}: must be one of {', '.join(known)}", BAD_INPUT)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 from pydantic import BaseModel, Field
 
 from client.cli import exit_codes
-from client.cli.options import JsonFlag, positive_limit, write_json
+from client.cli.options import JsonFlag, ProjectFilter, positive_limit, write_json
 from client.cli.targets import resolve_run, resolve_target
 from client.client import Client
 from client.rendering.tables import console_for, render_experiment, render_run, runs_table
 from common.terminal import printable_json
+from core.protocol.metrics import LOG_LEVELS
 from core.protocol.public import TERMINAL, Experiment, LogLine, Run, RunPage, RunSummary
 
 _PAGE_SIZE = 200
@@ -64,6 +65,7 @@ def list_runs(
         str | None,
         typer.Option(help="created, started, ended, priority or headline, in descending order with a leading -."),
     ] = None,
+    project: ProjectFilter = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of runs.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
@@ -85,6 +87,7 @@ def list_runs(
                 tag=tag,
                 text=text,
                 sweep=sweep,
+                project=project,
                 created_after=after,
                 sort=sort,
                 cursor=cursor,
@@ -100,7 +103,7 @@ def list_runs(
         console_for().print(runs_table(runs, with_experiment=experiment is None))
         if cursor is not None:
             typer.echo(f"only the first {len(runs)}; --limit shows more", err=True)
-    elif any((state, experiment, method, dataset, model, tag, text, sweep, after)):
+    elif any((state, experiment, method, dataset, model, tag, text, sweep, project, after)):
         typer.echo("no run matches")
     else:
         typer.echo("no runs yet; `dkd submit SPEC.yaml` creates some")
@@ -126,14 +129,21 @@ def logs(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
     tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only this number of last lines.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
+    search: Annotated[str, typer.Option("--search", help="Only lines with this text, ignoring case.")] = "",
+    level: Annotated[
+        list[str] | None, typer.Option("--level", help="Only lines of this level. Can be repeated: any matches.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Print a run's log. With --json, one JSON object per line."""
+    for name in level or []:
+        if name not in LOG_LEVELS:
+            raise exit_codes.CliExit(f"--level {name}: must be one of {', '.join(LOG_LEVELS)}", exit_codes.BAD_INPUT)
     with Client() as client:
         run_id = resolve_run(client, run).id
         after = 0
         if tail is not None:
-            lines = client.runs.logs(run_id, tail=tail).lines
+            lines = client.runs.logs(run_id, tail=tail, search=search, level=level).lines
             _print_lines(lines, as_json)
             after = lines[-1].number if lines else 0
             if not follow:
@@ -141,7 +151,7 @@ def logs(
         while True:
             # The state is read before the lines, so that lines written after the run's last state are not missed.
             ended = not follow or client.runs.get(run_id).state in TERMINAL
-            after = _print_lines_after(client, run_id, after, as_json)
+            after = _print_lines_after(client, run_id, after, as_json, search, level)
             if ended:
                 return exit_codes.OK
             exit_codes.check_reader()
@@ -246,8 +256,10 @@ def _change(
     return exit_codes.OK
 
 
-def _print_lines_after(client: Client, run_id: str, after: int, as_json: bool) -> int:
-    while lines := client.runs.logs(run_id, after=after).lines:
+def _print_lines_after(
+    client: Client, run_id: str, after: int, as_json: bool, search: str, level: Sequence[str] | None
+) -> int:
+    while lines := client.runs.logs(run_id, after=after, search=search, level=level).lines:
         _print_lines(lines, as_json)
         after = lines[-1].number
     return after

@@ -9,7 +9,7 @@ import typer
 from client.cli import exit_codes
 from client.cli.options import JsonFlag, write_json
 from client.client import Client
-from client.rendering.tables import catalog_table, console_for, render_workers, teachers_table
+from client.rendering.tables import catalog_table, console_for, render_workers, shares_table, teachers_table
 
 _PARTS = ("methods", "models", "datasets", "metrics")
 
@@ -20,6 +20,10 @@ def register(app: typer.Typer) -> None:
     group.callback()(workers)
     group.command(epilog=exit_codes.HELP)(drain)
     app.add_typer(group, name="workers")
+    sharing = typer.Typer(invoke_without_command=True, epilog=exit_codes.HELP, rich_markup_mode=None)
+    sharing.callback()(shares)
+    sharing.command("set", epilog=exit_codes.HELP)(set_share)
+    app.add_typer(sharing, name="shares")
     app.command(epilog=exit_codes.HELP)(teachers)
     app.command(epilog=exit_codes.HELP)(catalog)
 
@@ -56,6 +60,38 @@ def drain(
         if name in (worker.id, worker.name) and worker.draining is not off:
             current = f"; {len(worker.runs)} run(s) continue" if worker.runs and not off else ""
             typer.echo(f"{worker.name}: {'takes runs again' if off else 'takes no new runs'}{current}")
+    return exit_codes.OK
+
+
+def shares(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """List who shares the queue, and whose turn it is. `dkd shares set OWNER WEIGHT` changes a share."""
+    if context.invoked_subcommand is not None:
+        return
+    with Client() as client:
+        reply = client.shares.list()
+    if as_json:
+        write_json(reply)
+    elif reply.items:
+        console_for().print(shares_table(reply))
+    else:
+        typer.echo("nobody has submitted runs yet")
+
+
+def set_share(
+    owner: Annotated[str, typer.Argument(metavar="OWNER", help="The name with which runs were submitted.")],
+    weight: Annotated[float, typer.Argument(metavar="WEIGHT", help="Above 0; everybody begins with 1.")],
+    as_json: JsonFlag = False,
+) -> int:
+    """Set an owner's share of the queue. It needs an admin token.
+
+    An owner with weight 2 gets twice the time of one with weight 1 while both have runs waiting.
+    """
+    with Client() as client:
+        reply = client.shares.set(owner, weight)
+    if as_json:
+        write_json(reply)
+    else:
+        console_for().print(shares_table(reply))
     return exit_codes.OK
 
 

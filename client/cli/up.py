@@ -25,8 +25,8 @@ checkpoint and continue at the next start. Exit code 0 after such a stop, 1 if a
 _OPEN_SHORT = "Print a one-time address of the dashboard."
 _OPEN_HELP = """Print a new one-time address of the dashboard that runs on this home.
 
-The address works for one browser and within a day. That browser keeps its access, also after a restart of the
-dashboard. Only accounts that can read the home can create such an address.
+The address works for one browser and within a day. That browser keeps its access until it signs out, is not used for
+a week, or the stack is started again. Only accounts that can read the home can create such an address.
 """
 
 
@@ -42,7 +42,9 @@ def up(
     slots: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1024, help="Trainings at the same time; by default one per GPU, or one per core up to four."
+            min=1,
+            max=1024,
+            help="Trainings at the same time; by default one per GPU, or one per core up to 8 (beyond 32: per four).",
         ),
     ] = None,
     threads: Annotated[
@@ -69,14 +71,15 @@ def up(
         StopSignals,
         embedded_plan,
     )
-    from client.stack.services import default_slots, missing_packages
+    from client.stack.services import missing_packages
     from common.home import Home
+    from common.processors import default_cpu_slots
 
     options = StackOptions(
         home=Home(Path(os.path.expanduser(home)).absolute()) if home else Home.find(),
         port=port,
         dashboard_port=dashboard_port,
-        slots=slots or default_slots(),
+        slots=slots or default_cpu_slots(),
         explicit_slots=slots is not None,
         threads=threads or 0,
         dashboard=not no_dashboard,
@@ -117,7 +120,7 @@ def open_dashboard(
 ) -> int:
     from client.stack.lock import HomeLock
     from common.home import Home
-    from common.one_time_address import DashboardAccess
+    from common.one_time_address import OneTimeAddresses
 
     stack_home = Home(home.expanduser().absolute()) if home else Home.find()
     holder = HomeLock(stack_home.path).holder()
@@ -128,7 +131,7 @@ def open_dashboard(
             "DKD_HOME"
         )
     try:
-        typer.echo(DashboardAccess(stack_home).address(address, page.lstrip("/")))
+        typer.echo(OneTimeAddresses(stack_home).address(address, page.lstrip("/")))
     except OSError as error:
         raise exit_codes.CliExit(f"{stack_home.path}: {error.strerror or error}") from None
     return exit_codes.OK

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 from client.client import Client
 from client.errors import ApiError
@@ -14,6 +12,7 @@ from client.exporters.packages import MissingPackageError
 from client.rendering import figures, html
 from common.durations import duration_text
 from common.formatting import difference_unit, value_text
+from common.html_page import STYLE, data_block
 from core.protocol.comparisons import Comparison
 from core.protocol.records import ExperimentRecord, RunRecord
 from core.specs import dump_text
@@ -23,16 +22,6 @@ _NOT_COMPARABLE = 422
 _CURVES = ("train/loss",)
 """Metrics that are drawn beside the compared one."""
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #202124; background: white }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #dadce0 }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { border-bottom: 1px solid #dadce0; padding: .3rem .8rem; text-align: left; vertical-align: top }
-td { font-variant-numeric: tabular-nums }
-pre { background: #f8f9fa; padding: 1rem; overflow-x: auto } .keep { font-weight: 600 } .quiet { color: #5f6368 }
-@media print { details { display: none } }
-"""
 # Nothing is loaded from elsewhere, whatever the names in the report contain.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -62,7 +51,7 @@ def build(client: Client, *experiments: str) -> str:
     title = html.text(", ".join(record.name for record in records))
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{STYLE}</style>'
         f"<script>{get_plotlyjs()}</script>"
     )
     return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(sections)}{_DRAW}</body></html>\n'
@@ -80,7 +69,7 @@ def _together(client: Client, records: Sequence[ExperimentRecord]) -> list[str]:
         if error.status != _NOT_COMPARABLE:
             raise
         return [*parts, f"<p>They are not tested together: {html.text(str(error))}</p>"]
-    data = _data("comparison", comparison.model_dump(mode="json"))
+    data = data_block("comparison", comparison.model_dump(mode="json"))
     return [*parts, f"<h2>Result over all experiments</h2>{html.result(comparison)}", data]
 
 
@@ -102,7 +91,7 @@ def _experiment(client: Client, record: ExperimentRecord, prefix: str) -> list[s
         _runs(comparison, record.runs),
         f"<h2>Spec</h2><pre>{html.text(dump_text(record.spec, width=100))}</pre>",
         _provenance(record.runs),
-        _data(f"{prefix}comparison", comparison.model_dump(mode="json")),
+        data_block(f"{prefix}comparison", comparison.model_dump(mode="json")),
     ]
 
 
@@ -137,7 +126,7 @@ def _figures(comparison: Comparison, drawn_runs: Sequence[figures.DrawnRun], pre
     for number, (caption, figure) in enumerate(drawn.items()):
         if figure is not None:
             name = f"{prefix}figure-{number}"
-            parts.append(f'<h3>{html.text(caption)}</h3><div data-figure="{name}"></div>{_data(name, figure)}')
+            parts.append(f'<h3>{html.text(caption)}</h3><div data-figure="{name}"></div>{data_block(name, figure)}')
     return "".join(parts)
 
 
@@ -190,9 +179,3 @@ def _folded(title: str, texts: Iterable[str]) -> list[str]:
 def _shared(values: Iterable[str], missing: str) -> list[str]:
     """Return the distinct values."""
     return list(dict.fromkeys(value or missing for value in values))
-
-
-def _data(name: str, value: Any) -> str:
-    """Return data as JSON that no text in it can end."""
-    text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-    return f'<script type="application/json" id="{name}">{text}</script>'

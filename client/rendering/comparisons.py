@@ -23,6 +23,7 @@ from common.formatting import (
     spread_text,
     target_text,
     value_text,
+    within_sentence,
 )
 from core.protocol.comparisons import (
     EPOCH_CHOICES,
@@ -34,6 +35,7 @@ from core.protocol.comparisons import (
     PairedDifference,
     PaperClaims,
 )
+from core.protocol.costs import CostTable, cost_table
 from core.protocol.result_tables import PublishedValue, ResultTable, TableCell
 
 _VERDICTS = {"holds": "green", "does not hold": "red", "cannot tell": "yellow"}
@@ -95,6 +97,8 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = [table]
     if any(group.convergence and group.convergence.reached for group in comparison.groups):
         parts += [Text(), _convergence_table(comparison)]
+    if costs := cost_table(comparison.costs):
+        parts += [Text(), _cost_table(costs), *(Text(note) for note in costs.notes)]
     return Group(*parts, Text(), *(Text(line) for line in comparison_notes(comparison)))
 
 
@@ -237,6 +241,13 @@ def _convergence_table(comparison: Comparison) -> RenderableType:
             _first_to_reach(pair),
             f"{pair.speed_up:.2f} (n = {pair.both_reached})" if pair and pair.speed_up is not None else "",
         )
+    return table
+
+
+def _cost_table(costs: CostTable) -> RenderableType:
+    table = new_table(*(within_sentence(title) for title in costs.header), numbers=("runs",))
+    for cells in costs.rows:
+        table.add_row(*cells)
     return table
 
 

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from client.referee import rule
 from client.rendering import tables
 from client.rendering.comparisons import comparison_notes, comparison_table
 from common.formatting import share_text
-from common.terminal import printable
+from common.html_page import table as table
+from common.html_page import text as text
 from core.protocol.comparisons import Comparison
 from core.protocol.public import Experiment, RunSummary
-
-
-def text(value: str) -> str:
-    """Return a text in which no character is markup, and none is hidden."""
-    return escape(printable(value))
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts."""
-    head = "".join(f"<th>{text(title)}</th>" for title in titles)
-    body = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def result(comparison: Comparison) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -20,6 +20,7 @@ from common.terminal import inner, printable
 from core.catalog import METRICS
 from core.catalog.datasets import headline_of
 from core.protocol.public import Experiment, ExperimentSummary, Preview, Run, RunSummary, TeacherInfo, Worker
+from core.protocol.shares import ShareList
 
 _STYLES = {
     "waiting": "dim",
@@ -155,8 +156,20 @@ def render_experiment(experiment: Experiment) -> RenderableType:
         Text(f"{experiment.dataset}, {teacher}{experiment.student_model}; {counts}"),
         Text(f"id {experiment.id}, created {local_time(experiment.created_at)}", style="dim"),
         *(Text(f"note: {item.path}: {item.message}", style="yellow") for item in experiment.warnings),
+        *_choice(experiment),
     ]
     return Group(*lines, Text(), runs_table(experiment.runs, with_experiment=False))
+
+
+def _choice(experiment: Experiment) -> Iterator[Text]:
+    """Yield how settings were chosen, or that they will be."""
+    if experiment.choice is None:
+        if experiment.spec.get("tune"):
+            yield Text("The settings of the methods are chosen when all runs of the trials have ended.")
+        return
+    if experiment.choice.error:
+        yield Text(experiment.choice.error, style="red")
+    yield from map(Text, experiment.choice.sentences)
 
 
 def render_run(run: Run) -> RenderableType:
@@ -252,6 +265,18 @@ def _worker_lines(worker: Worker) -> Iterable[RenderableType]:
         yield f"{name}  reserves GPUs that become free for run {worker.reserved_for}"
     for problem in worker.problems:
         yield Text.assemble(f"{name}  ", (problem, "yellow"))
+
+
+def shares_table(shares: ShareList) -> Table:
+    """Return who shares the queue, with the time that each has used."""
+    used = f"used in {shares.window_days:g} days"
+    numbers = ("weight", used, "running", "queued")
+    table = new_table("turn", "owner", *numbers, numbers=numbers)
+    for item in shares.items:
+        turn = "" if item.turn is None else str(item.turn)
+        time = duration_text(item.used_seconds)
+        table.add_row(turn, item.owner or "(unnamed)", f"{item.weight:g}", time, str(item.running), str(item.queued))
+    return table
 
 
 def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:

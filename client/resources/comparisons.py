@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from client.connection import API, Query
 from client.models import ComparisonResult
 from client.resources.base import Resource
 from core.protocol.comparisons import EpochChoice, MeasuredMetrics, Overview, PaperClaims
+from core.protocol.leaderboards import Leaderboard
+from core.protocol.over_images import ComparedOverImages
 from core.protocol.predictions import ComparedPredictions, ConfusionMatrix, CorrelationDifference
 from core.protocol.result_tables import BesidePublished, PublishedTable, ResultTable
 
 TextFormat = Literal["csv", "markdown", "latex"]
+LeaderboardTextFormat = Literal["csv", "markdown", "latex", "html"]
 Report = Literal["comparison", "overview", "claims", "table"]
 
 _PATH = f"{API}/comparisons"
+_LEADERBOARD = f"{API}/leaderboard"
 
 
 class Comparisons(Resource):
@@ -153,6 +157,32 @@ class Comparisons(Resource):
         path = f"{_PATH}/predictions/correlations"
         return self._connection.send("GET", path, CorrelationDifference, query=query, idempotent=True)
 
+    def over_images(
+        self,
+        experiment: str | Sequence[str],
+        *,
+        baseline: str | None = None,
+        on_progress: Callable[[ComparedOverImages], None] | None = None,
+    ) -> ComparedOverImages:
+        """Return the differences to the baseline with paired bootstrap intervals over the test images.
+
+        They are for the networks as trained, and say nothing of other seeds. The backend evaluates every run once,
+        which takes seconds for each run of a large detection set; the request is repeated until it has.
+
+        Args:
+            experiment: One or several experiments.
+            baseline: Label of the method that the others are compared with; by default the spec's first.
+            on_progress: Called with every reply that is not complete.
+        """
+        query = {"experiment": experiment, "baseline": baseline}
+        while True:
+            path = f"{_PATH}/images"
+            reply = self._connection.send("GET", path, ComparedOverImages, query=query, idempotent=True)
+            if not reply.pending:
+                return reply
+            if on_progress:
+                on_progress(reply)
+
     def measured(self, experiments: Sequence[str] = (), *, runs: Sequence[str] = ()) -> MeasuredMetrics:
         """Return the names of the metrics that the students of experiments, or single runs, have reported.
 
@@ -208,6 +238,55 @@ class Comparisons(Resource):
         }
         return self._connection.send("GET", f"{_PATH}/table", ResultTable, query=query, idempotent=True)
 
+    def leaderboard(
+        self,
+        experiments: Sequence[str] = (),
+        *,
+        tags: Sequence[str] = (),
+        sweep: str | None = None,
+        task: str | None = None,
+        baseline: str | None = None,
+        without: Sequence[str] = (),
+    ) -> Leaderboard:
+        """Return methods ranked over settings, by the headline metric after the last epoch.
+
+        Args:
+            experiments: Names or ids; by default all experiments that match the filters and are not archived.
+            tags: Tags that an experiment must all have.
+            sweep: Name of a sweep that an experiment must be of.
+            task: Name of the task; by default that of the first experiment.
+            baseline: Method that the others are compared with; by default the one of most settings.
+            without: Methods that are left out, so that more settings have all of the others.
+        """
+        query = _leaderboard_query(experiments, tags, sweep, task, baseline, without)
+        return self._connection.send("GET", _LEADERBOARD, Leaderboard, query=query, idempotent=True)
+
+    def leaderboard_text(
+        self,
+        format: LeaderboardTextFormat,
+        experiments: Sequence[str] = (),
+        *,
+        tags: Sequence[str] = (),
+        sweep: str | None = None,
+        task: str | None = None,
+        baseline: str | None = None,
+        without: Sequence[str] = (),
+    ) -> str:
+        """Return a leaderboard as CSV, Markdown, LaTeX, or as one HTML page that opens without a backend.
+
+        Args:
+            format: The format.
+            experiments: As of ``leaderboard``.
+            tags: As of ``leaderboard``.
+            sweep: As of ``leaderboard``.
+            task: As of ``leaderboard``.
+            baseline: As of ``leaderboard``.
+            without: As of ``leaderboard``.
+        """
+        query = _leaderboard_query(experiments, tags, sweep, task, baseline, without)
+        page = "leaderboard" if format == "html" else ""
+        return self._connection.get_text(_LEADERBOARD, query={**query, "format": format}, page=page)
+
     def published(self) -> PublishedTable:
         """Return the result tables of published papers, as printed, for comparison with own results."""
         return self._connection.send("GET", f"{_PATH}/published", PublishedTable, idempotent=True)
@@ -242,6 +321,24 @@ class Comparisons(Resource):
         """
         path = _PATH if report == "comparison" else f"{_PATH}/{report}"
         return self._connection.get_text(path, query={**query, "format": format})
+
+
+def _leaderboard_query(
+    experiments: Sequence[str],
+    tags: Sequence[str],
+    sweep: str | None,
+    task: str | None,
+    baseline: str | None,
+    without: Sequence[str],
+) -> dict[str, Sequence[str] | str | None]:
+    return {
+        "experiment": experiments,
+        "tag": tags,
+        "sweep": sweep,
+        "task": task,
+        "baseline": baseline,
+        "without": without,
+    }
 
 
 def _settings(settings: bool) -> dict[str, str]:

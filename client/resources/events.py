@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from client.connection import Connection
-from client.errors import BackendUnreachable
+from client.errors import ApiError, BackendUnreachable
+from client.failures import TOO_MANY_REQUESTS
 
 # The backend sends a comment line at intervals; after four missed ones the connection counts as dead.
 _READ_TIMEOUT_SECONDS = 60.0
@@ -61,9 +62,11 @@ def follow_events(
 
     Raises:
         BackendUnreachable: No connection could be made for ``patience`` seconds.
+        ApiError: The backend refused the request; for that long, if it refused it because there are too many.
     """
     last_event_time = time.monotonic()
     while True:
+        pause = _RECONNECT_SECONDS
         try:
             for event in connect(last_event_id):
                 last_event_time = time.monotonic()
@@ -74,5 +77,9 @@ def follow_events(
         except BackendUnreachable:
             if time.monotonic() - last_event_time > patience:
                 raise
+        except ApiError as error:
+            if error.status != TOO_MANY_REQUESTS or time.monotonic() - last_event_time > patience:
+                raise
+            pause = max(pause, error.retry_after)
         # Closed before the run's end: the backend is being restarted.
-        time.sleep(_RECONNECT_SECONDS)
+        time.sleep(pause)

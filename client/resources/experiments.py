@@ -48,8 +48,8 @@ class Experiments(Resource):
             sort: Created or name, with a leading - for descending order.
             cursor: ``next_cursor`` of the previous page.
             limit: Size of the page.
-            filters: Method, dataset, model, submitted_by, sweep, parent, created_after, created_before, archived,
-                count.
+            filters: Method, dataset, model, submitted_by, sweep, project, parent, created_after, created_before,
+                archived, count.
         """
         query: Query = {
             "text": text,
@@ -74,24 +74,39 @@ class Experiments(Resource):
         """Return one experiment with its runs."""
         return self._send("GET", f"/{path_segment(id_or_name)}", idempotent=True)
 
-    def create(self, spec: ExperimentSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Experiment:
+    def create(
+        self,
+        spec: ExperimentSpec | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+    ) -> Experiment:
         """Create an experiment and queue its runs.
 
         Args:
             spec: The experiment's spec.
             idempotency_key: Requests with the same key create only one experiment. By default each call has a new key.
+            parent: Id or name of the experiment that it was copied from.
+            project: Name of its project; by default the default project, or the only one where the caller may submit.
         """
-        return self._send("POST", "", body=spec, headers=_key_header(idempotency_key), idempotent=True)
+        headers, query = _key_header(idempotency_key), {"parent": parent, "project": project}
+        return self._send("POST", "", body=spec, headers=headers, query=query, idempotent=True)
 
     def create_many(
-        self, specs: Sequence[ExperimentSpec | Mapping[str, Any]], *, idempotency_key: str | None = None
+        self,
+        specs: Sequence[ExperimentSpec | Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        project: str | None = None,
     ) -> SubmittedExperiments:
         """Create up to 1,000 experiments in one request: all of them, or none."""
         spec_data = [spec.model_dump(mode="json") if isinstance(spec, ExperimentSpec) else dict(spec) for spec in specs]
         body = {"experiments": spec_data}
         headers = _key_header(idempotency_key)
+        path, query = f"{_PATH}/bulk", {"project": project}
         return self._connection.send(
-            "POST", f"{_PATH}/bulk", SubmittedExperiments, body=body, headers=headers, idempotent=True
+            "POST", path, SubmittedExperiments, body=body, headers=headers, query=query, idempotent=True
         )
 
     def preview(self, spec: ExperimentSpec | Mapping[str, Any]) -> Preview:
@@ -99,12 +114,17 @@ class Experiments(Resource):
         return self._connection.send("POST", f"{_PATH}/preview", Preview, body=spec, idempotent=True)
 
     def create_sweep(
-        self, sweep: SweepSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        sweep: SweepSpec | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        project: str | None = None,
     ) -> SubmittedExperiments:
         """Create the experiments of a sweep: all of them, or none."""
         headers = _key_header(idempotency_key)
+        path, query = f"{API}/sweeps", {"project": project}
         return self._connection.send(
-            "POST", f"{API}/sweeps", SubmittedExperiments, body=sweep, headers=headers, idempotent=True
+            "POST", path, SubmittedExperiments, body=sweep, headers=headers, query=query, idempotent=True
         )
 
     def preview_sweep(self, sweep: SweepSpec | Mapping[str, Any]) -> SweepPreview:
@@ -112,7 +132,12 @@ class Experiments(Resource):
         return self._connection.send("POST", f"{API}/sweeps/preview", SweepPreview, body=sweep, idempotent=True)
 
     def clone(
-        self, id_or_name: str, *, name: str | None = None, changes: Mapping[str, Any] | None = None
+        self,
+        id_or_name: str,
+        *,
+        name: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+        project: str | None = None,
     ) -> Experiment:
         """Create an experiment from another one with some fields changed. The request is not repeated.
 
@@ -123,9 +148,10 @@ class Experiments(Resource):
             id_or_name: The experiment to clone.
             name: Name of the clone; by default the old name with a number.
             changes: New values by the path of their field, such as ``{"training.epochs": 6}``.
+            project: Name of the clone's project; by default that of the original.
         """
         body = build_body(CloneRequest, name=name, changes=dict(changes or {}))
-        return self._send("POST", f"/{path_segment(id_or_name)}/clone", body=body)
+        return self._send("POST", f"/{path_segment(id_or_name)}/clone", body=body, query={"project": project})
 
     def preview_clone(
         self, id_or_name: str, *, name: str | None = None, changes: Mapping[str, Any] | None = None
@@ -229,10 +255,12 @@ class Experiments(Resource):
         remove_tags: Sequence[str] = (),
         notes: str | None = None,
         parent: str | None = None,
+        project: str | None = None,
     ) -> Experiment:
         """Replace an experiment's tags or notes, or add and remove tags. Fields that are not given stay unchanged.
 
-        ``parent`` is the id or the name of the experiment that it was copied from; an empty text removes it.
+        ``parent`` is the id or the name of the experiment that it was copied from; an empty text removes it. With
+        ``project``, the experiment is moved to that project.
         """
         change = build_body(
             ExperimentEdit,
@@ -241,6 +269,7 @@ class Experiments(Resource):
             remove_tags=[*remove_tags],
             notes=notes,
             parent=parent,
+            project=project,
         )
         body = change.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return self._send("PATCH", f"/{path_segment(id_or_name)}", body=body, idempotent=True)

@@ -14,6 +14,7 @@ from client.resources.events import ServerEvent, follow_events, read_events
 from client.resources.workers import Workers
 from core.protocol.artifacts import ArtifactList, RunUpdates
 from core.protocol.detections import DetectionImages, DetectionKind, DetectionSource, ImageDetections
+from core.protocol.features import FeatureMap, FeatureNetwork, Projection, RunFeatures
 from core.protocol.predictions import (
     ConfusionMatrix,
     CorrelationDifference,
@@ -21,7 +22,7 @@ from core.protocol.predictions import (
     PredictionKind,
     RunPredictions,
 )
-from core.protocol.public import TERMINAL, LogsReply, Run, RunPage, RunSummary
+from core.protocol.public import TERMINAL, LogLine, LogsReply, Run, RunPage, RunSummary
 from core.protocol.records import RunRecord
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from client.progress import Snapshot
 
 _PATH = f"{API}/runs"
+_LINES_PER_PAGE = 5000
 
 
 class Runs(Resource):
@@ -58,8 +60,8 @@ class Runs(Resource):
                 leading - for descending order.
             cursor: ``next_cursor`` of the previous page.
             limit: Size of the page.
-            filters: Id, teacher, dataset, model, role, text, submitted_by, sweep, created_after, created_before,
-                archived, count.
+            filters: Id, teacher, dataset, model, role, text, submitted_by, sweep, project, created_after,
+                created_before, archived, count.
         """
         query: Query = {
             "state": as_sequence(state),
@@ -96,11 +98,50 @@ class Runs(Resource):
         path = f"{_PATH}/{path_segment(run_id)}/metrics"
         return self._connection.send("GET", path, Metrics, query=query, idempotent=True)
 
-    def logs(self, run_id: str, *, after: int = 0, limit: int = 500, tail: int | None = None) -> LogsReply:
-        """Return log lines of a run after line number ``after``, or its last ``tail`` lines."""
-        query = {"after": after, "limit": limit, "tail": tail}
+    def logs(
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 500,
+        tail: int | None = None,
+        search: str = "",
+        level: str | Sequence[str] | None = None,
+        count: bool = False,
+    ) -> LogsReply:
+        """Return log lines of a run after line number ``after``, or its last ``tail`` lines.
+
+        Args:
+            run_id: The run.
+            after: Only lines with a greater number.
+            before: Only lines with a smaller number.
+            limit: Maximum number of lines.
+            tail: Only this number of last lines.
+            search: Only lines that contain this text, ignoring case.
+            level: Only lines of this level, or of any of several: debug, info, warning, error.
+            count: Whether ``total`` is the number of lines of the whole log that match.
+        """
+        query: Query = {
+            "after": after,
+            "before": before,
+            "limit": limit,
+            "tail": tail,
+            "search": search or None,
+            "level": as_sequence(level),
+            "count": "true" if count else None,
+        }
         path = f"{_PATH}/{path_segment(run_id)}/logs"
         return self._connection.send("GET", path, LogsReply, query=query, idempotent=True)
+
+    def log_lines(
+        self, run_id: str, *, search: str = "", level: str | Sequence[str] | None = None
+    ) -> Iterator[LogLine]:
+        """Yield every line of a run's log, page by page, or those that ``logs`` finds."""
+        after = 0
+        while lines := self.logs(run_id, after=after, limit=_LINES_PER_PAGE, search=search, level=level).lines:
+            yield from lines
+            after = lines[-1].number
 
     def news(self, run_id: str, cursor: str = "", *, wait: float = 5.0, tail: int | None = None) -> RunUpdates:
         """Return the updates of a run since the cursor of an earlier reply.
@@ -306,6 +347,31 @@ class Runs(Resource):
     def _predictions(self, run_id: str, part: str, reply: type[Reply], query: Query) -> Reply:
         path = f"{_PATH}/{path_segment(run_id)}/predictions{part}"
         return self._connection.send("GET", path, reply, query=query, idempotent=True)
+
+    def features(self, run_id: str) -> RunFeatures:
+        """Return after which epochs a run of classification kept penultimate features, and NC1–NC4 at these epochs."""
+        path = f"{_PATH}/{path_segment(run_id)}/features"
+        return self._connection.send("GET", path, RunFeatures, idempotent=True)
+
+    def feature_map(
+        self,
+        run_id: str,
+        *,
+        network: FeatureNetwork = "run",
+        projection: Projection = "pca",
+        epoch: int | None = None,
+    ) -> FeatureMap:
+        """Return the features of a network after one epoch as points in a plane.
+
+        Args:
+            run_id: The run.
+            network: The run's own network, or its teacher.
+            projection: How features become points.
+            epoch: One of the epochs of ``features``; by default the last.
+        """
+        query: Query = {"network": network, "projection": projection, "epoch": epoch}
+        path = f"{_PATH}/{path_segment(run_id)}/features/map"
+        return self._connection.send("GET", path, FeatureMap, query=query, idempotent=True)
 
     def picture(self, run_id: str, item: int) -> bytes:
         """Return a small picture of a test image as JPEG. A run keeps pictures of some images."""

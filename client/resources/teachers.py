@@ -28,7 +28,7 @@ class Teachers(Resource):
         """Alias of ``list``, for scripts that call ``client.teachers()``."""
         return self.list()
 
-    def upload(self, file: Path | BinaryIO, *, name: str) -> Upload:
+    def upload(self, file: Path | BinaryIO, *, name: str, project: str | None = None) -> Upload:
         """Upload a teacher's weights (safetensors); a spec then names them ``weights: "upload:NAME"``.
 
         Repeating the call with the same file changes nothing.
@@ -36,6 +36,7 @@ class Teachers(Resource):
         Args:
             file: A path, or an open file, which is read from its start.
             name: Name of the weights in specs.
+            project: Name of their project; by default as for experiments.
 
         Raises:
             OSError: The file cannot be read.
@@ -43,8 +44,9 @@ class Teachers(Resource):
         with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
+            query = {"name": name} | ({} if project is None else {"project": project})
             return self._connection.upload(
-                "POST", f"{_PATH}/uploads", Upload, blocks=_blocks(stream), size=size, query={"name": name}
+                "POST", f"{_PATH}/uploads", Upload, blocks=_blocks(stream), size=size, query=query
             )
 
     def uploads(self) -> UploadList:

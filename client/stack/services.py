@@ -16,9 +16,8 @@ from client.client import Client
 from client.errors import ApiError, BackendUnreachable, ClientSettingsError
 from client.stack.ports import LOOPBACK
 from common.home import Home
-from common.processors import processor_count, thread_share
+from common.processors import default_cpu_slots, thread_share
 
-_MAX_DEFAULT_SLOTS = 4
 # Variables that may select another database, broker, backend or token than this home's; services do not inherit them.
 _NOT_INHERITED = (
     "DKD_API_TOKEN",
@@ -35,11 +34,6 @@ _NOT_INHERITED = (
     "DKD_WORKER_TOKEN",
     "DKD_WORKER_TOKEN_FILE",
 )
-
-
-def default_slots() -> int:
-    """Return one slot per core, at most four: a small network trains little faster with a second thread."""
-    return min(processor_count(), _MAX_DEFAULT_SLOTS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class StackOptions:
     home: Home
     port: int = 8000
     dashboard_port: int = 8501
-    slots: int = field(default_factory=default_slots)
+    slots: int = field(default_factory=default_cpu_slots)
     explicit_slots: bool = False
     threads: int = 0
     dashboard: bool = True

@@ -18,7 +18,8 @@ from client.stack.process import MARK, ServiceProcess, kill_marked
 from client.stack.services import Service, StackOptions, StackPlan, dashboard_login, environment
 from client.stack.signals import StopSignals
 from common.atomic_write import atomic_write
-from common.one_time_address import DashboardAccess
+from common.browser_sessions import BrowserSessions
+from common.one_time_address import OneTimeAddresses
 
 _POLL_SECONDS = 0.1
 _MAX_PORTS_TRIED = 5
@@ -101,6 +102,7 @@ class Stack:
         self._make_private()
         self._lock.acquire()
         self._open = True
+        BrowserSessions(self.home).end_all()  # browsers open the address that this start prints
         for name, command in self._plan.prepare.items():
             self._run_to_end(name, command)
         port = self._start_on_port(self._plan.backend, self.options.port, set())
@@ -122,7 +124,7 @@ class Stack:
             page: The page with its query, such as ``compare?experiment=…``.
         """
         if dashboard_login() == "address":
-            return DashboardAccess(self.home).address(self.dashboard_url, page)
+            return OneTimeAddresses(self.home).address(self.dashboard_url, page)
         return f"{self.dashboard_url}/{page}" if page else self.dashboard_url
 
     def check(self) -> None:

@@ -6,11 +6,11 @@ The code is in ``core.tasks.classification.data``. The data sets of object detec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from core.catalog.path_rules import relative_data_path
 from core.catalog.registry import Entry, Params, Registry
@@ -72,9 +72,15 @@ def task_of(dataset: str) -> TaskEntry:
     return TASKS[DATASETS[dataset].task] if dataset in DATASETS else CLASSIFICATION
 
 
-def headline_of(dataset: str) -> str:
-    """Return the name of the metric by which results on a data set are judged."""
-    return task_of(dataset).headline
+def headline_of(dataset: str, params: Mapping[str, Any] | None = None) -> str:
+    """Return the name of the metric by which results on a data set are judged.
+
+    Args:
+        dataset: The name of the data set.
+        params: Its parameters, which say on which images the reports measure.
+    """
+    task = task_of(dataset)
+    return task.validation if (params or {}).get("evaluate") == "validation" else task.headline
 
 
 Views = Literal["shift", "resized_crop"]
@@ -83,13 +89,26 @@ Views = Literal["shift", "resized_crop"]
 class SplitParams(Params):
     """Base of every data set's parameters: a validation split, which is held out of the training images.
 
-    Without a split, both fields are left out of the dump, so that a training without one keeps its fingerprint.
+    What does not differ from its default is left out of the dump, so that a training without a split keeps its
+    fingerprint.
     """
 
     val_fraction: float = Field(
         0.0, ge=0, le=0.5, description="Share of the training images held out for validation, class by class."
     )
     val_seed: int = Field(0, ge=0, lt=2**31, description="Seed that determines which images are held out.")
+    evaluate: Literal["test", "validation"] = Field(
+        "test",
+        description="Which images the network is measured on. validation: those that are held out take the place of "
+        "the test images, of which none is used; a choice between settings should be made so.",
+    )
+
+    @field_validator("evaluate")
+    @classmethod
+    def _has_held_out_images(cls, evaluate: str, info: ValidationInfo) -> str:
+        if evaluate == "validation" and info.data.get("val_fraction") == 0:
+            raise ValueError("no training images are held out to measure on; give val_fraction, such as 0.1")
+        return evaluate
 
     @model_serializer(mode="wrap")
     def _without_split(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -99,12 +118,18 @@ class SplitParams(Params):
 
     def _left_out(self) -> Iterable[str]:
         """Return the fields that are left out of the dump, so that older trainings keep their fingerprints."""
-        return () if self.val_fraction else SplitParams.model_fields
+        if not self.val_fraction:
+            return SplitParams.model_fields
+        return ("evaluate",) if self.evaluate == "test" else ()
 
     def facts(self, num_classes: int, channels: int, image_size: int, train_size: int, test_size: int) -> DatasetFacts:
-        """Return facts in which ``train_size`` is reduced by the images that are held out."""
+        """Return facts in which ``train_size`` is reduced by the images that are held out.
+
+        If the network is measured on these, ``test_size`` is their number.
+        """
         held_out = round(self.val_fraction * train_size)
-        return DatasetFacts(num_classes, channels, image_size, train_size - held_out, test_size)
+        measured_on = held_out if self.evaluate == "validation" else test_size
+        return DatasetFacts(num_classes, channels, image_size, train_size - held_out, measured_on)
 
 
 class ImageParams(SplitParams):

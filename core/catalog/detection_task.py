@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.catalog.machine import MACHINE
 from core.catalog.metric import Metric, share_metric
 from core.catalog.tasks import CLASSIFICATION, TASKS, TaskEntry
 
@@ -146,6 +147,7 @@ DETECTION = TASKS.add(
             _SHARED["grad/norm"],
             _SHARED["lr"],
             *(_SHARED[f"speed/{name}"] for name in _SPEED),
+            *MACHINE,
         ),
         families=(
             Metric(AP_OF_CLASS, "Test AP of the class {}", "%", "higher"),

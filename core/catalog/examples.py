@@ -25,6 +25,7 @@ _TITLES = {
     "digits-align-seeds": "Digits, seven seeds",
     "digits-until-decided": "Digits, seeds until decided",
     "digits-cannot-tell": "Digits, too few seeds to decide",
+    "digits-fair-audit": "Digits, settings chosen fairly",
     "cifar100-every-method": "Every method, part of CIFAR-100",
     "cifar100-teacher-assistant": "A teacher assistant, CIFAR-100",
     "cifar100-born-again": "Born-again generations, CIFAR-100",

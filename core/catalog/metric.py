@@ -8,6 +8,12 @@ from typing import Any, Literal
 LOSS_PANEL = "Loss and its terms"
 """Panel of the training loss, the test loss and the terms in nats that several methods share."""
 
+MACHINE_PREFIX = "machine/"
+"""Beginning of the names of what a training measures of its machine. It is shown, but never tested."""
+
+VARYING_PREFIXES = ("speed/", MACHINE_PREFIX)
+"""Beginnings of the names of metrics that two equal trainings measure differently."""
+
 
 @dataclass(frozen=True)
 class Metric:

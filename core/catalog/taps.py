@@ -169,6 +169,22 @@ def split_suffix(name: str) -> tuple[str, str]:
     return stage, name[len(stage) :]
 
 
+def wrong_kind(name: str, known: Collection[str], wanted: str) -> str | None:
+    """Return what is wrong with a tap of a method that reads maps or vectors alone; None if it may be right.
+
+    Args:
+        name: The name.
+        known: The taps of the network; empty if the catalog does not know them.
+        wanted: ``maps`` or ``vectors``.
+    """
+    if name == FEATURES:
+        return f"{name!r} gives vectors, and it needs maps: name a stage" if wanted == "maps" else None
+    stage, _ = split_suffix(name)
+    if wanted == "vectors" and known and stage in (STAGES, LAST_STAGE, LAST_MAP, *known):
+        return f"{name!r} gives maps, and it needs vectors, such as {FEATURES!r}"
+    return None
+
+
 def unknown_tap(name: str, known: Collection[str]) -> str | None:
     """Return what is wrong with a tap's name; None if it may be right.
 
@@ -179,6 +195,8 @@ def unknown_tap(name: str, known: Collection[str]) -> str | None:
     stage, suffix = split_suffix(name)
     if suffix and ("." in stage or stage in (FEATURES, LAST_MAP, STRONG_LOGITS)):
         return f"{PREACTIVATION!r} follows the name of a stage, and {stage!r} is none"
+    if known and stage in (STAGES, LAST_STAGE) and not set(known) - {STEM, FEATURES}:
+        return f"there are no stages, only {' and '.join(known)}"
     if not known or "." in stage or stage in (*known, *_OF_ANY_NETWORK) or region_grids(name):
         return None
     return f"there is no tap {stage!r}; {suggest_name(stage, dict.fromkeys(known, ()))}"

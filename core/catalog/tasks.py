@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.catalog.machine import MACHINE
 from core.catalog.metric import LOSS_PANEL, Metric
 from core.catalog.registry import Entry, Registry
 
@@ -16,13 +17,17 @@ class TaskEntry(Entry):
 
     Attributes:
         headline: Name of the metric that results are judged by: in lists, comparisons, tables and claims, and as a
-            teacher's score.
+            teacher's score. A higher value is better, because runs are ranked by it, reach a target from below, and
+            have a share of the teacher's value.
         validation: Name of the headline metric as it is measured on the validation split.
         metrics: What every training of the task reports, whatever its method.
         families: Metrics of which there is one for each class of the data set. The class's name follows ``name``, which
             ends with a slash, and replaces ``{}`` in the title.
         rows_are_regions: Whether the rows are regions of images, one of whose classes is the background, and not the
             images.
+        headline_counts_images: Whether the headline metric is the share of the test images that are right, in %, so
+            that one image is the least difference that it can show.
+        item: What an item of its data sets is called, such as an image or a sentence; the plural has an s.
         usual_training: Settings of a training that are usual for the task and not the defaults. A form starts with
             them. A spec has its ``batch_size`` unless it says otherwise, and the rest if it names no optimiser.
     """
@@ -32,23 +37,48 @@ class TaskEntry(Entry):
     metrics: tuple[Metric, ...]
     families: tuple[Metric, ...] = ()
     rows_are_regions: bool = False
+    headline_counts_images: bool = False
+    item: str = "image"
     usual_training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = {metric.name for metric in self.metrics}
-        if missing := {self.headline, self.validation} - names:
-            raise ValueError(f"task {self.name!r} does not describe its metric {min(missing)!r}")
+        described = {metric.name: metric for metric in self.metrics}
+        for name in (self.headline, self.validation):
+            if name not in described:
+                raise ValueError(f"task {self.name!r} does not describe its metric {name!r}")
+            if described[name].better != "higher":
+                text = f"task {self.name!r} is judged by {name!r}, of which a higher value has to be better"
+                raise ValueError(f"{text}; describe it so, or choose another metric")
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "headline": self.headline,
             "validation": self.validation,
             "rows_are_regions": self.rows_are_regions,
+            "item": self.item,
             "usual_training": dict(self.usual_training),
         }
 
 
-TASKS: Registry[TaskEntry] = Registry("task")
+class TaskRegistry(Registry[TaskEntry]):
+    """The tasks. Entries may share a metric, such as the learning rate, if they describe it equally."""
+
+    def add(self, entry: TaskEntry) -> TaskEntry:
+        """Add an entry.
+
+        Raises:
+            ValueError: The name is taken, or another task describes one of its metrics differently.
+        """
+        known = {metric.name: (metric, owner) for owner in self for metric in owner.metrics}
+        for metric in entry.metrics:
+            other, owner = known.get(metric.name, (metric, entry))
+            if other != metric:
+                text = f"task {entry.name!r} and {owner.name!r} describe the metric {metric.name!r} differently"
+                raise ValueError(f"{text}; use the same Metric, or another name")
+        return super().add(entry)
+
+
+TASKS = TaskRegistry("task")
 
 RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
 
@@ -126,6 +156,7 @@ _CLASSIFICATION = (
     Metric("speed/input_stall", "Share of an epoch spent waiting for images", "%", "lower"),
     Metric("speed/teacher_reused", "Images whose teacher logits were read from disk", "%"),
     Metric("speed/teacher_seconds", "Time spent on the teacher's logits since the run began", "s"),
+    *MACHINE,
 )
 
 CLASSIFICATION = TASKS.add(
@@ -137,5 +168,6 @@ CLASSIFICATION = TASKS.add(
         headline="test/top1",
         validation="val/top1",
         metrics=_CLASSIFICATION,
+        headline_counts_images=True,
     )
 )

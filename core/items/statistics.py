@@ -108,6 +108,32 @@ def bootstrap_mean(values: NDArray[np.float64], seed: int, *, resamples: int = 1
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def bootstrap_mean_of_whole_numbers(
+    values: NDArray[np.int64], seed: int, *, resamples: int = 10_000, level: float = 0.95
+) -> Interval:
+    """Return the mean of values, of which few are distinct, and its percentile bootstrap interval.
+
+    Drawing items with replacement draws the number of items of each value from a multinomial distribution, so the time
+    does not depend on the number of items.
+
+    Args:
+        values: (N,), one per item, such as in how many pairs of runs one is right and the other wrong.
+        seed: The seed of the resampling.
+        resamples: Number of resamples.
+        level: Probability that the interval has under the bootstrap distribution, in (0, 1).
+
+    Raises:
+        ItemsError: There are no items.
+    """
+    if not len(values):
+        raise ItemsError("there are no items to resample")
+    distinct, counts = np.unique(values, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples)
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws @ distinct / len(values), (tail, 1 - tail))
+    return Interval(float(values.mean()), float(low), float(high))
+
+
 def confusion_matrix(items: Items, predicted: str = "predicted") -> NDArray[np.int64]:
     """Return the number of items by target (row) and predicted class (column), (C, C).
 

@@ -188,6 +188,7 @@ class Paper:
         run_claims: claims that runs can test.
         loss_claims: judges the claims about the loss itself, without any run.
         notes: remarks on the claims that readers of a report need.
+        is_control: returns whether the method with these parameters is a control, about which the paper claims nothing.
     """
 
     name: str
@@ -201,3 +202,4 @@ class Paper:
     run_claims: tuple[RunClaim, ...] = ()
     loss_claims: Callable[[LossSetting], list[LossFinding]] | None = None
     notes: Callable[[LossSetting], list[str]] | None = None
+    is_control: Callable[[Mapping[str, Any]], bool] = lambda _: False

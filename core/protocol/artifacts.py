@@ -8,6 +8,7 @@ from pydantic import Field
 
 from core.protocol.base import Message, RunState
 from core.protocol.metrics import LogLine, MetricsReply
+from core.protocol.people import DEFAULT_PROJECT
 from core.protocol.runs import RunProgress
 
 UPLOAD = "upload:"
@@ -41,6 +42,7 @@ class Upload(Message):
     tensors: int
     parameters: int = Field(description="Number of values in all tensors.")
     submitted_by: str
+    project: str = Field(DEFAULT_PROJECT, description="Name of its project.")
     created_at: datetime
 
 

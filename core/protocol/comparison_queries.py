@@ -10,6 +10,7 @@ from core.protocol.comparisons import EpochChoice
 from core.specs.components import Seed
 
 Format = Literal["json", "csv", "markdown", "latex"]
+LeaderboardFormat = Literal["json", "csv", "markdown", "latex", "html"]
 METRIC_GROUPS = ("test", "oracle", "val", "fidelity", "calibration", "errors", "collapse", "robustness")
 """Groups of metrics in an overview: the part of a metric's name before the slash."""
 
@@ -167,3 +168,32 @@ class TableQuery(_Query):
         description="Seeds that every cell should have; by default those that a row's specs name.",
     )
     kind: _Format = "json"
+
+
+class LeaderboardQuery(_Query):
+    """Query of ``GET /leaderboard``."""
+
+    experiment: list[str] | None = Field(
+        None,
+        max_length=200,
+        description="Ids or names; by default all experiments that the filters select and that are not archived.",
+    )
+    tag: list[str] | None = Field(None, max_length=50, description="Tags; an experiment needs every one of them.")
+    sweep: str | None = Field(None, max_length=100, description="Only experiments of this sweep.")
+    task: str | None = Field(
+        None,
+        max_length=100,
+        description="Only settings of this task; by default that of the first experiment. Experiments that are named "
+        "must all be of one task.",
+    )
+    baseline: str | None = Field(
+        None,
+        max_length=200,
+        description="The row, or the label, that the others are compared with; by default the method of most settings.",
+    )
+    without: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, max_length=200, description="Rows, or labels, that are left out, so that more settings count."
+    )
+    kind: LeaderboardFormat = Field(
+        "json", alias="format", description="Format of the answer; html is one page that needs no other file."
+    )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from common.formatting import value_text
 from core.protocol.base import TERMINAL, Message, RunState
+from core.protocol.costs import MethodCost
 from core.protocol.sequential import Sequential
 
 EpochChoice = Literal["last", "best_val", "oracle"]
@@ -299,6 +300,9 @@ class Comparison(Message):
         description="What times include. whole: the whole training. student: without the teacher's logits, "
         "which some runs "
         "computed and others read from disk. unlike: the whole training, so not comparable between methods.",
+    )
+    costs: list[MethodCost] = Field(
+        default_factory=list, description="Time, GPU-hours and energy of each method, and of the teacher's training."
     )
     data: str = Field("", description="The data of all values, if the data changed between runs; else empty.")
     set_aside: list[str] = Field(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
 from common.report_bounds import Finite
 from core.events import AnyFloat
 from core.protocol.base import Message, RunState
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
 
 class MetricValue(Message):
@@ -57,3 +61,6 @@ class LogLine(Message):
 class LogsReply(Message):
     run_id: str
     lines: list[LogLine]
+    total: int | None = Field(
+        None, description="Number of lines of the whole log that match search and level; null unless count is true."
+    )

@@ -6,7 +6,15 @@ Scripts and the rooms that read many of them import from here; each is defined i
 from core.protocol.base import TERMINAL, Message, Page, ProblemDetails, ProblemField, RequestBody, RunState
 from core.protocol.catalog import Catalog, CatalogExample
 from core.protocol.comparisons import Comparison, Convergence, Interval, MethodResult, PairedDifference
-from core.protocol.experiments import Experiment, ExperimentPage, ExperimentSummary, StateCounts, TimeLeft
+from core.protocol.experiments import (
+    ChosenSettings,
+    Experiment,
+    ExperimentPage,
+    ExperimentSummary,
+    SettingsChoice,
+    StateCounts,
+    TimeLeft,
+)
 from core.protocol.fleet import DrainChange, GpuUse, TeacherInfo, TeacherList, Worker, WorkerList, WorkerRun
 from core.protocol.metrics import LogLine, LogsReply, MetricsReply, MetricValue, Series
 from core.protocol.previews import DeviceTime, Estimate, FieldDifference, PlannedRunInfo, PlannedTeacher, Preview
@@ -17,6 +25,7 @@ __all__ = [
     "AttemptInfo",
     "Catalog",
     "CatalogExample",
+    "ChosenSettings",
     "Comparison",
     "Convergence",
     "DeviceTime",
@@ -49,6 +58,7 @@ __all__ = [
     "RunState",
     "RunSummary",
     "Series",
+    "SettingsChoice",
     "StateCounts",
     "TeacherInfo",
     "TeacherList",

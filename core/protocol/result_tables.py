@@ -9,6 +9,7 @@ from pydantic import Field
 from common.formatting import value_text
 from core.protocol.base import Message
 from core.protocol.comparisons import Better, EpochChoice, Interval, MissingPair
+from core.protocol.costs import MethodCost
 
 
 class PublishedValue(Message):
@@ -56,6 +57,7 @@ class TableCell(Message):
         description="Seeds of the row for which the method has no value.",
     )
     published: list[PublishedValue] = Field(default_factory=list)
+    cost: MethodCost | None = Field(None, description="Time, GPU-hours and energy of a run; null if none succeeded.")
 
 
 class TableRow(Message):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from common.report_bounds import Finite
-from core.events import IMAGES_KEY
+from core.events import IMAGES_KEY, rank_count
 from core.protocol.base import Message, Page, ProblemField, RequestBody, RunState
 from core.protocol.metrics import MetricValue
 
@@ -61,7 +61,11 @@ class RunSummary(Message):
     total_epochs: int = 0
     headline: str = Field("", description="Name of the metric by which runs of this task are judged: test/top1, …")
     latest: dict[str, MetricValue] = Field(
-        default_factory=dict, description="The newest values of the headline metric and of train/loss."
+        default_factory=dict,
+        description="The newest values of the headline metric, on each split that is measured, and of train/loss.",
+    )
+    trial: bool = Field(
+        False, description="In an experiment: settings are chosen from this run, which is none of its results."
     )
     created_at: datetime
     started_at: datetime | None = None
@@ -94,6 +98,11 @@ class Run(RunSummary):
     def images(self) -> str:
         """The hash of the images that the run was trained and tested on; empty if it was not recorded."""
         return self.environment.get(IMAGES_KEY, "")
+
+    @property
+    def ranks(self) -> int:
+        """The number of processes that trained together, each on one GPU if there are GPUs."""
+        return rank_count(self.environment)
 
 
 class RunPage(Page):

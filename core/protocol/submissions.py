@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from core.protocol.base import Message, ProblemField, RequestBody
+from core.protocol.people import ProjectName
 from core.protocol.previews import PlannedTeacher
 from core.specs.text_rules import VisibleLines, require_visible
 
@@ -87,3 +88,4 @@ class ExperimentEdit(RequestBody):
     parent: str | None = Field(
         None, max_length=100, description="Id or name of the experiment that it was copied from; empty for none."
     )
+    project: ProjectName | None = Field(None, description="Name of the project that it is moved to.")

@@ -160,6 +160,11 @@ class Claim(Message):
         default_factory=list, description="Of a run with several teachers, those besides the first, in their order."
     )
     checkpoint: ArtifactRef | None = Field(None, description="Checkpoint of an earlier attempt to resume from.")
+    students: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Of a teacher, the specs of runs that wait for it (RunSpec), one of each kind. The training checks "
+        "them before its first step.",
+    )
     label: str = Field("", description="The method's label, for the worker's log.")
     role: str = Field("", description="teacher or student.")
     weights_source: str = Field("", description="Source of the initial weights, if the spec names one: upload:SHA256 …")

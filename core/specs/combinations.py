@@ -54,6 +54,10 @@ def combination_problems(entries: Sequence[MethodEntry], params: Sequence[Mappin
     for number in staged[1:]:
         text = f"{entries[staged[0]].name} has a first stage too, and only one of them can be the whole loss at a time"
         yield ("with", number - 1), text, entries[number].name
+    changing = [number for number, entry in enumerate(entries) if entry.changes_classifier]
+    for number in changing[1:]:
+        text = f"{entries[changing[0]].name} changes what the student's classifier reads, and only one method can"
+        yield ("with", number - 1), f"{text}; remove one of the two", entries[number].name
     for number, (entry, given) in enumerate(zip(entries, params, strict=True)):
         for term, name in entry.share_params.items():
             if given.get(name) is not None:

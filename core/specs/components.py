@@ -17,6 +17,7 @@ from pydantic import (
 
 from common.input_bounds import SUBMITTED, max_if_submitted
 from core.catalog import DATASETS, METHODS, MODELS, Entry, MethodEntry, Params, Registry, UnknownNameError
+from core.catalog.datasets import headline_of
 from core.catalog.methods.entry import LABEL_TERM
 from core.catalog.suggestions import iter_field_paths
 from core.specs.combinations import MAX_ADDED, added_problems, combination_problems
@@ -250,6 +251,11 @@ class DatasetRef(CatalogRef):
     """A data set with its parameters."""
 
     registry: ClassVar[Registry[Any]] = DATASETS
+
+    @property
+    def headline(self) -> str:
+        """The name of the metric by which results on it are judged."""
+        return headline_of(self.name, self.params)
 
 
 class Resources(SpecModel):

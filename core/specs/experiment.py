@@ -20,6 +20,7 @@ from pydantic import (
 
 from core.catalog import DATASETS, UnknownNameError
 from core.catalog.methods import TEACHER_METHOD
+from core.catalog.taps import STRONG_LOGITS
 from core.specs import int_ranges
 from core.specs.components import (
     LABEL_LENGTH,
@@ -43,6 +44,7 @@ from core.specs.seeds import UntilDecided, is_until_decided
 from core.specs.teachers import MAX_TEACHERS, Ensemble, Path, TeacherSpec, changed, teacher_problems, walk
 from core.specs.text_rules import require_visible
 from core.specs.training import Training
+from core.specs.tune import Tune, tune_problems
 from core.specs.weights import network_problem
 
 MAX_RUNS = 10_000
@@ -138,6 +140,11 @@ class ExperimentSpec(SpecModel):
         description="A list of seeds, a range that includes both ends (0..4, {from: 0, to: 4}), or as many seeds as "
         "are needed: {until: decided, first: 3, most: 20, difference: 0.5}.",
     )
+    tune: Tune | None = Field(
+        None,
+        description="Choose the settings of every method on held-out images first, with the same number of trials for "
+        "each: {trials: 8}.",
+    )
     training: Training = Field(description="How the students are trained.")
     resources: Resources = Field(default_factory=Resources)
 
@@ -214,14 +221,19 @@ class ExperimentSpec(SpecModel):
                 *region_problems(method, self.dataset, self.student.model, [teacher.model for _, teacher in own]),
             ]
             problems += [(("methods", index, *path), text, value) for path, text, value in in_method]
-        problems += optimizer_problems(self.methods, self.training)
-        problems += [
-            (("training", *path), text, value) for path, text, value in training_problems(self.training, self.dataset)
+        in_training = [
+            *optimizer_problems(self.methods, self.training),
+            *training_problems(self.training, self.dataset),
         ]
+        problems += [(("training", *path), text, value) for path, text, value in in_training]
+        if self.tune:
+            until = self.until_decided
+            problems += tune_problems(self.tune, self.dataset, until.seeds(until.most) if until else self.first_seeds)
         if self.until_decided and len(self.methods) == 1:
             text = "one method has no comparison to decide; list the seeds, or add a method to compare"
             problems.append((("seeds", "until"), text, "decided"))
-        count = len(self.methods) * self.most_seeds
+        trials = self.tune.trials * len(self.tune.seeds) if self.tune else 0
+        count = len(self.methods) * (self.most_seeds + trials)
         if count > MAX_RUNS:
             problems.append((("seeds",), f"{count} runs are more than the {MAX_RUNS} allowed in one experiment", count))
         if problems:
@@ -229,10 +241,10 @@ class ExperimentSpec(SpecModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_ensemble(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out empty ``teachers`` and ``ensemble``: a spec with one teacher has no such fields."""
+    def _without_empty_fields(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``teachers``, ``ensemble`` and ``tune`` where they are empty: most specs have no such fields."""
         values: dict[str, Any] = serialise(self)
-        return {name: value for name, value in values.items() if name not in ("teachers", "ensemble") or value}
+        return {name: value for name, value in values.items() if name not in ("teachers", "ensemble", "tune") or value}
 
     def _ensemble_problems(self) -> Iterator[ProblemParts]:
         """Yield why the teachers cannot be combined."""
@@ -254,8 +266,10 @@ class ExperimentSpec(SpecModel):
                 text = f"this is the same teacher as teachers.{first}; a teacher counts once, give it a weight instead"
                 yield ("teachers", index), text, teacher.model.name
         for index, method in enumerate(self.methods):
-            if any(member.entry.taps_of(member.parsed_params).teacher for member in method.members):
-                text = f"{method.name} reads inner layers of one teacher, and the spec has {len(self.teachers)}"
+            read = {tap for member in method.members for tap in member.entry.taps_of(member.parsed_params).teacher}
+            if read:
+                what = "logits of a second view" if read == {STRONG_LOGITS} else "inner layers"
+                text = f"{method.full_name} reads {what} of one teacher, and the spec has {len(self.teachers)}"
                 yield ("methods", index), text, method.name
 
     @property

@@ -16,6 +16,7 @@ LABEL_LENGTH = 60
 
 _REDUCTION = "reduction"
 _ALIGN, _OFF = "align", "off"
+_SIGN, _ADDED = "sign", "added"
 _NEGATIONS = frozenset({"no", "not", "without"})
 
 Words = tuple[str, ...]
@@ -51,7 +52,8 @@ def _with_reduction(name: str, params: Mapping[str, Any]) -> str:
     if (align := params.get(_ALIGN)) and align != _OFF:
         return f"{name} + align ({align})"
     reduction = params.get(_REDUCTION)
-    return f"{name} ({reduction})" if reduction else name
+    words = ", ".join(filter(None, (reduction, _ADDED if params.get(_SIGN) == _ADDED else None)))
+    return f"{name} ({words})" if words else name
 
 
 def is_automatic_label(choice: Mapping[str, Any]) -> bool:

@@ -88,3 +88,29 @@ def class_problems(method: MethodRef, dataset: DatasetRef, context: MethodContex
             if text:
                 yield (*place, *(("params", needed.field) if needed.field else ())), text, member.name
     yield from background_problems(method, dataset.name, context)
+
+
+def problems_of_data(
+    method: MethodRef, dataset: DatasetRef, training: Training, facts: DatasetFacts
+) -> Iterator[ProblemParts]:
+    """Yield what makes a method impossible on a data set whose facts only the worker knows.
+
+    At submission such a data set has no facts, and nothing that depends on them is found.
+
+    Args:
+        method: The method, with those that are added to it.
+        dataset: The data set.
+        training: The training with the method.
+        facts: What the worker found.
+    """
+    known, unknown = (method_context(training, dataset, given) for given in (facts, None))
+    for number, member in enumerate(method.members):
+        problems, params = member.entry.problems, member.parsed_params
+        if problems is None:
+            continue
+        before = set(problems(params, unknown))
+        for found in problems(params, known):
+            if found not in before:
+                place: tuple[int | str, ...] = ("with", number - 1) if number else ()
+                yield (*place, *(found.field.split(".") if found.field else ())), found.message, member.name
+    yield from class_problems(method, dataset, known)

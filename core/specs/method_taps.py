@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.catalog import MODELS
-from core.catalog.taps import TapShape, expand, is_left_out, split_suffix, unknown_tap
+from core.catalog.taps import TapShape, expand, is_left_out, split_suffix, unknown_tap, wrong_kind
 from core.specs.components import MethodRef, ModelRef, WeightedMethod
 from core.specs.problems import ProblemParts
 
@@ -29,13 +29,23 @@ def tap_problems(method: MethodRef, student: ModelRef, teacher: ModelRef | None)
 
 
 def _of_member(method: WeightedMethod, student: ModelRef, teacher: ModelRef | None) -> Iterator[ProblemParts]:
-    taps = method.entry.taps_of(method.parsed_params)
+    entry = method.entry
+    taps = entry.taps_of(method.parsed_params)
     for role, names, model in (("student", taps.student, student), ("teacher", taps.teacher, teacher)):
-        known = MODELS[model.name].taps if model else ()
+        if not model:
+            continue
+        known = MODELS[model.name].taps
         for name in names:
-            if model and not is_left_out(name, names, known) and (problem := unknown_tap(name, known)):
-                field = _field_of(name, role, method.params)
-                yield ("params", *field), f"the {role} {model.name}: {problem}", name
+            if is_left_out(name, names, known):
+                continue
+            if unknown := unknown_tap(name, known):
+                yield ("params", *_field_of(name, role, method.params)), f"the {role} {model.name}: {unknown}", name
+            elif entry.layers and (wrong := wrong_kind(name, known, entry.layers)):
+                yield ("params", *_field_of(name, role, method.params)), f"{method.name}: {wrong}", name
+        count = len(expand(names, known))
+        if known and names and count < entry.least_layers:
+            text = f"{method.name} compares at least {entry.least_layers} stages with each other, and here is {count}"
+            yield ("params", *_field_of(names[0], role, method.params)), f"{text} of the {role} {model.name}", None
     own, other = _shapes(taps.student, student), _shapes(taps.teacher, teacher)
     if method.entry.joins and own and other:
         for refusal in method.entry.joins(method.parsed_params, own, other):

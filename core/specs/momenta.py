@@ -35,7 +35,7 @@ def momentum_problems(method: MethodRef, training: Training) -> Iterator[Problem
         text = f"{members[owner].name} gives every term its momentum already; remove one of the two"
         yield ("with", number - 1), text, members[number].name
     for number, member in enumerate(members):
-        if member.entry.first_stage:
+        if member.entry.has_first_stage(member.params):
             text = f"{members[owner].name} needs all terms in every step, and {member.name} has a first stage of one"
             yield ("with", number - 1) if number else (), text, member.name
     entry, params = members[owner].entry, members[owner].parsed_params
@@ -53,11 +53,11 @@ def momentum_problems(method: MethodRef, training: Training) -> Iterator[Problem
 
 
 def optimizer_problems(methods: Sequence[MethodRef], training: Training) -> Iterator[ProblemParts]:
-    """Yield why the optimiser of a training cannot give each term of one of its methods a momentum of its own."""
+    """Yield why the optimiser cannot give each term of a method a momentum of its own, with a path in the training."""
     optimizer = training.optimizer
     for method in methods:
         for member in method.members:
             if member.entry.momenta and not optimizer.entry.sgd_momentum:
                 text = f"{member.name} gives each term a momentum of its own, which only gradient descent (sgd) has"
-                yield ("training", "optimizer", "name"), text, optimizer.name
+                yield ("optimizer", "name"), text, optimizer.name
                 return

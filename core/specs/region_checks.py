@@ -104,6 +104,9 @@ def training_problems(training: Training, dataset: DatasetRef) -> Iterator[Probl
     if training.collapse_every:
         text = f"neural collapse is defined for images of one class each, and {task_text}; set 0"
         yield ("collapse_every",), text, training.collapse_every
+    if training.features_every:
+        text = f"features are kept of images of one class each, and {task_text}; leave it out"
+        yield ("features_every",), text, training.features_every
     if training.label_smoothing:
         text = "most boxes are background, whose label is not smoothed in the loss of any detector; set 0"
         yield ("label_smoothing",), text, training.label_smoothing

@@ -39,9 +39,20 @@ def share_problems(
     if sum(every) >= 1:
         text = f"the shares add up to {sum(every):g}, which leaves no part of the gradient for other terms"
         yield ("shares",), text, dict(shares[0])
-    every_term = {name for entry, given in zip(entries, params, strict=True) for name in entry.terms_of(given)}
-    if every_term <= {name for chosen in shares for name in chosen}:
+    trained = {name for entry, given in zip(entries, params, strict=True) for name in entry.terms_of(given)}
+    if submitted:  # an older check let terms pass whose weight is 0
+        pairs = enumerate(zip(entries, params, strict=True))
+        trained = {name for number, (entry, given) in pairs for name in _trained_terms(entry, given, added=number > 0)}
+    if trained <= {name for chosen in shares for name in chosen}:
         yield ("shares",), "at least one term needs a weight of its own, which the shares refer to", dict(shares[0])
+
+
+def _trained_terms(entry: MethodEntry, params: Mapping[str, Any], *, added: bool) -> Iterator[str]:
+    """Yield the names of the terms that have a gradient. A method that is added to another has no cross-entropy."""
+    for name in entry.own_terms if added else entry.terms:
+        weight = entry.weight_params.get(name)
+        if not entry.is_switched_off(name, params) and not (weight and params.get(weight) == 0):
+            yield name
 
 
 def _problem(

@@ -12,6 +12,7 @@ from core.catalog.models import network_title
 from core.specs.components import DatasetRef, MethodRef, ModelRef, Seed, SpecModel
 from core.specs.method_checks import method_problems
 from core.specs.method_taps import tap_problems
+from core.specs.momenta import optimizer_problems
 from core.specs.problems import ProblemParts
 from core.specs.region_checks import region_problems, training_problems
 from core.specs.training import Training
@@ -130,9 +131,13 @@ def teacher_problems(
             yield from (((*path, "training", *field), problem, value) for field, problem, value in in_training)
         if teacher.method:
             own = [teacher.teacher.model] if teacher.teacher else []
+            training = teacher.training_like(students)
+            place: Path = (*path, "training") if teacher.training else ("training",)
+            of_optimizer = optimizer_problems([teacher.method], training)
+            yield from (((*place, *field), problem, value) for field, problem, value in of_optimizer)
             in_method = [
                 *tap_problems(teacher.method, teacher.model, teacher.teacher.model if teacher.teacher else None),
-                *method_problems(teacher.method, dataset, facts, teacher.training_like(students), has_teacher=True),
+                *method_problems(teacher.method, dataset, facts, training, has_teacher=True),
                 *region_problems(teacher.method, dataset, teacher.model, own),
             ]
             yield from (((*path, "method", *field), problem, value) for field, problem, value in in_method)

@@ -199,7 +199,10 @@ class Speed(SpecModel):
         return field is not None and "on" in get_args(field.annotation)
 
 
-_ADDED = ("label_smoothing", "clip_grad_norm", "accumulate", "ema", "evaluate_every", "strong_augment")
+_ADDED = (
+    *("label_smoothing", "clip_grad_norm", "accumulate", "ema", "evaluate_every", "strong_augment"),
+    "features_every",
+)
 """Fields that were added later. They are written out only if they are set, so that fingerprints stay the same."""
 
 
@@ -276,6 +279,14 @@ class Training(SpecModel):
         description="Epochs between two tests. The last epoch is always tested.",
         json_schema_extra=_LEFT_OUT,
     )
+    features_every: UptoLastEpoch | None = Field(
+        None,
+        description="Epochs between two times at which the penultimate features of up to 500 test images are kept, "
+        "for their pictures and for neural collapse on the test images. They are taken from the tests of the "
+        "network. 0: never. Leave it out for about 20 times in the training, or never if that would cost more than "
+        "2 % of it.",
+        json_schema_extra=_LEFT_OUT | _OF_IMAGES,
+    )
     strong_augment: Augment = Field(
         STRONG,
         description="The augmentations of a second view of each image, for the methods that read one. They are given "
@@ -347,6 +358,6 @@ class Training(SpecModel):
             "robustness": False,
             "stylised": "",
         }
-        reset |= {"ema": None, "evaluate_every": 1, "strong_augment": STRONG}
+        reset |= {"ema": None, "evaluate_every": 1, "strong_augment": STRONG, "features_every": None}
         # A teacher reads no teacher's logits, so the switch must not make it another run.
         return self.model_copy(update=reset | {"speed": self.speed.model_copy(update={"reuse_teacher": True})})

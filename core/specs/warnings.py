@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from core.catalog import DATASETS, MODELS, DatasetFacts
 from core.catalog.methods import MethodContext
 from core.catalog.models import ModelEntry
 from core.catalog.optimizers import LR
-from core.specs.components import MethodRef, ModelRef, WeightedMethod
+from core.specs.components import AddedMethod, MethodRef, ModelRef, WeightedMethod
 from core.specs.experiment import ExperimentSpec
 from core.specs.labels import misleading_label_of
 from core.specs.method_checks import method_context
@@ -133,20 +134,36 @@ def _other_defaults(method: MethodRef, task: str, path: str) -> Iterator[Problem
 
 
 def other_defaults(method: WeightedMethod, task: str) -> str | None:
-    """Return which defaults of a method published experiments on a task do not have; None if there are none.
+    """Return what to write in place of defaults of a method that are for other tasks; None if there is nothing.
+
+    A default does not depend on the task, so that a spec means the same training in every version. A form starts with
+    these values.
 
     Args:
         method: The method.
         task: The name of the task.
     """
-    published = method.entry.task_params.get(task, {})
-    if not published:
+    entry, params = method.entry, method.parsed_params
+    # An added method has no weight of cross-entropy, and a term with a share no weight.
+    unused = {entry.label_weight} if isinstance(method, AddedMethod) else set()
+    unused |= {names.get(term) for names in (entry.weight_params, entry.share_params) for term in method.shares}
+
+    def is_default(name: str) -> bool:
+        return bool(getattr(params, name) == entry.params.model_fields[name].default)
+
+    left: dict[str, Any] = {}
+    if usual := entry.task_params.get(task, {}):
+        left["params"] = {name: value for name, value in usual.items() if name not in unused and is_default(name)}
+    if shares := entry.task_shares.get(task, {}):
+        left["shares"] = {
+            term: share
+            for term, share in shares.items()
+            if term not in method.shares and is_default(entry.weight_params[term])
+        }
+    words = [f"{field}: {json.dumps(values, ensure_ascii=False)}" for field, values in left.items() if values]
+    if not words:
         return None
-    params, defaults = method.parsed_params, method.entry.params()
-    if not (left := [name for name in published if getattr(params, name) == getattr(defaults, name)]):
-        return None
-    values = json.dumps({name: published[name] for name in left}, ensure_ascii=False)
-    return f"some defaults of {method.name} are for other tasks; published experiments on {task} have {values}"
+    return f"some defaults of {method.name} are for other tasks; for {task} write {' and '.join(words)}"
 
 
 def _fewest_seeds(comparisons: int) -> str:

@@ -1,4 +1,7 @@
-"""The contract of a task: its data, its networks, and how they are measured. The training engine knows nothing else."""
+"""The contract of a task: its data, its networks, and how they are measured. The training engine knows nothing else.
+
+``core.testing_tasks.TaskContract`` checks a task.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows
 from core.errors import TrainingError
 from core.items.detection_table import DetectionTable
+from core.items.features import FeatureImages, NetworkFeatures, Snapshot
 from core.settings import TrainingSettings
 from core.specs import ModelRef, RunSpec, Training
 from core.tasks.workload import Workload
@@ -70,13 +74,28 @@ class LoadedTeacher:
     members: tuple[LoadedTeacher, ...] = ()
 
 
+@dataclass(frozen=True)
+class FeatureReport:
+    """An epoch report, and the features from the same pass.
+
+    Attributes:
+        values: The metrics.
+        images: The test images whose features are kept; None if the network has none to keep.
+        snapshot: The features; None with ``images``.
+    """
+
+    values: dict[str, float]
+    images: FeatureImages | None = None
+    snapshot: Snapshot | None = None
+
+
 class Batch(Protocol):
     """The input of one optimiser step on one rank.
 
     Attributes:
         index: (B,) int64, the samples' numbers in the training split, on the CPU.
         total: The number of samples of the step on all ranks.
-        copies: How often each sample is in the rows: twice if it is a mixture of two, each with its label.
+        copies: The rows of each sample: two if it is a mixture of two, each with its label; T if its T parts are rows.
     """
 
     @property
@@ -116,8 +135,9 @@ class SuppliedWeights(Protocol):
 class Task(ABC):
     """A task with the data of one run, on one device."""
 
-    headline: ClassVar[str]
-    """Name of the metric that ranks runs."""
+    headline: str
+    """Name of the metric that ranks runs, which is in every epoch report: that of the task, measured on the images that
+    the spec names. A higher value is better."""
     has_fixed_shapes: ClassVar[bool] = True
     """Whether all full batches have tensors of the same shapes, so that a step can be compiled, or recorded and
     replayed."""
@@ -205,6 +225,17 @@ class Task(ABC):
     def load_teacher(self, source: TeacherSource) -> LoadedTeacher:
         """Build the teacher's network and load its weights, in eval mode and without gradients."""
 
+    def check_teacher_network(self, model: str, network: nn.Module) -> None:  # noqa: B027  # most tasks accept any
+        """Check that a network can be the teacher of the run, whatever its weights are.
+
+        Args:
+            model: The network's name in the catalog.
+            network: The network, in eval mode.
+
+        Raises:
+            TrainingError: It cannot; the message says what to change.
+        """
+
     @abstractmethod
     def workload(self, network: nn.Module, weights: Any = None, *, count_products: bool) -> Workload:
         """Return how much the run has to compute."""
@@ -237,7 +268,7 @@ class Task(ABC):
             network: The network.
             batch: The batch.
             taps: The names of the taps.
-            first_tap: Whether to set ``Outputs.first_tap``, if there are taps.
+            first_tap: Whether to set ``Outputs.first_tap``, if there are taps and they have a graph.
         """
 
     def with_teacher(self, batch: Any, teacher: Outputs | None) -> Any:
@@ -267,6 +298,27 @@ class Task(ABC):
     @abstractmethod
     def epoch_report(self, network: nn.Module) -> dict[str, float]:
         """Measure a network on the test and validation splits."""
+
+    def feature_cost(self, network: nn.Module) -> float | None:
+        """Return the multiplications that keeping features takes in an epoch report; None if the task keeps none."""
+        return None
+
+    def feature_report(self, network: nn.Module, snapshots: int) -> FeatureReport:
+        """Measure a network like ``epoch_report``, and keep penultimate features of test images from the same pass.
+
+        Args:
+            network: The network. It stays as it is, and no random numbers are drawn.
+            snapshots: How often the run keeps features, which bounds the number of images.
+        """
+        return FeatureReport(self.epoch_report(network))
+
+    def keep_teacher_features(self, snapshots: int) -> None:
+        """Have ``prepare_reports`` keep the teacher's features too; ``snapshots`` is that of ``feature_report``."""
+        return
+
+    def teacher_features(self) -> NetworkFeatures | None:
+        """Return the teacher's features, from the pass of ``prepare_reports``; None without any."""
+        return None
 
     @abstractmethod
     def per_item(self, network: nn.Module) -> Mapping[str, NDArray[Any]]:
@@ -341,4 +393,7 @@ class Task(ABC):
 
     @abstractmethod
     def data_identity(self) -> dict[str, str]:
-        """Return texts that identify the data, by name, for the environment of the first event."""
+        """Return texts that identify the data, by name, for the environment of the first event.
+
+        That of ``core.events.IMAGES_KEY`` is always there, and differs where the samples do.
+        """

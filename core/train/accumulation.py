@@ -76,7 +76,7 @@ class MicroBatches:
             with nullcontext() if is_last else without_exchange(self.network):
                 outputs = self.forward(batch.part(part))
                 pairs = [
-                    (tensor, whole.grad[part])
+                    (tensor, whole.grad[rows_of(part, len(tensor))])
                     for tensor, whole in zip(outputs.tensors, student.tensors, strict=True)
                     if whole.grad is not None
                 ]
@@ -89,7 +89,7 @@ class MicroBatches:
         found: list[tuple[LossTerms, Rows]] = []
         for part in parts:
             own = batch.part(part)
-            teacher_part, with_index = _part_of(teacher, part), self.objective.reads_index
+            teacher_part, with_index = _part_of(teacher, part, len(batch.index)), self.objective.reads_index
             step: Step = self.task.step(self.forward(own), teacher_part, own, epoch, with_index=with_index)
             terms: LossTerms = self.objective(step)
             # The sum of all weights is known only at the end, so gradients are divided by it then.
@@ -115,6 +115,17 @@ def divide(batch: Batch, count: int) -> list[slice]:
     size = len(batch.index)
     bounds = [size * number // count for number in range(count + 1)]
     return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def rows_of(samples: slice, count: int) -> slice:
+    """Return the rows of some samples in a tensor of the whole batch, in which each sample has equally many.
+
+    Args:
+        samples: The samples, one after the other.
+        count: The number of their rows.
+    """
+    each = count // max(samples.stop - samples.start, 1)  # a rank may have no samples of a micro-batch
+    return slice(each * samples.start, each * samples.stop)
 
 
 @torch.no_grad()
@@ -162,10 +173,15 @@ def marking_last(parts: Sequence[slice]) -> Iterator[tuple[slice, bool]]:
     return ((part, number == len(parts)) for number, part in enumerate(parts, start=1))
 
 
-def _part_of(outputs: Outputs | None, part: slice) -> Outputs | None:
+def _part_of(outputs: Outputs | None, part: slice, samples: int) -> Outputs | None:
+    """Return the outputs for some of a batch's samples."""
     if outputs is None:
         return None
-    return Outputs(outputs.logits[part], {name: tap[part] for name, tap in outputs.taps.items()})
+
+    def chosen(whole: Tensor) -> Tensor:
+        return whole[rows_of(part, len(whole) * (part.stop - part.start) // samples)]
+
+    return Outputs(chosen(outputs.logits), {name: chosen(tap) for name, tap in outputs.taps.items()})
 
 
 def _detached(rows: Rows) -> Rows:

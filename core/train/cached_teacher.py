@@ -24,7 +24,7 @@ from core.catalog.taps import STRONG_LOGITS
 from core.distill.objective import NetworkShape, Outputs
 from core.settings import TrainingSettings
 from core.specs import RunSpec
-from core.tasks.classification.data.hashing import hashed_randint
+from core.tasks.hashing import hashed_randint
 from core.tasks.task import Batch, Task
 from core.train.job import Job
 from core.train.output_cache import OutputCache
@@ -92,7 +92,7 @@ def cache_key(
         "data_seed": spec.data_seed,
         "batch_size": batch_size,
         # To be changed when LiveTeacher converts the network in another way.
-        "network": "batch norm folded" if set(taps) <= {STRONG_LOGITS} else "batch norm kept",
+        "network": "batch norm folded",
         # Everything except what concerns the student alone, or is recorded in other words below.
         "arithmetic": plan.model_dump(exclude={"fused", "cuda_graphs", "threads", "reasons"}),
         "float32_products": torch.get_float32_matmul_precision(),
@@ -127,6 +127,10 @@ def reused_teacher(
         job.journal.log(
             f"the teacher runs in every step: the method reads its {', '.join(others)}, "
             "and only logits and vectors are cached"
+        )
+    elif job.ranks.size > 1:
+        job.journal.log(
+            "the teacher runs in every step: its outputs are cached only where one process sees all of them"
         )
     if others or job.ranks.size > 1:
         return QuantizedTeacher(live)

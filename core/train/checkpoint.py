@@ -98,6 +98,7 @@ class Checkpoint:
         device: The kind of device that the plan was made for.
         random: The random states of all ranks, in the order of the ranks.
         metadata: The classes and images that the run is trained on, see ``core.tasks.classification.weights_metadata``.
+        features: The penultimate features kept so far, see ``FeatureLog.state``; empty without any.
     """
 
     fingerprint: str
@@ -113,6 +114,7 @@ class Checkpoint:
     device: str = ""
     random: list[RandomState] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
         device=content["device"],
         random=[RandomState(**state) for state in content["random"]],
         metadata=content.get("origin", {}),  # checkpoints of early versions have no such field
+        features=content.get("features", {}),  # absent in earlier checkpoints
     )
 
 
@@ -260,6 +263,7 @@ def _encode(checkpoint: Checkpoint) -> tuple[bytes, memoryview]:
         "device": checkpoint.device,
         "random": [asdict(state) for state in checkpoint.random],
         "origin": checkpoint.metadata,
+        "features": checkpoint.features,
     }
     tensors: dict[str, Tensor] = {}
     described = {name: flatten(value, tensors, name) for name, value in content.items()}

@@ -22,8 +22,10 @@ from core.train.clock import Calendar, Clock
 from core.train.compiling import CompilationError, ForwardFn, capture_stream, compile_network
 from core.train.ema import AveragedWeights, averaged_names
 from core.train.ensemble import EnsembleTeacher
+from core.train.feature_log import FeatureLog
 from core.train.interruption import StopRequested
 from core.train.job import Job
+from core.train.machine_report import MachineReport
 from core.train.method import exported_network, prepare_objective
 from core.train.metric_means import RunningMeans
 from core.train.optimizer import build_optimizer, build_term_momentum, lr_factor, restore_optimizer
@@ -68,6 +70,7 @@ class Engine:
         exported: The network that the training leaves behind; the model itself unless the method adds a part of its
             own.
         progress: How far the training is.
+        features: The penultimate features that it has kept.
 
     Raises:
         TrainingError: The data for the final report cannot be read, or the method does not fit the networks.
@@ -79,7 +82,7 @@ class Engine:
         self.job, self.task, self.model = job, task, model
         self.teacher = teacher.network if teacher else None
         spec = job.spec
-        self.objective = prepare_objective(job, task, model, self.teacher)
+        self.objective = prepare_objective(spec, task, model, self.teacher)
         self.exported = exported_network(job.spec, self.objective, model)
         self._peer = self.objective.peer()
         if self._peer:
@@ -113,6 +116,10 @@ class Engine:
         self.progress = Progress()
         self._throughput = ThroughputMeter()
         self._last_values: dict[str, float] = {}
+        self._machine = MachineReport(job, task.device)
+        self.features = FeatureLog.of(task, self.exported, training, is_main=job.ranks.is_main)
+        if self.features.schedule.on:
+            task.keep_teacher_features(self.features.schedule.count)
         task.prepare_reports(self.teacher if job.ranks.is_main else None)
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
@@ -132,6 +139,8 @@ class Engine:
         taps = self.objective.taps.teacher
         live = LiveTeacher(teacher.network, self.plan, self.task, taps, self.job.warn)
         if teacher.cache_key is None:
+            if self.job.spec.training.speed.reuse_teacher:  # else nothing was to be cached
+                self.job.journal.log("the teacher runs in every step: what the method reads of it is not cached")
             return live
         shape = self.task.teacher_shape(teacher.network, taps)
         return reused_teacher(live, teacher.cache_key, self.job, self.task, shape, self.plan)
@@ -172,11 +181,13 @@ class Engine:
         self.clock.start(checkpoint.progress.elapsed)
         if self._average and checkpoint.average:
             self._average.restore(checkpoint.average)
+        self.features.restore(checkpoint.features)
         for record in read_journal(self.job.journal.path):
             if isinstance(record.event, Metrics):
                 self._last_values |= record.event.values
         if self._timed_teacher:
             self._timed_teacher.seconds = self._last_values.get(TEACHER_SECONDS, 0.0)
+        self._machine.restore(self._last_values, checkpoint.progress.elapsed)
         if self.job.ranks.rank < len(checkpoint.random):
             checkpoint.random[self.job.ranks.rank].restore(device)
 
@@ -190,7 +201,7 @@ class Engine:
             TrainingError: A loss or a weight is no longer finite.
         """
         self.clock.start()
-        with capture_stream(self.plan, self.task.device):
+        with self._machine.measuring(), capture_stream(self.plan, self.task.device):
             return self._train()
 
     def _train(self) -> dict[str, float] | None:
@@ -294,7 +305,7 @@ class Engine:
 
     def _report_training(self) -> None:
         """Write down, in the middle of an epoch, what is known of it: the means of its steps so far."""
-        progress, values = self.progress, self._training_values()
+        progress, values = self.progress, self._training_values() | self._machine.values(self.clock.elapsed)
         epochs = self.clock.calendar.epochs_done(progress.epoch, progress.batch)
         self.job.journal.metrics(step=progress.step, epoch=epochs, elapsed=self.clock.elapsed, values=values)
         self._last_values |= values
@@ -308,7 +319,7 @@ class Engine:
         values, training = self._training_values(), self.job.spec.training
         network = self.network
         if self.clock.calendar.evaluates(self.progress.epoch):
-            values |= self.task.epoch_report(network)
+            values |= self.features.report(self.task, network, self.progress.epoch + 1)
             # The test split chooses this epoch, so nothing else uses it; published numbers are often of this kind.
             values[self._oracle] = max(self.progress.best_headline, values[self.task.headline])
             if self._average:
@@ -318,7 +329,9 @@ class Engine:
         if epoch == training.epochs:
             values |= self.task.extra_report(network, self.teacher, last=True)
             if self._peer:
-                values[f"test/peer_{self._score}"] = self.task.epoch_report(self._peer)[self.task.headline]
+                values[self.task.headline.replace("/", "/peer_")] = self.task.epoch_report(self._peer)[
+                    self.task.headline
+                ]
         elif training.collapse_every and epoch % training.collapse_every == 0:
             values |= self.task.extra_report(network, self.teacher, last=False)
         return values
@@ -347,6 +360,7 @@ class Engine:
         self.stepper.means = RunningMeans()
         if not self.job.ranks.is_main:
             return
+        values |= self._machine.values(progress.elapsed, last=progress.epoch == epochs)
         progress.best_headline = values.get(self._oracle, progress.best_headline)
         journal.metrics(step=progress.step, epoch=progress.epoch, elapsed=progress.elapsed, values=values)
         headline = METRICS[self.task.headline]
@@ -431,6 +445,7 @@ class Engine:
                 device=self.task.device.type,
                 random=random,
                 metadata=self.task.metadata(self.model).texts(),
+                features=self.features.state(),
             ),
         )
         journal.append(Checkpointed(step=progress.step, path=path.name))

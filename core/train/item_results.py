@@ -11,6 +11,7 @@ from common.atomic_write import atomic_write
 from core.catalog.datasets import task_of
 from core.items.correlations import CORRELATIONS_NAME, Correlations
 from core.items.detection_table import DETECTIONS_NAME
+from core.items.features import FEATURES_NAME, NetworkFeatures, RunFeatures
 from core.items.picture_choice import MOST_PICTURE_BYTES, PICTURES_NAME
 from core.items.table import ITEMS_NAME, Items
 from core.tasks.task import Task
@@ -73,6 +74,22 @@ def save_correlations(job: Job, task: Task, network: nn.Module, images: str) -> 
         return encode_correlations(Correlations(found, images, job.spec.fingerprint(), task.metadata().classes))
 
     return _written(job, CORRELATIONS_NAME, "correlations of the logits", encoded if found else None)
+
+
+def save_features(job: Job, task: Task, found: NetworkFeatures | None, images: str) -> str | None:
+    """Write the penultimate features that the run has kept, and those of its teacher.
+
+    Result and warnings are those of ``save_items``.
+    """
+    networks = {"student": found, "teacher": task.teacher_features()}
+    kept = {name: network for name, network in networks.items() if network}
+
+    def encoded() -> bytes:
+        from core.items.feature_file import encode_features
+
+        return encode_features(RunFeatures(kept, images, job.spec.fingerprint(), task.metadata().classes))
+
+    return _written(job, FEATURES_NAME, "features of test images", encoded if found else None)
 
 
 def save_pictures(job: Job, task: Task, network: nn.Module) -> str | None:

@@ -24,6 +24,7 @@ class Job:
         options: When checkpoints are written, and how the training is stopped.
         ranks: The processes that share the training.
         teachers: Where the teachers come from; empty for a run without one.
+        students: Of a teacher's run, the runs that wait for it, as far as they are known.
     """
 
     spec: RunSpec
@@ -32,6 +33,7 @@ class Job:
     options: TrainOptions = field(default_factory=TrainOptions)
     ranks: Ranks = SINGLE_PROCESS
     teachers: Sequence[TeacherSource] = ()
+    students: Sequence[RunSpec] = ()
 
     @property
     def context(self) -> RunContext:

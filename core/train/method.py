@@ -30,14 +30,13 @@ from core.errors import TrainingError
 from core.specs import RunSpec
 from core.specs.momenta import momenta_of
 from core.tasks.task import Task
-from core.train.job import Job
 
 
-def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Module | None) -> Objective:
+def prepare_objective(spec: RunSpec, task: Task, student: nn.Module, teacher: nn.Module | None) -> Objective:
     """Build the method of a run on the task's device. torch's random state stays as it is.
 
     Args:
-        job: The training.
+        spec: The run.
         task: Decides the shapes.
         student: The student.
         teacher: The teacher; None for a run without one.
@@ -47,9 +46,9 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
             of these shapes.
     """
     device = task.device
-    momenta = momenta_of(job.spec.method, job.spec.training.optimizer)
+    momenta = momenta_of(spec.method, spec.training.optimizer)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        objective, setting = objective_for(job.spec, task, student, teacher)
+        objective, setting = objective_for(spec, task, student, teacher)
         objective.to(device)
         try:
             terms = try_out(objective, setting, device, by_term=momenta is not None)
@@ -57,7 +56,7 @@ def prepare_objective(job: Job, task: Task, student: nn.Module, teacher: nn.Modu
             raise
         except Exception as error:  # whatever a method raises, its first step would raise it
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            name = job.spec.method.full_name
+            name = spec.method.full_name
             raise TrainingError("spec", f"{name} cannot compute its loss of these networks: {reason}") from error
     if momenta:
         named = {name: value for name, value in momenta.of_terms.items() if name in terms}

@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 
 from common.atomic_write import atomic_path
-from core.tasks.classification.data.paths import locked
+from core.tasks.file_lock import locked
 from core.train.quantization import LOGITS, QuantizedRows, Table
 from core.undecodable import openable
 

@@ -13,18 +13,21 @@ from torch import nn
 
 from core.errors import MachineError, TrainingError, is_broken_gpu, is_out_of_memory, out_of_memory_error
 from core.events import IMAGES_KEY, JOURNAL_NAME, Failed, Finished, Journal, Stopped, is_full_disk, read_journal
+from core.items.features import NetworkFeatures
 from core.launch import RankInfo
 from core.settings import TrainingSettings
 from core.specs import RunSpec
 from core.tasks.task import SuppliedWeights, Task, TeacherSource
 from core.train.checkpoint import Checkpoint, CheckpointLookup, find_checkpoint, promote
 from core.train.engine import Engine
+from core.train.feature_log import report_unchanged
 from core.train.interruption import StopRequested, TrainOptions, ignore_sigterm, stop_on_sigterm
-from core.train.item_results import save_correlations, save_detections, save_items, save_pictures
+from core.train.item_results import save_correlations, save_detections, save_features, save_items, save_pictures
 from core.train.job import Job
 from core.train.performance import restoring_threads
 from core.train.preparation import prepare
 from core.train.ranks import SINGLE_PROCESS, Ranks, is_peer_lost, process_group
+from core.train.rehearsal import rehearse
 from core.train.start_event import resumed_data_identity, start_event
 from core.weights.network_weights import save_weights
 
@@ -43,6 +46,7 @@ def run_training(
     options: TrainOptions | None = None,
     ranks: Ranks = SINGLE_PROCESS,
     settings: TrainingSettings | None = None,
+    students: Sequence[RunSpec] = (),
 ) -> Result:
     """Train one run. All its events, its failure included, are in ``out/events.jsonl``.
 
@@ -57,6 +61,8 @@ def run_training(
         options: When checkpoints are written, and how the training is stopped.
         ranks: The processes of this training. Each of them calls this function; only the first writes to ``out``.
         settings: What the training takes from its environment; None reads it from the environment.
+        students: Of a teacher's run, those that wait for it. If none of them could be trained, the run fails before its
+            first step; it warns of each that could not.
 
     Returns:
         "finished" with weights, "stopped" with a checkpoint, or "failed".
@@ -79,7 +85,7 @@ def run_training(
         promote(lookup.path, out)
     with Journal(journal_path) as journal:
         teachers = (teacher,) if isinstance(teacher, TeacherSource) else teacher or ()
-        job = Job(spec, journal, settings, options or TrainOptions(), ranks, teachers)
+        job = Job(spec, journal, settings, options or TrainOptions(), ranks, teachers, students)
         if lookup.problems:
             used = "the previous one is used" if lookup.path else "the training starts from the beginning"
             job.warn("; ".join((*lookup.problems, used)))
@@ -94,6 +100,7 @@ def run_rank(
     resume: Path | None,
     options: TrainOptions,
     settings: TrainingSettings,
+    students: Sequence[RunSpec] = (),
 ) -> Result:
     """Train one run as one of several processes, see ``core.launch``.
 
@@ -106,10 +113,10 @@ def run_rank(
     with process_group(info) as ranks:
         if ranks.is_main:
             with stop_on_sigterm(options) as stoppable:
-                return run_training(spec, out, teacher, resume, stoppable, ranks, settings)
+                return run_training(spec, out, teacher, resume, stoppable, ranks, settings, students)
         # The first rank receives the signal and tells the others, so that all of them stop at the same step.
         with ignore_sigterm():
-            return run_training(spec, out, teacher, resume, options, ranks, settings)
+            return run_training(spec, out, teacher, resume, options, ranks, settings, students)
 
 
 def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
@@ -120,6 +127,8 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
             threads.enter_context(restoring_threads(job.settings))
             with job.options.interruption.interruptible():
                 engine, initial = prepare(job, device, checkpoint)
+                if not (checkpoint or initial):
+                    _check_students(job)
             if checkpoint:
                 engine.restore(checkpoint)
             job.ranks.check_same_step(engine.progress.step)
@@ -156,6 +165,24 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
     return "failed"
 
 
+def _check_students(job: Job) -> None:
+    """Check before a teacher is trained that its students can be, as far as that does not depend on its weights.
+
+    Raises:
+        TrainingError: None of them can be trained.
+    """
+    if not job.students:
+        return
+    found = rehearse(job.students, [job.spec], job.settings)
+    names = [f"{student.method.label}: {reason}" for student, reason in found.refused]
+    if found.all_refused:
+        text = "; ".join(names)
+        raise TrainingError("spec", f"not trained, because no run that waits for this teacher can be trained: {text}")
+    if job.ranks.is_main:
+        for name in names:
+            job.warn(f"a run that waits for this teacher cannot be trained: {name}")
+
+
 def _train(engine: Engine, images: str) -> Result:
     """Train to the end, and write down the weights and what each test sample got; ``images`` identifies the data."""
     job = engine.job
@@ -167,7 +194,7 @@ def _train(engine: Engine, images: str) -> Result:
         network = engine.network
         metadata = engine.task.metadata(network, summary[engine.task.headline])
         digest = save_weights(network, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        files = _item_files(job, engine.task, network, images)
+        files = _item_files(job, engine.task, network, images, engine.features.found())
         job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary, **files))
     return "finished"
 
@@ -177,7 +204,7 @@ def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights, images: str) -
     job, task = engine.job, engine.task
     with job.options.interruption.interruptible():
         network = task.with_expected_inputs(engine.model, weights)
-        summary = task.epoch_report(network)
+        summary, features = report_unchanged(task, network, job.spec.training)
         warnings = task.check_teacher(network, weights, summary)
         for warning in warnings:
             job.warn(warning)
@@ -185,18 +212,29 @@ def _evaluate_unchanged(engine: Engine, weights: SuppliedWeights, images: str) -
     if job.ranks.is_main:
         metadata = task.supplied_metadata(weights, warnings)
         digest = save_weights(engine.model, job.journal.path.parent / WEIGHTS_NAME, metadata)
-        files = _item_files(job, task, network, images)
+        files = _item_files(job, task, network, images, features)
         job.journal.append(Finished(weights=WEIGHTS_NAME, sha256=digest, summary=summary, **files))
     return "finished"
 
 
-def _item_files(job: Job, task: Task, network: nn.Module, images: str) -> dict[str, Any]:
-    """Write down what each test sample got, and return the names of the files by field of ``Finished``."""
+def _item_files(
+    job: Job, task: Task, network: nn.Module, images: str, features: NetworkFeatures | None
+) -> dict[str, Any]:
+    """Write down what each test sample got, and return the names of the files by field of ``Finished``.
+
+    Args:
+        job: The training.
+        task: Its data.
+        network: The network whose weights were written.
+        images: What identifies the data.
+        features: The features that the run has kept.
+    """
     return {
         "items": save_items(job, task, network, images),
         "detections": save_detections(job, task, network, images),
         "pictures": save_pictures(job, task, network),
         "correlations": save_correlations(job, task, network, images),
+        "features": save_features(job, task, features, images),
     }
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, nn
 
-from core.catalog.taps import STRONG_LOGITS
 from core.distill.objective import Outputs
 from core.tasks.task import Batch, Task
 from core.train.compiling import CompilationError, ForwardFn, GraphedCallable, compile_network
+from core.train.folding import fold, foldable
 from core.train.performance import ExecutionPlan
 
 
@@ -60,9 +59,7 @@ class LiveTeacher:
         self._task, self._taps = task, tuple(taps)
         self._network: ForwardFn = network
         if isinstance(network, nn.Module):
-            # Folding batch norm away replaces layers that a tap may name.
-            converted = _convert(network, plan, fold=set(taps) <= {STRONG_LOGITS})
-            self._network = task.tapped(converted, taps) if taps else converted
+            self._network = _convert(network, plan, task, taps)
         self._plan, self._warn = plan, warn
         # Compiled and captured at the first call: a run that reads all its logits from the disk makes no call.
         self._forward: ForwardFn | None = None
@@ -123,25 +120,14 @@ class LiveTeacher:
         return self._forward
 
 
-def _convert(network: nn.Module, plan: ExecutionPlan, *, fold: bool) -> nn.Module:
-    """Return a copy with weights in the precision that autocast would cast them to, and batch norm folded away."""
-    converted = (_fold_batch_norm(network) if fold else copy.deepcopy(network)).to(memory_format=plan.memory_format)
+def _convert(network: nn.Module, plan: ExecutionPlan, task: Task, taps: Sequence[str]) -> nn.Module:
+    """Return a tapped copy without batch norm, with weights in the precision that autocast would cast them to."""
+    converted = copy.deepcopy(network).eval().requires_grad_(False)
+    pairs = list(foldable(converted))  # before there are hooks, which tracing would call
+    tapped = task.tapped(converted, taps) if taps else converted
+    fold(converted, pairs)
+    converted.requires_grad_(False).to(memory_format=plan.memory_format)
     for module in converted.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(plan.dtype)
-    return converted.eval().requires_grad_(False)
-
-
-def _fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Return a copy in which batch norm is part of the convolution before it, if nothing else reads that one.
-
-    In eval mode both are linear, so the copy is the same function except for rounding (10⁻⁷ of the logits). It saves
-    about a third of a teacher's time on a CPU. A network whose graph cannot be traced is copied as it is.
-    """
-    folded = copy.deepcopy(network)
-    if isinstance(folded, fx.GraphModule):  # folded before
-        return folded
-    try:
-        return fuse(folded)
-    except Exception:  # noqa: BLE001 (tracing runs the network's own code, which may raise any error)
-        return folded
+    return tapped

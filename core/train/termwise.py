@@ -30,6 +30,7 @@ from core.train.accumulation import (
     marking_last,
     networks_of,
     rehearse,
+    rows_of,
     without_exchange,
 )
 from core.train.checkpoint import RandomState
@@ -253,7 +254,7 @@ def _as_leaves(outputs: Outputs) -> Outputs:
 def _sources(outputs: Outputs, heads: Gradients, part: slice) -> tuple[list[Tensor], list[Tensor]]:
     """Return the outputs of a micro-batch that have a gradient, and the gradients."""
     pairs = [
-        (tensor, gradient if part == slice(None) else gradient[part])
+        (tensor, gradient if part == slice(None) else gradient[rows_of(part, len(tensor))])
         for tensor, gradient in zip(outputs.tensors, heads, strict=False)
         if gradient is not None and tensor.requires_grad
     ]

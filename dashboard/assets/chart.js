@@ -52,20 +52,39 @@ function coloured(layout, colours) {
   return drawn;
 }
 
+// Breaks the titles of horizontal axes into lines that fit beside the ticks of the other axis, as on a phone.
+function fitted(layout, width) {
+  const characters = Math.max(12, Math.floor((width - 130) / 7.3));
+  for (const name of Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key))) {
+    const text = layout[name].title?.text ?? "";
+    if (text.length <= characters) continue;
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const line = `${lines.at(-1)} ${word}`.trim();
+      if (lines.at(-1) && line.length > characters) lines.push(word);
+      else lines[lines.length - 1] = line;
+    }
+    layout[name].title = { ...layout[name].title, text: lines.join("<br>") };
+  }
+  return layout;
+}
+
 // A downloaded image is always dark on white, for print. A legend of families, which is beside the chart on the page, is
 // drawn into the image.
 function save(plot, format) {
   const { layout, filename } = plot.dkd;
   const printed = { ...coloured(layout, PRINT), paper_bgcolor: PRINT.background };
   const families = layout.meta?.families;
+  if (layout.meta?.legend) {
+    printed.showlegend = true;
+    printed.legend = { ...layout.legend, y: 1.02, yanchor: "bottom" };
+  }
   if (families) {
     printed.showlegend = true;
     printed.legend = { orientation: "v", x: 1.02, y: 1, yanchor: "top", tracegroupgap: 4 };
     Object.assign(printed.legend, { font: { size: 10 }, grouptitlefont: { size: 11 } });
   }
-  for (const name of Object.keys(printed).filter((key) => /^[xy]axis\d*$/.test(key))) {
-    printed[name] = { ...printed[name], range: [...plot.layout[name].range], autorange: false };
-  }
+  withShownRanges(printed, plot);
   const { width, height: shown } = plot.getBoundingClientRect();
   const lines = (families ?? []).reduce((sum, family) => sum + family.methods.length + 1.5, 0);
   const height = Math.max(shown, 21 * lines + 40);
@@ -73,6 +92,18 @@ function save(plot, format) {
     { data: plot.data, layout: { ...printed, width, height }, config: {} },
     { format, filename, width, height, scale: format === "png" ? 3 : 1 },
   );
+}
+
+function withShownRanges(printed, plot) {
+  for (const name of Object.keys(printed).filter((key) => /^[xy]axis\d*$/.test(key))) {
+    printed[name] = { ...printed[name], range: [...plot.layout[name].range], autorange: false };
+  }
+  return printed;
+}
+
+function saveForPrint(plot, kind) {
+  const printed = { ...coloured(plot.dkd.layout, PRINT), paper_bgcolor: PRINT.background };
+  return saveColumn(plot, withShownRanges(printed, plot), kind);
 }
 
 function config(Plotly) {
@@ -83,10 +114,20 @@ function config(Plotly) {
     icon: format === "png" ? Plotly.Icons.camera : Plotly.Icons.disk,
     click: (plot) => save(plot, format),
   });
+  const columns = Object.keys(COLUMNS).map((kind) => ({
+    name: `save-${kind}`,
+    title: `Download SVG for ${COLUMNS[kind].title}`,
+    icon: COLUMN_ICONS[kind],
+    click: (plot) => saveForPrint(plot, kind),
+  }));
   return {
     displaylogo: false,
     displayModeBar: touch ? true : "hover",
-    modeBarButtons: [[button("png"), button("svg")], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    modeBarButtons: [
+      [button("png"), button("svg"), ...columns],
+      ["zoom2d", "pan2d"],
+      ["zoomIn2d", "zoomOut2d", "resetScale2d"],
+    ],
     scrollZoom: false,
   };
 }
@@ -192,6 +233,7 @@ function follow(plot) {
     const link = linkOf(nearest(plot, event));
     if (link) window.open(new URL(link, document.baseURI), "_blank", "noopener");
   });
+  shareZoom(plot);
 }
 
 async function draw(plot, Plotly) {
@@ -201,7 +243,7 @@ async function draw(plot, Plotly) {
     plot.dkdFollows = false;
   }
   plot.dkdPlotly = Plotly;
-  const layout = themed(plot.dkd.layout, plot);
+  const layout = withSharedRange(fitted(themed(plot.dkd.layout, plot), plot.offsetWidth));
   if (window.matchMedia("(hover: none)").matches) layout.dragmode = false; // a finger scrolls the page
   // The same object each time: a new one, with new buttons, would make Plotly rebuild the chart and lose the zoom.
   plot.dkdConfig ??= config(Plotly);
@@ -224,7 +266,7 @@ export default function ({ data, parentElement }) {
   if (!plot) {
     plot = document.createElement("div");
     plot.className = "dkd-chart";
-    plot.setAttribute("role", "img");
+    plot.setAttribute("role", "figure"); // not img, which must not contain the buttons of the corner
     parentElement.append(plot);
     // Resizes also when a hidden tab is opened, in which the chart had no width.
     new ResizeObserver(() => {

@@ -26,10 +26,20 @@
   const [{ type } = {}] = performance.getEntriesByType("navigation");
   if (type === "reload" || type === "back_forward") restore();
   for (const action of ["wheel", "touchstart", "pointerdown", "keydown"]) addEventListener(action, stop, true);
+  // A place counts if a person has scrolled there. Before another page is drawn, this one shrinks, which scrolls it too,
+  // sometimes while the address is still its own.
+  const KEYS = ["ArrowDown", "ArrowUp", "End", "Home", "PageDown", "PageUp", " "];
+  let until = 0; // until when scrolling is a person's
+  const moves = (ms) => (until = Date.now() + ms);
+  addEventListener("wheel", () => moves(500), true);
+  addEventListener("touchmove", () => moves(2000), true); // it rolls on after the finger is gone
+  addEventListener("keydown", ({ key }) => KEYS.includes(key) && moves(500), true);
+  addEventListener("pointerdown", () => moves(60_000), true); // the scroll bar
+  for (const action of ["pointerup", "pointercancel", "click"]) addEventListener(action, () => moves(0), true);
   addEventListener(
     "scroll",
     ({ target }) => {
-      if (!timer && target === main()) places[location.href] = target.scrollTop;
+      if (!timer && target === main() && Date.now() < until) places[location.href] = target.scrollTop;
     },
     true,
   );
@@ -51,3 +61,11 @@ addEventListener(
   },
   true,
 );
+
+// Streamlit sets the colour scheme of the app only. Dialogs and lists stand beside it; they appear in the body.
+addEventListener("DOMContentLoaded", () => {
+  new MutationObserver(() => {
+    const app = document.querySelector('[data-testid="stApp"]');
+    if (app) document.body.style.colorScheme = getComputedStyle(app).colorScheme;
+  }).observe(document.body, { childList: true });
+});

@@ -96,7 +96,7 @@ def average_over_seeds(curves: Sequence[Curve], settings: ChartSettings | None =
     by_epoch: dict[float, list[tuple[float, float]]] = {}
     for curve in curves:
         for epoch, x, value in zip(
-            curve.epoch, _x_values(curve, settings), smooth(curve.value, settings.smoothing), strict=True
+            curve.epoch, x_values(curve, settings), smooth(curve.value, settings.smoothing), strict=True
         ):
             if math.isfinite(value):
                 by_epoch.setdefault(round(epoch, 3), []).append((x, value))
@@ -120,7 +120,8 @@ def subtract_teacher_time(curve: Curve, spent: Curve | None) -> Curve:
     return replace(curve, elapsed=elapsed)
 
 
-def _x_values(curve: Curve, settings: ChartSettings) -> Sequence[float]:
+def x_values(curve: Curve, settings: ChartSettings) -> Sequence[float]:
+    """Return the positions of a curve's points in the unit of the x axis."""
     if settings.x == "epochs":
         return curve.epoch
     if settings.x == "steps":
@@ -149,6 +150,7 @@ def curves_figure(
     epochs: int = 0,
     styles: Mapping[str, theme.Style] | None = None,
     values: tuple[float, float] | None = None,
+    live: bool = False,
 ) -> go.Figure:
     """Draw the mean over seeds of each method with a band: solid on the left axis, dashed on the right one.
 
@@ -160,9 +162,10 @@ def curves_figure(
         settings: Settings of the chart.
         teacher: The teacher's value of the left axis's metric, drawn as a dotted line with its text; None for none.
         units: Units of the left and of the right axis, for tooltips and the teacher's value.
-        epochs: Upper end of an axis of epochs, so that it does not move while runs train; 0 to fit the data.
+        epochs: Upper end of an axis of epochs; 0 to fit the data.
         styles: Styles of the labels; by default those of labels that the catalog does not know.
         values: First range of the left axis, which a double click resets to all values; None for all values.
+        live: Whether runs still train. The x axis then ends a little beyond the last point.
     """
     figure = figures.plain_figure(titles[0], X_AXIS_TITLES[settings.x], height=480)
     styles = styles or theme.styles(method.label for method in methods)
@@ -184,10 +187,12 @@ def curves_figure(
             _mean_line(figure, second_points, method, style, units[1], second=True)
     if second:
         figures.second_axis(figure, titles[1])
+    total = float(epochs) if settings.x == "epochs" else 0.0
+    end = figures.later_end(last_x, total) if live else total or last_x
     if teacher is not None and math.isfinite(teacher):
         # A trace instead of a line of the layout, so that the legend names it and no curve crosses the text.
         figure.add_scatter(
-            x=[0, epochs if epochs and settings.x == "epochs" else last_x],
+            x=[0, end],
             y=[teacher, teacher],
             name=f"teacher, {value_text(teacher, units[0], 2)}",
             mode="lines",
@@ -195,8 +200,10 @@ def curves_figure(
             hoverinfo="skip",
         )
     figure.update_xaxes(rangemode="tozero")
-    if epochs and settings.x == "epochs":
-        figure.update_xaxes(range=[0, epochs * 1.02])
+    if live:  # no fixed range: that of the next point would undo a person's zoom
+        figure.update_xaxes(autorangeoptions={"include": [0, end]})
+    elif total:
+        figure.update_xaxes(range=[0, total * 1.02])
     if settings.log:
         figure.update_layout(yaxis={"type": "log"})
     # The legend is below the plot: on a phone it has several lines, which would push the plot down from above.
@@ -219,6 +226,7 @@ def family_figure(
     epochs: int,
     styles: Mapping[str, theme.Style],
     values: tuple[float, float] | None,
+    live: bool = False,
 ) -> go.Figure:
     """Draw the methods of one family as a small figure; those of all families have the same axes.
 
@@ -232,6 +240,7 @@ def family_figure(
         epochs: Upper end of an axis of epochs; 0 to fit the data.
         styles: Styles of the labels.
         values: Range of the left axis; None to fit the data.
+        live: Whether runs still train.
     """
     shown = [*methods, *([reference] if reference else [])]
     grey = {reference.label: theme.Style(theme.GREY, dash="dash")} if reference else {}
@@ -245,6 +254,7 @@ def family_figure(
         epochs=epochs,
         styles=all_styles,
         values=values,
+        live=live,
     )
     figure.update_layout(height=340)
     _group_by_family(figure, shown, all_styles)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 EPOCH = "Epoch"
+_MAX_LINKED = 60
+"""Greatest number of runs in the address that a click opens."""
+_BEYOND = 1.08
+"""While runs train, the x axis ends at this multiple of the last point."""
 
 
 def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
@@ -154,11 +158,13 @@ def experiment_address(experiment_id: str) -> str:
 
 
 def curve_address(runs: Sequence[RunSummary]) -> str:
-    """Return the address that a click on a curve opens: of its run, or of the experiment with all its runs."""
+    """Return the address that a click on a curve opens: of its run, of its experiment, or of its runs side by side."""
     if len(runs) == 1:
         return run_address(runs[0].id)
     ids = {run.experiment_id for run in runs}
-    return experiment_address(ids.pop()) if len(ids) == 1 and "" not in ids else ""
+    if len(ids) == 1 and "" not in ids:
+        return experiment_address(ids.pop())
+    return f"compare?{urlencode([('run', run.id) for run in runs])}" if len(runs) <= _MAX_LINKED else ""
 
 
 def band(
@@ -187,6 +193,17 @@ def band(
         hoverinfo="skip",
         yaxis="y2" if second else "y",
     )
+
+
+def later_end(last: float, total: float = 0.0) -> float:
+    """Return where the x axis ends while runs train: a little beyond the last point, at most at the total.
+
+    Args:
+        last: Position of the last point.
+        total: The greatest position; 0 if unknown.
+    """
+    end = last * _BEYOND
+    return min(end, total) if total else end
 
 
 def label_text(label: str) -> str:

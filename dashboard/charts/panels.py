@@ -94,6 +94,7 @@ _GROUPS = {
     "ap_class": "AP by class",
     "ap_class_teacher": "Teacher's AP by class",
     "grad": "Gradients",
+    "machine": "Machine",
     "nc": "Neural collapse",
     "speed": "Training speed",
     "test": "Test",
@@ -116,6 +117,9 @@ _TITLES = {
     ("speed", "%"): "Waiting for images, and reuse of logits",
 }
 """Titles of the panels of further measurements that are of another kind than the rest of their group."""
+_MACHINE = "machine/"
+"""Beginning of the names of what a run measures of its machine, which has a tab of its own."""
+_BESIDE_MACHINE = ("speed/images_per_second", "speed/input_stall")
 _OF_CLASSES = ("ap_class/", "ap_class_teacher/")
 """Beginnings of the names of metrics in % that there is one of for each class of a data set."""
 
@@ -151,10 +155,7 @@ def standard_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
     Args:
         metrics: Entries of the catalog.
     """
-    panels: dict[str, list[Described]] = {}
-    for metric in metrics:
-        if title := _panel_title(metric):
-            panels.setdefault(title, []).append(metric)
+    panels = _members(metric for metric in metrics if not _is_of_machine(metric))
 
     def place(title: str) -> int:
         return -2 if title in _FIRST else _LAST.index(title) if title in _LAST else -1
@@ -163,11 +164,44 @@ def standard_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
     return tuple(panel for title in ordered for panel in _named_panels(title, panels[title]))
 
 
+def machine_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
+    """Return the panels of what a run measures of its machine, in the order of the catalog.
+
+    Args:
+        metrics: Entries of the catalog.
+    """
+    panels = _members(metric for metric in metrics if _is_of_machine(metric))
+    return tuple(panel for title, members in panels.items() for panel in _named_panels(title, members))
+
+
+def beside_machine(metrics: Sequence[Described]) -> tuple[Panel, ...]:
+    """Return the panels of the training that explain its machine, or are explained by it: loss, speed and waiting.
+
+    Args:
+        metrics: Entries of the catalog.
+    """
+    loss = [panel for panel in standard_panels(metrics) if panel.title == LOSS_PANEL]
+    return (*loss, *additional_panels([metric for metric in metrics if metric["name"] in _BESIDE_MACHINE]))
+
+
+def _is_of_machine(metric: Described) -> bool:
+    return bool(metric["name"].startswith(_MACHINE))
+
+
+def _members(metrics: Iterable[Described]) -> dict[str, list[Described]]:
+    """Return the metrics that a panel is named for, by its title."""
+    panels: dict[str, list[Described]] = {}
+    for metric in metrics:
+        if title := _panel_title(metric):
+            panels.setdefault(title, []).append(metric)
+    return panels
+
+
 def additional_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
     """Return panels of all other metrics in the catalog: one per group and unit, with at most six curves each."""
     groups: dict[tuple[str, str], list[Described]] = {}
     for metric in metrics:
-        if metric.get("drawn", True) and not _panel_title(metric):
+        if metric.get("drawn", True) and not _panel_title(metric) and not _is_of_machine(metric):
             groups.setdefault((metric["name"].partition("/")[0], metric["unit"]), []).append(metric)
     max_curves = len(theme.PALETTE)
     return tuple(
@@ -179,7 +213,8 @@ def additional_panels(metrics: Sequence[Described]) -> tuple[Panel, ...]:
 
 def group_title(metric: Described) -> str:
     """Return the title of the panel, or of the group of further measurements, that a metric belongs to."""
-    return _panel_title(metric) or _group_name(metric["name"].partition("/")[0])
+    panel = "" if _is_of_machine(metric) else _panel_title(metric)
+    return panel or _group_name(metric["name"].partition("/")[0])
 
 
 def _group_name(group: str) -> str:
@@ -255,14 +290,32 @@ def _group_panel(group: str, unit: str, members: Sequence[Described], start: int
 
 
 def final_measurements(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return the metrics that a training reports once at its end, as rows of a table.
+    """Return the metrics that a training reports once at its end, as rows of a table; those of its machine are apart.
 
     The result is empty during the first epoch, when every metric has a single value.
     """
     if max((len(curve) for curve in curves.values()), default=0) < 2:
         return []
-    final = [(metric, curves[metric["name"]]) for metric in metrics if len(curves.get(metric["name"], ())) == 1]
+    described = [metric for metric in metrics if not _is_of_machine(metric)]
+    final = [(metric, curves[metric["name"]]) for metric in described if len(curves.get(metric["name"], ())) == 1]
     return [
         {"Final measurement": metric["title"], "Value": value_text(curve.value[-1], metric["unit"])}
         for metric, curve in final
+    ]
+
+
+def latest_of_machine(curves: Mapping[str, Curve], metrics: Sequence[Described]) -> list[dict[str, str]]:
+    """Return the newest values of what a run measures of its machine, as rows of a table.
+
+    Args:
+        curves: The curves of the run by metric.
+        metrics: Entries of the catalog.
+    """
+    measured = [metric for metric in metrics if _is_of_machine(metric) and len(curves.get(metric["name"], ()))]
+    return [
+        {
+            "Of the machine": metric["title"],
+            "Newest value": value_text(curves[metric["name"]].value[-1], metric["unit"]),
+        }
+        for metric in measured
     ]

@@ -20,7 +20,7 @@ COLOURS: Mapping[Side, str] = {"reference": theme.GREY, "run": theme.BLUE}
 MOST_CLASSES = 100
 """Largest number of classes of a confusion matrix that is drawn."""
 _HEIGHT = 340
-_SCALE = ((0.0, theme.translucent(theme.BLUE, 0)), (0.25, theme.translucent(theme.BLUE, 0.45)), (1.0, theme.BLUE))
+COLOUR_SCALE = ((0.0, theme.translucent(theme.BLUE, 0)), (0.25, theme.translucent(theme.BLUE, 0.45)), (1.0, theme.BLUE))
 """Colours from zero, which has none, to the greatest value."""
 _SIGNED = (
     (0.0, theme.VERMILLION),
@@ -125,7 +125,7 @@ def confusion_figure(matrix: ConfusionMatrix, shown: str, *, diagonal: bool) -> 
     greatest = max((abs(value) for share_row in shares for value in share_row if value is not None), default=0) or 1
     signed = shown == "difference"
     unit = "percentage points" if signed else "% of the class"
-    figure = _map(
+    figure = class_map(
         shares,
         matrix.classes,
         ("Predicted class", "Class of the images"),
@@ -134,7 +134,7 @@ def confusion_figure(matrix: ConfusionMatrix, shown: str, *, diagonal: bool) -> 
     )
     figure.data[0].update(
         customdata=texts,
-        colorscale=_SIGNED if signed else _SCALE,
+        colorscale=_SIGNED if signed else COLOUR_SCALE,
         hovertemplate=f"%{{y}} predicted as %{{x}}: %{{z:.1f}} {unit} (%{{customdata}} images)<extra></extra>",
     )
     return figure
@@ -149,8 +149,8 @@ def correlation_figure(found: CorrelationDifference, highest: float | None = Non
     """
     greatest = highest or greatest_difference(found) or 1
     axis = "Class" if found.classes_per_cell == 1 else f"Classes, {found.classes_per_cell} in a row"
-    figure = _map(found.difference, found.classes, (axis, axis), limits=(0, greatest), bar="|Δ|")
-    figure.data[0].update(colorscale=_SCALE, hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>")
+    figure = class_map(found.difference, found.classes, (axis, axis), limits=(0, greatest), bar="|Δ|")
+    figure.data[0].update(colorscale=COLOUR_SCALE, hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>")
     return figure
 
 
@@ -207,7 +207,7 @@ def _dense(matrix: ConfusionMatrix, counts: Sequence[int], size: int) -> list[li
     return dense
 
 
-def _map(
+def class_map(
     values: Sequence[Sequence[float | None]],
     names: Sequence[str],
     titles: tuple[str, str],
@@ -215,7 +215,15 @@ def _map(
     limits: tuple[float, float],
     bar: str,
 ) -> go.Figure:
-    """Return a map of values by class, with the first class at the top."""
+    """Return a map of values by class, with the first class at the top.
+
+    Args:
+        values: By row and column.
+        names: Names of the classes.
+        titles: Titles of the x and the y axis.
+        limits: Values at the ends of the colours.
+        bar: Title of the colour bar.
+    """
     figure = figures.plain_figure(titles[1], titles[0], height=_height(len(names)))
     labels = [figures.label_text(name) for name in names]
     figure.add_heatmap(

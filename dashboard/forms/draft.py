@@ -41,7 +41,8 @@ class FormState:
         choosing_method: Whether the list of methods is open.
         left: By the name of a task, its draft when the data set was last changed to that of another task.
         untouched: The spec, as text, that the form showed before the person changed it; None until it is drawn.
-        replaced: The changed draft that a template has replaced, which can be brought back.
+        replaced: The changed draft that a template has replaced, which can be brought back, and its parent.
+        asked: Which template would replace the changed draft, while the page asks whether it may; None if it does not.
         kept_in_browser: Whether the browser has answered which draft it kept before the page was reloaded.
     """
 
@@ -60,7 +61,8 @@ class FormState:
     choosing_method: bool = False
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
     untouched: str | None = None
-    replaced: dict[str, Any] | None = None
+    replaced: tuple[dict[str, Any], str] | None = None
+    asked: str | None = None
     kept_in_browser: bool = False
 
     @property
@@ -99,29 +101,36 @@ def load(
         draft: The draft.
         teacher: The backend's description of the draft's teacher, if the draft is a copy; the form then offers to use
             the same teacher.
-        edited: Whether the person has edited the draft, as text, so that it replaces nothing.
+        edited: Whether the person has edited the draft, as text, so that it replaces nothing and stays a copy.
     """
     if not edited:
-        state.replaced = state.draft if state.touched else state.replaced
+        state.replaced = (state.draft, state.parent) if state.touched else state.replaced
         state.untouched = None
+        state.parent = ""
     redraw(state, draft)
     state.message = ""
     state.copied_teacher = (deepcopy(draft["teacher"]), teacher) if teacher and draft["teacher"] else None
-    state.parent = ""
     state.train_new_teacher = False
     state.left = {}
 
 
 def bring_back(state: FormState) -> None:
     """Show the draft that a template has replaced."""
-    draft, state.replaced = state.replaced, None
-    if draft is not None:
-        load_input(state, draft)
+    replaced, state.replaced = state.replaced, None
+    if replaced is not None:
+        load_input(state, *replaced)
 
 
-def load_input(state: FormState, draft: dict[str, Any]) -> None:
-    """Show a draft that contains a person's input, which must not be lost either."""
+def load_input(state: FormState, draft: dict[str, Any], parent: str = "") -> None:
+    """Show a draft that contains a person's input, which must not be lost either.
+
+    Args:
+        state: State of the page.
+        draft: The draft.
+        parent: Id of the experiment that it is a copy of; empty if it is no copy.
+    """
     load(state, draft)
+    state.parent = parent
     state.untouched = ""
 
 

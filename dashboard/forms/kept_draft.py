@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,14 @@ def restore(catalog: Catalog, state: FormState) -> None:
 
     A link that was opened before the reload has been followed again; the draft that was made of its template replaces
     it. The draft of another link can be brought back.
+
+    The component has its own container, so that the form below it keeps its place when it disappears: the browser would
+    draw all of the form again, with its expanders closed and the first input after the reload lost.
     """
+    place = st.container(key="dkd-draft-find")
     if state.kept_in_browser:
         return
-    with st.container(key="dkd-draft-find"):
+    with place:
         found = _browser()(key="new.draft.find", data={"read": True}, height=1, on_found_change=_ignore).get("found")
     if found is None:
         return
@@ -37,31 +42,39 @@ def restore(catalog: Catalog, state: FormState) -> None:
     kept = _parsed(str(found), catalog)
     if kept is None:
         return
-    link, draft = kept
-    if link == state.start_query and not state.touched:
-        drafts.load_input(state, draft)
+    if kept.link == state.start_query and not state.touched:
+        drafts.load_input(state, kept.draft, kept.parent)
         state.message = MESSAGE
     else:
-        state.replaced = draft
+        state.replaced = (kept.draft, kept.parent)
 
 
 def keep(state: FormState) -> None:
     """Let the browser keep the draft; after a submission, and without input, it keeps none."""
     if not state.kept_in_browser:
         return
-    spec = {"link": state.start_query, "spec": spec_draft.to_spec(state.draft)}
+    spec = {"link": state.start_query, "spec": spec_draft.to_spec(state.draft), "parent": state.parent}
     with st.container(key="dkd-draft-keep"):
         _browser()(key="new.draft.keep", data={"text": json.dumps(spec) if state.touched else ""}, height=1)
 
 
-def _parsed(text: str, catalog: Catalog) -> tuple[dict[str, str], dict[str, Any]] | None:
-    """Return the link and the draft that a browser has kept; None if the form cannot show them."""
+@dataclass(frozen=True)
+class _Kept:
+    """What a browser has kept: the link from which the draft was started, the draft, and the experiment it copies."""
+
+    link: dict[str, str]
+    draft: dict[str, Any]
+    parent: str
+
+
+def _parsed(text: str, catalog: Catalog) -> _Kept | None:
+    """Return what a browser has kept; None if the form cannot show it."""
     try:
         data = json.loads(text[:_MAX_CHARACTERS])
-        link, spec = data["link"], data["spec"]
+        link, spec, parent = data["link"], data["spec"], data.get("parent", "")
     except (ValueError, KeyError, TypeError):
         return None
-    if not isinstance(link, dict) or not isinstance(spec, dict):
+    if not isinstance(link, dict) or not isinstance(spec, dict) or not isinstance(parent, str):
         return None
     name = spec.get("name") or ""
     try:
@@ -73,7 +86,7 @@ def _parsed(text: str, catalog: Catalog) -> tuple[dict[str, str], dict[str, Any]
         shown = spec
     except BackendUnreachable:
         return None
-    return link, spec_draft.to_draft(shown)
+    return _Kept(link, spec_draft.to_draft(shown), parent)
 
 
 def _ignore() -> None:

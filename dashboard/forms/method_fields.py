@@ -13,6 +13,7 @@ import streamlit as st
 
 from dashboard.forms import schema_fields
 from dashboard.forms.schema_fields import FormField
+from dashboard.forms.task_catalog import USUAL_SHARES
 from dashboard.forms.widgets import FieldErrors, draw_field, draw_object, escape
 
 _FIELD_WIDTH = 148  # pixels, as of other fields
@@ -125,7 +126,8 @@ def draw(
     fields = schema_fields.schema_to_fields(entry["params"])
     defaults = schema_fields.schema_defaults(entry["params"])
     params = schema_fields.with_defaults(value["params"] if same else {}, defaults)
-    shares = dict(value.get("shares") or {}) if same else {}
+    chosen_now = not same or not (value["params"] or "shares" in value)
+    shares = dict(entry.get(USUAL_SHARES, {})) if chosen_now else dict(value.get("shares") or {})
     terms = terms_of(entry, fields, added=added)
     # This includes the weight of cross-entropy, which an added method does not have.
     of_terms = {*entry.get("weight_params", {}).values(), *entry.get("share_params", {}).values()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from dashboard.forms.schema_fields import humanise, schema_defaults
+from dashboard.forms.schema_fields import humanise, parse_integers, schema_defaults
 
 DEFAULT_SEEDS = (0, 1, 2)
 ADDED = "with"
@@ -48,6 +48,7 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
         **deepcopy(dict(spec)),
     }
     draft["dataset"] = _named_choice(draft.get("dataset"))
+    draft["seeds"] = listed_seeds(draft["seeds"])
     student = draft.get("student")
     draft["student"] = {"model": _named_choice(student.get("model") if isinstance(student, Mapping) else student)}
     draft["methods"] = [
@@ -61,6 +62,18 @@ def to_draft(spec: Mapping[str, Any]) -> dict[str, Any]:
     ensemble = draft.get("ensemble")
     draft["ensemble"] = dict(ensemble) if isinstance(ensemble, Mapping) else {"by": ensemble or "mean"}
     return draft
+
+
+def listed_seeds(seeds: Any) -> Any:
+    """Return a range of seeds, ``0..4`` or ``{from: 0, to: 4}``, as the list that the form shows, others unchanged."""
+    if isinstance(seeds, Mapping) and seeds.keys() == {"from", "to"}:
+        seeds = f"{seeds['from']}..{seeds['to']}"
+    if not isinstance(seeds, str):
+        return seeds
+    try:
+        return parse_integers(seeds)
+    except ValueError:
+        return seeds
 
 
 def _teacher_draft(teacher: Any) -> dict[str, Any] | None:

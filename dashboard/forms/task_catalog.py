@@ -10,9 +10,11 @@ from copy import deepcopy
 from typing import Any
 
 from core.protocol.public import Catalog
-from dashboard.forms import spec_draft
+from dashboard.forms import schema_fields, spec_draft
 
 Entry = Mapping[str, Any]
+USUAL_SHARES = "usual_shares"
+"""Field of a method in the catalog of a task: the shares of terms that a form starts with."""
 
 
 def for_task(catalog: Catalog, task: Entry, trainings: Sequence[Mapping[str, Any] | None] = ()) -> Catalog:
@@ -32,6 +34,12 @@ def for_task(catalog: Catalog, task: Entry, trainings: Sequence[Mapping[str, Any
             "experiment_schema": _schema(catalog.experiment_schema, task, trainings),
         }
     )
+
+
+def first_draft(entry: Entry) -> dict[str, Any]:
+    """Return the draft of a method that has just been chosen, from the catalog of the task."""
+    params = schema_fields.schema_defaults(entry["params"])
+    return {"name": entry["name"], "params": params, "shares": dict(entry.get(USUAL_SHARES, {}))}
 
 
 def properties_of(catalog: Catalog, definition: str) -> Mapping[str, Any]:
@@ -66,14 +74,14 @@ def _applies(entry: Entry, task: Entry) -> bool:
 
 
 def _with_task_params(entry: dict[str, Any], task: str) -> dict[str, Any]:
-    """Return a method whose defaults are those of published experiments on a task."""
-    own = entry.get("task_params", {}).get(task, {})
-    if not own:
+    """Return a method whose defaults, and first shares of terms, are those that are usual for a task."""
+    own, shares = (entry.get(field, {}).get(task, {}) for field in ("task_params", "task_shares"))
+    if not (own or shares):
         return entry
     schema = deepcopy(entry["params"])
     for name, value in own.items():
         schema["properties"][name]["default"] = value
-    return {**entry, "params": schema}
+    return {**entry, "params": schema, USUAL_SHARES: dict(shares)}
 
 
 def _properties(schema: Mapping[str, Any], definition: str) -> Any:

@@ -183,7 +183,11 @@ def _with_defaults_of(
     for field, default in _defaults(after.methods[name]).items():
         if field in params and field not in unused and params[field] == old.get(field):
             params[field] = deepcopy(saved.get(field, default))
-    return {**deepcopy(dict(method)), "params": params}
+    shares = dict(method.get("shares") or {})
+    if shares == dict(before.methods.get(name, {}).get(task_catalog.USUAL_SHARES, {})):
+        usual = after.methods[name].get(task_catalog.USUAL_SHARES, {})
+        shares = dict((twin.get("shares") or {}) if twin else usual)
+    return {**deepcopy(dict(method)), "params": params, "shares": shares}
 
 
 def _defaults(entry: Entry | None) -> Mapping[str, Any]:
@@ -193,13 +197,7 @@ def _defaults(entry: Entry | None) -> Mapping[str, Any]:
 def _first_method(after: TaskForm) -> Draft:
     entries = after.catalog.methods
     entry = next((item for item in entries if item.get("needs_teacher")), entries[0])
-    return {
-        "name": entry["name"],
-        "params": schema_fields.schema_defaults(entry["params"]),
-        "label": "",
-        "shares": {},
-        spec_draft.ADDED: [],
-    }
+    return {**task_catalog.first_draft(entry), "label": "", spec_draft.ADDED: []}
 
 
 def _training(training: Mapping[str, Any], before: TaskForm, after: TaskForm, saved: Mapping[str, Any] | None) -> Draft:

@@ -343,7 +343,8 @@ def table(rows: Sequence[Mapping[str, str]], *, wrap: bool = False, groups: Sequ
             lines += f'<tr class="dkd-group"><td colspan="{len(row)}"><b>{html(last)}</b></td></tr>'
         lines += f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in row.values())}</tr>"
     style = "dkd-table dkd-wrap" if wrap else "dkd-table"
-    st.html(f'<div class="{style}"><table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>')
+    scrolls = f'<div class="{style}" tabindex="0" role="group" aria-label="Table">'  # with the arrow keys
+    st.html(f"{scrolls}<table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>")
 
 
 def empty_state(text: str) -> None:

@@ -56,7 +56,8 @@ def form_can_show(data: Mapping[str, Any], catalog: CatalogEntries, schema: Mapp
         and len(methods) > 0
         and all(_is_catalog_entry(item, catalog["methods"]) for item in methods)
         and all(_has_regions(item, schema) for item in methods)
-        and (_is_seed_list(data.get("seeds", [])) or _is_until_decided(data["seeds"], schema))
+        and (_is_seed_list(spec_draft.listed_seeds(data.get("seeds", []))) or _is_until_decided(data["seeds"], schema))
+        and (data.get("tune") is None or _fits_schema(data["tune"], schema["$defs"]["Tune"], schema))
         and _fits_schema(data.get("training", {}), training, schema)
         and _fits_schema(data.get("resources", {}), schema["$defs"]["Resources"], schema)
         and (teacher is None or _is_teacher(teacher, catalog, schema))

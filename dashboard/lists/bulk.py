@@ -64,6 +64,11 @@ def set_message(text: str, errors: Counter[str] | None = None) -> None:
     st.session_state[_MESSAGE] = (text, errors or Counter())
 
 
+def set_error(text: str) -> None:
+    """Store an error for the next time the page is drawn."""
+    set_message("", Counter((text,)))
+
+
 def show_message() -> None:
     """Show the message of the last action once."""
     done, errors = st.session_state.pop(_MESSAGE, ("", Counter()))

@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.protocol.audit import AuditPage
 from core.protocol.detections import DetectionImages
 from core.protocol.predictions import PredictedImages
 from core.protocol.public import ExperimentPage, RunPage
@@ -24,7 +25,11 @@ def page_cursor(name: str, query: Mapping[str, Any]) -> str | None:
 
 
 def page_controls(
-    name: str, page: RunPage | ExperimentPage | DetectionImages | PredictedImages, size: int, noun: str
+    name: str,
+    page: RunPage | ExperimentPage | DetectionImages | PredictedImages | AuditPage,
+    size: int,
+    noun: str,
+    plural: str | None = None,
 ) -> None:
     """Draw the buttons to other pages and the total. The cursor of the page is kept in the address."""
     trail: list[str] = st.session_state.setdefault(f"{name}.trail", [])
@@ -32,7 +37,7 @@ def page_controls(
     if not cursor:
         trail.clear()
     number = trail.index(cursor) + 2 if cursor in trail else None
-    total = wording.counted(page.total or len(page.items), noun)
+    total = wording.counted(page.total or len(page.items), noun, plural)
     if not cursor and not page.next_cursor:
         st.caption(total)
         return
@@ -89,10 +94,11 @@ def rerun_on_change(
         if first_run:
             first_run.clear()
             return
-        newest = session.fetch(f"{key} watched", request)
-        if (newest.outage_since is None) != (outage_since is None) or (
-            newest.outage_since is None and signature(newest.value) != before
-        ):
-            st.rerun()
+        with session.error_boundary():
+            newest = session.fetch(f"{key} watched", request)
+            if (newest.outage_since is None) != (outage_since is None) or (
+                newest.outage_since is None and signature(newest.value) != before
+            ):
+                st.rerun()
 
     check([True])

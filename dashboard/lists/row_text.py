@@ -82,9 +82,9 @@ def run_rows(runs: Sequence[RunSummary], now: datetime, headlines: Mapping[str, 
     Args:
         runs: The runs.
         now: The time.
-        headlines: Title of the metric by which results are judged, with its unit, by data set.
+        headlines: Title of each metric by which a run may be judged, with its unit, by name.
     """
-    judged = headline_columns([(headlines[run.dataset], latest_headline(run)) for run in runs])
+    judged = headline_columns([(headlines.get(run.headline, run.headline), latest_headline(run)) for run in runs])
     return [
         {
             "State": state_text(run.state),

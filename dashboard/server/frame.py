@@ -16,13 +16,19 @@ TITLES: Mapping[str, str] = {
     "run": "Run",
     "compare": "Compare",
     "results": "Results",
+    "leaderboard": "Leaderboard",
     "loss": "Loss explorer",
     "teachers": "Teachers",
     "workers": "Workers",
 }
 """Titles of the pages by their paths, as in the navigation."""
-LINKED: Mapping[str, str] = {"experiment": "Experiment", "sweep": "Sweep"}
-"""Titles of the pages that are not in the navigation."""
+LINKED: Mapping[str, str] = {
+    "experiment": "Experiment",
+    "sweep": "Sweep",
+    "people": "People and projects",
+    "audit": "Audit log",
+}
+"""Titles of the pages that are not in the navigation, or not for everybody."""
 _ROOT = b'<div id="root"></div>'
 _STYLE = """<style>
 .dkd-frame { color-scheme: light dark; position: fixed; inset: 0; overflow: auto; background: Canvas; color: CanvasText;

@@ -22,6 +22,7 @@ import streamlit as st
 
 from client import ApiError, BackendUnreachable, Client, ClientSettingsError
 from dashboard.markup import escape
+from dashboard.server import sessions
 
 Mode = Literal["none", "address", "token", "oidc"]
 _TOKEN, _MESSAGE, _REMEMBER = "login.token", "login.message", "login.remember"
@@ -49,6 +50,15 @@ def requires_sign_in() -> bool:
     return mode() in ("token", "oidc")
 
 
+def can_sign_out() -> bool:
+    """Return whether a person can sign out.
+
+    Raises:
+        ClientSettingsError: The setting is not a login mode.
+    """
+    return mode() != "none"
+
+
 def token() -> str | None:
     """Return the token of the person at this browser; None if the dashboard uses its own token."""
     stored: str | None = st.session_state.get(_TOKEN)
@@ -59,8 +69,11 @@ def is_signed_in() -> bool:
     """Return whether this person may see the pages.
 
     Raises:
-        ClientSettingsError: The setting is not a login mode, or the identity provider is not configured.
+        ClientSettingsError: The setting is not a login mode, the identity provider is not configured, or a limit of
+            sessions is invalid.
     """
+    if mode() == "address":
+        sessions.limits()
     if mode() == "oidc":
         return _is_authenticated() and _is_allowed(_email())
     return not requires_sign_in() or token() is not None
@@ -99,6 +112,10 @@ def sign_out(message: str = "") -> None:
     Args:
         message: Text shown at the sign-in form.
     """
+    if mode() == "address":
+        st.title("Sign out")
+        _browser_sign_out()(key="login.sign-out", height=1)
+        return
     st.session_state.clear()
     if mode() == "oidc":
         st.logout()
@@ -199,5 +216,13 @@ def _ignore() -> None:
 
 @cache
 def _browser_storage() -> Callable[..., Any]:
-    script = Path(__file__).parents[1] / "assets" / "keep.js"
-    return st.components.v2.component("dkd_keep", js=script.read_text(encoding="utf-8"))
+    return st.components.v2.component("dkd_keep", js=_script("keep.js"))
+
+
+@cache
+def _browser_sign_out() -> Callable[..., Any]:
+    return st.components.v2.component("dkd_sign_out", js=_script("sign_out.js"))
+
+
+def _script(name: str) -> str:
+    return (Path(__file__).parents[1] / "assets" / name).read_text(encoding="utf-8")

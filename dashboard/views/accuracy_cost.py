@@ -25,13 +25,15 @@ _REFERENCES: dict[Reference, str] = {"teacher": "the teacher", "best": "the best
 
 
 def section(experiments: Sequence[Experiment], options: ComparisonOptions | None) -> None:
-    """Draw the section, if experiments are compared.
+    """Draw the section, if experiments of classification are compared: ``dkd measure`` knows no other networks.
 
     Args:
         experiments: The experiments; their students may be of several models.
         options: The options of the comparison; None if single runs are compared.
     """
     if not experiments or options is None:
+        return
+    if any(session.task(experiment.dataset).get("rows_are_regions") for experiment in experiments):
         return
     with st.expander("Accuracy against parameters, operations, memory and latency", icon=":material/speed:"):
         command = shlex.join(["dkd", "measure", *(experiment.name for experiment in experiments), "--json"])

@@ -16,16 +16,28 @@ from common.formatting import value_text
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
 from dashboard import addresses, session, theme, wording
+from dashboard.charts import chart_component, figures
 from dashboard.curves.curve import RunCurves
 from dashboard.forms import spec_draft
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
-from dashboard.views import accuracy_cost, compare_curves, compare_methods, compare_predictions, comparison_results
+from dashboard.views import (
+    accuracy_cost,
+    compare_board,
+    compare_curves,
+    compare_features,
+    compare_methods,
+    compare_over_images,
+    compare_predictions,
+    comparison_results,
+    teacher_progress,
+)
 from dashboard.views.compare_methods import MethodView
 
 # Requests for curves per refresh, so that an experiment of many runs does not keep the page waiting.
 _CURVE_REQUESTS = 40
+_RESULTS, _BOARD = "results", "board"
 _TITLE_CHARACTERS = 60  # of the experiments' names in the tab's title
 
 
@@ -73,12 +85,19 @@ def show() -> None:
         st.info(escape(refusal), icon=":material/balance:")
         _states(selected)
         return
+    view = st.segmented_control(
+        "Show", (_RESULTS, _BOARD), default=_RESULTS, required=True, key="as", bind="query-params", width="content"
+    )
+    if view == _BOARD:
+        key = ".".join(experiment_ids or run_ids)
+        compare_board.show(selected, lambda: _fetch_selected(experiment_ids, run_ids), key)
+        return
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     chart = compare_curves.chart_controls(selected.experiments, selected.runs, row)
     with row:
         has_teacher = any(experiment.teacher_model for experiment in selected.experiments)
         methods = _common_methods(selected.experiments)
-        headline = session.headline(selected.runs[0].dataset if selected.runs else "")
+        headline = session.headline_of(selected.experiments, selected.runs)
         options = (
             comparison_results.option_controls(methods, headline=headline, teacher=has_teacher)
             if experiment_ids
@@ -86,8 +105,12 @@ def show() -> None:
         )
     methods_view = compare_methods.controls(selected.runs)
     _live(experiment_ids, run_ids, chart, options, methods_view, selected)
-    compare_predictions.section(selected.experiments, options)
-    accuracy_cost.section(selected.experiments, options)
+    with chart_component.files_named_after([experiment.name for experiment in selected.experiments]):
+        compare_over_images.section(selected.experiments, options)
+        compare_predictions.section(selected.experiments, options)
+        compare_features.section(selected.experiments, options)
+    with chart_component.points_open(_only_experiment(selected.experiments)):
+        accuracy_cost.section(selected.experiments, options)
 
 
 def _several_tasks(selected: _Selected) -> str:
@@ -141,7 +164,8 @@ def _common_methods(experiments: list[Experiment]) -> list[str]:
 def _fetch_selected(experiment_ids: list[str], run_ids: list[str]) -> _Selected:
     experiments = [_fetch_experiment(item) for item in experiment_ids]
     single = [session.fetch(f"run {item}", partial(session.client().run, item)) for item in run_ids]
-    runs: list[RunSummary] = [run for item in experiments for run in item.value.runs]
+    # Runs from which settings are chosen are no results.
+    runs: list[RunSummary] = [run for item in experiments for run in item.value.runs if not run.trial]
     runs += [item.value for item in single]
     outages = (*(item.outage_since for item in experiments), *(item.outage_since for item in single))
     return _Selected(
@@ -226,10 +250,16 @@ def _draw(
         if comparison and options:
             if refusal:
                 st.info(f"Compared as settings: {escape(refusal)}.", icon=":material/balance:")
-            comparison_results.results(selected.experiments, comparison, options, methods_view)
+            with chart_component.points_open(_only_experiment(selected.experiments)):
+                comparison_results.results(selected.experiments, comparison, options, methods_view)
         elif refusal:
             st.info(f"These experiments cannot be tested together: {escape(refusal)}", icon=":material/balance:")
         _states(selected)
+
+
+def _only_experiment(experiments: list[Experiment]) -> str:
+    """Return the address that a click on a mean opens: that of the experiment; of several there is none."""
+    return figures.experiment_address(experiments[0].id) if len(experiments) == 1 else ""
 
 
 def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
@@ -252,12 +282,13 @@ def _summary(experiment: Experiment, comparison: Comparison | None) -> None:
     ]
     if experiment.teacher_model:
         top1 = comparison.teacher_top1 if comparison else None
-        unit = session.headline(experiment.dataset)["unit"]
+        unit = session.headline_of([experiment], ())["unit"]
         result = f" ({value_text(top1, unit, 2)})" if top1 is not None else ""
         parts.append(f"teacher {escape(experiment.teacher_model)}{result}")
     st.markdown(" · ".join(parts))
     if experiment.state == "active":
         st.progress(min(max(experiment.progress, 0.0), 1.0))
+        teacher_progress.draw(experiment.runs)
     for warning in experiment.warnings:
         field = spec_draft.describe_path(warning.path, experiment.spec)
         st.caption(f":material/warning: {escape(f'{field}: {warning.message}')}")
@@ -280,7 +311,7 @@ def _states(selected: _Selected) -> None:
             st.page_link(
                 session.page("run"),
                 label=escape(f"{row_text.run_title(run)} · {run.experiment}")
-                + f" · {value_text(row_text.latest_headline(run), session.headline(run.dataset)['unit'], 2)}",
+                + f" · {value_text(row_text.latest_headline(run), session.headline_of_run(run)['unit'], 2)}",
                 icon=":material/show_chart:",
                 query_params={"id": run.id},
             )

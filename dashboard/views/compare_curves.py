@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
-from core.protocol.public import Comparison, Experiment, Run, RunSummary
+from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, families, session, theme, wording
 from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import (
@@ -27,10 +27,11 @@ from dashboard.charts.comparison_charts import (
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.families import MANY
 from dashboard.markup import escape
-from dashboard.views import compare_methods, compare_metrics, comparison_results
+from dashboard.views import compare_methods, compare_metrics, comparison_results, curve_captions
 from dashboard.views.compare_methods import MethodView
 
-_TEACHER_SECONDS = "speed/teacher_seconds"
+TEACHER_SECONDS = "speed/teacher_seconds"
+"""Metric of the time that a run has spent on the teacher's logits."""
 _ONE_METRIC, _TWO_AXES = "single metric", "two axes"
 _FORMER_CHARTS = {"metric": _ONE_METRIC, "author's two axes": _TWO_AXES, "similarity and accuracy": _TWO_AXES}
 _BANDS: dict[Band, str] = {"range": "min to max", "sd": "± 1 sd"}
@@ -72,7 +73,7 @@ class ComparisonChart:
 
     def metrics_to_load(self) -> tuple[str, ...]:
         """Return the names of all metrics that the chart and its caption need."""
-        names = (*self.metrics, _TEACHER_SECONDS if self.over_time else "", self.count_metric)
+        names = (*self.metrics, TEACHER_SECONDS if self.over_time else "", self.count_metric)
         return tuple(name for name in names if name)
 
 
@@ -83,7 +84,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
     catalog = session.catalog().metrics
     titles = {metric["name"]: metric["label"] for metric in catalog}
     units = {metric["name"]: metric["unit"] for metric in catalog}
-    headline = session.headline(runs[0].dataset if runs else "")["name"]
+    headline = session.headline_of(experiments, runs)["name"]
     companion = session.companion(run.method for run in runs if run.role == "student")
     beside = companion["name"] if companion else ""
     with row:
@@ -125,7 +126,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
             help="Weight of earlier values in the exponential moving average of each run; 0 for no smoothing.",
         )
         log = st.toggle("Log scale", key="log", bind="query-params")
-    gpus = _requested_gpus(experiments) if x == "GPU-seconds" else 1
+    gpus = requested_gpus(experiments) if x == "GPU-seconds" else 1
     if gpus is None:
         st.info(
             "These runs did not request GPUs, so there are no GPU-seconds. The chart shows training time instead.",
@@ -145,7 +146,7 @@ def chart_controls(experiments: list[Experiment], runs: list[RunSummary], row: D
     return ComparisonChart((metric, second), axis_titles, axis_units, settings, headline, count_metric)
 
 
-def _requested_gpus(experiments: list[Experiment]) -> int | None:
+def requested_gpus(experiments: list[Experiment]) -> int | None:
     """Return the number of GPUs that each run requested; None if it is 0, differs, or single runs are selected."""
     requests = {
         resources.get("gpus", 1) if resources.get("device") == "gpu" else 0
@@ -175,8 +176,9 @@ def other_data(
 
 
 def _describe_data(run: Run) -> str:
-    sizes = f"{run.train_size:,} training and {run.test_size:,} test images"
-    return f"images {run.images[:8]}" if run.images else f"images not recorded, {sizes}"
+    item = session.item(run.dataset)
+    sizes = f"{run.train_size:,} training and {run.test_size:,} test {item}s"
+    return f"{item}s {run.images[:8]}" if run.images else f"{item}s not recorded, {sizes}"
 
 
 def runs_by_label(
@@ -234,7 +236,7 @@ def draw(
             by_metric = curves[run.id].curves if run.id in curves else {}
             curve = by_metric.get(metric)
             if curve is not None and len(curve):
-                teacher_seconds = by_metric.get(_TEACHER_SECONDS)
+                teacher_seconds = by_metric.get(TEACHER_SECONDS)
                 result.append(subtract_teacher_time(curve, teacher_seconds) if without_teacher else curve)
         return result
 
@@ -261,6 +263,7 @@ def draw(
         units=chart.units,
         epochs=max((run.total_epochs for run in every_run if run.role == "student"), default=0),
         styles=theme.styles(labelled, session.method_colours(), kinds),
+        live=any(run.state not in TERMINAL for run in every_run),
     )
     many = len(labelled) > MANY
     files = list(dict.fromkeys(run.experiment for run in every_run))
@@ -278,6 +281,7 @@ def draw(
                 epochs=looks.epochs,
                 styles=looks.styles,
                 values=values,
+                live=looks.live,
             ),
             key=f"compare.{key}",
             alt=f"{chart.titles[0]} of each method over {chart.settings.x}",
@@ -296,12 +300,13 @@ def draw(
 
 @dataclass(frozen=True)
 class _Looks:
-    """What all figures have in common: the teacher's value, the axes' units, the number of epochs and the styles."""
+    """What all figures have in common: the teacher's value, the axes' units, epochs, styles, and whether runs train."""
 
     teacher: float | None
     units: tuple[str, str]
     epochs: int
     styles: Mapping[str, theme.Style]
+    live: bool
 
 
 def _small_figures(
@@ -332,6 +337,7 @@ def _small_figures(
                 epochs=looks.epochs,
                 styles=looks.styles,
                 values=values,
+                live=looks.live,
             )
             chart_component.chart(
                 figure,
@@ -360,31 +366,13 @@ def _caption(chart: ComparisonChart, n: int, comparison: Comparison | None) -> s
         parts.append(f"Dashed, right axis: {chart.titles[1].removesuffix(', dashed')}.")
     if chart.over_time:
         parts.append("Each epoch is drawn at the mean time of its seeds, including evaluation.")
-        parts.append(_time_caption(comparison))
+        parts.append(curve_captions.time_caption(comparison))
     if settings.smoothing:
         parts.append(
             f"Curves are smoothed with an exponential moving average (weight {settings.smoothing:g}); the tables below "
             "contain unsmoothed values."
         )
     return " ".join(parts)
-
-
-def _time_caption(comparison: Comparison | None) -> str:
-    """Return a sentence about which times the chart shows, and whether they can be compared between methods."""
-    # While runs train, the comparison does not yet contain the time that they spend on the teacher.
-    if comparison is None or (comparison.timing == "whole" and not comparison.complete):
-        return (
-            "Times are total training times. For each seed, one run computes the teacher's logits and the others may "
-            "read them from disk, so a difference in time may not be caused by the method."
-        )
-    captions = {
-        "whole": "Times are total training times.",
-        "student": "Times do not include the time for the teacher's logits, because some runs computed the logits and "
-        "others read them from disk.",
-        "unlike": "Times cannot be compared between methods: some runs computed the teacher's logits, others read them "
-        "from disk, and the time for this was not recorded.",
-    }
-    return captions[comparison.timing]
 
 
 def _image_counts(chart: ComparisonChart, curves: Mapping[str, RunCurves]) -> str:

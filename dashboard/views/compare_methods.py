@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
@@ -82,10 +82,15 @@ def mean_results(runs: Iterable[tuple[str, RunSummary]]) -> dict[str, float]:
     return {label: math.fsum(found) / len(found) for label, found in values.items()}
 
 
-def controls(runs: Sequence[RunSummary]) -> MethodView:
-    """Draw the controls if there are many methods; their values are kept in the address."""
+def controls(runs: Sequence[RunSummary], *, tables: bool = True) -> MethodView:
+    """Draw the controls if there are many methods; their values are kept in the address.
+
+    Args:
+        runs: The runs.
+        tables: Whether the page has tables and figures by family, and so their controls.
+    """
     methods = {run.label: run.method for run in runs if run.role == "student"}
-    better = session.headline(runs[0].dataset if runs else "")["better"] or "higher"
+    better = session.headline_of((), runs)["better"] or "higher"
     if len(methods) <= families.MANY:
         return MethodView(better)
     grouped = families.grouped(methods, kinds_of(methods))
@@ -109,6 +114,8 @@ def controls(runs: Sequence[RunSummary]) -> MethodView:
             bind="query-params",
             help="The best is the method with the best mean result so far.",
         )
+        if not tables:
+            return _view(better, grouped, shown, folded)
         layout = st.segmented_control(
             "Curves in",
             (_ONE_FIGURE, _BY_FAMILY),
@@ -125,6 +132,12 @@ def controls(runs: Sequence[RunSummary]) -> MethodView:
             key="order",
             bind="query-params",
         )
+    view = _view(better, grouped, shown, folded)
+    return replace(view, small_figures=layout == _BY_FAMILY, by_result=order == _RESULT_ORDER)
+
+
+def _view(
+    better: str, grouped: Mapping[str, list[str]], shown: Sequence[str] | None, folded: Sequence[str] | None
+) -> MethodView:
     hidden = frozenset(grouped) - frozenset(shown or grouped)
-    folding = Folding(hidden, frozenset(folded or ()))
-    return MethodView(better, folding, layout == _BY_FAMILY, order == _RESULT_ORDER)
+    return MethodView(better, Folding(hidden, frozenset(folded or ())))

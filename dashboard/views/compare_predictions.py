@@ -41,8 +41,9 @@ def section(experiments: Sequence[Experiment], options: ComparisonOptions | None
     if any(session.task(experiment.dataset).get("rows_are_regions") for experiment in experiments):
         return
     st.subheader("Predictions")
+    item = escape(session.item(experiments[0].dataset))
     shown = st.toggle(
-        "Show classes, confusion, calibration and images",
+        f"Show classes, confusion, calibration and {item}s",
         key="predictions",
         bind="query-params",
         help="The files of all finished runs are read for it.",

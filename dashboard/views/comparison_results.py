@@ -31,7 +31,7 @@ from dashboard.charts import chart_component, figures
 from dashboard.charts.comparison_charts import forest_figure
 from dashboard.forms.widgets import escape, table
 from dashboard.lists import row_text
-from dashboard.views import compare_methods, comparison_looks
+from dashboard.views import compare_methods, comparison_costs, comparison_looks
 from dashboard.views.compare_methods import MethodView
 
 T = TypeVar("T")
@@ -127,28 +127,28 @@ def comparison(experiments: Sequence[Experiment], options: ComparisonOptions) ->
     """
     ids = [experiment.id for experiment in experiments]
     try:
-        result = _until_state_changes(
+        result = until_state_changes(
             f"comparison {ids} {options!r}",
             experiments,
             lambda: session.client().comparison(ids, **_comparison_params(options)),
         )
     except ApiError as error:
         if len(ids) > 1 and error.status == 422:
-            return None, str(error)
+            return None, "; ".join(item.message for item in error.problem.errors) or str(error)
         raise
     return result, ""
 
 
 def _overview(experiments: Sequence[Experiment], options: ComparisonOptions) -> Overview:
     ids = [experiment.id for experiment in experiments]
-    return _until_state_changes(
+    return until_state_changes(
         f"overview {ids} {_overview_params(options)}",
         experiments,
         lambda: session.client().overview(ids, groups=GROUPS, **_overview_params(options)),
     )
 
 
-def _until_state_changes(key: str, experiments: Sequence[Experiment], request: Callable[[], T]) -> T:
+def until_state_changes(key: str, experiments: Sequence[Experiment], request: Callable[[], T]) -> T:
     """Return a stored reply until an experiment, or a run of one, changes its state."""
     states = tuple(
         (experiment.state, tuple((run.id, run.state) for run in experiment.runs)) for experiment in experiments
@@ -220,12 +220,13 @@ def results(
             st.markdown(sentences)
     else:
         st.markdown(sentences)
-    st.caption(escape(caption(result)))
+    st.caption(escape(caption(result, session.item(experiments[0].dataset))))
     for note in result.notes:
         st.caption(escape(note))
     comparison_looks.draw(result, name, shown.styles, files)
     _differences(selected, name, shown.styles, files)
     _convergence(selected, shown.groups)
+    comparison_costs.draw(result.costs, shown.labels)
     _other_metrics(experiments, options, shown)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
@@ -372,12 +373,17 @@ def downloads(report: DownloadKind, title: str, query: Query, names: Sequence[st
             )
 
 
-def caption(result: Comparison) -> str:
-    """Return sentences about the test set, the teacher, the epoch and the conditions of the numbers."""
+def caption(result: Comparison, item: str = "image") -> str:
+    """Return sentences about the test set, the teacher, the epoch and the conditions of the numbers.
+
+    Args:
+        result: The comparison.
+        item: What an item of the test set is called.
+    """
     parts = []
     if result.test_size:
-        resolution = f" (one image is {spread_text(result.resolution, '%')})" if result.resolution else ""
-        parts.append(f"Test set: {result.test_size:,} images{resolution}.")
+        resolution = f" (one {item} is {spread_text(result.resolution, '%')})" if result.resolution else ""
+        parts.append(f"Test set: {wording.counted(result.test_size, item)}{resolution}.")
     if result.teacher_top1 is not None:
         target = f"; target {result.target_words}" if result.target_words else ""
         subject = "Mean of the teachers" if len(result.teachers) > 1 else "Teacher"

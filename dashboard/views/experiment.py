@@ -11,13 +11,14 @@ from client import ApiError
 from common.durations import duration_text
 from common.formatting import NOTHING
 from core.protocol.public import Experiment, ExperimentSummary, TimeLeft
-from dashboard import addresses, session, theme, wording
+from dashboard import addresses, projects, session, theme, wording
 from dashboard.forms import spec_draft, spec_yaml
 from dashboard.forms.widgets import empty_state
 from dashboard.lists import bulk, row_text
 from dashboard.markup import code, escape
 from dashboard.views import (
     experiment_actions,
+    experiment_choice,
     experiment_diff,
     experiment_lineage,
     experiment_notes,
@@ -46,6 +47,7 @@ def show() -> None:
         raise
     experiment = reply.value
     st.title(escape(experiment.name))
+    session.tab_title(experiment.name, "Experiment")
     bulk.show_message()
     _links(experiment)
     experiment_actions.draw(experiment)
@@ -107,6 +109,8 @@ def _live(key: str, controls: experiment_table.Controls, first: session.Fetched[
                 session.show_outage(reply.outage_since)
             with st.container():
                 _figures(experiment)
+            with st.container():
+                experiment_choice.draw(experiment)
             tab = st.segmented_control(
                 "Show",
                 _TABS,
@@ -185,9 +189,10 @@ def _figures(experiment: Experiment) -> None:
     archived = " :gray-badge[archived]" if experiment.archived_at else ""
     models = " → ".join(filter(None, (experiment.teacher_model, experiment.student_model)))
     by = f" by {escape(experiment.submitted_by)}" if experiment.submitted_by else ""
+    place = f" in the project {escape(experiment.project)}" if projects.is_shared() else ""
     st.markdown(
         f"{theme.badge(experiment.state)}{archived} {escape(f'{experiment.dataset} · {models}')} · "
-        f"submitted {row_text.timestamp(experiment.created_at)} UTC{by}"
+        f"submitted {row_text.timestamp(experiment.created_at)} UTC{by}{place}"
     )
     estimate = _time_left(experiment) if experiment.state == "active" else None
     waits = counts.waiting + counts.queued + counts.paused
@@ -228,6 +233,8 @@ def estimate_sentence(estimate: TimeLeft | None) -> str:
     parts.append(f"this assumes {at_once} and no other experiment in the queue")
     if estimate.paused:
         parts.append(f"{wording.counted(estimate.paused, 'paused run')} counted as if resumed now")
+    if estimate.following:
+        parts.append(f"{wording.counted(estimate.following, 'run')} that follow the choice of settings counted")
     if estimate.unknown:
         parts.append(f"{wording.counted(estimate.unknown, 'run')} without an estimate not counted")
     return wording.sentence("; ".join(parts))

@@ -20,7 +20,7 @@ _MAX_LINKED = 50
 
 def draw(experiment: Experiment, parent: Experiment | None, copies: Sequence[ExperimentSummary]) -> None:
     """Draw the picture, and the experiments that are linked by copying."""
-    unit = session.headline(experiment.dataset)["unit"]
+    unit = session.headline_of([experiment], ())["unit"]
     styles = theme.styles(experiment.methods, session.method_colours())
     st.html(lineage.picture(stages(experiment, unit, {label: style.colour for label, style in styles.items()})))
     if experiment.parent:

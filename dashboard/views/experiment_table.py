@@ -41,12 +41,15 @@ class Controls:
 
 def controls(experiment: Experiment) -> Controls:
     """Draw the choice of columns, which is kept in the address."""
-    headline = session.headline(experiment.dataset)["name"]
+    headline = session.headline_of([experiment], ())["name"]
     measured = compare_metrics.measured([experiment.id], [])
     described = panels.with_undescribed(session.catalog().metrics, measured)
     labels = {metric["name"]: metric["label"] for metric in described}
     titles = compare_metrics.metric_titles(described)
-    default = [name for name in (headline, "train/loss") if name in titles]
+    validation = (
+        session.task(experiment.dataset).get("validation") if any(run.trial for run in experiment.runs) else None
+    )
+    default = [name for name in (headline, validation, "train/loss") if name in titles]
     options = [name for name in titles if name in measured or name in default]
     with st.popover("Columns of the table of runs", icon=":material/view_column:", width="content"):
         columns = st.multiselect(

@@ -14,7 +14,7 @@ from dashboard.forms import kept_draft, schema_fields, spec_draft, task_catalog,
 from dashboard.forms.draft import FormState
 from dashboard.forms.task_change import TaskForm
 from dashboard.forms.widgets import FieldErrors, draw_entry, draw_object
-from dashboard.views import new_methods, new_preview, new_seeds, new_teachers, new_templates
+from dashboard.views import new_methods, new_preview, new_seeds, new_teachers, new_templates, new_tune
 
 
 def show() -> None:
@@ -69,6 +69,11 @@ def _form(catalog: Catalog, state: FormState, field_errors: FieldErrors) -> dict
     first_teacher = next(iter(spec_draft.own_teachers(edited)), None)
     taps = new_methods.taps_of_networks(catalog, edited["student"]["model"], first_teacher)
     edited["methods"] = new_methods.draw(catalog, state, key, field_errors, taps)
+
+    edited.pop("tune", None)
+    item = session.item(edited["dataset"]["name"])
+    if tune := new_tune.draw(draft.get("tune"), schema, key, field_errors, item=item):
+        edited["tune"] = tune
 
     st.subheader("Seeds and training")
     edited["seeds"] = new_seeds.draw(draft["seeds"], schema, key, field_errors)

@@ -82,7 +82,7 @@ def _choose(catalog: Catalog, state: FormState) -> None:
         for entry in matching:
             with st.container(border=True, gap="xsmall"):
                 if st.button(escape(entry["title"]), icon=":material/add:", key=f"new.methods.{entry['name']}"):
-                    _add(state, {"name": entry["name"], "params": schema_fields.schema_defaults(entry["params"])})
+                    _add(state, task_catalog.first_draft(entry))
                     state.choosing_method = False
                     st.rerun()
                 _facts(entry)

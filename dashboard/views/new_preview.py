@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
 from typing import Any
 
 import streamlit as st
@@ -21,6 +20,10 @@ from dashboard.views import new_sweep
 
 _YAML = "new.yaml"
 _MAX_CHARACTERS = 100_000
+_PARENT_DELETED = (
+    "The experiment that this is a copy of has been deleted meanwhile, and nothing was started. Press Start again to "
+    "submit the copy without a link to it."
+)
 
 
 def show(catalog: Catalog, state: FormState, field_errors: FieldErrors) -> None:
@@ -98,23 +101,19 @@ def _submit(state: FormState, spec: dict[str, Any], text: str) -> None:
         key = (text, str(uuid.uuid4()))
         st.session_state["new.key"] = key
     try:
-        created = session.client().submit(spec, idempotency_key=key[1])
+        created = session.client().submit(spec, idempotency_key=key[1], parent=state.parent or None)
         state.submitted = (text, created)
-        _set_parent(state, created)
     except BackendUnreachable as error:
         st.session_state["new.message"] = f"{error}; the experiment was not created. Try again later."
         return
     except ApiError as error:
         problems = _problems(error) if error.status == 422 else [("", str(error))]
-        st.session_state["new.refused"] = (text, problems)
+        if state.parent and any(path == "parent" for path, _ in problems):
+            state.parent = ""
+            st.session_state["new.message"] = _PARENT_DELETED
+        else:
+            st.session_state["new.refused"] = (text, problems)
     st.rerun()
-
-
-def _set_parent(state: FormState, created: Experiment) -> None:
-    """Record the experiment that the form was a copy of. If this fails, the experiment trains all the same."""
-    if state.parent:
-        with suppress(ApiError, BackendUnreachable):
-            session.action_client().change_experiment(created.id, parent=state.parent)
 
 
 def _show_submitted(experiment: Experiment) -> None:
@@ -186,6 +185,9 @@ def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str
         state.superseded_yaml.clear()  # the browser has sent the newest text
     st.text_area(
         "Spec as YAML",
+        # The browser takes a value of the session state from the run that sets it. On a slow line the next run follows
+        # before the field is loaded, which then begins with its default, and sends that as an edit.
+        value=st.session_state[_YAML],
         key=_YAML,
         height=420,
         max_chars=_MAX_CHARACTERS,

@@ -54,15 +54,29 @@ def draw(spec: dict[str, Any], preview: Preview, draft: Mapping[str, Any]) -> No
     if not chosen or len(grid) < len(chosen):
         st.caption("Select fields and type several values of each, such as 0.01, 0.05, 0.1.")
         return
+    experiment = {name: value for name, value in spec.items() if name != "name"}
     body = {
         "name": spec["name"][:_NAME_LENGTH] or "not named yet",
-        "experiment": {name: value for name, value in spec.items() if name != "name"},
+        "experiment": experiment | _racing(spec["seeds"]),
         "grid": grid,
     }
     shown = _preview(body)
     if shown is not None:
         _show(shown)
         _start(body, shown, named=bool(spec["name"]))
+
+
+def _racing(seeds: Any) -> dict[str, Any]:
+    """Draw whether the settings race, and return the seeds with it; nothing for listed seeds, which cannot."""
+    if not isinstance(seeds, Mapping) or seeds.get("until") != "decided":
+        return {}
+    race = st.toggle(
+        "Let the settings race",
+        value=bool(seeds.get("race")),
+        key="new.sweep.race",
+        help="A method gets no more seeds in an experiment once it is surely better in another one of the sweep.",
+    )
+    return {"seeds": {**seeds, "race": race}}
 
 
 def _preview(body: dict[str, Any]) -> SweepPreview | None:

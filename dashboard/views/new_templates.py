@@ -15,6 +15,7 @@ from dashboard.forms.draft import FormState
 from dashboard.markup import escape
 
 _FIRST = "digits-dkd-vs-dkd-align"
+_EMPTY = ""
 _PARAMETERS = ("clone", "example", "teacher")
 
 
@@ -43,12 +44,18 @@ def template_controls(catalog: Catalog, state: FormState) -> None:
             st.button(
                 escape(examples[_FIRST].title),
                 icon=":material/bolt:",
-                on_click=_example,
+                on_click=_request,
                 args=(catalog, state, _FIRST),
                 help=escape(examples[_FIRST].summary),
                 key="new.preset.digits",
             )
-        st.button("Empty form", icon=":material/restart_alt:", on_click=_empty, args=(catalog, state), key="new.blank")
+        st.button(
+            "Empty form",
+            icon=":material/restart_alt:",
+            on_click=_request,
+            args=(catalog, state, _EMPTY),
+            key="new.blank",
+        )
         if examples:
             st.selectbox(
                 "Example",
@@ -62,6 +69,8 @@ def template_controls(catalog: Catalog, state: FormState) -> None:
                 args=(catalog, state),
                 width=440,
             )
+    if state.asked is not None:
+        _ask(catalog, state)
     if state.message:
         st.caption(escape(state.message))
     if state.replaced is not None:
@@ -77,6 +86,57 @@ def template_controls(catalog: Catalog, state: FormState) -> None:
             )
 
 
+def _request(catalog: Catalog, state: FormState, name: str) -> None:
+    """Show a template, unless the draft has been changed: then the page asks first.
+
+    Args:
+        catalog: The catalog.
+        state: State of the page.
+        name: Name of an example; empty for the empty form.
+    """
+    state.asked = name if state.touched else None
+    if state.asked is None:
+        _show(catalog, state, name)
+
+
+def _show(catalog: Catalog, state: FormState, name: str) -> None:
+    state.asked = None
+    _leave_link(state)
+    if name:
+        _example(catalog, state, name)
+    else:
+        drafts.load(state, drafts.blank(catalog))
+
+
+def _ask(catalog: Catalog, state: FormState) -> None:
+    """Ask in a dialog whether a template may replace the changed draft."""
+
+    def close() -> None:
+        state.asked = None
+
+    st.dialog("Replace what you have entered?", on_dismiss=close)(_question)(catalog, state, state.asked or _EMPTY)
+
+
+def _question(catalog: Catalog, state: FormState, name: str) -> None:
+    title = next((item.title for item in catalog.examples if item.name == name), name)
+    new = f"The example **{escape(title)}**" if name else "An empty form"
+    st.markdown(
+        f"{new} replaces the whole form, which has changes that are not submitted. "
+        'The button "Bring it back" undoes that once.'
+    )
+    with st.container(horizontal=True):
+        # Callbacks run before the page is drawn; the rerun closes the dialog.
+        replaced = st.button(
+            "Replace", type="primary", on_click=_show, args=(catalog, state, name), key="new.replace.sure"
+        )
+        if st.button("Keep my draft", on_click=_keep, args=(state,), key="new.replace.keep") or replaced:
+            st.rerun()
+
+
+def _keep(state: FormState) -> None:
+    state.asked = None
+
+
 def _bring_back(state: FormState) -> None:
     _leave_link(state)
     drafts.bring_back(state)
@@ -89,11 +149,6 @@ def _leave_link(state: FormState) -> None:
     state.start_query = {}
 
 
-def _empty(catalog: Catalog, state: FormState) -> None:
-    _leave_link(state)
-    drafts.load(state, drafts.blank(catalog))
-
-
 def _example_key(state: FormState) -> str:
     return f"new.{state.example_number}.example"
 
@@ -104,8 +159,7 @@ def _load_selected_example(catalog: Catalog, state: FormState) -> None:
     # load the example again and undo input in the form.
     state.example_number += 1
     if name:
-        _leave_link(state)
-        _example(catalog, state, name)
+        _request(catalog, state, name)
 
 
 def _example(catalog: Catalog, state: FormState, name: str) -> None:

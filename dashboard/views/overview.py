@@ -16,10 +16,6 @@ from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
 from dashboard.markup import escape
 
-# Captions below a link are indented to align with its text.
-_STYLE = """<style>
-[class*="st-key-item-"] [data-testid="stCaptionContainer"] { padding-left: 2.1rem; }
-</style>"""
 _HOURS = {"24 hours": 24, "7 days": 24 * 7, "30 days": 24 * 30}
 _SHOWN = 4
 """Number of comparisons shown with their results. Each is requested again when one of its runs has succeeded."""
@@ -33,8 +29,6 @@ def show() -> None:
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
         st.title("Overview", width="content")
         window = st.selectbox("Failures of the last", [*_HOURS], key="failures", bind="query-params", width=160)
-
-    st.html(_STYLE)
 
     @st.fragment(run_every=session.REFRESH_SECONDS)
     def body() -> None:
@@ -50,6 +44,7 @@ def _body(window: str) -> None:
     # Each part has its own container, so that a line that appears or disappears does not move the other parts.
     with st.container():
         session.show_outage(reply.outage_since)
+        session.show_token_end()
     now = reply.value
     if not now.counts.total:
         _welcome(now)
@@ -125,7 +120,7 @@ def _running_one(item: RunningRun) -> None:
             )
             value = row_text.latest_headline(run)
             if value is not None:
-                metric = session.headline(run.dataset)
+                metric = session.headline_of_run(run)
                 text = value_text(value, metric["unit"], 2)
                 st.markdown(text, help=f"Newest value of: {escape(metric['title'])}.", width="content")
         share = row_text.progress(run)

@@ -6,27 +6,38 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from client import ApiError, BackendUnreachable
 from common.durations import duration_text
 from common.formatting import NOTHING, share_text, value_text
-from core.protocol.public import TERMINAL, LogLine, Run
-from dashboard import addresses, session, theme, wording
-from dashboard.charts import chart_component, figures, panels
+from core.protocol.public import TERMINAL, Run
+from dashboard import addresses, session, theme
+from dashboard.charts import chart_component, panels
 from dashboard.curves.curve import RunCurves, seconds_left
 from dashboard.curves.feed import RunFeed
 from dashboard.forms.widgets import empty_state, table
 from dashboard.lists import row_text
-from dashboard.markup import code, escape, html
-from dashboard.views import run_details, run_detections, run_machine, run_predictions
+from dashboard.markup import code, escape
+from dashboard.views import (
+    run_charts,
+    run_details,
+    run_detections,
+    run_features,
+    run_log,
+    run_machine,
+    run_predictions,
+)
 
 REFRESH_SECONDS = 1.0
 """Interval between two refreshes. A reply without new data has about 300 bytes; a metric appears within two seconds."""
 _TAIL = 8  # number of log lines below the curves
 _DETECTIONS = "Detections"
 _PREDICTIONS = "Predictions"
-_TABS = ("Curves", _PREDICTIONS, _DETECTIONS, "More measurements", "Log", "Attempts", "Spec", "Environment", "Files")
+_FEATURES = "Features"
+_TABS = (
+    *("Curves", _PREDICTIONS, _DETECTIONS, _FEATURES, "More measurements", "Machine", "Log", "Attempts", "Spec"),
+    *("Environment", "Files"),
+)
 
 
 def show() -> None:
@@ -134,35 +145,40 @@ def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
     @st.fragment(run_every=None if feed.ended else REFRESH_SECONDS)
     def body() -> None:
         nonlocal unused
-        reply, unused = unused or _fetch(feed), None
-        run = feed.run
-        if (run.state, run.attempt, run.pausing) != (drawn.state, drawn.attempt, drawn.pausing):
-            st.rerun()  # the buttons above the fragment depend on the state
-        # Each part has its own container. Without it, a line that appears or disappears would move the charts to
-        # other positions in the page's tree, and the browser would redraw them without their zoom.
-        with st.container():
-            session.show_outage(reply.outage_since)
-        with st.container():
-            _figures(run, feed.curves)
-        tab = st.segmented_control(
-            "Show",
-            _tabs(run),
-            default="Curves",
-            required=True,
-            label_visibility="collapsed",
-            key="part",
-            bind="query-params",
-        )
-        with st.container(key=f"run.tab.{_TABS.index(str(tab))}"):
-            _draw_tab(str(tab), feed)
+        with session.error_boundary():
+            reply, unused = unused or _fetch(feed), None
+            run = feed.run
+            if (run.state, run.attempt, run.pausing) != (drawn.state, drawn.attempt, drawn.pausing):
+                st.rerun()  # the buttons above the fragment depend on the state
+            # Each part has its own container. Without it, a line that appears or disappears would move the charts to
+            # other positions in the page's tree, and the browser would redraw them without their zoom.
+            with st.container():
+                session.show_outage(reply.outage_since)
+            with st.container():
+                _figures(run, feed.curves)
+            tab = st.segmented_control(
+                "Show",
+                _tabs(run),
+                default="Curves",
+                required=True,
+                label_visibility="collapsed",
+                key="part",
+                bind="query-params",
+            )
+            with st.container(key=f"run.tab.{_TABS.index(str(tab))}"):
+                _draw_tab(str(tab), feed)
 
     body()
 
 
 def _tabs(run: Run) -> list[str]:
-    """Return the tabs of a run. A run whose rows are regions of images has detections, any other has predictions."""
-    other = _PREDICTIONS if session.task(run.dataset).get("rows_are_regions") else _DETECTIONS
-    return [tab for tab in _TABS if tab != other]
+    """Return the tabs of a run.
+
+    A run whose rows are regions of images has detections; any other one has predictions and features.
+    """
+    regions = session.task(run.dataset).get("rows_are_regions")
+    others = (_PREDICTIONS, _FEATURES) if regions else (_DETECTIONS,)
+    return [tab for tab in _TABS if tab not in others]
 
 
 def _draw_tab(tab: str, feed: RunFeed) -> None:
@@ -172,15 +188,22 @@ def _draw_tab(tab: str, feed: RunFeed) -> None:
             _curves(run, feed.curves, metrics)
             if feed.lines or run.log_tail:
                 st.markdown("**Log**")
-                _log_tail(run, feed.lines[-_TAIL:])
+                run_log.draw_tail(run, feed.lines[-_TAIL:])
         case "More measurements":
             _more_measurements(run, feed.curves, metrics)
+        case "Machine":
+            run_machine.draw(run, feed.curves.curves, metrics)
         case "Predictions":
-            run_predictions.show(run)
+            with chart_component.files_named_after([run_charts.file_name(run)]):
+                run_predictions.show(run)
+        case "Features":
+            with chart_component.files_named_after([run_charts.file_name(run)]):
+                run_features.show(run)
         case "Detections":
-            run_detections.show(run, feed.curves)
+            with chart_component.files_named_after([run_charts.file_name(run)]):
+                run_detections.show(run, feed.curves)
         case "Log":
-            _log(run, feed.lines)
+            run_log.draw(run, feed.lines)
         case "Attempts":
             run_details.attempts(run)
         case "Spec":
@@ -209,15 +232,15 @@ def _figures(run: Run, stored: RunCurves) -> None:
             text=share_text(share) + f", epoch {run.epoch:.1f} of {escape(run.total_epochs or '?')}",
         )
     now = datetime.now(UTC)
-    newest, headline = run.latest.get("train/loss"), session.headline(run.dataset)
-    speed = stored.curves.get("speed/images_per_second")
+    newest, headline = run.latest.get("train/loss"), session.headline_of_run(run)
+    speed, item = stored.curves.get("speed/images_per_second"), escape(session.item(run.dataset))
     figures = [
         (headline["title"], value_text(row_text.latest_headline(run), headline["unit"], 2)),
         ("Training loss", value_text(newest.value if newest else None, "nats")),
         ("Training time left", duration_text(seconds_left(run, stored.curves.values())))
         if run.state not in TERMINAL
         else ("Duration", duration_text(row_text.elapsed_seconds(run, now))),
-        ("Speed", f"{speed.value[-1]:,.0f} images/s" if speed and len(speed) else NOTHING),
+        ("Speed", f"{speed.value[-1]:,.0f} {item}s/s" if speed and len(speed) else NOTHING),
     ]
     with st.container(horizontal=True):
         for label, value in figures:
@@ -235,65 +258,15 @@ def _curves(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) ->
         }.get(run.state, "No metrics yet. They appear after the first epoch." if run.state not in TERMINAL else "")
         st.info(text or "This run ended before it reported any metrics.", icon=":material/hourglass_empty:")
         return
-    _grid(run, panels.standard_panels(metrics), stored)
+    run_charts.grid(run, panels.standard_panels(metrics), stored.curves)
 
 
 def _more_measurements(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) -> None:
     final = panels.final_measurements(stored.curves, metrics)
     single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
-    curves = RunCurves({name: curve for name, curve in stored.curves.items() if name not in single})
-    drawn = _grid(run, panels.additional_panels(metrics), curves)
+    curves = {name: curve for name, curve in stored.curves.items() if name not in single}
+    drawn = run_charts.grid(run, panels.additional_panels(metrics), curves)
     if final:
         table(final)
     if not drawn and not final:
         st.info("There are no other measurements yet.", icon=":material/hourglass_empty:")
-
-
-def _grid(run: Run, shown: Sequence[panels.Panel], stored: RunCurves) -> int:
-    """Draw the panels that have data, two per row; return their number."""
-    drawn = 0
-    columns: Sequence[DeltaGenerator] = ()
-    for panel in shown:
-        figure = figures.run_figure(panel, stored.curves)
-        if figure is None:
-            continue
-        if drawn % 2 == 0:
-            columns = st.columns(2)
-        with columns[drawn % 2]:
-            st.markdown(f"**{escape(panel.title)}**", help=escape(panel.help) or None)
-            chart_component.chart(
-                figure,
-                key=f"run.{panel.key}",
-                alt=f"{panel.title} of this run over epochs",
-                filename=wording.file_stem([f"{run.experiment[:40]} {row_text.run_title(run)}"], panel.title),
-            )
-        drawn += 1
-    return drawn
-
-
-def _log(run: Run, lines: Sequence[LogLine]) -> None:
-    if not lines and not run.log_tail:
-        st.caption("The log is empty so far." if run.state not in TERMINAL else "The log is empty.")
-        return
-    if lines:
-        st.caption(f"The last {wording.counted(len(lines), 'line')}; {code(f'dkd logs {run.id}')} shows all.")
-    with st.container(height=480, autoscroll=True):
-        st.code(_lines(run, lines), language=None, wrap_lines=True)
-
-
-def _lines(run: Run, lines: Sequence[LogLine]) -> str:
-    """Return the log; if the run has no log, return the lines that the worker reported with the failure."""
-    return "\n".join([_line(line) for line in lines] or run.log_tail)
-
-
-def _log_tail(run: Run, lines: Sequence[LogLine]) -> None:
-    """Draw the last lines of the log.
-
-    ``st.code`` is not used, since the browser would load 1.5 MB of syntax highlighting before it draws the curves.
-    """
-    st.html(f'<pre class="dkd-tail">{html(_lines(run, lines))}</pre>')
-
-
-def _line(line: LogLine) -> str:
-    level = "" if line.level == "info" else f"{line.level.upper()} "
-    return f"{line.time:%H:%M:%S} {level}{line.message}"

@@ -40,10 +40,11 @@ def spec(run: Run) -> None:
 
 
 def environment(run: Run) -> None:
+    item = session.item(run.dataset)
     facts = {
         "Parameters": f"{run.parameters:,}" if run.parameters else "",
-        "Training images": f"{run.train_size:,}" if run.train_size else "",
-        "Test images": f"{run.test_size:,}" if run.test_size else "",
+        f"Training {item}s": f"{run.train_size:,}" if run.train_size else "",
+        f"Test {item}s": f"{run.test_size:,}" if run.test_size else "",
         "Created (UTC)": row_text.timestamp(run.created_at),
         "Started (UTC)": row_text.timestamp(run.started_at),
         "Ended (UTC)": row_text.timestamp(run.ended_at),

@@ -40,8 +40,9 @@ def show(run: Run) -> None:
 def _show(run: Run) -> None:
     if run.state != "succeeded":
         ended = "This run ended before it wrote its predictions."
+        until = f"Predictions for the test {escape(session.item(run.dataset))}s appear when the run has succeeded."
         st.info(
-            ended if run.state in TERMINAL else "Predictions for the test images appear when the run has succeeded.",
+            ended if run.state in TERMINAL else until,
             icon=":material/image_search:",
         )
         return

@@ -245,7 +245,8 @@ def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
 
 def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
-    headlines = session.headline_titles(run.dataset for run in runs)
+    labels = session.metric_labels()
+    headlines = {name: label for name, label in labels.items() if name in {run.headline for run in runs}}
     selection.table(
         row_text.run_rows(runs, datetime.now(UTC), headlines),
         placeholder=NOTHING,

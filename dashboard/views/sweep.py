@@ -10,6 +10,7 @@ from client import ApiError
 from common.formatting import NOTHING, mean_text
 from core.protocol.sweeps import Sweep
 from dashboard import addresses, session, wording
+from dashboard.charts import chart_component
 from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 from dashboard.sweeps import settings
@@ -38,6 +39,7 @@ def show() -> None:
         st.title("Sweep")
         raise
     st.title(escape(reply.value.name))
+    session.tab_title(reply.value.name, "Sweep")
     _live(name, reply)
 
 
@@ -50,7 +52,8 @@ def _list() -> None:
     found = session.fetch("sweeps", session.client().sweeps.list).value.items
     if not found:
         st.info(
-            "There are no sweeps yet. `dkd sweep` submits one: a spec and the values of the fields that vary.",
+            "There are no sweeps yet. The form of a new experiment makes one, of several values of some fields. "
+            "So does `dkd sweep`.",
             icon=":material/grid_view:",
         )
         return
@@ -85,25 +88,32 @@ def _live(name: str, first: session.Fetched[Sweep]) -> None:
 
 def _draw(sweep: Sweep) -> None:
     _summary(sweep)
-    titles = settings.method_titles(sweep)
+    titles, options = settings.method_titles(sweep), settings.filter_options(sweep)
+    # Choices of another sweep, from which a link has led here.
+    if st.session_state.get("result_of", titles[0]) not in titles:
+        del st.session_state["result_of"]
+    if not set(st.session_state.get("only", ())) <= set(options):
+        del st.session_state["only"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
             "Result of",
-            range(len(titles)),
+            titles,
             index=min(settings.varied_method(sweep), len(titles) - 1),
-            format_func=titles.__getitem__,
-            key=f"sweep.method.{sweep.name}",
+            key="result_of",
+            bind="query-params",
             width=260,
         )
         wanted = st.multiselect(
             "Only",
-            settings.filter_options(sweep),
+            options,
             placeholder="all settings",
-            key=f"sweep.only.{sweep.name}",
+            key="only",
+            bind="query-params",
             width=420,
             help="Values of the same field are alternatives; fields must all match.",
         )
-    found = settings.points(sweep, chosen or 0, wanted)
+    method = titles.index(chosen)
+    found = settings.points(sweep, method, wanted)
     axis = f"{sweep.title} ({sweep.unit})" if sweep.unit else sweep.title
     _best(sweep, found, axis)
     tab = st.segmented_control(
@@ -119,7 +129,8 @@ def _draw(sweep: Sweep) -> None:
         if tab == "Table":
             _table(sweep, found, axis)
         else:
-            sweep_figures.draw(str(tab), sweep, chosen or 0, found, axis)
+            with chart_component.files_named_after([sweep.name]):
+                sweep_figures.draw(str(tab), sweep, method, found, axis)
 
 
 def _summary(sweep: Sweep) -> None:

@@ -56,11 +56,13 @@ def draw(tab: str, sweep: Sweep, method: int, found: Sequence[Point], axis: str)
             _importance(complete, scales)
 
 
-def _field(label: str, scales: Sequence[Scale], index: int, key: str) -> Scale:
-    chosen = st.selectbox(
-        escape(label), range(len(scales)), index=index, format_func=lambda at: scales[at].field.path, key=key, width=300
-    )
-    return scales[chosen or 0]
+def _field(label: str, scales: Sequence[Scale], index: int, parameter: str) -> Scale:
+    """Draw the choice of a field, which is in the address by its path."""
+    by_path = {scale.field.path: scale for scale in scales}
+    if st.session_state.get(parameter, scales[index].field.path) not in by_path:  # a field of another sweep
+        del st.session_state[parameter]
+    chosen = st.selectbox(escape(label), list(by_path), index=index, key=parameter, bind="query-params", width=300)
+    return by_path[chosen]
 
 
 def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> None:
@@ -68,8 +70,8 @@ def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> No
         st.info("A heat map needs two fields that vary.", icon=":material/grid_view:")
         return
     with st.container(horizontal=True):
-        across = _field("X axis", scales, 0, "sweep.across")
-        down = _field("Y axis", scales, 1, "sweep.down")
+        across = _field("X axis", scales, 0, "across")
+        down = _field("Y axis", scales, 1, "down")
     if across == down:
         st.info("Select two different fields.", icon=":material/grid_view:")
         return
@@ -79,7 +81,7 @@ def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> No
             figure,
             key="sweep.heat",
             alt=f"{axis} by {across.field.path} and {down.field.path}",
-            filename="dkd-lab-sweep",
+            filename="heat-map",
         )
     if len(scales) > 2:
         st.caption("Each cell is the mean over the settings in it, which differ in the other fields.")
@@ -95,7 +97,7 @@ def _slices(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> None
                 figures.slice_figure(points, scale, axis),
                 key=f"sweep.slice.{index}",
                 alt=f"{axis} of each setting over {scale.field.path}",
-                filename="dkd-lab-slice",
+                filename=f"slice {scale.field.path}",
             )
     st.caption("Each point is a setting, which a click opens; bars: ± one sample sd over its seeds.")
 
@@ -109,7 +111,7 @@ def _parallel(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> No
         figure,
         key="sweep.parallel",
         alt=f"Each setting as a line through its values and its {axis}",
-        filename="dkd-lab-parallel",
+        filename="parallel",
     )
     st.caption(
         'Each line is a setting, which a click opens; its colour is its result. "Only" above leaves some of them.'
@@ -146,7 +148,7 @@ def _importance(points: Sequence[Point], scales: Sequence[Scale]) -> None:
         figures.importance_figure(shares),
         key="sweep.importance",
         alt="Share of the variance that each field explains",
-        filename="dkd-lab-importance",
+        filename="importance",
     )
     few = (
         f" With {len(points)} settings of {len(scales)} fields the shares are uncertain."
@@ -160,7 +162,7 @@ def _importance(points: Sequence[Point], scales: Sequence[Scale]) -> None:
 
 
 def _curves(sweep: Sweep, method: int, found: Sequence[Point], scales: Sequence[Scale], axis: str) -> None:
-    scale = _field("Colour", scales, 0, "sweep.colour")
+    scale = _field("Colour", scales, 0, "colour")
     labels = {point.setting.experiment_id: point.result.label for point in found}
     runs = _runs(sweep, labels)
     shown = runs[:_MAX_CURVES]
@@ -178,7 +180,7 @@ def _curves(sweep: Sweep, method: int, found: Sequence[Point], scales: Sequence[
         st.info("No run has finished an epoch yet.", icon=":material/hourglass_empty:")
         return
     chart_component.chart(
-        figure, key="sweep.curves", alt=f"{axis} over epochs, coloured by {scale.field.path}", filename="dkd-lab-curves"
+        figure, key="sweep.curves", alt=f"{axis} over epochs, coloured by {scale.field.path}", filename="curves"
     )
     missing = sum(1 for run in shown if run.step and not session.curve_store().get(run.id, (sweep.metric,)).cursor)
     parts = ["Line: mean over the seeds of a setting, which a click opens."]

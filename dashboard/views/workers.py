@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from client import ApiError, BackendUnreachable
-from common.durations import age_text
+from common.durations import age_text, duration_text
 from common.formatting import share_text
 from core.protocol.public import Worker
 from dashboard import session, theme, wording
@@ -47,6 +47,32 @@ def _body() -> None:
     if message:
         st.error(escape(message), icon=":material/error:")
     _list(_filtered(workers))
+    _shares()
+
+
+def _shares() -> None:
+    """Show who shares the queue, if several do."""
+    reply = session.fetch("shares", session.client().shares.list).value
+    if len(reply.items) < 2:
+        return
+    st.subheader("Shares of the queue")
+    st.caption(
+        f"The next free slot goes to the owner of queued runs who has used the least time per weight in "
+        f"the last {reply.window_days:g} days. `dkd shares set OWNER WEIGHT` changes a weight."
+    )
+    table(
+        [
+            {
+                "Turn": "" if item.turn is None else str(item.turn),
+                "Owner": item.owner or "(unnamed)",
+                "Weight": f"{item.weight:g}",
+                "Used": duration_text(item.used_seconds),
+                "Running": str(item.running),
+                "Queued": str(item.queued),
+            }
+            for item in reply.items
+        ]
+    )
 
 
 def _filtered(workers: Sequence[Worker]) -> list[Worker]:

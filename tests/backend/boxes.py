@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.items.boxes import Detections, GroundTruth
 from core.items.detection_file import encode_detections
@@ -57,6 +58,20 @@ def table(*, teacher: bool = True) -> DetectionTable:
         judged[source] = (detections, np.array([KINDS.index(kind) for kind in kinds], np.uint8), np.array(about))
     of_networks = {"student": {"ap": 40.0, "ap_class/cat": 50.0, "errors/missed": 9.0}, "teacher": {"ap": 60.0}}
     made = detection_table(truth, judged, {source: of_networks[source] for source in networks})
+    return replace(made, task="detection", data="0123456789abcdef", fingerprint="of a run")
+
+
+def one_object_each(finds: NDArray[np.bool_], scores: NDArray[np.float64]) -> DetectionTable:
+    """Return images with a cat each, which a network finds with a score or misses, where it sees a dog instead."""
+    images = np.arange(len(finds))
+    box = np.array([[0, 0, 40, 50]] * len(finds), np.float32)
+    nothing = np.zeros(len(finds), np.bool_)
+    area = np.full(len(finds), 2000, np.float32)
+    labels = np.ones(len(finds), np.int64)
+    truth = GroundTruth(images, box, labels, nothing, area, len(finds), CLASSES, images + 1, nothing)
+    detections = Detections(images, box, np.where(finds, 1, 2), 0.1 + 0.9 * scores.astype(np.float32))
+    kinds = np.where(finds, KINDS.index("right"), KINDS.index("classification")).astype(np.uint8)
+    made = detection_table(truth, {"student": (detections, kinds, images)}, {"student": {"ap": 50.0}})
     return replace(made, task="detection", data="0123456789abcdef", fingerprint="of a run")
 
 

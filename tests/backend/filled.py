@@ -16,8 +16,15 @@ def fill(lab: Lab, database: Database) -> dict[str, str]:
     lab.register(labels=["cellar"])
     lab.submit(spec(tags=["a", "ä"], notes="two\nlines"))
     lab.admin.post("/api/v1/experiments", json=plain("keyed"), headers={"Idempotency-Key": "k"})
-    lab.admin.post("/api/v1/tokens", json={"name": "reader", "scopes": ["read"], "expires_in_days": 3})
+    reader = {"name": "reader", "scopes": ["read"], "expires_in_days": 3}
+    token_id = lab.admin.post("/api/v1/tokens", json=reader).json()["id"]
+    lab.admin.post(f"/api/v1/tokens/{token_id}/rotate", json={})
     lab.admin.post(UPLOADS, params={"name": "mine"}, content=safetensors())
+    board = {"name": "board", "layout": {"figures": [{"metric": "test/top1", "right": "train/loss"}], "x": "time"}}
+    lab.admin.post("/api/v1/layouts", json=board)
+    lab.admin.post("/api/v1/projects", json={"name": "detection", "title": "Detectors – all"})
+    lab.admin.post("/api/v1/people", json={"name": "anna", "mail": "anna@lab.example"})
+    lab.admin.put("/api/v1/projects/detection/members/anna", json={"role": "submitter"})
     claim = lab.claim(key="a-claim-key")
     lab.events(claim, started(), metrics(2, 10, {"train/loss": 1.5, "test/top1": "Infinity"}))
     lab.events(claim, metrics(3, 20, {"train/loss": "NaN", "test/top1": 62.5}), log(4, "a line, with “quotes”"))

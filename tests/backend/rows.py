@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import select
 
@@ -51,8 +51,13 @@ def metrics(step: int, values: dict[str, float], *, seq: int = 1, epoch: float |
     return Record(seq=seq, time=1_700_000_000.0 + seq, event=event)
 
 
-def log(message: str, seq: int = 1, time: float = 1_700_000_000.0) -> Record:
-    return Record(seq=seq, time=time, event=Log(message=message))
+def log(
+    message: str,
+    seq: int = 1,
+    time: float = 1_700_000_000.0,
+    level: Literal["debug", "info", "warning", "error"] = "info",
+) -> Record:
+    return Record(seq=seq, time=time, event=Log(message=message, level=level))
 
 
 def insert_records(database: Database, run_id: str, *records: Record, attempt: int = 1) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from backend.tokens import bootstrap, identify
 from tests.backend import rows
 from tests.backend.conftest import TestClient
 from tests.backend.lab import Lab, plain
+from tests.services import free_port
 
 PROBLEM = "application/problem+json"
 
@@ -375,3 +377,21 @@ def test_command_line_creates_tokens_only_after_migration(monkeypatch: pytest.Mo
     result = run(cli, ["bootstrap"])
     assert result.exit_code == 0
     assert str(tmp_path / "home" / "tokens" / "admin") in result.output
+
+
+def test_a_process_waits_until_another_one_has_migrated(tmp_path: Path) -> None:
+    place = tmp_path / "dkd.sqlite3"
+    environment = {"DKD_DATABASE_URL": f"sqlite:///{place}"}
+    early = CliRunner().invoke(cli, ["migrate", "--wait", "0.1"], env=environment)
+    assert early.exit_code == 2
+    assert "the database was not ready within 0.1 s: the database has no tables yet" in early.output
+    database = Database(environment["DKD_DATABASE_URL"])
+    later = threading.Timer(0.5, migrate.upgrade, [database])
+    later.start()
+    done = CliRunner().invoke(cli, ["migrate", "--wait", "60"], env=environment)
+    later.join()
+    database.dispose()
+    assert (done.exit_code, "the database is at version" in done.output) == (0, True)
+    unreachable = {"DKD_DATABASE_URL": f"postgresql://dkd@127.0.0.1:{free_port()}/dkd"}
+    refused = CliRunner().invoke(cli, ["migrate", "--wait", "0"], env=unreachable)
+    assert (refused.exit_code, "was not ready within 0 s: connection failed" in refused.output) == (2, True)

@@ -62,6 +62,12 @@ def test_seven_pairs_of_opposite_sign_refute_the_claims(database: Database, api:
     assert claims[5].verdict == "holds"
 
 
+def test_control_with_the_other_sign_is_not_judged(database: Database, api: TestClient) -> None:
+    control = {"name": "dkd_align", "label": "align", "params": {"reduction": "log", "epsilon": 6.0, "sign": "added"}}
+    claims = _report(api, _trained(database, 7, nc1=-0.3, methods=["dkd", control]))
+    assert {claims[number].reason for number in (3, 4, 5)} == {"the experiment has no DKD-Align method"}
+
+
 def test_five_clear_pairs_decide_no_claim(database: Database, api: TestClient) -> None:
     claims = _report(api, _trained(database, 5, nc1=-0.3, earlier=True))
     assert {claims[number].verdict for number in (3, 4)} == {"cannot tell"}

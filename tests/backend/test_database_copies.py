@@ -1,4 +1,4 @@
-"""``python -m backend db copy|backup``, migrations from the first version, and ``pg_dump`` with ``pg_restore``."""
+"""``python -m backend db copy``, migrations from the first version, and ``pg_dump`` with ``pg_restore``."""
 
 from __future__ import annotations
 
@@ -114,38 +114,6 @@ def test_copy_from_another_version_is_refused(tmp_path: Path) -> None:
     assert "backend migrate" in result.output
 
 
-def test_a_backup_is_made_while_the_database_is_written(
-    lab: Lab, database: Database, database_url: str, full: dict[str, str], tmp_path: Path
-) -> None:
-    file = tmp_path / "backups" / "dkd.sqlite3"
-    call = CliRunner().invoke
-    if not database.is_sqlite:
-        refused = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
-        assert (refused.exit_code, "pg_dump" in refused.output) == (2, True)
-        return
-    before = contents(database)
-    with database.write() as session:  # the backup does not contain an unfinished transaction
-        session.get_one(models.Run, full["done"]).label = "changed"
-        session.flush()
-        made = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
-        assert made.exit_code == 0, made.output
-    assert [path.name for path in file.parent.iterdir()] == ["dkd.sqlite3"]
-    assert file.stat().st_mode & 0o077 == 0, "hashes of tokens are in it"
-    again = call(cli, ["db", "backup", str(file)], env={"DKD_DATABASE_URL": database_url})
-    assert (again.exit_code, "exists" in again.output) == (2, True)
-
-    # As docs/operations.md says: stop, replace the old files by the backup, start.
-    place = tmp_path / "restored.sqlite3"
-    for companion in ("", "-wal", "-shm"):
-        place.with_name(place.name + companion).write_bytes(b"of the database that is lost")
-    for companion in ("-wal", "-shm"):
-        place.with_name(place.name + companion).unlink()
-    shutil.copy(file, place)
-    restored = Database(f"sqlite:///{place}")
-    assert contents(restored) == before
-    restored.dispose()
-
-
 @pytest.mark.services
 def test_pg_restore_restores_a_pg_dump(
     database: Database, database_url: str, full: dict[str, str], empty_postgres: str, tmp_path: Path
@@ -208,8 +176,10 @@ def test_migrations_keep_the_data_of_the_first_version(
             run = session.get_one(models.Run, "06f0000000000002")
             assert (run.gpus, run.labels, run.queued_at) == (1, ",", run.created_at)
             experiment = session.scalars(select(models.Experiment)).one()
+            assert experiment.project == "default"
             assert experiment.notes == "a note – with 100% of its “signs”"
             assert sorted(session.scalars(select(models.ExperimentTag.tag))) == ["baseline", "digits"]
+            assert set(session.scalars(select(models.Token.person_id))) == {None}
             worker = session.scalars(select(models.Worker)).one()
             assert (worker.gpus, worker.draining) == (2, False)
         rows.insert_records(database, "06f0000000000002", rows.metrics(10, {"a/new_name": 1.0}))

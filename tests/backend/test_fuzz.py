@@ -170,6 +170,11 @@ def test_invalid_bodies_of_users_cause_no_server_error(lab: Lab) -> None:
     for path in ("/api/v1/experiments/other/priority", f"/api/v1/runs/{run_id}/priority"):
         fuzz(lab.admin, send, path, {"priority": 1})
     fuzz(lab.admin, send, "/api/v1/tokens", {"name": "t", "scopes": ["read"], "expires_in_days": 1.5})
+    token_id = lab.admin.post("/api/v1/tokens", json={"name": "rotated", "scopes": ["read"]}).json()["id"]
+    fuzz(lab.admin, send, f"/api/v1/tokens/{token_id}/rotate", {"overlap_hours": 1.5, "expires_in_days": 30})
+    figure = {"metric": "test/top1", "right": "train/loss", "log": True}
+    layout = {"figures": [figure], "x": "steps", "spread": "sd", "smoothing": 0.5, "size": "large", "teachers": True}
+    fuzz(lab.admin, send, "/api/v1/layouts", {"name": "board", "layout": layout, "replace": True})
     count = fuzz(lab.admin, send, "/api/v1/workers/worker-one/drain", {"draining": True})
     assert not problems, "\n".join(problems[:10])
     assert count > 1000
@@ -256,7 +261,8 @@ def test_invalid_queries_ids_and_cursors_cause_no_server_error(lab: Lab) -> None
     send = sender(lab, problems)
     known = {
         "run_id": claim["run_id"], "key": experiment["id"], "worker_id": "worker-one", "token_id": "0" * 16,
-        "artifact_id": "0" * 16, "sha256": "0" * 64, "item": "0", "name": "none",
+        "artifact_id": "0" * 16, "sha256": "0" * 64, "item": "0", "name": "none", "layout": "none",
+        "project": "default", "person": "nobody",
     }  # fmt: skip
     count = 0
     for path, methods in lab.app.openapi()["paths"].items():

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from core.protocol import access, public, submissions, worker
+from core.protocol import access, people, public, submissions, worker
 from core.specs import ExperimentSpec, parse_experiment, parse_sweep
 from core.specs.sweep import expand
 
@@ -33,6 +33,7 @@ PUBLIC = {
     "GET /api/v1/comparisons/claims": "PaperClaims",
     "GET /api/v1/comparisons/table": "ResultTable",
     "GET /api/v1/comparisons/metrics": "MeasuredMetrics",
+    "GET /api/v1/leaderboard": "Leaderboard",
     "GET /api/v1/exports/runs/{run_id}": "RunRecord",
     "GET /api/v1/exports/experiment": "ExperimentRecord",
     "GET /api/v1/activity": "Activity",
@@ -48,6 +49,9 @@ PUBLIC = {
     "POST /api/v1/sweeps/preview": "SweepPreview",
     "GET /api/v1/sweeps": "SweepList",
     "GET /api/v1/sweeps/{name}": "Sweep",
+    "POST /api/v1/layouts": "NamedLayout",
+    "GET /api/v1/layouts": "LayoutList",
+    "GET /api/v1/layouts/{layout}": "NamedLayout",
     "GET /api/v1/runs/{run_id}/news": "RunUpdates",
     "GET /api/v1/runs/{run_id}/artifacts": "ArtifactList",
     "GET /api/v1/runs/{run_id}/detections": "DetectionImages",
@@ -56,6 +60,9 @@ PUBLIC = {
     "GET /api/v1/runs/{run_id}/predictions/confusion": "ConfusionMatrix",
     "GET /api/v1/runs/{run_id}/predictions/correlations": "CorrelationDifference",
     "GET /api/v1/runs/{run_id}/predictions/images": "PredictedImages",
+    "GET /api/v1/runs/{run_id}/features": "RunFeatures",
+    "GET /api/v1/runs/{run_id}/features/map": "FeatureMap",
+    "GET /api/v1/comparisons/images": "ComparedOverImages",
     "GET /api/v1/comparisons/predictions": "ComparedPredictions",
     "GET /api/v1/comparisons/predictions/confusion": "ConfusionMatrix",
     "GET /api/v1/comparisons/predictions/correlations": "CorrelationDifference",
@@ -64,6 +71,17 @@ PUBLIC = {
     "POST /api/v1/tokens": "CreatedToken",
     "GET /api/v1/tokens": "TokenList",
     "DELETE /api/v1/tokens/{token_id}": "TokenInfo",
+    "GET /api/v1/audit": "AuditPage",
+    "GET /api/v1/projects": "ProjectList",
+    "POST /api/v1/projects": "Project",
+    "GET /api/v1/projects/{project}": "Project",
+    "PATCH /api/v1/projects/{project}": "Project",
+    "GET /api/v1/projects/{project}/members": "MemberList",
+    "PUT /api/v1/projects/{project}/members/{person}": "MemberList",
+    "GET /api/v1/people": "PersonList",
+    "POST /api/v1/people": "Person",
+    "GET /api/v1/people/{person}": "Person",
+    "PATCH /api/v1/people/{person}": "Person",
 }
 WORKERS = {
     "POST /api/v1/worker/register": "RegistrationReply",
@@ -135,18 +153,27 @@ def test_described_conflicts_are_those_of_the_routes(description: dict[str, Any]
         "GET /api/v1/runs/{run_id}/predictions/confusion",
         "GET /api/v1/runs/{run_id}/predictions/correlations",
         "GET /api/v1/runs/{run_id}/predictions/images",
+        "GET /api/v1/runs/{run_id}/features",
+        "GET /api/v1/runs/{run_id}/features/map",
         "POST /api/v1/runs/{run_id}/cancel",
         "POST /api/v1/runs/{run_id}/priority",
         "POST /api/v1/runs/{run_id}/retry",
         "POST /api/v1/experiments/bulk",
         "POST /api/v1/experiments/{key}/clone",
+        "PATCH /api/v1/experiments/{key}",
         "DELETE /api/v1/experiments/{key}",
         "DELETE /api/v1/runs/{run_id}",
         "POST /api/v1/sweeps",
+        "POST /api/v1/layouts",
         "POST /api/v1/teachers/uploads",
         "DELETE /api/v1/teachers/uploads/{sha256}",
         "POST /api/v1/tokens",
+        "POST /api/v1/tokens/{token_id}/rotate",
         "DELETE /api/v1/tokens/{token_id}",
+        "POST /api/v1/projects",
+        "PATCH /api/v1/projects/{project}",
+        "POST /api/v1/people",
+        "PATCH /api/v1/people/{person}",
         "POST /api/v1/workers/{key}/drain",
         "POST /api/v1/worker/{worker_id}/runs/{run_id}/events",
         "POST /api/v1/worker/{worker_id}/runs/{run_id}/finish",
@@ -207,7 +234,7 @@ def test_api_docs_page_loads_local_files_only(migrated_file: Any) -> None:
 
 
 def test_every_parameter_is_described_and_every_body_has_an_example(settings: Settings) -> None:
-    shapes = {**vars(public), **vars(access), **vars(submissions), **vars(worker)}
+    shapes = {**vars(public), **vars(access), **vars(people), **vars(submissions), **vars(worker)}
     seen = set()
     for path, operations in create_app(settings).openapi()["paths"].items():
         for operation in operations.values():

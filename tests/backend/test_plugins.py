@@ -190,6 +190,7 @@ def test_results_of_a_task_are_judged_by_its_headline_metric(api: TestClient, da
 
     compared = Comparison.model_validate(api.get("/api/v1/comparisons", params={"experiment": "order"}).json())
     assert (compared.metric, compared.title, compared.teacher_top1) == ("test/tau", "Kendall's τ", 0.9)
+    assert (compared.test_size, compared.resolution) == (899, None), "a rank correlation counts no items"
     assert {group.label: group.mean for group in compared.groups} == {"kd": 0.5, "near": 0.7}
     assert [group.convergence and group.convergence.reached for group in compared.groups] == [0, 0]
     shown = api.get(f"/api/v1/runs/{runs['near', 0]}").json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -16,6 +17,7 @@ import pytest
 from backend.db import Database, models, now
 from tests.backend import rows
 from tests.backend.lab import Json, Lab, plain
+from tests.waiting import until
 
 
 class Receiver:
@@ -155,3 +157,19 @@ def test_default_webhook_gets_every_experiment(quiet: None, make_lab: Callable[.
     lab.app.state.webhooks.run_once()
     assert [body["experiment"] for body in receiver.bodies()] == ["other"], "who cancels knows it"
     assert "DKD-Signature" not in receiver.requests[0][0]
+
+
+def test_a_backend_of_a_copied_database_sends_nothing(
+    make_lab: Callable[..., Lab], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.operations.webhooks._PERIOD_SECONDS", 0.01)
+    sending = {"webhook_hosts": (receiver.origin,), "stalled_minutes": 10}
+    silent = make_lab(**sending, send_webhooks=False)
+    silent.register()
+    silent.submit(plain("mine", webhook=receiver.origin))
+    silent.succeed(silent.claim())
+    assert silent.admin.portal is not None
+    silent.admin.portal.call(silent.app.state.webhooks.run_until, asyncio.Event())  # it returns at once
+    assert receiver.bodies() == []
+    make_lab(**sending)
+    until(receiver.bodies, "the message of a backend that sends")

@@ -100,6 +100,9 @@ def test_prometheus_metrics_are_read_from_the_database(database: Database, api: 
             )
     samples = _samples(api)
     assert (samples["dkd_runs", "waiting"], samples["dkd_runs", "queued"], samples["dkd_runs", "running"]) == (6, 1, 0)
+    active = {labels: count for (name, labels), count in samples.items() if name == "dkd_runs_by_device"}
+    assert set(active) == {f"{device}{state}" for state in ("queued", "running") for device in ("any", "cpu", "gpu")}
+    assert (active["anyqueued"], sum(active.values())) == (1, 1)
     assert 100 <= samples["dkd_queue_oldest_seconds", ""] < 1000
     assert (samples["dkd_queue_wait_seconds_sum", ""], samples["dkd_queue_wait_seconds_count", ""]) == (44, 3)
     below = {top: count for (name, top), count in samples.items() if name == "dkd_queue_wait_seconds_bucket"}

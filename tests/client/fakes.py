@@ -207,6 +207,9 @@ class FakeServer:
                 self.send_response(response.status_code)
                 self.send_header("Content-Type", response.headers.get("Content-Type", "application/json"))
                 self.send_header("Content-Length", str(len(response.content)))
+                for name, value in response.headers.items():
+                    if not name.lower().startswith(("content-", "transfer-")):
+                        self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(response.content)
 

@@ -153,6 +153,17 @@ def test_logs_prints_to_the_end_and_refuses_an_experiment(backend: FakeBackend, 
     assert "run-1 (dkd seed 0)" in error_lines(capsys)[0]
 
 
+def test_logs_are_searched_by_the_backend(backend: FakeBackend, capsys: Captured) -> None:
+    backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
+    backend.answers["GET /api/v1/runs/run-1/logs"] = {"run_id": "run-1", "lines": []}
+    words = ["logs", "run-1", "--search", "disk is full", "--level", "warning", "--level", "error"]
+    assert run(words) == 0
+    query = backend.requests[-1].url.params
+    assert (query["search"], query.get_list("level")) == ("disk is full", ["warning", "error"])
+    assert run(["logs", "run-1", "--level", "loud"]) == 2
+    assert "loud" in capsys.readouterr().err
+
+
 def test_cancel_accepts_runs_and_experiments(backend: FakeBackend, capsys: Captured) -> None:
     backend.answers["GET /api/v1/runs/run-1"] = fakes.run()
     backend.answers["POST /api/v1/runs/run-1/cancel"] = fakes.run(state="cancelling")

@@ -17,6 +17,14 @@ from core.protocol.comparisons import (
     PaperClaim,
     PaperClaims,
 )
+from core.protocol.costs import CostValue, MethodCost
+from core.protocol.over_images import (
+    ComparedOverImages,
+    DifferenceOverImages,
+    ImageInterval,
+    MethodOverImages,
+    SeedOverImages,
+)
 from core.protocol.result_tables import PublishedValue, ResultTable, TableCell, TableRow
 from tests.client import fakes
 from tests.client.captured import Captured
@@ -125,6 +133,28 @@ def test_compare_sends_its_options_as_query_parameters(backend: FakeBackend) -> 
     }
 
 
+def test_compare_prints_times_with_the_teachers_part_apart(backend: FakeBackend, capsys: Captured) -> None:
+    costs = [
+        MethodCost(
+            label=label,
+            uses_teacher=True,
+            runs=2,
+            seconds=CostValue(mean=100 + part, n=2),
+            student_seconds=CostValue(mean=100, n=2),
+            teacher_seconds=CostValue(mean=part, n=2),
+        )
+        for label, part in (("kd", 60.0), ("dkd", 2.0))
+    ]
+    backend.answers[PATH] = fakes.comparison(costs=costs)
+    assert run(["compare", "small"]) == 0
+    out = capsys.readouterr().out
+    assert "training without the teacher's part" in out
+    assert out.count("1 min 40 s") == 2
+    assert "1 min 00 s, 38 %" in out
+    assert "It depends on the order of the runs and not on the method" in out
+    assert "Energy was not measured" in out
+
+
 @pytest.mark.parametrize(
     ("words", "path"),
     [
@@ -186,6 +216,77 @@ def test_an_empty_table_is_reported(backend: FakeBackend, capsys: Captured) -> N
     backend.answers[f"{PATH}/table"] = _table(rows=[])
     assert run(["table", "--tag", "none"]) == 0
     assert "no experiment matches these filters" in capsys.readouterr().err
+
+
+def _over_images(**changes: Any) -> ComparedOverImages:
+    interval = ImageInterval(low=-0.5, high=1.75)
+    numbers = {"value": 71.5, "baseline": 70.875, "difference": 0.625, "interval": interval}
+    pairs = [SeedOverImages(seed=seed, run_id=f"r{seed}", baseline_run_id="b", **numbers) for seed in (0, 1)]
+    pooled = DifferenceOverImages(**numbers)
+    method = MethodOverImages(
+        label="align", method="dkd_align", pooled=pooled, pairs=pairs, sentence="It contains zero."
+    )
+    values: dict[str, Any] = {
+        "baseline": "dkd",
+        "metric": "test/ap",
+        "title": "Test AP",
+        "unit": "%",
+        "images": 500,
+        "resamples": 1000,
+        "evaluated": 4,
+        "pending": 0,
+        "methods": [method],
+        "notes": ["A note of the test."],
+    }
+    return ComparedOverImages(**values | changes)
+
+
+class TestOverImages:
+    def test_rows_follow_the_test_over_seeds_and_are_named_apart(self, backend: FakeBackend, capsys: Captured) -> None:
+        backend.answers[PATH] = fakes.comparison()
+        backend.answers[f"{PATH}/images"] = _over_images()
+        assert run(["compare", "small", "--images"]) == 0
+        out = capsys.readouterr().out
+        assert "t interval" in out.partition("over the test images")[0]
+        over = out.partition("over the test images")[2]
+        assert "bootstrap interval over images" in over
+        assert "all 2" in over
+        assert over.count("+0.62 [−0.50, +1.75]") == 3
+        assert "align against dkd: It contains zero." in over
+        assert "A note of the test." in over
+
+    def test_request_is_repeated_until_every_run_is_evaluated(self, backend: FakeBackend, capsys: Captured) -> None:
+        replies = iter([_over_images(evaluated=1, pending=3), _over_images()])
+        backend.answers[f"{PATH}/images"] = lambda _: next(replies)
+        assert run(["compare", "small", "--images", "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["pending"] == 0
+        assert "1 of 4 runs are evaluated" in err
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--all"], "leave --all, --metric and --which out"),
+            (["--metric", "test/nll"], "leave --all, --metric and --which out"),
+            (["--which", "oracle"], "leave --all, --metric and --which out"),
+            (["--format", "csv"], "--images has no --format csv: choose text or json"),
+        ],
+    )
+    def test_options_without_a_meaning_are_refused(
+        self, backend: FakeBackend, capsys: Captured, more: list[str], message: str
+    ) -> None:
+        assert run(["compare", "small", "--images", *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not backend.requests
+
+    def test_runs_without_files_say_so_below_the_comparison(self, backend: FakeBackend, capsys: Captured) -> None:
+        backend.answers[PATH] = fakes.comparison()
+        backend.answers[f"{PATH}/images"] = problem(404, "this run kept no detections")
+        assert run(["compare", "small", "--images"]) == 1
+        out, err = capsys.readouterr()
+        assert "t interval" in out
+        assert "kept no detections" in err
+        assert "dkd experiments" not in err
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,30 @@ def test_retry_after_is_obeyed_up_to_a_limit(no_waiting: list[float]) -> None:
     assert 3 < no_waiting[0] < 7
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_request_above_a_rate_limit_is_repeated_after_the_demanded_time(no_waiting: list[float], method: str) -> None:
+    """Nothing was done, so that a request that creates something is repeated too."""
+    limited = fakes.problem(429, "too many requests")
+    limited.headers["Retry-After"] = "3"
+    reply = httpx.Response(200, json={"items": []}) if method == "GET" else fakes.experiment()
+    path = "/api/v1/workers" if method == "GET" else "/api/v1/experiments/small/cancel"
+    backend = FakeBackend({f"{method} {path}": [limited, limited, reply]})
+    client = make(backend)
+    client.workers() if method == "GET" else client.experiments.cancel("small")
+    assert len(backend.requests) == 3
+    assert all(3.0 <= seconds < 4.0 for seconds in no_waiting)
+
+
+def test_rate_limit_that_lasts_is_an_error_with_its_time(no_waiting: list[float]) -> None:
+    limited = fakes.problem(429, "too many requests with this token")
+    limited.headers["Retry-After"] = "60"
+    backend = FakeBackend({"GET /api/v1/workers": [limited] * 3})
+    with pytest.raises(ApiError, match="too many requests with this token") as caught:
+        make(backend).workers()
+    assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
+    assert len(no_waiting) == 2
+
+
 def test_a_bad_gateway_is_an_api_error() -> None:
     backend = FakeBackend({"GET /api/v1/workers": httpx.Response(502, text="<html>Bad gateway</html>")})
     with pytest.raises(ApiError, match="not available now") as caught:
@@ -325,7 +349,7 @@ def test_proxies_are_not_used_for_loopback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:2")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    connection = Connection("http://127.0.0.1:1", None, timeout=1)
+    connection = Connection("http://127.0.0.1:1", lambda: None, timeout=1)
     assert connection.probe_status("/readyz") is None
     with pytest.raises(BackendUnreachable, match="connection refused"):
         Client("http://127.0.0.1:1").workers()

@@ -54,6 +54,7 @@ TEACHER = {
     "created_at": NOW,
     "fingerprint": "f",
 }
+SHARE = {"owner": "named", "weight": 1.0, "used_seconds": 0.0, "running": 0, "queued": 0}
 TOKEN = {"id": "t1", "name": "named", "scopes": ["read"], "state": "active", "created_at": NOW, "created_by": "named"}
 UPLOAD = {
     "sha256": "0",
@@ -75,6 +76,7 @@ FAILED: dict[str, Any] = {"state": "failed", "reason": ODD, "worker": ODD}
         (["show", "run-1"], "/runs/run-1", fakes.run(**FAILED), 4),
         (["show", "exp-1"], "/experiments/exp-1", fakes.experiment(), 3),
         (["workers"], "/workers", {"items": [WORKER]}, 11),
+        (["shares"], "/shares", {"items": [SHARE], "window_seconds": 604_800.0}, 1),
         (["teachers"], "/teachers", {"items": [TEACHER]}, 2),
         (["token", "list"], "/tokens", {"items": [TOKEN]}, 2),
         (["uploads"], "/teachers/uploads", {"items": [UPLOAD], "max_bytes": 9}, 2),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
-from client import Client, ClientSettingsError, Experiment, NotABackend, Run
+from client import Client, ClientSettingsError, Experiment, NotABackend, Run, SpecError
 from client.bound import BoundExperiment, BoundRun, BoundRunSummary
 from tests.client import fakes
 from tests.client.fakes import FakeBackend
@@ -32,6 +33,9 @@ def lab() -> FakeBackend:
             "GET /api/v1/workers": {"items": []},
             "GET /api/v1/teachers": {"items": []},
             "GET /api/v1/tokens": {"items": []},
+            "GET /api/v1/projects": {"items": []},
+            "GET /api/v1/people": {"items": []},
+            "GET /api/v1/audit": {"items": []},
         }
     )
 
@@ -85,6 +89,16 @@ def test_groups_can_be_called_as_lists(client: Client) -> None:
     assert client.workers() == client.workers.list()
     assert client.teachers() == client.teachers.list()
     assert client.tokens() == client.tokens.list()
+    assert client.projects() == client.projects.list()
+    assert client.people() == client.people.list()
+    assert client.audit() == client.audit.list()
+
+
+def test_a_client_of_a_project_says_so_in_every_request(lab: FakeBackend) -> None:
+    for project in ("detection", None):
+        client = Client("http://127.0.0.1:9", project=project, transport=lab.transport())
+        client.runs.list()
+        assert lab.requests[-1].headers.get("X-DKD-Project") == project
 
 
 def test_an_object_that_was_not_read_from_a_backend_has_none_to_call(client: Client) -> None:
@@ -120,6 +134,19 @@ def test_follow_continues_after_the_last_event(monkeypatch: pytest.MonkeyPatch) 
     assert [request.headers.get("Last-Event-ID") for request in backend.requests] == [None, "7", "7"]
 
 
+def test_follow_goes_on_after_a_rate_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    limited = fakes.problem(429, "too many requests")
+    limited.headers["Retry-After"] = "2"
+    end = httpx.Response(200, text="id: 8\nevent: end\ndata: {}\n\n", headers=EVENT_STREAM)
+    backend = FakeBackend({"GET /api/v1/runs/r/events": [limited, limited, limited, end]})
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    assert [event.id for event in client.runs.follow("r")] == ["8"]
+    assert len(waited) == 3
+    assert min(waited) >= 2.0
+
+
 def test_detections_are_read_as_plain_data() -> None:
     image = {"item": 3, "id": 3, "name": "", "width": 10, "height": 10, "picture": True}
     page = {"run_id": "run-1", "classes": ["cat"], "kinds": {"missed": "missed object"}, "images": 4, "pictures": 1}
@@ -149,6 +176,25 @@ def test_detections_are_read_as_plain_data() -> None:
     assert client.runs.image_detections("run-1", 3, score=0.3).detections == []
     assert backend.requests[-1].url.params["score"] == "0.3"
     assert client.runs.picture("run-1", 3) == jpeg
+
+
+def test_features_are_read_as_plain_data() -> None:
+    kept = {"length": 4, "images": 2, "measured": 9, "measured_classes": 1, "epochs": [1], "measures": {"nc1": [None]}}
+    summary = {"run_id": "run-1", "classes": ["cat"], "all_classes": 1, "networks": {"run": kept}, "unavailable": {}}
+    points = {"run_id": "run-1", "network": "teacher", "projection": "tsne", "epoch": 0, "classes": ["cat"]}
+    points |= {"item": [1, 2], "label": [0, 0], "x": [0.0, 1.0], "y": [0.0, 1.0], "angles": [[None]]}
+    backend = FakeBackend(
+        {
+            "GET /api/v1/runs/run-1/features": summary,
+            "GET /api/v1/runs/run-1/features/map": points | {"extent": None, "explained": None},
+        }
+    )
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    assert client.runs.features("run-1").networks["run"].epochs == [1]
+    assert client.runs.feature_map("run-1", network="teacher", projection="tsne", epoch=0).item == [1, 2]
+    assert dict(backend.requests[-1].url.params) == {"network": "teacher", "projection": "tsne", "epoch": "0"}
+    client.runs.feature_map("run-1")
+    assert dict(backend.requests[-1].url.params) == {"network": "run", "projection": "pca"}
 
 
 def test_predictions_are_read_as_plain_data() -> None:
@@ -187,3 +233,28 @@ def test_predictions_are_read_as_plain_data() -> None:
     assert client.comparisons.confusion("exp", "kd").of_reference == [1]
     assert client.comparisons.correlations("exp", "kd", against="ce").mean == 0
     assert dict(backend.requests[-1].url.params) == {"experiment": "exp", "label": "kd", "against": "ce"}
+
+
+def test_layouts_of_a_board_are_saved_and_deleted() -> None:
+    about = {"name": "a/b", "figures": 1, "saved_at": "2026-01-01T00:00:00Z", "saved_by": "ann"}
+    layout = {"figures": [{"metric": "test/top1", "colour": "of a newer version"}], "newer": 1}
+    backend = FakeBackend(
+        {
+            "POST /api/v1/layouts": about | {"layout": layout},
+            "GET /api/v1/layouts": {"items": [about]},
+            "GET /api/v1/layouts/a/b": about | {"layout": layout},
+            "DELETE /api/v1/layouts/a/b": httpx.Response(204),
+        }
+    )
+    client = Client("http://127.0.0.1:9", transport=backend.transport())
+    assert [item.name for item in client.layouts.list().items] == ["a/b"]
+    read = client.layouts.get("a/b").layout
+    assert backend.requests[-1].url.raw_path.endswith(b"/layouts/a%2Fb")
+    client.layouts.save("mine", read.model_copy(update={"x": "steps"}), replace=True)
+    sent = json.loads(backend.requests[-1].content)
+    assert (sent["name"], sent["replace"], sent["layout"]["x"]) == ("mine", True, "steps")
+    assert sent["layout"]["figures"] == [{"metric": "test/top1", "right": "", "log": False}]
+    with pytest.raises(SpecError, match="name"):
+        client.layouts.save(" ", read)
+    client.layouts.delete("a/b")
+    assert backend.requests[-1].method == "DELETE"

@@ -18,6 +18,7 @@ import pytest
 from client.stack import ports
 from client.stack.process import MARK
 from client.stack.services import StackOptions, environment
+from common.browser_sessions import BrowserSessions
 from common.home import Home
 from common.processors import processor_count
 
@@ -135,6 +136,14 @@ def test_the_home_is_made_private(start: Callable[..., Running], tmp_path: Path)
     stack.line("ready")
     for path in (home, *home.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_start_ends_the_sessions_of_the_dashboard(start: Callable[..., Running], tmp_path: Path) -> None:
+    sessions = BrowserSessions(Home(tmp_path / "one"))
+    before = sessions.begin()
+    start().line("ready")
+    assert not sessions.accepts(before)
+    assert sessions.accepts(sessions.begin())
 
 
 def test_a_killed_parent_leaves_no_process(start: Callable[..., Running]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
 from client.progress import running_text
 from client.rendering.comparisons import comparison_notes
-from client.rendering.tables import result, result_title, runs_table
+from client.rendering.tables import render_experiment, result, result_title, runs_table
+from core.protocol.public import SettingsChoice
 from core.protocol.runs import RunSummary
 from tests.client import fakes
 
@@ -42,3 +44,23 @@ def test_teacher_and_target_of_a_comparison_have_the_unit_of_the_headline() -> N
     assert any(note.startswith("Teacher: 80.00 %; target 76.00 %") for note in comparison_notes(comparison))
     other = comparison.model_copy(update={"headline_unit": "points"})
     assert any(note.startswith("Teacher: 80.00 points; target 76.00 points") for note in comparison_notes(other))
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        (None, "The settings of the methods are chosen when all runs of the trials have ended."),
+        (SettingsChoice(error="no trial of kd succeeded"), "no trial of kd succeeded"),
+        (SettingsChoice(hash="f00d", sentences=["The choice has the hash f00d."]), "The choice has the hash f00d."),
+    ],
+    ids=["waiting", "failed", "chosen"],
+)
+def test_an_experiment_says_how_its_settings_are_chosen(choice: SettingsChoice | None, text: str) -> None:
+    spec = fakes.spec().model_dump(mode="json") | ({} if choice else {"tune": {"trials": 8}})
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(render_experiment(fakes.experiment(choice=choice, spec=spec)))
+    assert text in captured.get()
+    with console.capture() as captured:
+        console.print(render_experiment(fakes.experiment()))
+    assert text not in captured.get()

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from common import processors
-from common.processors import cpu_quota, openmp_threads, processor_count, thread_share
+from common.processors import (
+    cpu_quota,
+    default_cpu_slots,
+    memory_gib,
+    openmp_threads,
+    processor_count,
+    thread_share,
+)
 
 # What /proc/self/cgroup says, and files below /sys/fs/cgroup.
 SYSTEMS: dict[str, tuple[str, dict[str, str], float | None]] = {
@@ -91,3 +98,47 @@ def test_openmp_threads_equal_the_number_that_openmp_uses(value: str, threads: i
 def test_parts_share_the_processors(parts: int, asked: str, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "processor_count", lambda: 8)
     assert thread_share(parts, {"OMP_NUM_THREADS": asked}) == share
+
+
+@pytest.mark.parametrize(
+    ("own_groups", "files", "gib"),
+    [
+        ("0::/\n", {"memory.max": f"{3 << 30}\n"}, 3.0),
+        ("0::/lab/worker\n", {"lab/memory.max": f"{2 << 30}\n", "lab/worker/memory.max": "max\n"}, 2.0),
+        ("2:cpu:/\n4:memory:/lab\n", {"memory/lab/memory.limit_in_bytes": f"{1 << 30}\n"}, 1.0),
+        ("4:memory:/lab\n", {"memory/lab/memory.limit_in_bytes": "9223372036854771712\n"}, 16.0),
+        ("0::/\n", {}, 16.0),
+    ],
+)
+def test_memory_is_the_machines_up_to_the_limit(
+    own_groups: str, files: dict[str, str], gib: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (16 << 30) // 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+    (tmp_path / "own").write_text(own_groups)
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert memory_gib(tmp_path / "own", tmp_path / "groups") == gib
+
+
+@pytest.mark.parametrize(
+    ("count", "gib", "slots"),
+    [
+        (1, 64.0, 1),
+        (2, 64.0, 2),
+        (8, 64.0, 8),
+        (16, 64.0, 8),
+        (64, 256.0, 16),
+        (64, 12.0, 8),
+        (2, 1.0, 1),
+        (4, None, 4),
+    ],
+)
+def test_node_takes_one_training_per_processor_if_it_has_the_memory(
+    count: int, gib: float | None, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processors, "processor_count", lambda: count)
+    monkeypatch.setattr(processors, "memory_gib", lambda: gib)
+    assert default_cpu_slots() == slots

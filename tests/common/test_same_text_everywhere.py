@@ -60,7 +60,7 @@ def test_target_has_the_same_text_in_cli_dashboard_and_markdown() -> None:
 def test_duration_has_the_same_text_in_cli_and_dashboard() -> None:
     started = fakes.NOW
     run = fakes.run_summary(1, state="succeeded", started_at=started, ended_at=started.replace(year=started.year + 1))
-    dashboard = row_text.run_rows([run], run.ended_at or started, {run.dataset: "Result"})[0]["Duration"]
+    dashboard = row_text.run_rows([run], run.ended_at or started, {run.headline: "Result"})[0]["Duration"]
     assert dashboard.startswith("365 d") or dashboard.startswith("366 d")
     assert "2 h 10 min" in _printed(render_comparison(_comparison()))
     assert run.id in _printed(runs_table([run]))

@@ -17,12 +17,13 @@ from client.bound import BoundExperiment
 from tests.browser import browser, error_texts, wait_until_drawn
 from tests.compose.conftest import times
 from tests.compose.stack import APP, ONE_SHOT, ROOT, SERVERS, WORKER, Stack, docker
+from tests.supply_chain.test_sbom import problems
 from tests.waiting import until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
 PRINT_ADMIN_TOKEN = ("exec", "-T", "backend", "cat", "/secrets/admin/token")
-_OURS = ("secrets", "migrate", "backend", "worker", "dashboard")
+SBOM = "/usr/share/dkd-lab/sbom.cdx.json"
 _EPOCHS = 60  # 15 s for a student, so that it trains while services are killed or stopped
 
 
@@ -80,21 +81,72 @@ def test_containers_have_minimal_privileges(stack: Stack) -> None:
         host = item["HostConfig"]
         assert host["ReadonlyRootfs"], service
         assert host["Init"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert not host["CapAdd"], service
         assert "no-new-privileges:true" in host["SecurityOpt"], service
         assert host["LogConfig"]["Config"] == {"max-file": "5", "max-size": "10m"}, service
         assert host["RestartPolicy"]["Name"] == ("no" if service in ONE_SHOT else "unless-stopped"), service
-        if service in _OURS:
-            assert item["Config"]["User"] == "dkd", service
-            assert host["CapDrop"] == ["ALL"], service
+        assert item["Config"]["User"] == {"postgres": "postgres", "redis": "redis"}.get(service, "dkd"), service
         for bound in (item["NetworkSettings"]["Ports"] or {}).values():
             assert {place["HostIp"] for place in bound or []} <= {"127.0.0.1"}, service
-    for service, process in {"postgres": "postgres", "redis": "redis-server"}.items():
-        listed = [
-            line.split() for line in docker("top", containers[service]["Id"], "-eo", "pid,user,comm").splitlines()[1:]
-        ]
-        users = {user for _, user, name in listed if name == process}
-        assert users, service
-        assert "root" not in users, service
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_every_process_in_a_container_has_no_privileges(stack: Stack, service: str) -> None:
+    """Not what Compose was told, but what the kernel says of each process."""
+    processes = [
+        dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        for text in stack.exec(service, "sh", "-c", "for f in /proc/[0-9]*/status; do cat $f; echo; done").split("\n\n")
+        if text.strip()
+    ]
+    assert len(processes) >= 3, "the init, the server, and this command"
+    for process in processes:
+        name = process["Name"].strip()
+        assert "0" not in process["Uid"].split(), name
+        assert "0" not in process["Gid"].split(), name
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(process[kind], 16) == 0, (name, kind)
+        assert process["NoNewPrivs"].strip() == "1", name
+        assert process["Seccomp"].strip() == "2", name
+    [root] = [line.split() for line in stack.exec(service, "cat", "/proc/mounts").splitlines() if " / " in line]
+    assert "ro" in root[3].split(",")
+    identity = stack.containers()[service]["Id"]
+    for folder in ("/", "/etc", "/usr/bin", "/venv"):
+        docker("exec", "--user", "0", identity, "sh", "-c", f"touch {folder}/probe 2>/dev/null", check=False)
+        listed = docker("exec", identity, "sh", "-c", f"ls {folder} 2>/dev/null || true")
+        assert "probe" not in listed.split(), folder
+    assert stack.exec(service, "sh", "-c", "touch /tmp/probe && echo written").strip() == "written"
+
+
+@pytest.mark.parametrize("image", [APP, WORKER])
+def test_the_sbom_of_an_image_lists_what_is_in_it(stack: Stack, image: str) -> None:
+    assert SBOM in (ROOT / "Makefile").read_text()
+    sbom = json.loads(docker("run", "--rm", image, "cat", SBOM))
+    assert problems(sbom) == []
+    assert sbom["metadata"]["component"]["name"] == image.removesuffix(":test")
+    listed = {(item["name"], item["version"]) for item in sbom["components"]}
+    code = (
+        "from importlib.metadata import distributions as d; print(*(f'{i.name} {i.version}' for i in d()), sep='\\n')"
+    )
+    python = {tuple(line.split()) for line in docker("run", "--rm", image, "python", "-c", code).splitlines()}
+    debian = {
+        tuple(line.split())
+        for line in docker(
+            "run", "--rm", image, "dpkg-query", "--show", "--showformat=${Package} ${Version}\\n"
+        ).splitlines()
+    }
+    assert len(python) > 30
+    assert len(debian) > 30
+    assert python | debian <= listed
+    names = {name for name, _ in listed}
+    assert {"dkd-lab", "sqlalchemy" if image == APP else "torch"} <= {name.lower() for name in names}
+    assert "cyclonedx-bom" not in names, "the tools that list it are no part of it"
+
+
+def test_the_database_is_backed_up_and_the_backup_is_verified(stack: Stack) -> None:
+    done = stack.exec("backend", "python", "-m", "backend", "db", "backup", "--verify", "/backups/first.sqlite3")
+    assert "were restored into a scratch database (PostgreSQL)" in done
+    assert "are equal in the original database (postgresql" in done
 
 
 def test_secrets_are_mounted_where_they_are_needed(stack: Stack) -> None:
@@ -202,6 +254,9 @@ def test_restarted_stack_keeps_its_data(stack: Stack, admin: str, report_lines: 
         assert {run.id: (run.state, run.label) for run in client.all_runs() if run.id in before} == before
         finished(client, client.experiment(experiment.id))
         assert [item.id for item in client.workers().items] == [worker.id]
+        assert "are equal in the original database" in stack.exec(
+            "backend", "python", "-m", "backend", "db", "verify", "/backups/first.sqlite3"
+        )
         # A stopped worker returns its run with a checkpoint: no attempt was lost.
         attempts = [attempt for run in client.all_runs(experiment=experiment.id) for attempt in run.details().attempts]
         assert {attempt.outcome for attempt in attempts} == {"interrupted", "succeeded"}

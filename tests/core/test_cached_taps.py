@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from core.catalog import load_plugins
+from core.catalog.metric import VARYING_PREFIXES
 from core.distill.objective import Outputs
 from core.events import JOURNAL_NAME, Log, Metrics, read_journal
 from core.settings import TrainingSettings
@@ -236,7 +237,10 @@ class TestRuns:
         weights, others = ((folder / "weights.safetensors").read_bytes() for folder in (one, other))
         assert weights == others
         curves = [
-            [{name: value for name, value in values.items() if "speed/" not in name} for values in self.metrics(folder)]
+            [
+                {name: value for name, value in values.items() if not name.startswith(VARYING_PREFIXES)}
+                for values in self.metrics(folder)
+            ]
             for folder in (one, other)
         ]
         assert curves[0] == curves[1]

@@ -18,9 +18,9 @@ from core.settings import SettingsError, TrainingSettings
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Dataset
 from core.tasks.classification.data.fingerprint import describe_training_images, digest
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.data.holdout import hold_out
 from core.tasks.classification.data.views import augmentation_table, shift_and_flip
+from core.tasks.hashing import permutation
 from core.train.cached_teacher import open_cache, reused_teacher
 from core.train.job import Job
 from core.train.output_cache import OutputCache

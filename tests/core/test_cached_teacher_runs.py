@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.catalog.metric import VARYING_PREFIXES
 from core.events import JOURNAL_NAME, Log, Metrics, Started, read_journal
 from core.settings import SettingsError
 from core.train import TeacherSource, TrainOptions, run_training
@@ -42,7 +43,10 @@ class TestRuns:
 
     def curve(self, folder: Path) -> list[dict[str, float]]:
         metrics = [event.values for event in self.events(folder) if isinstance(event, Metrics)]
-        return [{name: value for name, value in values.items() if "speed/" not in name} for values in metrics]
+        return [
+            {name: value for name, value in values.items() if not name.startswith(VARYING_PREFIXES)}
+            for values in metrics
+        ]
 
     def same_weights(self, one: Path, other: Path) -> bool:
         return (one / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from core.catalog import METHODS, MethodEntry, load_plugins
 from core.catalog.metrics import METRICS
 from core.distill.loss import build_loss
-from core.distill.objective import Combination, NetworkShape, Setting
+from core.distill.objective import Combination, NetworkShape, ObjectiveError, Setting
 from core.distill.rows import Rows
-from core.errors import TrainingError
 from core.events import JOURNAL_NAME, Metrics, read_journal
 from core.settings import TrainingSettings
 from core.specs import (
@@ -139,8 +138,10 @@ class TestLoss:
         assert whole.trains(0) == alone.trains(0)
 
     def test_two_methods_that_change_the_logits_are_refused(self) -> None:
-        with pytest.raises(TrainingError, match="two of the methods change what the student's classifier reads"):
-            build_problem(spec_of({"name": "norm", "with": ["simkd"]}))
+        """A plug-in's entry may not say that it changes them."""
+        members = [build_problem(spec_of(name))[0] for name in ("norm", "simkd")]
+        with pytest.raises(ObjectiveError, match="two of the methods change what the student's classifier reads"):
+            Combination(members)
 
     def test_weights_that_two_members_read_are_read_once(self) -> None:
         objective, _ = build_problem(spec_of({"name": "cat_kd", "with": ["norm"]}))
@@ -241,6 +242,7 @@ class TestSpec:
             ({"name": "at", "with": ["ce"]}, "methods.0.with.0", "no term besides cross-entropy"),
             ({"name": "dkd", "with": ["dkd_divergence"]}, "methods.0.with.0", "both report tckd"),
             ({"name": "kd", "with": ["kd"]}, "methods.0.with.0", "kd and kd both report kd"),
+            ({"name": "kd", "with": ["norm", "simkd"]}, "methods.0.with.1", "norm changes what the student's"),
             (
                 {"name": "at", "with": [{"name": "dkd_align", "params": {"reduction": "log", "epsilon_share": 0.1}}]},
                 "methods.0.with.0.params.epsilon_share",
@@ -395,3 +397,9 @@ class TestTraining:
         assert train({"name": "kd", "with": ["test_hint"]}, tmp_path, teacher) == "failed"
         reason = events(tmp_path)[-1].reason
         assert "kd+test_hint cannot compute its loss of these networks: it returns its loss as one sum" in reason
+
+
+def test_catalog_knows_which_methods_change_the_logits() -> None:
+    """Two of them are refused at submission by the catalog, and before the first step by the methods."""
+    changing = {entry.name for entry in METHODS if getattr(entry.load(), "changes_logits", False)}
+    assert {entry.name for entry in METHODS if entry.changes_classifier} == changing

@@ -15,8 +15,8 @@ from core.settings import TrainingSettings
 from core.specs import DatasetRef
 from core.tasks.classification import data
 from core.tasks.classification.data import Augmentation
-from core.tasks.classification.data.hashing import hashed_randint, permutation
 from core.tasks.classification.data.views import augmentation_table, shift_and_flip
+from core.tasks.hashing import hashed_randint, permutation
 
 
 def digits() -> data.Dataset:

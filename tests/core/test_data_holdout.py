@@ -141,7 +141,7 @@ def test_unsuitable_folder_is_refused_before_training(tmp_path: Path, monkeypatc
     for change, reason in (
         (
             {"method": "dkd", "role": "student", "teacher": "v1-" + "0" * 32},
-            "dkd compares the non-target classes with each other and needs at least 3 classes; folder has 2; "
+            "method: dkd compares the non-target classes with each other and needs at least 3 classes; folder has 2; "
             "with beta: 0 it is TCKD alone, which two classes are enough for",
         ),
         ({"model": "mobilenet_v2_half"}, "mobilenet_v2_half needs images of at least 16 px; folder has 8 px"),

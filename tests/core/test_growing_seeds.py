@@ -194,11 +194,12 @@ def test_a_sweep_is_trained_with_one_teacher_and_a_folder_for_each_experiment(
     path = tmp_path / "sweep.yaml"
     path.write_text(json.dumps(SWEEP | {"experiment": SWEEP["experiment"] | {"seeds": [0]}}), encoding="utf-8")
     assert main(["run", str(path), "--out", str(tmp_path / "out")]) == 0
-    folders = sorted(str(item.relative_to(tmp_path / "out")) for item in (tmp_path / "out").glob("*/*"))
+    folders = sorted(str(item.relative_to(tmp_path / "out")) for item in (tmp_path / "out").glob("*/*-seed*"))
     students = [f"race-lr-{rate}/{label}-seed0" for rate in ("0.01", "0.05", "0.08") for label in ("ce", "kd")]
     assert folders == sorted([*students, "race-lr-0.01/teacher-seed0"])
     output = capsys.readouterr().out
     assert "race lr=0.05: kd " in output
+    assert len(list((tmp_path / "out").glob("*/experiment.json"))) == 3
     assert "\nrace lr=0.08\n" in output
 
 

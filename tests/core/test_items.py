@@ -17,6 +17,7 @@ from core.items.file import encode_items, read_items
 from core.items.statistics import (
     Disagreement,
     bootstrap_mean,
+    bootstrap_mean_of_whole_numbers,
     check_same_data,
     confusion_matrix,
     disagreement,
@@ -218,6 +219,23 @@ class TestBootstrap:
     def test_no_items_are_an_error(self) -> None:
         with pytest.raises(ItemsError, match="no items"):
             bootstrap_mean(np.array([]), seed=0)
+
+
+class TestBootstrapOfWholeNumbers:
+    def test_distribution_is_that_of_drawn_items(self) -> None:
+        values = np.random.default_rng(3).integers(-2, 3, 300)
+        one, other = bootstrap_mean(values.astype(np.float64), seed=0), bootstrap_mean_of_whole_numbers(values, seed=0)
+        assert one.mean == pytest.approx(other.mean)
+        half = (one.high - one.low) / 2
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.06 * half)
+
+    def test_equal_values_have_an_interval_of_no_width(self) -> None:
+        found = bootstrap_mean_of_whole_numbers(np.ones(7, np.int64), seed=0)
+        assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+
+    def test_no_items_are_an_error(self) -> None:
+        with pytest.raises(ItemsError, match="no items"):
+            bootstrap_mean_of_whole_numbers(np.zeros(0, np.int64), seed=0)
 
 
 class TestCounts:

@@ -83,6 +83,46 @@ def test_problem_names_the_parameter_and_both_layers() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", [entry.name for entry in METHODS if entry.layers == "maps"])
+def test_vectors_are_refused_where_maps_are_read(name: str) -> None:
+    fields = METHODS[name].params.model_fields
+    params: dict[str, Any] = {"init_epochs": 1} if name in ("ab", "ft") else {}
+    for role in ("student", "teacher"):
+        field = next((field for field in (f"{role}_tap", f"{role}_taps") if field in fields), None)
+        if field is None:  # the method chooses the layer itself
+            continue
+        given = params | {field: "features" if field.endswith("tap") else ["features"]}
+        found = problems_at_submission(name, given, "resnet20", "resnet56")
+        expected = f"methods.0.params.{field}: {name}: 'features' gives vectors, and it needs maps: name a stage"
+        assert expected in found
+        assert problems_at_submission(name, given, "timm:resnet18", "timm:resnet34") != []
+
+
+@pytest.mark.parametrize("tap", ["stage3", "last_stage", "last_map"])
+def test_maps_are_refused_where_vectors_are_read(tap: str) -> None:
+    assert problems_at_submission("crd", {"teacher_tap": tap}, "resnet20", "resnet56") == [
+        f"methods.0.params.teacher_tap: crd: {tap!r} gives maps, and it needs vectors, such as 'features'"
+    ]
+    assert problems_at_submission("crd", {"teacher_tap": "layers.stage1"}, "resnet20", "resnet56") == []
+
+
+@pytest.mark.parametrize("name", ["fsp", "kdsvd"])
+def test_one_stage_is_refused_where_stages_are_compared_with_each_other(name: str) -> None:
+    assert problems_at_submission(name, {"teacher_taps": ["last_stage"]}, "resnet20", "resnet56") == [
+        f"methods.0.params.teacher_taps: {name} compares at least 2 stages with each other, and here is 1 of the "
+        "teacher resnet56"
+    ]
+    found = problems_at_submission(name, {}, "small_cnn", "resnet56")
+    assert [text.partition(":")[0] for text in found] == ["methods.0.params.student_taps"]
+
+
+def test_margins_need_the_map_before_the_activation() -> None:
+    assert problems_at_submission("ofd", {"teacher_taps": ["stage2", "stage3"]}, "resnet20", "resnet56") == [
+        "methods.0.params.teacher_taps: OFD takes its margins from the batch norm before the activation; write "
+        "'stage2:preact'"
+    ]
+
+
 def test_layers_that_the_catalog_does_not_know_are_left_to_the_worker() -> None:
     taps = {"student_tap": "layers.stage1.0", "teacher_tap": "layers.stage3.0"}
     assert problems_at_submission("mgd", taps, "resnet20", "resnet8x4") == []

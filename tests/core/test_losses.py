@@ -225,18 +225,22 @@ def test_explain_equals_the_torch_losses() -> None:
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weight", [{"epsilon": 6.0}, {"epsilon_share": 0.2}])
-def test_explanation_of_uniform_batches_equals_the_torch_loss(reduction: str, weight: dict[str, float]) -> None:
+@pytest.mark.parametrize("sign", ["subtracted", "added"])
+def test_explanation_of_uniform_batches_equals_the_torch_loss(
+    reduction: str, weight: dict[str, float], sign: str
+) -> None:
     z, v, target = logits(5, 7)
     floor = 1e-8 if reduction == "log" else 0.0
     params = DKDAlignParams(
-        reduction=reduction, alpha=0.5, beta=3.0, ce_weight=0.7, temperature=3.0, log_floor=floor, **weight
+        reduction=reduction, alpha=0.5, beta=3.0, ce_weight=0.7, temperature=3.0, log_floor=floor, sign=sign, **weight
     )
     shown = explain_uniform_batches(z.detach().numpy(), v.numpy(), target.numpy(), params, batch=4)
     for row in range(len(z)):
         repeated = Rows(z[row].detach().repeat(4, 1), v[row].repeat(4, 1), target[row].repeat(4))
         loss = dkd_align_loss(repeated, params, None)
         assert shown.total[row] == pytest.approx(loss.total.item(), rel=1e-10)
-        assert -shown.weights["align"][row] == pytest.approx(loss.values["epsilon"].item(), rel=1e-10)
+        direction = 1 if sign == "added" else -1
+        assert direction * shown.weights["align"][row] == pytest.approx(loss.values["epsilon"].item(), rel=1e-10)
         for name, gradient in loss.gradients.items():
             assert shown.values[name][row] == pytest.approx(loss.values[name].item(), rel=1e-10)
             np.testing.assert_allclose(shown.gradients[name][row], gradient[0], rtol=1e-8, atol=1e-15)

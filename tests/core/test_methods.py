@@ -276,7 +276,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "epsilon": 1.0,
         "decay": 0.5,
     },
-    "dkd_align log": {"log_floor": 1.0},
+    "dkd_align log": {"log_floor": 1.0, "sign": "added"},
     "dkd_align share": {"epsilon_share": 0.4},
     "dkd_divergence": {
         "alpha": 2.0,

@@ -161,13 +161,13 @@ class TestThreads:
     @pytest.mark.parametrize(
         ("variables", "expected"),
         [
-            ({}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '0'")),
+            ({}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '10000'")),
             ({"GOMP_SPINCOUNT": "70"}, ("OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '70'")),
             ({"OMP_WAIT_POLICY": "active"}, ("OMP_WAIT_POLICY = 'ACTIVE'", "GOMP_SPINCOUNT = '30000000000'")),
         ],
         ids=["default", "own spin count", "own policy"],
     )
-    def test_waiting_threads_spin_only_if_a_variable_requests_it(
+    def test_waiting_threads_spin_longer_only_if_a_variable_requests_it(
         self, variables: dict[str, str], expected: tuple[str, ...], tmp_path: Path
     ) -> None:
         spec = tmp_path / "run.json"

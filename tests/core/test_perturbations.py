@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from core.catalog.metrics import ROBUSTNESS
-from core.tasks.classification.data.hashing import hashed_bits
 from core.tasks.classification.diagnostics.perturbations import (
     NOISE_SIGMAS,
     gaussian_blur,
@@ -19,6 +18,7 @@ from core.tasks.classification.diagnostics.perturbations import (
     perturbations,
     scramble_patches,
 )
+from core.tasks.hashing import hashed_bits
 
 
 def photos(count: int = 6, channels: int = 3, size: int = 16, seed: int = 0) -> Tensor:

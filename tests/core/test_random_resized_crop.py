@@ -20,8 +20,8 @@ from torchvision.transforms import functional as vision
 from core.settings import TrainingSettings
 from core.specs import DatasetRef, parse_experiment
 from core.tasks.classification import data
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.data.random_resized_crop import MIN_AREA, crop_and_resize, crop_table
+from core.tasks.hashing import permutation
 
 SIDE = 64
 

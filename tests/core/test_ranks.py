@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from torch import Tensor
 
 from core.events import JOURNAL_NAME, RANKS_KEY, Checkpointed, Failed, Log, Started, Stopped
+from core.items.feature_file import read_features
+from core.items.features import FEATURES_NAME
 from core.items.file import read_items
 from core.items.statistics import item_scores
 from core.items.table import ITEMS_NAME
@@ -68,10 +71,21 @@ class TestTwoRanks:
         assert 100 * item_scores(items, "top1").mean() == metrics["test/top1"]
         assert 100 * item_scores(items, "agreement").mean() == metrics["fidelity/agreement"]
 
+    def test_first_rank_keeps_features(self, trained: Path) -> None:
+        one, two = (read_features(trained / folder / "log" / FEATURES_NAME) for folder in ("one", "two"))
+        for name, network in one.networks.items():
+            assert network.snapshots.keys() == two.networks[name].snapshots.keys()
+            for epoch, snapshot in network.snapshots.items():
+                np.testing.assert_allclose(two.networks[name].snapshots[epoch].values, snapshot.values, rtol=2e-3)
+                assert two.networks[name].snapshots[epoch].measures == pytest.approx(snapshot.measures, rel=1e-3)
+
     def test_number_of_ranks_is_recorded(self, trained: Path) -> None:
         for folder, ranks, teacher_logits in (("one", "1", "kept"), ("two", "2", "rounded, not kept")):
             (started,) = (event for event in events(trained / folder / "log") if isinstance(event, Started))
             assert (started.environment[RANKS_KEY], started.environment["teacher_logits"]) == (ranks, teacher_logits)
+            messages = [event.message for event in events(trained / folder / "log") if isinstance(event, Log)]
+            runs_in_every_step = any(message.startswith("the teacher runs in every step") for message in messages)
+            assert runs_in_every_step == (folder == "two")
 
     def test_methods_give_different_weights(self, trained: Path) -> None:
         results = [weights(trained / "two" / label) for label in METHODS]

@@ -303,6 +303,7 @@ class TestTraining:
             ({"accumulate": 2}, "choose a smaller batch_size"),
             ({"augment": ["standard", "mixup"]}, "mixup is for classification"),
             ({"collapse_every": 5}, "one class each"),
+            ({"features_every": 5}, "one class each"),
             ({"label_smoothing": 0.1}, "most boxes are background"),
             ({"robustness": True}, "perturbed images"),
             ({"stylised": "folder"}, "perturbed images"),

@@ -97,6 +97,16 @@ def test_specs_without_shares_keep_their_fingerprints_and_their_form() -> None:
             "at least one term needs a weight of its own",
         ),
         (
+            {"name": "kd", "params": {"ce_weight": 0}, "shares": {"kd": 0.3}},
+            "methods.0.shares",
+            "at least one term needs a weight of its own",
+        ),
+        (
+            {"name": "simkd", "shares": {"simkd": 0.3}, "with": [{"name": "kd", "shares": {"kd": 0.3}}]},
+            "methods.0.shares",
+            "at least one term needs a weight of its own",
+        ),
+        (
             {"name": "dkd", "params": {"beta": 0}, "shares": {"nckd": 0.3}},
             "methods.0.shares.nckd",
             "beta is 0, which switches this term off",

@@ -232,18 +232,37 @@ class TestWarnings:
 
     def test_defaults_for_other_tasks_are_named(self) -> None:
         assert other_defaults(MethodRef(name="fitnet"), "classification") is None
-        assert other_defaults(MethodRef(name="kd"), "detection") is None
+        assert other_defaults(MethodRef(name="nkd"), "detection") is None
         text = other_defaults(MethodRef(name="mgd", params={"mask": "positions", "weight": 1e-6}), "detection")
         assert text
-        assert text.startswith("some defaults of mgd are for other tasks; published experiments on detection have")
-        assert '"masked": 0.45, "student_tap": "stages"' in text
+        assert text.startswith('some defaults of mgd are for other tasks; for detection write params: {"masked": 0.45')
+        assert '"student_tap": "stages"' in text
         assert "weight" not in text
+
+    def test_share_in_place_of_a_weight_for_other_tasks_is_named(self) -> None:
+        text = other_defaults(MethodRef(name="fitnet"), "detection")
+        assert text
+        assert text.endswith('and shares: {"fitnet": 0.1}')
+        layers = {"student_tap": "stages", "teacher_tap": "stages"}
+        assert other_defaults(MethodRef(name="fitnet", params=layers, shares={"fitnet": 0.2}), "detection") is None
+        assert other_defaults(MethodRef(name="fitnet", params=layers | {"weight": 0.01}), "detection") is None
+
+    def test_parameters_that_have_no_effect_are_not_named(self) -> None:
+        added = MethodRef.model_validate({"name": "pkd", "with": ["kd"]}).members[1]
+        text = other_defaults(added, "detection")
+        assert text
+        assert "ce_weight" not in text, "an added method has none"
+        shared = MethodRef(name="dkd", params={"temperature": 1, "ramp_epochs": 0}, shares={"nckd": 0.3})
+        assert other_defaults(shared, "detection") is None
 
     def test_parameters_for_other_tasks_are_valid_and_no_defaults(self) -> None:
         for entry in METHODS:
             for task, params in entry.task_params.items():
                 assert all(entry.params.model_fields[name].default != value for name, value in params.items())
-                assert other_defaults(MethodRef(name=entry.name, params=dict(params)), task) is None
+                required = {"reduction": "log", "epsilon_share": 0.1} if entry.name == "dkd_align" else {}
+                shares = dict(entry.task_shares.get(task, {}))
+                usual = MethodRef(name=entry.name, params={**params, **required}, shares=shares)
+                assert other_defaults(usual, task) is None
 
     def test_log_reduction_warns_about_epsilon(self) -> None:
         assert "ε = 6" in self.about()["methods.1.params.epsilon"]

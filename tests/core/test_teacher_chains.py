@@ -131,6 +131,14 @@ class TestChainSpec:
         assert path in found, found
         assert says in found[path]
 
+    @pytest.mark.parametrize(("own", "path"), [(True, "teacher.training"), (False, "training")])
+    def test_optimizer_that_cannot_train_a_link_is_refused_with_its_path(self, own: bool, path: str) -> None:
+        training = {"epochs": 2, "batch_size": 32, "optimizer": "adamw"}
+        link = {"model": SMALL, "method": "dot", "teacher": DEEP}
+        found = problems(teacher=link | {"training": training}) if own else problems(teacher=link, training=training)
+        assert list(found) == [f"{path}.optimizer.name"]
+        assert found[f"{path}.optimizer.name"].startswith("dot gives each term a momentum of its own")
+
     def test_label_of_a_link_is_reserved(self) -> None:
         found = problems(methods=["ce", {"name": "kd", "label": "teacher 2"}], **CHAIN)
         assert "is the label of the teacher's run" in found["methods.1.label"]
@@ -185,6 +193,8 @@ class TestSeveralSpec:
                 "methods.1",
                 "reads inner layers of one",
             ),
+            ({"methods": ["ce", "mlkd"]}, "methods.1", "mlkd reads logits of a second view of one teacher"),
+            ({"methods": ["ce", {"name": "kd", "with": ["at"]}]}, "methods.1", "kd+at reads inner layers of one"),
             ({"teachers": [DEEP, {"model": SMALL, "method": "kd"}]}, "teachers.1.method", "kd needs a teacher"),
         ],
     )

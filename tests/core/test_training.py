@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from core.catalog.metric import VARYING_PREFIXES
 from core.distill.loss import Loss, build_loss
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
@@ -57,7 +58,7 @@ def events(folder: Path) -> list[Event]:
 def points(folder: Path) -> list[tuple[int, dict[str, float]]]:
     """The metrics without what depends on the clock."""
     return [
-        (event.step, {name: value for name, value in event.values.items() if not name.startswith("speed/")})
+        (event.step, {name: value for name, value in event.values.items() if not name.startswith(VARYING_PREFIXES)})
         for event in events(folder)
         if isinstance(event, Metrics)
     ]

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from core.catalog import load_plugins
+from core.catalog.metric import VARYING_PREFIXES
 from core.events import JOURNAL_NAME, Metrics, read_journal
 from core.settings import TrainingSettings
+from core.testing_runs import metrics_of, train_interrupted
 from core.train import TrainOptions, engine, run_training
 from core.train.checkpoint import CHECKPOINT_NAME
 from core.train.clock import Clock
@@ -35,7 +38,7 @@ def metrics(folder: Path) -> list[Metrics]:
 def numbers(folder: Path) -> list[tuple[int, dict[str, float]]]:
     """The steps and the values of a run, except those of its speed."""
     return [
-        (event.step, {name: value for name, value in event.values.items() if not name.startswith("speed/")})
+        (event.step, {name: value for name, value in event.values.items() if not name.startswith(VARYING_PREFIXES)})
         for event in metrics(folder)
     ]
 
@@ -115,6 +118,32 @@ class TestEverythingTogether:
             assert train(resumed, resume=half / CHECKPOINT_NAME, **EVERYTHING) == "finished"
             assert weights(resumed) == weights(tmp_path / "whole")
             assert numbers(resumed) == numbers(tmp_path / "whole")
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            {"name": "test_hint", "with": ["kd", "at"], "shares": {"hint": 0.2}},
+            {"name": "dot", "with": ["test_hint"]},
+            {"name": "fitnet", "params": {"hint_epochs": 1}, "with": ["kd"]},
+        ],
+        ids=["shares", "momenta", "two stages"],
+    )
+    def test_terms_one_by_one_continue_bit_for_bit(self, method: dict[str, Any], tmp_path: Path) -> None:
+        load_plugins(["tests.core.hint_plugin"])
+        data = {"num_classes": 5, "image_size": 8, "train_size": 69, "test_size": 40}
+        spec = {
+            "name": "together",
+            "dataset": {"name": "synthetic", "params": data},
+            "teacher": {"model": "resnet8", "training": {"epochs": 1, "batch_size": 32}},
+            "student": {"model": "resnet8"},
+            "methods": [method],
+            "seeds": [0],
+            "training": EVERYTHING | {"batch_size": 16, "optimizer": {"lr": 0.02}},
+        }
+        train_interrupted(spec, tmp_path).check()
+        values = metrics_of(tmp_path / "whole")
+        assert ["test_ema/top1" in of_epoch for of_epoch in values] == [False, False, True, True]
+        assert all(of_epoch["grad/norm"] > 0 for of_epoch in values)
 
     def test_run_with_every_option_reports_its_metrics(self, tmp_path: Path) -> None:
         assert train(tmp_path, **EVERYTHING) == "finished"

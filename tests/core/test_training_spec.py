@@ -109,6 +109,8 @@ class TestStoredFingerprints:
             {"optimizer": {"name": "adamw", "params": {"beta2": 0.95}}},
             {"ema": 0.99},
             {"evaluate_every": 2},
+            {"features_every": 0},
+            {"features_every": 5},
         ],
     )
     def test_setting_changes_fingerprints_and_is_kept_in_json_and_yaml(self, training: dict[str, Any]) -> None:
@@ -120,7 +122,7 @@ class TestStoredFingerprints:
         assert parse_text(to_yaml(spec)) == spec
 
     def test_measurements_do_not_change_the_teacher(self) -> None:
-        measured = experiment(ema=0.99, evaluate_every=2).teacher_run()
+        measured = experiment(ema=0.99, evaluate_every=2, features_every=1).teacher_run()
         assert measured == experiment().teacher_run()
         smoothed = experiment(label_smoothing=0.1).teacher_run()
         assert smoothed

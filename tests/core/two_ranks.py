@@ -44,7 +44,13 @@ SPEC: dict[str, Any] = {
         {"name": "dml", "params": {"peer": "resnet8"}},  # a second network that all ranks train
     ],
     "seeds": [0],
-    "training": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.02}, "schedule": {"name": "constant"}},
+    "training": {
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": {"lr": 0.02},
+        "schedule": {"name": "constant"},
+        "features_every": 1,
+    },
 }
 METHODS = ("batch", "log", "share", "crd", "dml")
 STOP_AT = 7  # in the second epoch

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import httpx
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -46,25 +48,49 @@ def backend(server: FakeServer) -> FakeBackend:
     return server.backend
 
 
-@pytest.fixture
-def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
-    """Run a real backend that the dashboard finds through the environment."""
+class _Recorded(httpx.BaseTransport):
+    """The network, with a record of the requests."""
+
+    def __init__(self, requests: list[str]) -> None:
+        self._network = httpx.HTTPTransport()
+        self._requests = requests
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._requests.append(f"{request.method} {request.url.path}")
+        return self._network.handle_request(request)
+
+    def close(self) -> None:
+        self._network.close()
+
+
+@contextmanager
+def connected(running: Stand, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Stand]:
+    """Let the dashboard in this process find a real backend through the environment, until the end of the block."""
     clients: list[Client] = []
 
     def connect(*given: Any, **options: Any) -> Client:
-        clients.append(Client(*given, **options))
+        clients.append(Client(*given, **options, transport=_Recorded(running.requests)))
         return clients[-1]
 
-    with standing(tmp_path) as running:
-        monkeypatch.setenv("DKD_API_URL", running.url)
-        monkeypatch.setenv("DKD_API_TOKEN", served.ADMIN_TOKEN)
-        monkeypatch.setenv("DKD_HOME", str(tmp_path))
-        monkeypatch.setattr("dashboard.session.Client", connect)
+    monkeypatch.setenv("DKD_API_URL", running.url)
+    monkeypatch.setenv("DKD_API_TOKEN", served.ADMIN_TOKEN)
+    monkeypatch.setenv("DKD_HOME", str(home))
+    monkeypatch.setattr("dashboard.session.Client", connect)
+    running.requests.clear()
+    try:
         yield running
+    finally:
         for client in clients:  # the dashboard keeps its connections as long as it runs
             client.close()
-    st.cache_data.clear()
-    st.cache_resource.clear()
+        st.cache_data.clear()
+        st.cache_resource.clear()
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
+    """Run a real backend that the dashboard finds through the environment."""
+    with standing(tmp_path) as running, connected(running, monkeypatch, tmp_path):
+        yield running
 
 
 def visit(path: str = "", **params: str | list[str]) -> AppTest:

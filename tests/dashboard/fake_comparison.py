@@ -10,28 +10,22 @@ from typing import cast
 from core.catalog import METRICS
 from core.catalog.datasets import task_of
 from core.protocol.comparisons import EpochChoice, RunValue, TeacherUsed
+from core.protocol.costs import CostValue, MethodCost
 from core.protocol.public import Comparison, Convergence, Experiment, Interval, MethodResult, PairedDifference
 
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, 97.5 %, by degrees of freedom."""
 
 
-def compare(
-    experiment: Experiment, query: Mapping[str, str] | None = None, set_aside: Mapping[str, str] | None = None
-) -> Comparison:
+def compare(experiment: Experiment, query: Mapping[str, str] | None = None) -> Comparison:
     """Return means over seeds and paired differences of an experiment, as the real backend does.
 
     Args:
-        query: the request's query.
-        set_aside: description of the data of the runs that were trained on other images, by id.
+        experiment: The experiment.
+        query: The request's query.
     """
     query = query or {}
-    set_aside = set_aside or {}
-    top = {
-        run.id: run.latest[run.headline].value
-        for run in experiment.runs
-        if run.state == "succeeded" and run.id not in set_aside
-    }
+    top = {run.id: run.latest[run.headline].value for run in experiment.runs if run.state == "succeeded"}
     teachers = [run for run in experiment.runs if run.role == "teacher"]
     teacher = next((top.get(run.id) for run in teachers), None)
     groups, values_of = [], {}
@@ -97,7 +91,20 @@ def compare(
         paired=pairs,
         complete=experiment.state != "active",
         condition="one teacher (seed 0)",
-        set_aside_data={run.id: set_aside[run.id] for run in experiment.runs if run.id in set_aside},
+        costs=[_cost(group.label, group.n) for group in groups if group.n],
+    )
+
+
+def _cost(label: str, runs: int) -> MethodCost:
+    """Return costs on a CPU: the first run of a seed computes the teacher's outputs."""
+    seconds, part = CostValue(mean=130.0, n=runs), CostValue(mean=30.0, n=runs)
+    return MethodCost(
+        label=label,
+        uses_teacher=True,
+        runs=runs,
+        seconds=seconds,
+        student_seconds=CostValue(mean=100.0, n=runs),
+        teacher_seconds=part,
     )
 
 

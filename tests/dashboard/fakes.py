@@ -13,9 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.catalog import METHODS, describe
-from core.events import IMAGES_KEY
-from core.items.detection_table import DetectionTable
-from core.items.table import Items
 from core.protocol.activity import Activity, RunningRun
 from core.protocol.artifacts import Artifact, ArtifactList, RunUpdates, UploadList
 from core.protocol.comparisons import MeasuredMetrics
@@ -44,11 +41,12 @@ from core.protocol.public import (
     TeacherList,
     WorkerList,
 )
+from core.protocol.shares import ShareList
+from core.protocol.sweeps import SweepList
 from core.specs import ExperimentSpec, SpecError, editable_copy, parse_experiment, warnings_of
 from core.specs.labels import without_automatic_labels
-from tests.dashboard import fake_detections, fake_predictions
 from tests.dashboard.fake_comparison import compare
-from tests.dashboard.fake_reports import beside_published, reported, several
+from tests.dashboard.fake_reports import beside_published, ranked, reported, several
 from tests.dashboard.fake_server import Refused, Serving
 from tests.dashboard.fake_training import STEPS_AN_EPOCH, FakeRun, train_epoch
 
@@ -88,16 +86,6 @@ class FakeBackend:
         """The only accepted token; any token is accepted if it is empty."""
         self.requests: list[str] = []
         self.sent = 0
-        self.images: dict[str, str] = {}
-        """Hash of the images that a run was trained on, by run id."""
-        self.detections: dict[str, DetectionTable] = {}
-        """Detections by run id."""
-        self.predictions: dict[str, Items] = {}
-        """Per-item results by run id."""
-        self.pictures: dict[int, bytes] = {}
-        """Pictures of every run by the number of the test image."""
-        self.set_aside: dict[str, str] = {}
-        """Description of the data of runs that comparisons leave out, by run id."""
 
     def submit(self, spec: ExperimentSpec, key: str = "") -> str:
         """Create an experiment as the real backend does: teacher first, its students waiting. Return its id."""
@@ -235,8 +223,7 @@ class FakeBackend:
             fingerprint=run.plan.spec.fingerprint(),
             experiments=[run.experiment_id],
             attempts=run.attempts,
-            environment={"python": "3.11.2", "torch": "2.14.0", "threads": "2", "precision": "fp32"}
-            | ({IMAGES_KEY: self.images[run_id]} if run_id in self.images else {}),
+            environment={"python": "3.11.2", "torch": "2.14.0", "threads": "2", "precision": "fp32"},
             parameters=5_178,
             train_size=898,
             test_size=899,
@@ -287,9 +274,19 @@ class FakeBackend:
         weights = Artifact(id="w", attempt=1, name="weights.safetensors", size=20_712)
         return ArtifactList(run_id=run_id, items=[weights] if done else [])
 
-    def logs(self, run_id: str, after: int, limit: int, tail: int | None) -> LogsReply:
-        lines = self._run(run_id).lines
-        return LogsReply(run_id=run_id, lines=lines[-tail:] if tail else lines[after : after + limit])
+    def logs(
+        self, run_id: str, after: int, limit: int, tail: int | None, filters: Mapping[str, list[str]] | None = None
+    ) -> LogsReply:
+        filters = filters or {}
+        search, levels = filters.get("search", [""])[0].lower(), filters.get("level")
+        before = int(filters["before"][0]) if "before" in filters else None
+        matching = [
+            line
+            for line in self._run(run_id).lines
+            if search in line.message.lower() and (levels is None or line.level in levels)
+        ]
+        lines = [line for line in matching if line.number > after and (before is None or line.number < before)]
+        return LogsReply(run_id=run_id, lines=lines[-tail:] if tail else lines[:limit], total=len(matching))
 
     def experiment(self, id_or_name: str) -> Experiment:
         for identity, spec, created in self.experiments.values():
@@ -321,7 +318,7 @@ class FakeBackend:
         )
 
     def comparison(self, id_or_name: str, asked: Mapping[str, str] | None = None) -> Comparison:
-        return compare(self.experiment(id_or_name), asked, self.set_aside)
+        return compare(self.experiment(id_or_name), asked)
 
     def preview(self, body: Any) -> Preview:
         spec = _parsed(body)
@@ -394,6 +391,8 @@ class FakeBackend:
                     return 200, self.preview_clone(name)
                 case ["GET", "activity"]:
                     return 200, self.activity()
+                case ["GET", "shares"]:
+                    return 200, ShareList(items=[], window_seconds=604_800.0)
                 case ["GET", "workers"]:
                     return 200, WorkerList(items=[])
                 case ["GET", "teachers"]:
@@ -418,25 +417,18 @@ class FakeBackend:
                     return 200, self.news(run_id, one.get("cursor", ""), tail)
                 case ["GET", "runs", run_id, "artifacts"]:
                     return 200, self.artifacts(run_id)
-                case ["GET", "runs", run_id, "predictions", *part]:
-                    return 200, fake_predictions.reply(run_id, self.predictions, self.pictures, part, one)
-                case ["GET", "comparisons", "predictions", *part]:
-                    named = [self.experiment(name) for name in query["experiment"]]
-                    return 200, fake_predictions.compared(named[0], self.predictions, part, one)
-                case ["GET", "runs", run_id, "pictures", item] if run_id in self.predictions:
-                    return 200, self.pictures[int(item)]
-                case ["GET", "runs", run_id, ("detections" | "pictures"), *_]:
-                    return 200, fake_detections.reply(
-                        run_id, self.detections.get(run_id), self.pictures, parts[2:], one
-                    )
                 case ["GET", "runs", run_id, "logs"]:
                     tail = int(one["tail"]) if "tail" in one else None
-                    return 200, self.logs(run_id, int(one.get("after", 0)), int(one.get("limit", 500)), tail)
+                    return 200, self.logs(run_id, int(one.get("after", 0)), int(one.get("limit", 500)), tail, query)
                 case ["POST", "runs", run_id, ("cancel" | "pause" | "resume" | "retry") as action]:
                     return 200, self.change(run_id, action)
                 case ["GET", "comparisons"]:
                     several([self.experiment(name) for name in query["experiment"]])
                     return 200, self.comparison(one["experiment"], one)
+                case ["GET", "leaderboard"]:
+                    return 200, ranked([self.experiment(name) for name in self.experiments], query)
+                case ["GET", "sweeps"]:
+                    return 200, SweepList(items=[])
                 case ["GET", "comparisons", "metrics"]:
                     return 200, self.measured(query)
                 case ["GET", "comparisons", "published", "measured"]:

@@ -20,10 +20,11 @@ TEXT = (
 )
 SHORT = f"<b>b</b>![p](//{OUTSIDE}/p)<a href=//{OUTSIDE}>a</a>"
 """Appended to labels, which charts show too."""
-_LABELS = frozenset(("label", "methods", "baseline"))
+_LABELS = frozenset(("label", "methods", "baseline", "cliques", "first", "second", "without"))
 _WORDS = """label experiment name reason message worker host device notes tags dataset model method teacher_model
 version student_model submitted_by sentence baseline methods log_tail labels problems condition title claim case
-target_words weights source teacher student summary description group detail printed reprinted family cost"""
+target_words weights source teacher student summary description group detail printed reprinted family cost
+cliques first second without"""
 _SET_BY_OTHERS = frozenset(_WORDS.split())
 
 

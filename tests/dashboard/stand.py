@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,29 @@ STEPS = 10
 
 @dataclass
 class Stand:
-    """A running backend, with actions of users and workers."""
+    """A running backend, with actions of users and workers.
+
+    Attributes:
+        url: Its address.
+        folder: Its folder, with the database and the artifacts.
+        client: A client of an admin.
+        worker: A client of a worker.
+        requests: The requests of the dashboard in this process, as "GET /api/v1/runs".
+    """
 
     url: str
     folder: Path
     client: Client
     worker: WorkerClient
+    requests: list[str] = field(default_factory=list)
 
     def submit(self, name: str, **changes: Any) -> str:
         """Submit an experiment without a teacher, with two seeds; return its id."""
+        return self.submit_as(self.client, name, **changes)
+
+    @staticmethod
+    def submit_as(client: Client, name: str, **changes: Any) -> str:
+        """Submit the same with another client."""
         spec = {
             "name": name,
             "dataset": "digits",
@@ -38,7 +52,7 @@ class Stand:
             "seeds": [0, 1],
             "training": {"epochs": 20},
         }
-        return self.client.submit(spec | changes).id
+        return client.submit(spec | changes).id
 
     def register(self, name: str = "worker-one", **changes: Any) -> None:
         usual = {"worker_id": name, "name": name, "host": "node", "slots": 1, "device": "cpu"}
@@ -68,9 +82,13 @@ class Stand:
         self.worker.send_events(worker, claim.run_id, EventBatch(attempt=claim.attempt, records=records))
         return claim
 
+    def files(self, claim: Claim) -> Path:
+        """Return the folder of the files of a claimed run."""
+        return self.folder / "artifacts" / claim.folder
+
     def finish(self, claim: Claim, worker: str = "worker-one") -> None:
-        path = self.folder / "artifacts" / claim.folder / "weights.safetensors"
-        path.parent.mkdir(parents=True)
+        path = self.files(claim) / "weights.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(100))
         weights = ArtifactRef(path=f"{claim.folder}/weights.safetensors", sha256="a" * 64)
         outcome = Outcome(attempt=claim.attempt, outcome="succeeded", weights=weights)

@@ -142,7 +142,7 @@ def test_files_are_stored_under_their_canonical_name_only(url: str) -> None:
 
 
 def test_missing_files_are_left_to_streamlit(url: str) -> None:
-    assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-cache"  # the page of Streamlit
+    assert get(f"{url}/static/js/nothing.js").headers["cache-control"] == "no-store"  # the page of Streamlit
     assert get(f"{url}/{plotly_assets.PREFIX}nothing.js").headers["content-type"].startswith("text/html")
     assert get(f"{url}/_stcore/health").text == "ok"
     assert get(f"{url}/run/_stcore/health").status_code == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from core.catalog import METHODS
 from core.catalog.metrics import METRICS, describe_metrics
 from core.protocol.public import MethodResult
-from dashboard.charts import figures, panels
+from dashboard.charts import chart_component, figures, panels
 from dashboard.curves.curve import Curve
 
 
@@ -29,6 +30,18 @@ def run_panels() -> dict[str, panels.Panel]:
     return {panel.key: panel for panel in panels.standard_panels(describe_metrics())}
 
 
+def test_title_of_an_axis_is_broken_where_it_would_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(chart_component, "_component", lambda: lambda **given: drawn.update(given))
+    for height, title in (
+        (300, "Machine's processors idle<br>and waiting for a disk (%)"),
+        (600, "Machine's processors idle and waiting for a disk (%)"),
+    ):
+        figure = figures.plain_figure("Machine's processors idle and waiting for a disk (%)", "Epoch", height=height)
+        chart_component.chart(figure, key="chart", alt="A chart")
+        assert json.loads(drawn["data"]["figure"])["layout"]["yaxis"]["title"]["text"] == title
+
+
 def test_every_panel_names_the_units_of_its_axes() -> None:
     for panel in run_panels().values():
         for trace in panel.traces:
@@ -36,7 +49,8 @@ def test_every_panel_names_the_units_of_its_axes() -> None:
 
 
 def test_every_metric_of_the_catalog_that_is_to_be_drawn_is_drawn_on_the_run_page() -> None:
-    shown = (*panels.standard_panels(describe_metrics()), *panels.additional_panels(describe_metrics()))
+    metrics = describe_metrics()
+    shown = (*panels.standard_panels(metrics), *panels.additional_panels(metrics), *panels.machine_panels(metrics))
     drawn = [trace.metric for panel in shown for trace in panel.traces]
     assert set(METRICS) - set(drawn) == {name for name, metric in METRICS.items() if not metric.drawn}
     assert len(drawn) == len(set(drawn))

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
+from common.browser_sessions import BrowserSessions, SessionLimits
 from common.home import Home
-from common.one_time_address import TICKET_SECONDS, DashboardAccess
-from tests import browser
+from common.one_time_address import TICKET_SECONDS, OneTimeAddresses
+from dashboard.server.frame import LINKED, TITLES
+from tests import browser, headers
 from tests.dashboard.fakes import FakeServer, digits_spec
 from tests.dashboard.streamlit_server import streamlit_server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import BrowserContext, Page
 
 PATHS = ("", "run?id=1", "static/js/index.js", "drawing/x.js", "favicon.png", "_stcore/host-config", "media/x.png", "x")
 
@@ -29,7 +35,8 @@ class Served:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
-        self.access = DashboardAccess(Home(folder))
+        self.access = OneTimeAddresses(Home(folder))
+        self.sessions = BrowserSessions(Home(folder))
         self.port = int(url.rpartition(":")[2])
 
     def get(self, path: str, **headers: str) -> httpx.Response:
@@ -41,20 +48,14 @@ class Served:
         assert reply.status_code == 303
         return reply.headers["set-cookie"].partition(";")[0]
 
-    def socket(self, **headers: str) -> int:
+    def socket(self, **headers_of_request: str) -> int:
         """Return the status of a WebSocket handshake."""
-        lines = [
-            "GET /_stcore/stream HTTP/1.1",
-            *(f"{name}: {value}" for name, value in ({"Host": f"127.0.0.1:{self.port}"} | headers).items()),
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            "\r\n",
-        ]
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
-            connection.sendall("\r\n".join(lines).encode())
-            return int(connection.recv(64).split()[1])
+        return self.handshake(**headers_of_request)[0]
+
+    def handshake(self, **headers_of_request: str) -> tuple[int, dict[str, str]]:
+        """Return the status and the headers of the answer to a WebSocket handshake."""
+        request = headers.upgrade(self.port, "/_stcore/stream", headers_of_request)
+        return headers.raw_answer(self.port, request)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +113,10 @@ def test_one_time_address_redirects_to_this_server_only(served: Served, page: st
     assert reply.headers["location"].startswith("/evil.example")
 
 
-def test_forged_and_expired_tickets_and_cookies_are_refused(served: Served, folder: Path) -> None:
+def test_forged_cookies_and_expired_tickets_are_refused(served: Served, folder: Path) -> None:
     name, _, value = served.cookie().partition("=")
-    until, _, rest = value.partition(".")
-    stranger = DashboardAccess(Home(folder / "other")).cookie()
-    for forged in ("", "x", stranger, f"{int(until) + 1}.{rest}", value[:-1], f"{value}0", "a" * 5000):
+    stranger = BrowserSessions(Home(folder / "other")).begin()
+    for forged in ("", "x", stranger, value[:-1], f"{value}0", "../tickets", "a" * 5000):
         assert served.get("", Cookie=f"{name}={forged}").status_code == 401
         assert served.socket(Cookie=f"{name}={forged}") == 403
     assert served.get("", Cookie=f"dkd-dashboard-1={value}").status_code == 401
@@ -128,8 +128,8 @@ def test_forged_and_expired_tickets_and_cookies_are_refused(served: Served, fold
     assert httpx.get(stale, trust_env=False).status_code == 401
 
 
-def test_cookie_is_valid_after_a_restart_until_the_key_is_deleted(
-    backend: FakeServer, tmp_path: Path, folder: Path, served: Served
+def test_session_survives_a_restart_of_the_dashboard_and_ends_with_its_file(
+    backend: FakeServer, tmp_path: Path
 ) -> None:
     with streamlit_server(backend.url, tmp_path, DKD_DASHBOARD_LOGIN="address") as url:
         first = Served(url, tmp_path)
@@ -137,14 +137,47 @@ def test_cookie_is_valid_after_a_restart_until_the_key_is_deleted(
         assert first.get("", **known).status_code == 200
     with streamlit_server(backend.url, tmp_path, first.port, DKD_DASHBOARD_LOGIN="address"):
         assert first.get("", **known).status_code == 200
-        Home(tmp_path).dashboard_key.unlink()
-        assert first.get("", **known).status_code == 401
+        first.sessions.end_all()  # as a start of `dkd up` does
+        ended = first.get("", **known)
+        assert ended.status_code == 401
+        assert "This session has ended" in ended.text
+        assert "Max-Age=0" in ended.headers["set-cookie"], "the browser forgets it"
+        assert first.socket(**known) == 403
+
+
+def test_session_ends_after_its_idle_and_its_total_time(served: Served, folder: Path) -> None:
+    """The limits of the settings apply; the times of the file are set back instead of waiting."""
+    limits = SessionLimits()
+    for idle, age, status in (
+        (limits.idle_seconds - 60, limits.total_seconds - 60, 200),
+        (limits.idle_seconds + 60, limits.idle_seconds + 60, 401),
+        (10.0, limits.total_seconds + 60, 401),
+    ):
+        known = {"Cookie": served.cookie()}
+        file = max(Home(folder).dashboard_sessions.iterdir(), key=lambda path: path.stat().st_mtime)
+        file.write_text(f"{time.time() - age}\n")
+        os.utime(file, (0, time.time() - idle))
+        assert served.get("", **known).status_code == status, (idle, age)
+
+
+def test_open_socket_is_closed_when_its_session_ends(served: Served) -> None:
+    cookie = served.cookie()
+    with connect(
+        f"ws://127.0.0.1:{served.port}/_stcore/stream",
+        additional_headers={"Cookie": cookie},
+        origin=Origin(f"http://127.0.0.1:{served.port}"),
+    ) as socket:
+        served.sessions.end(cookie.partition("=")[2])
+        with contextlib.suppress(ConnectionClosed):
+            while True:  # what the page sends before
+                socket.recv(timeout=60)
+        assert (socket.close_code, socket.close_reason) == (1008, "the session has ended")
 
 
 def test_requests_of_other_origins_and_hosts_are_refused(served: Served) -> None:
     known = {"Cookie": served.cookie()}
     origin = f"127.0.0.1:{served.port}"
-    for headers, accepted in (
+    for sent, accepted in (
         ({"Origin": f"http://{origin}"}, True),
         ({"Origin": f"http://127.0.0.1:{served.port + 1}"}, False),
         ({"Origin": f"http://localhost:{served.port}"}, False),
@@ -154,8 +187,8 @@ def test_requests_of_other_origins_and_hosts_are_refused(served: Served) -> None
         ({"Host": f"evil.example:{served.port}"}, False),
         ({"Host": f"evil.example:{served.port}", "Origin": f"http://evil.example:{served.port}"}, False),
     ):
-        assert served.socket(**(known | headers)) == (101 if accepted else 403), headers
-        assert served.get("", **(known | headers)).status_code == (200 if accepted else 403), headers
+        assert served.socket(**(known | sent)) == (101 if accepted else 403), sent
+        assert served.get("", **(known | sent)).status_code == (200 if accepted else 403), sent
 
 
 def test_pages_of_other_ports_may_link_but_not_embed(served: Served) -> None:
@@ -168,20 +201,43 @@ def test_pages_of_other_ports_may_link_but_not_embed(served: Served) -> None:
     assert served.get("run", **known, **link).status_code == 200
 
 
-def test_every_response_has_security_headers(served: Served) -> None:
+def test_every_answer_has_every_header(served: Served, backend: FakeServer) -> None:
+    """All files of the frontend, all pages, all routes of Streamlit, and refusals of each."""
     known = {"Cookie": served.cookie()}
-    for path in PATHS:
-        for request_headers in ({}, known, {"Host": "evil.example"}):
-            headers = served.get(path, **request_headers).headers
-            assert headers["x-frame-options"] == "DENY"
-            assert headers["x-content-type-options"] == "nosniff"
-            assert headers["referrer-policy"] == "no-referrer"
-            assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
-            rules = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
-            assert rules["default-src"] == rules["connect-src"] == "'self'"
-            assert rules["img-src"] == "'self' data: blob:"
-            assert rules["frame-ancestors"] == rules["object-src"] == rules["base-uri"] == "'none'"
-            assert "unsafe" not in rules["script-src"]
+    page = served.get("", **known)
+    named = re.findall(r'(?:src|href)="\./([^"]+)"', page.text)
+    assert len(named) > 20
+    pages = [*TITLES, *LINKED, "sign-out", "nothing"]
+    routes = [
+        *("_stcore/health", "_stcore/host-config", "_stcore/metrics", "_stcore/upload_file/a/b", "media/x.png"),
+        *("component/x/index.html", "app/static/x", "oauth2callback", "auth/login", "drawing/x.js"),
+        *("%00", "..%2f"),
+    ]
+    for path in (*pages, *named, *routes, *PATHS):
+        for request_headers in ({}, known, {"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+            for method in ("GET", "HEAD", "POST", "OPTIONS"):
+                answer = httpx.request(
+                    method, f"{served.url}/{path}", headers=request_headers, trust_env=False, follow_redirects=False
+                )
+                what = (method, path, request_headers, answer.status_code)
+                immutable = "immutable" in answer.headers.get("cache-control", "")
+                assert not immutable or path.startswith(("static/", "drawing/", "favicon.")), what
+                headers.check(answer.headers, what, data=not immutable)
+    policy = headers.rules(page.headers["content-security-policy"])
+    assert policy["connect-src"] == "'self'"
+    assert policy["img-src"] == "'self' data: blob:"
+    assert policy["object-src"] == policy["base-uri"] == "'none'"
+
+
+def test_the_server_names_no_program_in_handshakes_and_errors(served: Served) -> None:
+    known = {"Cookie": served.cookie()}
+    for request_headers, status in ((known, 101), ({}, 403)):
+        got, answer = served.handshake(**request_headers)
+        assert got == status
+        headers.check_banner(answer, request_headers)
+    status, answer = headers.raw_answer(served.port, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+    assert status == 400
+    headers.check_banner(answer, "no HTTP")
 
 
 @pytest.mark.browser
@@ -212,6 +268,32 @@ def test_every_page_works_in_a_browser_under_its_content_security_policy(served:
         assert len([text for text in messages if "pwned" not in text and "Content Security Policy" not in text]) == 0
         assert len(messages) == 1, messages
         context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+@pytest.mark.parametrize("width", [1440, 390])
+def test_sign_out_ends_the_session_and_shows_how_to_come_back(served: Served, width: int) -> None:
+    with browser.browser() as running:
+        context = running.new_context(base_url=served.url, viewport={"width": width, "height": 900})
+        page = context.new_page()
+        page.goto(served.access.address(served.url, "runs"))
+        browser.wait_until_drawn(page)
+        (cookie,) = _session_cookies(context)
+        assert served.get("", Cookie=f"{cookie['name']}={cookie['value']}").status_code == 200
+        page.goto("/sign-out")
+        page.get_by_text("Signed out").wait_for()
+        assert page.get_by_text("dkd open").is_visible()
+        assert _session_cookies(context) == []
+        assert served.get("", Cookie=f"{cookie['name']}={cookie['value']}").status_code == 401
+        again = page.goto("/runs")
+        assert again is not None
+        assert again.status == 401
+        context.close()
+
+
+def _session_cookies(context: BrowserContext) -> list[Any]:
+    return [cookie for cookie in context.cookies() if cookie.get("name", "").startswith("dkd-")]
 
 
 def _complaints(page: Page) -> list[str]:

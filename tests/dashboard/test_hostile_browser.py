@@ -52,6 +52,8 @@ _SHOWN = {
     f"compare?experiment={_SHORT}": False,
     "results?claims=exp-0001": True,
     f"results?tags={_TEXT}&claims={_TEXT}&baseline={_TEXT}&pair={_TEXT}": False,
+    "leaderboard": True,
+    f"leaderboard?ranked_tags={_TEXT}&without={_TEXT}&experiment={_TEXT}&ranked_baseline={_TEXT}": False,
     f"loss?p_shape=own&p_own={_TEXT}&C={_TEXT}": False,
     "teachers?id=run-0001-000": True,
     f"teachers?find={_TEXT}": False,

@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from backend.db import models, now
+from client import Client
 from dashboard import session
 from dashboard.markup import escape
 from tests import served
@@ -355,6 +356,21 @@ class TestWorkers:
         assert "worker-gone" not in texts(visit("workers", show="Online"))
         assert "worker-one" not in texts(visit("workers", show="Offline"))
         assert "worker-gone" not in texts(visit("workers", label="h200"))
+
+    def test_shares_are_shown_where_several_owners_have_runs(self, stand: Stand) -> None:
+        stand.submit("first")
+        assert "Shares of the queue" not in texts(visit("workers")), "there is no worker and one owner"
+        stand.register()
+        other = stand.client.create_token("nightly-sweep", ["submit"]).token
+        with Client(stand.client.url, other) as client:
+            stand.submit_as(client, "second")
+        stand.start()
+        app = visit("workers")
+        assert not app.exception
+        assert "Shares of the queue" in texts(app)
+        rows = {row["Owner"]: row for row in tables(app)[-1]}
+        assert {row["Running"] for row in rows.values()} == {"0", "1"}
+        assert rows["nightly-sweep"]["Weight"] == "1"
 
     def test_worker_is_drained_and_undrained(self, stand: Stand) -> None:
         stand.register()

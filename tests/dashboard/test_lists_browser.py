@@ -139,13 +139,3 @@ def test_worker_is_drained_and_undrained(page: Page, stand: Stand) -> None:
     page.get_by_text("Idle.").wait_for()
     assert not stand.client.workers().items[0].draining
     assert browser.error_texts(page) == []
-
-
-@pytest.mark.parametrize("address", ["/", "/runs", "/runs?view=Experiments", "/teachers", "/workers"])
-@pytest.mark.parametrize("width", [1440, 390])
-def test_no_list_page_scrolls_horizontally(page: Page, address: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto(address)
-    browser.wait_until_drawn(page)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-    assert browser.error_texts(page) == []

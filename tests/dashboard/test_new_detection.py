@@ -8,7 +8,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from core.specs import parse_experiment
+from core.specs import parse_experiment, warnings_of
 from tests.dashboard.conftest import button, field, texts, visit
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
@@ -65,7 +65,7 @@ def test_a_chosen_data_set_of_detection_has_its_fields_and_none_of_classificatio
     shown = keys(form)
     assert "methods.0.regions.boxes" in shown, "KD compares boxes"
     assert "methods.0.regions.fixed_count" not in shown
-    for name in ("label_smoothing", "accumulate", "collapse_every", "robustness", "stylised", "strong_augment"):
+    for name in ("label_smoothing", "accumulate", "collapse_every", "features_every", "robustness", "strong_augment"):
         assert f"training.{name}" not in shown, name
     assert set(field(form, "student.model.name").options) == {
         *("Faster R-CNN", "SSD300 (VGG-16)", "SSDlite320 (MobileNetV3)", "SSD (small images)", "RetinaNet", "FCOS")
@@ -162,3 +162,18 @@ def test_an_error_of_an_imported_spec_is_shown(
     if key:
         assert field(app, key) is not None, "the error has a field"
     assert button(app, "Start").disabled
+
+
+def test_defaults_for_detection_are_written_out_and_need_no_warning(form: AppTest) -> None:
+    methods = next(item for item in form.selectbox if item.label == "Method 1")
+    for name in ("dkd", "kd"):
+        methods = next(item for item in form.selectbox if item.label == "Method 1")
+        methods.set_value(name).run()
+        [method] = spec_of(form)["methods"]
+        assert method["params"]["temperature"] == 1.0
+        assert not [problem for problem in warnings_of(parse_experiment(spec_of(form))) if "methods" in problem.path]
+    assert method["params"]["ce_weight"] == 1.0
+    next(item for item in form.selectbox if item.label == "Method 1").set_value("fitnet").run()
+    [method] = spec_of(form)["methods"]
+    assert method["shares"] == {"fitnet": 0.1}
+    assert not [problem for problem in warnings_of(parse_experiment(spec_of(form))) if "methods" in problem.path]

@@ -357,6 +357,11 @@ class TestNewExperiment:
         assert not [item for item in form.button if item.label == "Bring it back"]
         field(form, ".seeds").set_value("4").run()
         button(form, "Empty form").click().run()
+        button(form, "Keep my draft").click().run()
+        assert field(form, ".seeds").value == "4"
+        assert not [item for item in form.button if item.label == "Bring it back"]
+        button(form, "Empty form").click().run()
+        button(form, "Replace").click().run()
         assert field(form, ".seeds").value == "0-2"
         button(form, "Bring it back").click().run()
         assert not form.exception
@@ -366,6 +371,8 @@ class TestNewExperiment:
 
     def test_an_unchanged_template_is_replaced_without_a_word(self, form: AppTest) -> None:
         button(form, "Empty form").click().run()
+        assert not [item for item in form.button if item.label == "Replace"]
+        assert field(form, ".name").value == ""
         assert not [item for item in form.button if item.label == "Bring it back"]
 
     def test_a_method_is_removed(self, form: AppTest) -> None:
@@ -466,3 +473,22 @@ class TestSeedsUntilDecided:
         choice.set_value("Until decided").run()
         field(form, "seeds.most").set_value(2).run()
         assert any("must be at least first" in item.value for item in form.markdown)
+
+
+class TestSettingsChosenFirst:
+    def test_the_form_asks_for_trials_of_every_method(self, form: AppTest, backend: FakeBackend) -> None:
+        switch = next(item for item in form.toggle if str(item.key).endswith(".tune"))
+        assert switch.value is False
+        switch.set_value(True).run()
+        assert not form.exception
+        field(form, "tune.trials").set_value(4).run()
+        assert "tune:" in texts(form)
+        next(item for item in form.button if item.label.startswith("Start ")).click().run()
+        ((_, spec, _),) = backend.experiments.values()
+        assert spec.tune is not None
+        assert (spec.tune.trials, spec.tune.val_fraction, spec.tune.seeds) == (4, 0.1, (10_000,))
+
+    def test_an_invalid_seed_is_shown_at_its_field(self, form: AppTest) -> None:
+        next(item for item in form.toggle if str(item.key).endswith(".tune")).set_value(True).run()
+        field(form, "tune.seeds").set_value("0").run()
+        assert any("is one of the experiment's" in item.value for item in form.markdown)

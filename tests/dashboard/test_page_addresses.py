@@ -26,6 +26,8 @@ EVIL = "![x](http://evil.example/x.png)"
         ("runs", {"cursor": EVIL}),
         ("runs", {"teacher": EVIL}),
         ("results", {"claims": "a" * 201}),
+        ("leaderboard", {"experiment": "a\x00"}),
+        ("leaderboard", {"without": "a" * 201}),
     ],
 )
 def test_invalid_query_values_are_not_sent_to_the_backend(

@@ -15,7 +15,7 @@ from dashboard.lists import row_text
 from tests.dashboard.fakes import FakeBackend, digits_spec
 
 GLUE = "\u00a0"
-TOP1 = {"digits": "Test accuracy (%)"}
+TOP1 = {"test/top1": "Test accuracy (%)"}
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_each_task_has_a_column_of_its_headline_metric(backend: FakeBackend) -> 
             "latest": {"test/tau": MetricValue(value=0.5, step=1, epoch=1)},
         }
     )
-    first, second = row_text.run_rows([classes, order], datetime.now(UTC), TOP1 | {"shelves": "Kendall's τ"})
+    first, second = row_text.run_rows([classes, order], datetime.now(UTC), TOP1 | {"test/tau": "Kendall's τ"})
     assert list(first) == list(second)
     assert (first["Test accuracy (%)"], first["Kendall's τ"]) == (classes.latest["test/top1"].value, None)
     assert (second["Test accuracy (%)"], second["Kendall's τ"]) == (None, 0.5)

@@ -1,51 +1,123 @@
-"""The tab "Detections" of the Run page, against a fake backend and without a browser."""
+"""The tab "Detections" of the Run page, against a real backend and without a browser."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.artifacts.detection_replies import image_reply
+from core.events import Metrics, Record
 from core.protocol.detections import ScoreBin
+from core.protocol.worker import Claim, EventBatch
 from dashboard.charts import scenes
 from dashboard.charts.detection_figures import ap_by_class_figure, calibration_figure, lost_ap_figure
 from tests.backend import boxes
-from tests.dashboard.conftest import button, charts, curve_names, texts, visit
-from tests.dashboard.fakes import FakeBackend, digits_spec
-
-RUN = "run-0001-000"
-JPEG = b"\xff\xd8\xff of a test"
-
-
-@pytest.fixture
-def finished(backend: FakeBackend) -> FakeBackend:
-    """A finished run with detections of four images, two of which have a picture."""
-    submit(backend)
-    backend.advance(RUN, 30)
-    backend.detections[RUN] = boxes.table()
-    backend.pictures = {0: JPEG, 2: JPEG}
-    return backend
-
+from tests.dashboard.conftest import button, charts, connected, curve_names, texts, visit
+from tests.dashboard.stand import Stand, standing
 
 DETECTOR = {"name": "faster_rcnn", "params": {"backbone": "resnet8"}}
 
 
-def submit(backend: FakeBackend, method: str = "ce", teacher: Any = None) -> None:
-    student = {"model": DETECTOR}
-    backend.submit(digits_spec(dataset="digit_scenes", teacher=teacher, student=student, methods=[method], seeds=[0]))
+@dataclass(frozen=True)
+class Runs:
+    """Ids of runs.
+
+    Attributes:
+        complete: It kept detections of four images, and pictures of two of them.
+        teacher: A teacher's own run, whose detections are its own.
+        unpictured: It kept no pictures.
+        alone: It has no teacher's detections.
+        bare: It kept no detections.
+        running: It trains.
+        failed: It has failed.
+        classification: Its task is another.
+    """
+
+    complete: str
+    teacher: str
+    unpictured: str
+    alone: str
+    bare: str
+    running: str
+    failed: str
+    classification: str
 
 
-def look(**state: Any) -> AppTest:
+def submit(stand: Stand, name: str, **changes: Any) -> None:
+    usual = {"dataset": "digit_scenes", "student": {"model": DETECTOR}, "methods": ["ce"], "seeds": [0]}
+    stand.submit(name, **usual | changes)
+
+
+def trained(stand: Stand, *, detections: bool = True, pictures: bool = True, teacher: bool = True) -> str:
+    """Let the next run succeed with its files; return its id."""
+    claim = stand.start(epoch=20)
+    if detections:
+        boxes.write_files(stand.files(claim), pictures=pictures, teacher=teacher)
+    stand.finish(claim)
+    return claim.run_id
+
+
+def report_ap(stand: Stand, claim: Claim) -> None:
+    """Report the AP of a class and its teacher's, as a run does while it trains."""
+    values = {"ap_class/7": 41.0, "ap_class_teacher/7": 55.0}
+    event = Metrics(step=30, epoch=3.0, elapsed=31.0, values=values)
+    batch = EventBatch(attempt=claim.attempt, records=[Record(seq=3, time=1003.0, event=event)])
+    stand.worker.send_events("worker-one", claim.run_id, batch)
+
+
+@pytest.fixture(scope="module")
+def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stand, Runs]]:
+    with standing(tmp_path_factory.mktemp("stand")) as stand:
+        stand.register(slots=1)
+        submit(stand, "complete")
+        complete = trained(stand)
+        submit(stand, "with-a-teacher", teacher={"model": DETECTOR}, methods=["pkd"])
+        teacher = trained(stand, teacher=False)
+        unpictured = trained(stand, pictures=False)
+        submit(stand, "alone", seeds=[1])
+        alone = trained(stand, teacher=False)
+        submit(stand, "bare", seeds=[2])
+        bare = trained(stand, detections=False)
+        submit(stand, "failed", seeds=[3])
+        failed = stand.start(epoch=3)
+        stand.fail(failed, "out of memory")
+        stand.submit("of-classification", seeds=[0])
+        classification = trained(stand, detections=False)
+        submit(stand, "running", seeds=[4])
+        running = stand.start(epoch=2)
+        report_ap(stand, running)
+        yield (
+            stand,
+            Runs(complete, teacher, unpictured, alone, bare, running.run_id, failed.run_id, classification),
+        )
+
+
+@pytest.fixture
+def runs(trained_runs: tuple[Stand, Runs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Runs]:
+    stand, found = trained_runs
+    with connected(stand, monkeypatch, tmp_path):
+        yield found
+
+
+def look(run: str, **state: Any) -> AppTest:
     """Return the tab, with the values of controls."""
-    app = visit("run", id=RUN)
+    app = visit("run", id=run)
     app.session_state["part"] = "Detections"
     for key, value in state.items():
         app.session_state[key] = value
     return app.run()
+
+
+def tabs(run: str) -> list[str]:
+    """Return the titles of the tabs of a run."""
+    [found] = [item for item in visit("run", id=run).get("button_group") if item.proto.label == "Show"]
+    return [option.content for option in found.proto.options]
 
 
 def drawings(app: AppTest) -> list[str]:
@@ -60,8 +132,8 @@ def looks(drawing: str, panel: str) -> list[str]:
 
 
 class TestTab:
-    def test_three_drawings_show_what_there_is_and_what_was_found(self, finished: FakeBackend) -> None:
-        app = look(pictured=False)
+    def test_three_drawings_show_what_there_is_and_what_was_found(self, runs: Runs) -> None:
+        app = look(runs.complete, pictured=False)
         assert not app.exception
         first, second, third, fourth = drawings(app)
         assert looks(first, "Ground truth") == ["object cat", "object dog"]
@@ -77,41 +149,38 @@ class TestTab:
         assert curve_names(app, "run.lost-ap") == ["Student"]
         assert curve_names(app, "run.calibration") == ["Teacher", "Student"]
 
-    def test_boxes_of_a_teachers_own_run_are_the_teachers(self, backend: FakeBackend) -> None:
-        submit(backend, "pkd", {"model": DETECTOR})
-        backend.advance(RUN, 30)
-        backend.detections[RUN] = boxes.table(teacher=False)
-        [*_, fourth] = drawings(look(pictured=False))
+    def test_boxes_of_a_teachers_own_run_are_the_teachers(self, runs: Runs) -> None:
+        [*_, fourth] = drawings(look(runs.teacher, pictured=False))
         assert looks(fourth, "Teacher") == ["ignored dog 0.70", "missed cat"]
         assert "<figcaption>Student<" not in fourth
 
-    def test_scores_of_a_file_stand_in_for_metrics_of_many_classes(self, finished: FakeBackend) -> None:
-        assert curve_names(look(), "run.ap-by-class") == ["Student"]
+    def test_scores_of_a_file_stand_in_for_metrics_of_many_classes(self, runs: Runs) -> None:
+        assert curve_names(look(runs.complete), "run.ap-by-class") == ["Student"]
 
-    def test_lower_score_shows_more(self, finished: FakeBackend) -> None:
-        first = drawings(look(score=0.2))[0]
+    def test_lower_score_shows_more(self, runs: Runs) -> None:
+        first = drawings(look(runs.complete, score=0.2))[0]
         assert looks(first, "Student") == ["right cat 0.90", "right dog 0.30", "background dog 0.20"]
 
-    def test_images_with_pictures_are_shown_first(self, finished: FakeBackend) -> None:
-        app = look()
+    def test_images_with_pictures_are_shown_first(self, runs: Runs) -> None:
+        app = look(runs.complete)
         assert len(drawings(app)) == 2
         assert "Pictures of 2 of them were kept." in texts(app)
 
-    def test_filters_select_images_by_kind_network_and_class(self, finished: FakeBackend) -> None:
-        app = look(pictured=False, result="missed object")
+    def test_filters_select_images_by_kind_network_and_class(self, runs: Runs) -> None:
+        app = look(runs.complete, pictured=False, result="missed object")
         assert [looks(item, "Student") for item in drawings(app)] == [
             ["right cat 0.90", "missed dog"],
             ["ignored dog 0.70", "missed cat"],
         ]
-        app = look(pictured=False, result="duplicate", of="teacher")
+        app = look(runs.complete, pictured=False, result="duplicate", of="teacher")
         assert [looks(item, "Teacher") for item in drawings(app)] == [["right dog 0.90", "duplicate dog 0.60"]]
-        app = look(result="background")
+        app = look(runs.complete, result="background")
         assert "No test image is left" in texts(app)
         assert not drawings(app)
 
-    def test_pages(self, finished: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pages(self, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("dashboard.views.run_detections._PAGE_SIZE", 3)
-        app = look(pictured=False)
+        app = look(runs.complete, pictured=False)
         assert len(drawings(app)) == 3
         assert "Page 1 of 2, 4 test images" in texts(app)
         button(app, "Next").click().run()
@@ -121,61 +190,54 @@ class TestTab:
         app.run()
         assert len(drawings(app)) == 3
 
-    def test_run_without_pictures_says_so(self, finished: FakeBackend) -> None:
-        finished.pictures = {}
-        app = look()
+    def test_run_without_pictures_says_so(self, runs: Runs) -> None:
+        app = look(runs.unpictured)
         assert "kept no pictures" in texts(app)
         assert len(drawings(app)) == 4
 
-    def test_run_without_a_teacher_has_two_drawings(self, finished: FakeBackend) -> None:
-        finished.detections[RUN] = boxes.table(teacher=False)
-        app = look()
+    def test_run_without_a_teacher_has_two_drawings(self, runs: Runs) -> None:
+        app = look(runs.alone)
         assert "<figcaption>Teacher<" not in drawings(app)[0]
         assert "<figcaption>Student<" in drawings(app)[0]
 
-    def test_run_without_detections_says_so(self, finished: FakeBackend) -> None:
-        finished.detections = {}
-        app = look()
+    def test_run_without_detections_says_so(self, runs: Runs) -> None:
+        app = look(runs.bare)
         assert not app.exception
         assert "This run kept no detections." in texts(app)
 
-    def test_running_run_has_bars_and_no_boxes_yet(self, backend: FakeBackend) -> None:
-        submit(backend)
-        backend.advance(RUN, 3)
-        backend.runs[RUN].points += [("ap_class/7", 30, 2.0, 1.0, 41.0), ("ap_class_teacher/7", 30, 2.0, 1.0, 55.0)]
-        app = look()
+    def test_running_run_has_bars_and_no_boxes_yet(self, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("client.resources.runs.Runs.detections", None)  # a call would be an exception
+        app = look(runs.running)
+        assert not app.exception
         assert "Boxes on test images appear when the run has succeeded." in texts(app)
         assert "run.ap-by-class" in charts(app)
-        assert not any("/detections" in request for request in backend.requests)
 
-    def test_failed_run_says_that_it_has_none(self, backend: FakeBackend) -> None:
-        submit(backend)
-        backend.advance(RUN, 3)
-        backend.end(RUN, "failed", "out of memory")
-        assert "This run ended before it wrote its detections." in texts(look())
+    def test_failed_run_says_that_it_has_none(self, runs: Runs) -> None:
+        assert "This run ended before it wrote its detections." in texts(look(runs.failed))
 
-    def test_cursor_of_another_list_is_an_error_in_words(self, finished: FakeBackend) -> None:
-        app = look()
+    def test_cursor_of_another_list_is_an_error_in_words(self, runs: Runs) -> None:
+        app = look(runs.complete)
         app.query_params["cursor"] = "LTE"
         app.run()
         assert not app.exception
-        assert "Cursor: unknown." in texts(app)
+        assert app.error[0].value.startswith("Cursor: ")
 
-    def test_run_of_classification_has_no_such_tab(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        backend.advance(RUN, 30)
-        app = visit("run", id=RUN)
-        [tabs] = [item for item in app.get("button_group") if item.proto.label == "Show"]
-        assert [option.content for option in tabs.proto.options] == [
+    def test_each_task_has_its_own_tab(self, runs: Runs) -> None:
+        assert tabs(runs.classification) == [
             "Curves",
             "Predictions",
+            "Features",
             "More measurements",
+            "Machine",
             "Log",
             "Attempts",
             "Spec",
             "Environment",
             "Files",
         ]
+        of_detection = tabs(runs.complete)
+        assert "Detections" in of_detection
+        assert not {"Predictions", "Features"} & set(of_detection)
 
 
 class TestScene:

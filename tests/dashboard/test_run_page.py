@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.catalog import TASKS
+from core.catalog.tasks import CLASSIFICATION
 from dashboard.markup import escape
 from tests.dashboard.conftest import button, charts, curve_names, tables, texts, visit
 from tests.dashboard.fakes import FakeBackend, digits_spec
@@ -80,6 +84,24 @@ class TestRun:
         facts = " ".join(table.value.to_string() for table in app.table)
         assert words in texts(app) + facts
         assert "run.accuracy" not in charts(app)
+
+    def test_items_of_a_plug_ins_data_have_the_name_of_its_task(
+        self, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            TASKS, "_entries", {**TASKS._entries, "classification": replace(CLASSIFICATION, item="text")}
+        )
+        backend.submit(digits_spec(seeds=[0]))
+        for run in list(backend.runs):
+            backend.advance(run, 30)
+        app = self.look("run-0001-001", "Environment")
+        assert next(item.value for item in app.metric if item.label == "Speed").endswith(" texts/s")
+        facts = [row["Property"] for rows in tables(app) for row in rows]
+        assert {"Training texts", "Test texts"} <= set(facts)
+        assert not any("images" in fact for fact in facts)
+        compared = visit("compare", experiment="exp-0001")
+        assert "Test set: 899 texts (one text is 0.11 %)" in texts(compared)
+        assert "Over the test texts" in texts(compared)
 
     def test_files_can_be_downloaded(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())

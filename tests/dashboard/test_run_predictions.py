@@ -1,16 +1,20 @@
-"""The tab "Predictions" of the Run page and the section of Compare, against a fake backend and without a browser."""
+"""The tab "Predictions" of the Run page and the section of Compare, against a real backend and without a browser."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.predictions import measures
 from backend.predictions.networks import Compared, own
+from core.items.table import Items
 from core.protocol.predictions import ConfidenceBin, SeedsSummary
 from dashboard import theme
 from dashboard.charts.prediction_figures import (
@@ -22,26 +26,84 @@ from dashboard.charts.prediction_figures import (
 )
 from dashboard.lists import prediction_rows
 from tests.backend import predicted
-from tests.dashboard.conftest import charts, curve_names, tables, texts, visit
-from tests.dashboard.fake_predictions import DIFFERENCE
-from tests.dashboard.fakes import FakeBackend, digits_spec, scenes_spec
+from tests.dashboard.conftest import charts, connected, curve_names, tables, texts, visit
+from tests.dashboard.stand import Stand, standing
 
-TEACHER, RUN = "run-0001-000", "run-0001-001"
-JPEG = b"\xff\xd8\xff of a test"
+PICTURES = (2, 5)
+KD = {0: (0, 1, 1, 1, 1, 1, 0, 0), 1: predicted.STUDENT}
+"""Predictions of KD by seed. On cats, one of four is right, and two of four; of DKD two of four, with both seeds."""
+DIFFERENCE = np.array([[0.0, 0.1, 0.2], [0.1, 0.0, 0.3], [0.2, 0.3, 0.0]])
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A backend with experiments of two methods, whose runs were tested on eight images.
+
+    Attributes:
+        stand: The backend.
+        complete: Every run kept its predictions, and pictures of two images.
+        bare: No run kept any.
+        special: DKD kept no confidences, and the classes of KD have hostile names.
+        unfinished: One run trains, and one has failed.
+    """
+
+    stand: Stand
+    complete: str
+    bare: str
+    special: str
+    unfinished: str
+
+    def run(self, experiment: str, label: str, seed: int = 0) -> str:
+        """Return the id of a run."""
+        runs = self.stand.client.experiment(experiment).runs
+        return next(run.id for run in runs if run.label == label and (run.seed == seed or run.role == "teacher"))
+
+
+def submit(stand: Stand, name: str, **changes: Any) -> str:
+    return stand.submit(name, **{"teacher": {"model": "resnet8"}, "methods": ["dkd", "kd"], "seeds": [0], **changes})
+
+
+def train(stand: Stand, experiment: str, results: dict[str, Items] | None = None) -> None:
+    """Let every run of an experiment succeed, with the predictions of its method, if it has any."""
+    for _ in stand.client.experiment(experiment).runs:
+        claim = stand.start(epoch=20)
+        method, seed = claim.spec["method"]["name"], claim.spec["seed"]
+        if results is None:
+            teacher = claim.spec["role"] == "teacher"
+            classes = predicted.TEACHER if teacher else KD[seed] if method == "kd" else predicted.STUDENT
+            kept: Items | None = predicted.items(classes, None if teacher else predicted.TEACHER)
+        else:
+            kept = results.get(method)
+        if kept is not None:
+            correlated = predicted.correlations([0.5, 0.2, 0.1], [0.4, 0.4, 0.1])
+            predicted.write_files(stand.files(claim), kept, correlated=correlated, pictures=PICTURES)
+        stand.finish(claim)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    hostile = replace(predicted.items(), classes=("<img src=x>", '"onload="', "$x$"))
+    with standing(tmp_path_factory.mktemp("stand")) as stand:
+        stand.register(slots=1)
+        complete = submit(stand, "complete", seeds=[0, 1])
+        train(stand, complete)
+        bare = submit(stand, "bare", training={"epochs": 21})
+        train(stand, bare, {})
+        special = submit(stand, "special", training={"epochs": 22})
+        train(stand, special, {"dkd": predicted.items(confidence=False), "kd": hostile})
+        unfinished = stand.submit("unfinished", training={"epochs": 23})
+        stand.fail(stand.start(epoch=3), "out of memory")
+        stand.start(epoch=3)
+        yield Lab(stand, complete, bare, special, unfinished)
 
 
 @pytest.fixture
-def finished(backend: FakeBackend) -> FakeBackend:
-    """Finished runs of two methods with predictions of eight images, two of which have a picture."""
-    backend.submit(digits_spec(methods=["dkd", "kd"], seeds=[0]))
-    for run in list(backend.runs):
-        backend.advance(run, 30)
-        backend.predictions[run] = predicted.items(teacher=None if run == TEACHER else predicted.TEACHER)
-    backend.pictures = {2: JPEG, 5: JPEG}
-    return backend
+def lab(trained: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lab]:
+    with connected(trained.stand, monkeypatch, tmp_path):
+        yield trained
 
 
-def look(run: str = RUN, **state: Any) -> AppTest:
+def look(run: str, **state: Any) -> AppTest:
     """Return the tab, with the values of controls."""
     app = visit("run", id=run)
     app.session_state["part"] = "Predictions"
@@ -56,15 +118,20 @@ def cards(app: AppTest) -> list[str]:
     return [part for body in bodies for part in body.split("<figure>")[1:]]
 
 
+def numbers(app: AppTest) -> list[int]:
+    """Return the numbers of the images of the gallery, in their order."""
+    return [int(number) for card in cards(app) for number in re.findall(r"image (\d)<", card)]
+
+
 class TestTab:
-    def test_figures_of_run_and_teacher(self, finished: FakeBackend) -> None:
-        app = look()
+    def test_figures_of_run_and_teacher(self, lab: Lab) -> None:
+        app = look(lab.run(lab.complete, "dkd"))
         assert not app.exception
         assert {"run.accuracy-by-class", "run.confusion", "run.reliability", "run.correlations"} <= charts(app)
         assert curve_names(app, "run.accuracy-by-class") == ["teacher", "dkd"]
 
-    def test_every_share_says_of_how_many_images(self, finished: FakeBackend) -> None:
-        networks, agreement, *_ = tables(look())
+    def test_every_share_says_of_how_many_images(self, lab: Lab) -> None:
+        networks, agreement, *_ = tables(look(lab.run(lab.complete, "dkd")))
         assert [row["Right"] for row in networks] == ["50.0 % (4 of 8 images)", "50.0 % (4 of 8 images)"]
         same = "dkd predicts the same class as teacher"
         assert [(row["Images"], row[same], row["dkd is right"]) for row in agreement] == [
@@ -73,108 +140,105 @@ class TestTab:
             ("where teacher is wrong", "50.0 % (2 of 4 images)", "25.0 % (1 of 4 images)"),
         ]
 
-    def test_images_on_which_they_differ_come_first(self, finished: FakeBackend) -> None:
-        shown = cards(look())
-        assert [re.findall(r"image (\d)<", card) for card in shown] == [["2"], ["5"], ["7"]]
-        assert "base64" in shown[0]
-        assert "no picture kept" in shown[2]
-        assert "dkd: dog 0.60, gives its class 0.10" in shown[0]
-        assert "teacher: cat 0.80" in shown[0]
-        assert "3 of 8 test images." in texts(look())
+    def test_images_on_which_they_differ_come_first(self, lab: Lab) -> None:
+        app = look(lab.run(lab.complete, "dkd"))
+        assert numbers(app) == [2, 5, 7]
+        first, _, third = cards(app)
+        assert "base64" in first
+        assert "no picture kept" in third
+        assert "dkd: dog 0.60, gives its class 0.10" in first
+        assert "teacher: cat 0.80" in first
+        assert "3 of 8 test images." in texts(app)
 
-    def test_filters(self, finished: FakeBackend) -> None:
-        assert [re.findall(r"image (\d)<", card) for card in cards(look(images="only dkd is right"))] == [["5"]]
-        assert len(cards(look(images="all images", of_class="dog"))) == 3
-        assert len(cards(look(images="all images", predicted="owl"))) == 1
-        assert len(cards(look(images="all images", with_picture=True))) == 2
+    def test_filters(self, lab: Lab) -> None:
+        run = lab.run(lab.complete, "dkd")
+        assert numbers(look(run, images="only dkd is right")) == [5]
+        assert len(cards(look(run, images="all images", of_class="dog"))) == 3
+        assert len(cards(look(run, images="all images", predicted="owl"))) == 1
+        assert len(cards(look(run, images="all images", with_picture=True))) == 2
         least: dict[str, Any] = {"least-margin": 0.5}
-        assert len(cards(look(images="all images", **least))) == 2
-        assert "No test image is left" in texts(look(images="both are right", of_class="owl"))
+        assert len(cards(look(run, images="all images", **least))) == 2
+        assert "No test image is left" in texts(look(run, images="both are right", of_class="owl"))
 
-    def test_another_run_is_a_reference(self, finished: FakeBackend) -> None:
-        app = look(beside="run-0001-002")
+    def test_another_run_is_a_reference(self, lab: Lab) -> None:
+        app = look(lab.run(lab.complete, "dkd"), beside=lab.run(lab.complete, "kd"))
         assert not app.exception
         assert curve_names(app, "run.accuracy-by-class") == ["kd", "dkd"]
+        assert numbers(app) == [1], "on the others, both methods predict the same"
 
-    def test_teachers_own_run_has_no_reference_until_one_is_chosen(self, finished: FakeBackend) -> None:
-        app = look(TEACHER)
+    def test_teachers_own_run_has_no_reference_until_one_is_chosen(self, lab: Lab) -> None:
+        teacher, run = lab.run(lab.complete, "teacher"), lab.run(lab.complete, "dkd")
+        app = look(teacher)
         assert not app.exception
         assert "no teacher to compare its predictions with" in texts(app)
         assert curve_names(app, "run.accuracy-by-class") == ["teacher"]
         assert len(cards(app)) == 4, "the images that it gets wrong"
-        assert curve_names(look(TEACHER, beside=RUN), "run.accuracy-by-class") == ["dkd", "teacher"]
+        assert curve_names(look(teacher, beside=run), "run.accuracy-by-class") == ["dkd", "teacher"]
 
-    def test_run_of_an_earlier_version_says_so_in_one_sentence(self, finished: FakeBackend) -> None:
-        finished.predictions = {}
-        app = look()
+    def test_run_of_an_earlier_version_says_so_in_one_sentence(self, lab: Lab) -> None:
+        app = look(lab.run(lab.bare, "dkd"))
         assert not app.exception
         assert "This run kept no predictions of its test images" in texts(app)
         assert not charts(app)
 
-    def test_run_without_confidences_has_everything_else(self, finished: FakeBackend) -> None:
-        finished.predictions[RUN] = predicted.items(confidence=False)
-        app = look()
+    def test_run_without_confidences_has_everything_else(self, lab: Lab) -> None:
+        app = look(lab.run(lab.special, "dkd"))
         assert "kept no confidences" in texts(app)
         assert "run.reliability" not in charts(app)
         assert "run.confusion" in charts(app)
 
-    @pytest.mark.parametrize(("end", "text"), [(False, "appear when the run has succeeded"), (True, "ended before it")])
-    def test_run_that_has_not_succeeded_asks_for_nothing(self, backend: FakeBackend, end: bool, text: str) -> None:
-        backend.submit(digits_spec())
-        backend.advance(TEACHER, 3)
-        if end:
-            backend.end(TEACHER, "failed", "out of memory")
-        assert text in texts(look(TEACHER))
-        assert not any("/predictions" in request for request in backend.requests)
-
-    def test_run_of_detection_has_no_such_tab(self, backend: FakeBackend) -> None:
-        backend.submit(scenes_spec())
-        backend.advance(TEACHER, 3)
-        app = visit("run", id=TEACHER)
-        [tabs] = [item for item in app.get("button_group") if item.proto.label == "Show"]
-        names = [option.content for option in tabs.proto.options]
-        assert "Predictions" not in names
-        assert "Detections" in names
-
-    def test_names_of_classes_are_escaped(self, finished: FakeBackend) -> None:
-        hostile = replace(predicted.items(), classes=("<img src=x>", '"onload="', "$x$"))
-        finished.predictions[RUN] = hostile
-        app = look()
+    @pytest.mark.parametrize(
+        ("state", "text"), [("running", "appear when the run has succeeded"), ("failed", "ended before it")]
+    )
+    def test_run_that_has_not_succeeded_asks_for_nothing(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch, state: str, text: str
+    ) -> None:
+        monkeypatch.setattr("client.resources.runs.Runs.predictions", None)  # a call would be an exception
+        runs = lab.stand.client.experiment(lab.unfinished).runs
+        app = look(next(run.id for run in runs if run.state == state))
         assert not app.exception
+        assert text in texts(app)
+
+    def test_names_of_classes_are_escaped(self, lab: Lab) -> None:
+        app = look(lab.run(lab.special, "kd"))
+        assert not app.exception
+        assert len(cards(app)) == 3
         for card in cards(app):
             assert "<img src=x>" not in card
             assert '"onload="' not in card
 
 
 class TestCompare:
-    def show(self, **more: Any) -> AppTest:
-        app = visit("compare", experiment="exp-0001")
+    def show(self, experiment: str, **more: Any) -> AppTest:
+        app = visit("compare", experiment=experiment)
         app.session_state["predictions"] = True
         for key, value in more.items():
             app.session_state[key] = value
         return app.run()
 
-    def test_nothing_is_read_until_it_is_wanted(self, finished: FakeBackend) -> None:
-        visit("compare", experiment="exp-0001")
-        assert not any("predictions" in request for request in finished.requests)
+    def test_nothing_is_read_until_it_is_wanted(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("client.resources.comparisons.Comparisons.predictions", None)
+        app = visit("compare", experiment=lab.complete)
+        assert not app.exception
+        assert "Predictions" in [item.value for item in app.subheader]
 
-    def test_methods_over_seeds(self, finished: FakeBackend) -> None:
-        app = self.show()
+    def test_methods_over_seeds(self, lab: Lab) -> None:
+        app = self.show(lab.complete)
         assert not app.exception
         assert {"compare.reliability", "compare.classes", "compare.confusion", "compare.correlations.1"} <= charts(app)
         cells = [row["kd"] for rows in tables(app) for row in rows if row.get("Class") == "cat" and "kd" in row]
-        assert re.search(r"^50\.0 % \(n = 2\); −10\.\d* \[−15\.\d*, −5\.\d*\]$", cells[0])
-        assert "A note of the test." in texts(app)
-        assert len(cards(app)) == 0 or "kd" in cards(app)[0]
+        assert re.search(r"^37\.5 % \(n = 2\); −12\.5\d* \[−171\.3\d*, \+146\.3\d*\]$", cells[0]), cells
+        assert numbers(app) == [1], "the first seed"
+        assert "kd: " in cards(app)[0]
+        assert numbers(self.show(lab.complete, **{"look-seed": 1})) == [], "with the second seed they are equal"
 
-    def test_teacher_is_a_counterpart(self, finished: FakeBackend) -> None:
-        app = self.show(**{"look-against": "teacher"})
+    def test_teacher_is_a_counterpart(self, lab: Lab) -> None:
+        app = self.show(lab.complete, **{"look-against": "teacher"})
         assert not app.exception
         assert "teacher: " in cards(app)[0]
 
-    def test_experiment_of_an_earlier_version_says_so(self, finished: FakeBackend) -> None:
-        finished.predictions = {}
-        app = self.show()
+    def test_experiment_of_an_earlier_version_says_so(self, lab: Lab) -> None:
+        app = self.show(lab.bare)
         assert not app.exception
         assert "kept no predictions" in texts(app)
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from core.catalog import describe
-from core.specs import ExperimentSpec, SpecError, parse_experiment, read_experiment
+from core.catalog.examples import describe_examples
+from core.specs import ExperimentSpec, SpecError, parse_experiment
 from dashboard.forms import schema_fields, spec_draft, spec_yaml
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.yaml"
@@ -90,7 +91,7 @@ def test_parameters_of_an_optimizer_exist_only_for_it() -> None:
 def test_omitted_defaults_are_not_in_the_draft() -> None:
     defaults = schema_fields.schema_defaults(SCHEMA["$defs"]["Training"], SCHEMA)
     assert defaults["augment"] == "standard"
-    assert not {"accumulate", "ema", "label_smoothing", "evaluate_every"} & set(defaults)
+    assert not {"accumulate", "ema", "label_smoothing", "evaluate_every", "features_every"} & set(defaults)
     assert "params" not in defaults["optimizer"]
 
 
@@ -141,9 +142,19 @@ def test_blank_form_is_a_valid_spec_except_for_its_name() -> None:
     assert parsed.seeds == (0, 1, 2)
 
 
-def test_form_keeps_the_example_unchanged() -> None:
-    written = yaml.safe_load(DIGITS.read_text(encoding="utf-8"))
-    assert parse_experiment(spec_draft.to_spec(spec_draft.to_draft(written))) == read_experiment(DIGITS)
+EXAMPLES = [item for item in describe_examples() if "preset" not in item["spec"]]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda item: str(item["name"]))
+def test_form_keeps_every_example_unchanged_and_can_show_its_seeds(example: dict[str, Any]) -> None:
+    draft = spec_draft.to_draft(example["spec"])
+    assert parse_experiment(spec_draft.to_spec(draft)) == parse_experiment(example["spec"])
+    assert isinstance(draft["seeds"], dict) or schema_fields.join_integers(draft["seeds"])
+
+
+@pytest.mark.parametrize("seeds", ["1..3", {"from": 1, "to": 3}])
+def test_range_of_seeds_is_shown_as_a_list(seeds: Any) -> None:
+    assert spec_draft.to_draft({"seeds": seeds})["seeds"] == [1, 2, 3]
 
 
 def test_form_keeps_a_spec_without_a_teacher_and_with_bare_names() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -118,3 +119,35 @@ def test_figures_of_a_sweep(stand: Stand, view: str, drawn: set[str]) -> None:
         assert "A heat map needs two fields" in texts(app)
     if view == "Importance":
         assert "do not vary" in texts(app), "every run reports the same result"
+
+
+def test_choices_are_in_the_address(stand: Stand) -> None:
+    submit(stand)
+    app = visit("sweep", name="search", only="training.optimizer.lr = 0.05", result_of="ce")
+    assert not app.exception
+    assert list(app.dataframe[0].value["training.optimizer.lr"]) == [0.05]
+    assert app.session_state["result_of"] == "ce"
+    app.multiselect(key="only").set_value(["training.optimizer.lr = 0.01"]).run()
+    assert list(app.dataframe[0].value["training.optimizer.lr"]) == [0.01]
+    curves = visit("sweep", name="search", tab="Curves", colour="training.optimizer.lr")
+    assert not curves.exception
+    assert curves.selectbox(key="colour").value == "training.optimizer.lr"
+
+
+def test_choices_of_another_sweep_are_dropped(stand: Stand) -> None:
+    submit(stand)
+    app = visit("sweep")
+    app.session_state["colour"] = "methods.1"
+    app.session_state["result_of"] = "method 2 (varies)"
+    app.session_state["only"] = ["methods.1 = kd"]
+    app.query_params["name"], app.query_params["tab"] = "search", "Curves"
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="colour").value == "training.optimizer.lr"
+    assert charts(app) == {"sweep.curves"}
+
+
+def test_downloaded_figures_are_named_after_the_sweep(stand: Stand) -> None:
+    submit(stand)
+    [chart] = [item for item in look("Slices").get("bidi_component") if item.proto.component_name == "dkd_chart"]
+    assert json.loads(chart.proto.json)["filename"] == "search-slice-training-optimizer-lr"

@@ -18,7 +18,10 @@ CLASSIFICATION, DETECTION = (
     TaskForm.of(CATALOG, next(item for item in CATALOG.tasks if item["name"] == name))
     for name in ("classification", "detection")
 )
-OF_IMAGES = ("label_smoothing", "accumulate", "collapse_every", "robustness", "stylised", "strong_augment")
+OF_IMAGES = (
+    *("label_smoothing", "accumulate", "collapse_every", "features_every", "robustness", "stylised"),
+    "strong_augment",
+)
 
 
 def blank(**changes: Any) -> dict[str, Any]:

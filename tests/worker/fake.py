@@ -43,8 +43,8 @@ RUN = RunSpec.model_validate(
 )
 
 
-def refusal(status: int, detail: str = "refused") -> ApiError:
-    return ApiError(status, ProblemDetails(title=detail, status=status, detail=detail))
+def refusal(status: int, detail: str = "refused", retry_after: float = 0.0) -> ApiError:
+    return ApiError(status, ProblemDetails(title=detail, status=status, detail=detail), retry_after)
 
 
 class FakeBackend:
@@ -65,10 +65,16 @@ class FakeBackend:
         self.down = False
         self.forgotten = False
         self.refuse_events: int | None = None
+        self.limit = 0
+        """Number of reports and outcomes that are refused because there are too many."""
+        self.retry_after = 0.0
         self.lose_replies = 0
         self.lose_claims = 0
         self.pauses: set[str] = set()
         self.requests: list[ClaimRequest] = []
+        self.tokens: set[str] | None = None
+        """Valid tokens of requests over HTTP; None to accept any."""
+        self.refused = 0
         self._granted: dict[str, Claim] = {}
         self.announce = True
         self._lock = threading.RLock()
@@ -146,6 +152,7 @@ class FakeBackend:
 
     def send_events(self, worker_id: str, run_id: str, batch: EventBatch) -> int:
         self._require_up()
+        self._require_rate()
         if run_id in self.fenced:
             raise refusal(409, "another attempt has this run")
         if self.refuse_events:
@@ -161,6 +168,7 @@ class FakeBackend:
 
     def finish(self, worker_id: str, run_id: str, outcome: Outcome) -> None:
         self._require_up()
+        self._require_rate()
         if run_id in self.fenced:
             raise refusal(409, "another attempt has this run")
         self.outcomes.append((run_id, outcome))
@@ -168,6 +176,12 @@ class FakeBackend:
     def _require_up(self) -> None:
         if self.down:
             raise BackendUnreachable("fake", "switched off")
+
+    def _require_rate(self) -> None:
+        with self._lock:
+            if self.limit:
+                self.limit -= 1
+                raise refusal(429, "too many requests", self.retry_after)
 
     def _require_registered(self) -> None:
         if self.forgotten:
@@ -182,6 +196,10 @@ def served(backend: FakeBackend) -> Iterator[str]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             try:
+                token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                if backend.tokens is not None and token not in backend.tokens:
+                    backend.refused += 1
+                    raise refusal(401, "this token is unknown, was revoked, or has expired")
                 self._reply(200, _answer(backend, self.path, body))
             except ApiError as error:
                 self._reply(error.status, error.problem)

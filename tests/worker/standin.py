@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("--run", "--out", "--teacher", "--teacher-weights", "--resume"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--student", type=Path, action="append")
     parser.add_argument("--ranks", type=int, default=1)
     options = parser.parse_args()
     behaviour = os.environ.get("STANDIN", "succeed")

@@ -31,6 +31,15 @@ def test_path_outside_the_store_is_refused(tmp_path: Path, what: str, path: str)
     assert list(root.iterdir()) == [root / "link"]
 
 
+def test_students_of_a_teacher_are_passed_to_its_training(tmp_path: Path) -> None:
+    students = [{"role": "student", "seed": 3}, {"role": "student", "seed": 4}]
+    claim = FakeBackend().add().model_copy(update={"students": students})
+    given = list(prepare_attempt(tmp_path, claim).arguments)
+    files = [Path(given[at + 1]) for at, word in enumerate(given) if word == "--student"]
+    assert [file.name for file in files] == ["student-1.json", "student-2.json"]
+    assert [json.loads(file.read_text(encoding="utf-8")) for file in files] == students
+
+
 class TestSeveralTeachers:
     def claim(self, root: Path, content: bytes = b"second") -> Claim:
         digest = hashlib.sha256(b"second").hexdigest()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from core.protocol.worker import Registration
 from tests.waiting import until
 from tests.worker.conftest import Rig
+from tests.worker.fake import refusal
+from worker.heartbeat import HeartbeatThread
+
+REGISTRATION = Registration(worker_id="worker-one", name="w", host="h", slots=1, device="cpu")
 
 
 def test_registers_when_the_backend_responds(rig: Rig) -> None:
@@ -40,3 +45,17 @@ def test_heartbeat_names_every_leased_run(rig: Rig) -> None:
     rig.start()
     holdings = until(lambda: rig.backend.heartbeats[-1].holding if rig.backend.heartbeats else None, "a leased run")
     assert [(item.run_id, item.attempt) for item in holdings] == [("run-1", 3)]
+
+
+def test_next_heartbeat_waits_as_long_as_the_backend_demands(rig: Rig) -> None:
+    """A limited heartbeat costs nothing: the lease is longer than the longest wait that is obeyed."""
+    thread = HeartbeatThread(rig.backend, REGISTRATION, rig.supervisor)
+    assert thread._beat() == rig.backend.heartbeat_seconds
+
+    def limited(*_: object) -> None:
+        raise refusal(429, "too many requests", retry_after=rig.backend.retry_after)
+
+    rig.backend.heartbeat = limited  # type: ignore[assignment, method-assign]
+    for demanded, least, most in ((0.0, 0.1, 0.1), (5.0, 5.0, 7.5), (3600.0, 20.0, 30.0)):
+        rig.backend.retry_after = demanded
+        assert least <= thread._beat() <= most

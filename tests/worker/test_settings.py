@@ -57,7 +57,8 @@ def test_slots_share_the_processors_that_the_worker_may_use(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "gpus", "slots"),
     [
-        ({}, 0, 1),
+        ({}, 0, 6),
+        ({}, 3, 3),
         ({"DKD_CPU_SLOTS": "5"}, 0, 5),
         ({"DKD_CPU_SLOTS": "5"}, 4, 4),
         ({"DKD_RUNS_PER_GPU": "3"}, 2, 6),
@@ -67,4 +68,5 @@ def test_slots_share_the_processors_that_the_worker_may_use(monkeypatch: pytest.
 def test_number_of_slots(settings: dict[str, str], gpus: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("worker.settings.default_cpu_slots", lambda: 6)
     assert WorkerSettings().slots_on(gpus) == slots

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from tests.waiting import until
 from tests.worker.conftest import Rig, processes_of
 from tests.worker.fake import RUN
 from worker.health import Health
+from worker.reporter import Reporter
 from worker.training_monitor import TimeLimits
 
 MakeRig = Callable[..., Rig]
@@ -194,6 +196,36 @@ def test_outage_neither_loses_nor_duplicates_events(rig: Rig) -> None:
     assert any(
         later[0] <= earlier[-1] for earlier, later in zip(rig.backend.batches, rig.backend.batches[1:], strict=False)
     )
+
+
+def test_rate_limit_neither_loses_events_nor_the_outcome(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reporter and the outcome wait as long as the backend demands, in the loops that repeat them anyway."""
+    waited: list[float] = []
+    monkeypatch.setattr(Reporter, "_pause", lambda reporter, seconds: waited.append(seconds))
+    rig.backend.limit, rig.backend.retry_after = 3, 7.0
+    backend = rig.run("succeed")
+    assert backend.types() == ["started", *["metrics"] * 5, "log", "finished"]
+    assert backend.seqs() == list(range(1, 9))
+    assert wait_for_outcome(rig) == "succeeded"
+    demanded = [seconds for seconds in waited if seconds >= 7.0]
+    assert len(demanded) == 3
+
+
+def test_outcome_above_a_rate_limit_is_repeated(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = make_rig()
+    rig.backend.add()
+    finish = rig.backend.finish
+
+    def limited(*arguments: Any) -> None:
+        rig.backend.limit = 2 if not attempts else 0
+        attempts.append(1)
+        finish(*arguments)
+
+    attempts: list[int] = []
+    monkeypatch.setattr(rig.backend, "finish", limited)
+    rig.start()
+    assert wait_for_outcome(rig) == "succeeded"
+    assert len(attempts) == 2
 
 
 def test_events_that_the_backend_has_lost_are_sent_again(rig: Rig) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from celery import Celery
 
+from common.atomic_write import atomic_write
 from common.celery_config import NUDGE_TASK, celery_settings
 from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
@@ -38,6 +39,7 @@ class Host:
             "DKD_WORKER_TOKEN": "a-token",
             "DKD_WORKER_NAME": "box",
             "DKD_DEVICE": "cpu",
+            "DKD_CPU_SLOTS": "1",
             "DKD_REPORT_SECONDS": "1",
             "DKD_TRAINING_COMMAND": json.dumps(STANDIN),
             "STANDIN": behaviour,
@@ -83,6 +85,40 @@ def test_nudge_triggers_a_claim(host: Host) -> None:
     outcome = until(host.backend.outcome, "the run ends")
     assert outcome.outcome == "succeeded"
     assert host.backend.types()[-1] == "finished"
+
+
+def test_worker_goes_on_with_a_rotated_token_and_loses_no_run(host: Host, tmp_path: Path) -> None:
+    """Its file gets the new text during the training, before or after the earlier text ends."""
+    backend, file = host.backend, tmp_path / "worker.token"
+    old, new, newest = (f"dkd_{letter * 30}" for letter in "abc")
+    atomic_write(file, old, private=True)
+    backend.tokens = {old}
+    backend.add()
+    host.start("train", DKD_WORKER_TOKEN="", DKD_WORKER_TOKEN_FILE=str(file))
+    host.ready()
+    until(backend.seqs, "first events")
+
+    def more_events() -> None:
+        before = len(backend.seqs())
+        until(lambda: len(backend.seqs()) > before + 5, "reports arrive")
+
+    backend.tokens = {old, new}  # the overlap
+    atomic_write(file, new, private=True)
+    more_events()
+    backend.tokens = {new}  # the overlap has ended
+    more_events()
+    backend.tokens = {newest}  # the earlier text ends before the node has the new one
+    refused = backend.refused
+    until(lambda: backend.refused > refused + 3, "the worker tries again")
+    atomic_write(file, newest, private=True)
+    more_events()
+    backend.orders["run-1"] = "cancel"
+    outcome = until(backend.outcome, "the run ends")
+    assert outcome.outcome == "cancelled"
+    assert len(backend.registrations) == 1
+    assert {attempt for _, attempt in backend.records} == {1}
+    written = (tmp_path / "artifacts/runs/run-1/attempt-1/events.jsonl").read_text().count("\n")
+    assert backend.seqs() == list(range(1, written + 1))
 
 
 def test_worker_survives_a_truncated_message_and_a_missing_folder(host: Host) -> None:

@@ -49,6 +49,7 @@ METHODS.add(
         source="Heo et al. 2019, arXiv 1811.03233",
         family="two_stage",
         taps=stages_of,
+        layers="maps",
         joins=_joins,
         weight_params={"ab": "weight", "ce": "ce_weight"},
         first_stage=FirstStage("init_epochs", "ab"),

@@ -36,6 +36,7 @@ METHODS.add(
         params=ATParams,
         source="Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928",
         taps=stages_of,
+        layers="maps",
         weight_params={"ce": "ce_weight", "at": "weight"},
         metrics=(
             CE_TERM,

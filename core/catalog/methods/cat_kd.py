@@ -50,6 +50,7 @@ METHODS.add(
         target="core.distill.features.cat_kd:CATKD",
         params=CATKDParams,
         taps=_taps,
+        layers="maps",
         source="Guo et al., CVPR 2023, arXiv 2304.12777",
         weight_params={"ce": "ce_weight", "cat_kd": "weight"},
         metrics=(

@@ -81,6 +81,7 @@ METHODS.add(
         target="core.distill.features.crd:CRD",
         params=CRDParams,
         taps=_taps,
+        layers="vectors",
         source="Tian, Krishnan and Isola 2020, arXiv 1910.10699",
         weight_params={"ce": "ce_weight", "crd": "weight"},
         metrics=(CE_TERM, Metric("train/crd", "CRD term, unweighted", "nats", panel="Terms of CRD")),

@@ -35,6 +35,7 @@ METHODS.add(
         source="Shu et al. 2021, arXiv 2011.13256",
         family="features",
         taps=stages_of,
+        layers="maps",
         reads_maps_alone=True,
         weight_params={"ce": "ce_weight", "cwd": "weight"},
         metrics=(

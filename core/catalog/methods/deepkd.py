@@ -7,16 +7,24 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.catalog.methods.alignment import (
+    ALIGN_METRICS,
+    ALIGN_SHARE,
+    ALIGN_SWITCH,
+    ALIGN_WEIGHT,
+    AlignmentParams,
+    alignment_warnings,
+)
 from core.catalog.methods.dkd import DKDParams
-from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, Momenta, SpecWarning
-from core.catalog.methods.shared import CE_TERM, NCKD_TERM, TCKD_TERM, decoupled_warnings
+from core.catalog.methods.entry import METHODS, ClassesNeeded, MethodContext, MethodEntry, Momenta, SpecWarning
+from core.catalog.methods.shared import CE_TERM, NCKD_TERM, SIMILARITY, TCKD_TERM, decoupled_warnings
 
 TASK_DELTA = 0.075
 START, TOP = 0.05, 0.55
 
 
-class DeepKDParams(DKDParams):
-    """Parameters of DeepKD on DKD."""
+class DeepKDParams(DKDParams, AlignmentParams):
+    """Parameters of DeepKD on DKD. The alignment term has the optimiser's momentum."""
 
     task_delta: float = Field(
         TASK_DELTA, gt=-1, lt=1, description="Added to the optimiser's momentum for the gradient of cross-entropy."
@@ -98,12 +106,22 @@ def _momenta(params: DeepKDParams, momentum: float) -> Momenta:
 
 def _warnings(params: DeepKDParams, context: MethodContext) -> Iterator[SpecWarning]:
     yield from decoupled_warnings(params, context)
+    yield from alignment_warnings(
+        params,
+        context,
+        parts="α·TCKD + β·NCKD",
+        least_weight=min(params.alpha, params.beta),  # with fewer classes in NCKD too: docs/method.md
+        ramp_epochs=params.ramp_epochs,
+        ramp_start=params.ramp_start,
+    )
     if (last := params.share_of_classes(context.epochs - 1)) < 1 and params.kind == "dynamic":
         text = f"the mask does not open within the training: at the end it has {100 * last:.3g} % of the classes"
         yield SpecWarning("params.mask_epochs", text)
 
 
-def _classes_needed(params: Any) -> Any:
+def _classes_needed(params: Any) -> ClassesNeeded:
+    if params.align != "off":
+        return ClassesNeeded(3, "compares the gradients of two parts, of which NCKD is one", field="align")
     return METHODS["dkd"].classes_needed_by(params)
 
 
@@ -119,8 +137,10 @@ METHODS.add(
         source="Huang et al., NeurIPS 2025, arXiv 2505.15133",
         min_classes=3,
         classes_needed=_classes_needed,
-        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"},
-        metrics=(CE_TERM, TCKD_TERM, NCKD_TERM),
+        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"} | ALIGN_WEIGHT,
+        share_params=ALIGN_SHARE,
+        switches=ALIGN_SWITCH,
+        metrics=(CE_TERM, TCKD_TERM, NCKD_TERM, SIMILARITY, *ALIGN_METRICS),
         momenta=_momenta,
         warnings=_warnings,
         published={"variant": "public_code"},

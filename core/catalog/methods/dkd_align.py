@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from core.catalog.methods.alignment import (
     ALIGN_METRICS,
@@ -39,6 +39,11 @@ class DKDAlignParams(DKDParams):
         description="Instead of ε: share of the summed gradient norms that the term gets at every step.",
         examples=[0.1],
     )
+    sign: Literal["subtracted", "added"] = Field(
+        "subtracted",
+        description="Whether ε·A is subtracted from the loss, as DKD-Align is defined, or added, as a control that "
+        "moves the two gradients together instead of apart.",
+    )
     decay: float = Field(1.0, gt=0, le=1, description="ε is multiplied by decay^e, e counted from 0. 1: no decay.")
     log_floor: float = Field(
         0.0,
@@ -55,6 +60,14 @@ class DKDAlignParams(DKDParams):
             raise ValueError("log_floor has an effect only with reduction log")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_the_usual_sign(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A spec from before there was a choice has the same fingerprint as one that chooses the usual sign.
+        values: dict[str, Any] = serialise(self)
+        if self.sign == "subtracted":
+            values.pop("sign", None)
+        return values
+
 
 def _warnings(params: DKDAlignParams, context: MethodContext) -> Iterator[SpecWarning]:
     yield from decoupled_warnings(params, context)
@@ -67,6 +80,11 @@ def _warnings(params: DKDAlignParams, context: MethodContext) -> Iterator[SpecWa
         field="decay",
     )
     if not params.epsilon:
+        return
+    if params.sign == "added":  # matching the teacher is an optimum for every ε
+        if params.reduction == "log":
+            text = "log has no lower bound: added with a fixed ε, its pull grows without limit near the teacher"
+            yield SpecWarning("params.epsilon", f"{text}; consider epsilon_share")
         return
     if params.reduction == "log":
         yield from _log(params, params.epsilon, context)
@@ -122,6 +140,8 @@ METHODS.add(
         target="core.distill.logits.dkd_align:dkd_align_loss",
         reads_rows_alone=True,
         params=DKDAlignParams,
+        # Those of DKD: there is no published experiment on detection.
+        task_params={"detection": {"beta": 0.25, "temperature": 1.0, "ramp_epochs": 0}},
         source="Decoupled Gradient Knowledge Distillation",
         min_classes=3,
         weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta", "align": "epsilon"},

@@ -14,6 +14,7 @@ from core.catalog.models import MODELS
 from core.catalog.registry import Params, UnknownNameError
 
 PEER_TOP1 = Metric("test/peer_top1", "Test accuracy of the method's own network", "%", "higher")
+_PEER_VALIDATION = Metric("val/peer_top1", "Validation accuracy of the method's own network", "%", "higher")
 
 
 def _schemas_of_models() -> dict[str, Any]:
@@ -82,6 +83,7 @@ METHODS.add(
             Metric("train/peer_ce", "Cross-entropy of the method's own network", "nats", "lower", drawn=False),
             Metric("train/peer_kl", "KL(student ‖ other network), unweighted", "nats", "lower", drawn=False),
             PEER_TOP1,
+            _PEER_VALIDATION,
         ),
         problems=_problems,
         cost="A second network is trained beside the student: twice the time and memory if both are of one model. No "

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from core.catalog.datasets import DatasetFacts
+from core.catalog.methods.search import Range
 from core.catalog.metric import Metric, share_metric
 from core.catalog.registry import Entry, Registry
 from core.catalog.taps import Taps, TapShapes, tap_choices
@@ -157,6 +158,10 @@ class MethodEntry(Entry):
         taps: Returns the layers that the method reads with given parameters; None if it reads logits alone.
         joins: Returns why the method cannot compare layers of these shapes, the student's and the teacher's, with given
             parameters; None if it can compare layers of any shapes.
+        layers: What the layers must give that it reads; empty if both maps and vectors will do, or it reads none.
+        least_layers: The least number of layers of each network that it reads.
+        changes_classifier: Whether it changes what the student's classifier reads, so that it cannot be combined with
+            another method that does.
         tasks: Names of the tasks that the method can be trained on; empty for every task whose rows it can read.
         reads_rows_alone: Whether the loss is a function of the rows alone: of logits, classes and weights, in whatever
             number and of whatever, so that the rows may be regions of images.
@@ -164,7 +169,10 @@ class MethodEntry(Entry):
             of images, so that the rows may be regions of images.
         reads_offsets: Whether it reads how the boxes of regions are to be moved.
         needs_own_boxes: Whether it compares on the boxes that the student itself is trained on, and on no others.
-        task_params: By the name of a task, the parameters of published experiments on it that are not the defaults.
+        task_params: By the name of a task, the parameters that are usual for it and not the defaults: those of
+            published experiments, or of this project's examples. A form starts with them; a spec without them has the
+            defaults, and a warning.
+        task_shares: By the name of a task, the shares of terms that are usual for it in place of their weights.
         min_classes: The least number of classes. NCKD compares the non-target classes, so it needs at least two.
         classes_needed: Returns the least number of classes with given parameters, and why; None if it is
             ``min_classes`` whatever they are.
@@ -180,6 +188,8 @@ class MethodEntry(Entry):
         momenta: Returns the momentum of each term with given parameters and the optimiser's momentum; None if all terms
             have the optimiser's.
         warnings: Returns warnings about parameters within a spec; None if there are none.
+        search: By the parameter, what a tuning draws it from; empty for the weights of the terms and the temperature,
+            see ``core.tuning.space``.
         problems: Returns what makes parameters impossible within a spec, which is then refused; None if nothing does.
         color: Colour of its curves as ``#RRGGBB``; empty for one that the dashboard chooses.
         label_colors: Colours of some of its automatic labels, so that its variants differ from each other.
@@ -195,10 +205,14 @@ class MethodEntry(Entry):
     reads_offsets: bool = False
     needs_own_boxes: bool = False
     task_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    task_shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     min_classes: int = 2
     classes_needed: Callable[[Any], ClassesNeeded] | None = None
     taps: Callable[[Any], Taps] | None = None
     joins: Callable[[Any, TapShapes, TapShapes], Iterable[SpecWarning]] | None = None
+    layers: Literal["", "maps", "vectors"] = ""
+    least_layers: int = 1
+    changes_classifier: bool = False
     metrics: tuple[Metric, ...] = ()
     measured: tuple[str, ...] = ()
     weight_params: Mapping[str, str] = field(default_factory=dict)
@@ -208,6 +222,7 @@ class MethodEntry(Entry):
     first_stage: FirstStage | None = None
     momenta: Callable[[Any, float], Momenta] | None = None
     warnings: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
+    search: Mapping[str, Range] = field(default_factory=dict)
     problems: Callable[[Any, MethodContext], Iterable[SpecWarning]] | None = None
     color: str = ""
     label_colors: Mapping[str, str] = field(default_factory=dict)
@@ -327,6 +342,7 @@ class MethodEntry(Entry):
             "reads_rows_alone": self.reads_rows_alone,
             "reads_maps_alone": self.reads_maps_alone,
             "task_params": {task: dict(params) for task, params in self.task_params.items()},
+            "task_shares": {task: dict(shares) for task, shares in self.task_shares.items()},
             "terms": list(self.terms),
             "own_terms": list(self.own_terms),
             "label_weight": self.label_weight,

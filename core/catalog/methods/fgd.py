@@ -56,6 +56,7 @@ METHODS.add(
         family="features",
         tasks=("detection",),
         taps=stages_of,
+        layers="maps",
         reads_maps_alone=True,
         weight_params={
             "ce": "ce_weight",

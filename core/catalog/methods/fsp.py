@@ -54,6 +54,8 @@ METHODS.add(
         params=FSPParams,
         source="Yim et al., CVPR 2017",
         taps=stages_of,
+        layers="maps",
+        least_layers=2,
         joins=equal_channels,
         weight_params={"ce": "ce_weight", "fsp": "weight"},
         first_stage=FirstStage("init_epochs", "fsp"),

@@ -53,6 +53,7 @@ METHODS.add(
         source="Kim et al. 2018, arXiv 1802.04977",
         family="two_stage",
         taps=features_of,
+        layers="maps",
         weight_params={"ce": "ce_weight", "ft": "weight"},
         first_stage=FirstStage("init_epochs", "reconstruction"),
         metrics=(

@@ -27,6 +27,8 @@ METHODS.add(
         target="core.distill.logits.kd:kd_loss",
         reads_rows_alone=True,
         params=KDParams,
+        # A detector's own classification loss keeps its weight, as with DKD.
+        task_params={"detection": {"temperature": 1.0, "ce_weight": 1.0, "kd_weight": 1.0}},
         source="Hinton et al. 2015, arXiv 1503.02531",
         weight_params={"ce": "ce_weight", "kd": "kd_weight"},
         metrics=(CE_TERM, KD_TERM),

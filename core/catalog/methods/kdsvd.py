@@ -47,6 +47,8 @@ METHODS.add(
         params=KDSVDParams,
         source="Lee et al., ECCV 2018, arXiv 1807.06819",
         taps=stages_of,
+        layers="maps",
+        least_layers=2,
         joins=_joins,
         weight_params={"ce": "ce_weight", "kdsvd": "weight"},
         metrics=(

@@ -62,6 +62,7 @@ METHODS.add(
         source="Yang et al. 2022, arXiv 2205.01529",
         family="features",
         taps=layers_of,
+        layers="maps",
         joins=equal_sizes,
         reads_maps_alone=True,
         task_params={

@@ -71,6 +71,8 @@ METHODS.add(
         target="core.distill.features.norm:NORM",
         params=NORMParams,
         taps=_taps,
+        layers="maps",
+        changes_classifier=True,
         source="Liu et al., ICLR 2023, openreview CRNwGauQpb6",
         weight_params={"ce": "ce_weight", "norm": "weight"},
         warnings=_warnings,

@@ -27,6 +27,7 @@ METHODS.add(
         params=NSTParams,
         source="Huang and Wang 2017, arXiv 1707.01219",
         taps=stages_of,
+        layers="maps",
         weight_params={"ce": "ce_weight", "nst": "weight"},
         metrics=(
             CE_TERM,

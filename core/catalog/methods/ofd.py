@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
-from core.catalog.methods.entry import METHODS, MethodEntry
+from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
 from core.catalog.methods.shared import CE_TERM
 from core.catalog.methods.tapped import Names, stages_of
 from core.catalog.metric import Metric
 from core.catalog.registry import Params
-from core.catalog.taps import PREACTIVATION, STAGES
+from core.catalog.taps import PREACTIVATION, STAGES, split_suffix
 
 
 class OFDParams(Params):
@@ -31,6 +33,14 @@ class OFDParams(Params):
     )
 
 
+def _problems(params: OFDParams, context: MethodContext) -> Iterator[SpecWarning]:
+    for name in params.teacher_taps:
+        if not split_suffix(name)[1]:
+            text = f"OFD takes its margins from the batch norm before the activation; write {name + PREACTIVATION!r}"
+            yield SpecWarning("params.teacher_taps", text)
+            return
+
+
 METHODS.add(
     MethodEntry(
         name="ofd",
@@ -43,6 +53,8 @@ METHODS.add(
         source="Heo et al. 2019, arXiv 1904.01866",
         family="features",
         taps=stages_of,
+        problems=_problems,
+        layers="maps",
         weight_params={"ce": "ce_weight", "ofd": "weight"},
         metrics=(
             CE_TERM,

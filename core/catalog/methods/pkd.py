@@ -33,6 +33,7 @@ METHODS.add(
         source="Cao et al. 2022, arXiv 2207.02039",
         family="features",
         taps=stages_of,
+        layers="maps",
         reads_maps_alone=True,
         weight_params={"ce": "ce_weight", "pkd": "weight"},
         metrics=(

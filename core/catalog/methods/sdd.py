@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.catalog.methods.alignment import (
+    ALIGN_METRICS,
+    ALIGN_SHARE,
+    ALIGN_SWITCH,
+    ALIGN_WEIGHT,
+    AlignmentParams,
+    alignment_warnings,
+)
 from core.catalog.methods.entry import METHODS, MethodContext, MethodEntry, SpecWarning
-from core.catalog.methods.shared import CE_TERM, unfinished_ramp
+from core.catalog.methods.shared import CE_TERM, SIMILARITY, unfinished_ramp
 from core.catalog.metric import LOSS_PANEL, Metric
 from core.catalog.registry import Params
 from core.catalog.taps import Taps, regions_tap
@@ -53,7 +61,7 @@ class SDKDParams(RegionParams):
     kd_weight: float = Field(0.9, ge=0, description="Weight of T²·KL(teacher ‖ student) of the regions.")
 
 
-class SDDKDParams(RegionParams):
+class SDDKDParams(RegionParams, AlignmentParams):
     """Parameters of SD-DKD."""
 
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
@@ -62,7 +70,7 @@ class SDDKDParams(RegionParams):
     ramp_epochs: int = Field(20, ge=0, description="As for dkd: the distillation terms grow over these epochs.")
 
 
-class SDNKDParams(RegionParams):
+class SDNKDParams(RegionParams, AlignmentParams):
     """Parameters of SD-NKD."""
 
     ce_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy with the labels.")
@@ -83,6 +91,13 @@ def _taps(params: Any) -> Taps:
 
 def _warnings(params: SDDKDParams | SDNKDParams, context: MethodContext) -> Iterator[SpecWarning]:
     yield from unfinished_ramp(params.ramp_epochs, 1, context)
+    least_weight = None
+    if isinstance(params, SDDKDParams) and params.align != "batch" and not params.align_log_floor:
+        # The bounds of the others contain the number of regions of a batch, and not that of its images.
+        least_weight = min(params.alpha, params.beta)
+    yield from alignment_warnings(
+        params, context, parts="α·TCKD + β·NCKD", least_weight=least_weight, ramp_epochs=params.ramp_epochs
+    )
 
 
 METHODS.add(
@@ -114,11 +129,15 @@ METHODS.add(
         taps=_taps,
         source=_SOURCE,
         min_classes=3,
-        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"},
+        weight_params={"ce": "ce_weight", "tckd": "alpha", "nckd": "beta"} | ALIGN_WEIGHT,
+        share_params=ALIGN_SHARE,
+        switches=ALIGN_SWITCH,
         metrics=(
             CE_TERM,
             Metric("train/tckd", "TCKD term, unweighted", "nats", panel=LOSS_PANEL),
             Metric("train/nckd", "NCKD term, unweighted", "nats", panel=LOSS_PANEL),
+            SIMILARITY,
+            *ALIGN_METRICS,
         ),
         warnings=_warnings,
         cost=_COST.format("one pass of DKD"),
@@ -137,11 +156,15 @@ METHODS.add(
         taps=_taps,
         source=_SOURCE,
         min_classes=3,
-        weight_params={"ce": "ce_weight", "target": "target_weight", "non_target": "gamma"},
+        weight_params={"ce": "ce_weight", "target": "target_weight", "non_target": "gamma"} | ALIGN_WEIGHT,
+        share_params=ALIGN_SHARE,
+        switches=ALIGN_SWITCH,
         metrics=(
             CE_TERM,
             Metric("train/target", "NKD's target term, unweighted", "nats", panel="Terms of NKD"),
             Metric("train/non_target", "NKD's non-target term, unweighted", "nats", panel="Terms of NKD"),
+            SIMILARITY,
+            *ALIGN_METRICS,
         ),
         warnings=_warnings,
         cost=_COST.format("two passes of NKD"),

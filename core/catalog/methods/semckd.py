@@ -34,6 +34,7 @@ METHODS.add(
         source="Chen et al. 2021, arXiv 2012.03236",
         family="features",
         taps=stages_of,
+        layers="maps",
         weight_params={"ce": "ce_weight", "kd": "kd_weight", "semckd": "weight"},
         metrics=(
             CE_TERM,

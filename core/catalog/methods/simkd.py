@@ -44,6 +44,8 @@ METHODS.add(
         target="core.distill.features.simkd:SimKD",
         params=SimKDParams,
         taps=_taps,
+        layers="maps",
+        changes_classifier=True,
         source="Chen et al., CVPR 2022, arXiv 2203.14001",
         weight_params={"simkd": "weight"},
         metrics=(

@@ -35,6 +35,7 @@ METHODS.add(
         source="Ahn et al. 2019, arXiv 1904.05835",
         family="features",
         taps=stages_of,
+        layers="maps",
         weight_params={"ce": "ce_weight", "vid": "weight"},
         metrics=(
             CE_TERM,

@@ -83,6 +83,7 @@ METHODS.add(
         target="core.distill.features.wkd_f:WKDF",
         params=WKDFParams,
         taps=_taps,
+        layers="maps",
         joins=_joins,
         source="Lv et al., NeurIPS 2024, arXiv 2412.08139",
         weight_params={"ce": "ce_weight", "wkd_f": "weight"},

@@ -1,7 +1,7 @@
 """OFD (Heo et al. 2019): a comprehensive overhaul of feature distillation.
 
     L = w_CE·CE + w·mean_i Σ_k 2^(k − K + 1)·Σ_cyx d(r_k(f_ik)_cyx, F_ikcyx)
-    d(s, F) = 0 where s ≤ F ≤ 0, else (s − max(F, m_c))²
+    d(s, F) = 0 where s ≤ F′ ≤ 0, else (s − F′)² ,   F′ = max(F, m_c)
 
 f and F are the maps of stage k of K before the ReLU, and r is a 1×1 convolution with batch norm (section 3). The margin
 m_c < 0 of a channel is the mean of the negative part of the teacher's map. It is computed from the batch norm before

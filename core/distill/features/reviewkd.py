@@ -11,6 +11,8 @@ HCL, the hierarchical context loss, is a weighted mean of the mean squared dista
 are with the factor 1, and averaged to 4×4, 2×2 and 1×1 with ½, ¼ and ⅛. A size that is not smaller than the map is left
 out, and the next size takes its factor, as in the authors' code.
 
+The ramp is that of the authors' code. In mdistiller e is counted from 1, so that its ramp is one epoch ahead.
+
 For detectors the levels are those of the pyramid, without pooled features. The loss is then equal to that of the
 authors' detection code to rounding, for maps of any size, which may differ from batch to batch.
 """

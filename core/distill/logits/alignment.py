@@ -132,7 +132,14 @@ def _sample_over_batch(batch: Rows, size: int) -> float | Tensor:
 
 
 def subtract(
-    weighted: Weighted, term: Term, *, epsilon: float | None, epsilon_share: float | None, decay: float, ramp: float
+    weighted: Weighted,
+    term: Term,
+    *,
+    epsilon: float | None,
+    epsilon_share: float | None,
+    decay: float,
+    ramp: float,
+    added: bool = False,
 ) -> Tensor:
     """Add the alignment term to the terms of a loss, with the weight −ε; return ε.
 
@@ -143,6 +150,7 @@ def subtract(
         epsilon_share: the term's share of the summed gradient norms before decay; None if ε is given.
         decay: the factor of ε in this epoch.
         ramp: the factor of the distillation terms in this epoch.
+        added: whether the weight is ε instead.
     """
     weight: float | Tensor
     if epsilon_share is not None:
@@ -153,7 +161,7 @@ def subtract(
         number, weight = share / (ramp or 1.0), share
     else:
         number, weight = torch.full_like(term.value, decay * (epsilon or 0.0)), ramp * (decay * (epsilon or 0.0))
-    weighted["align"] = (-weight, term)
+    weighted["align"] = (weight if added else -weight, term)
     return number
 
 

@@ -24,29 +24,38 @@ import torch
 from torch import Tensor
 
 from core.catalog.methods.deepkd import DeepKDParams
-from core.distill.logits.dkd import decouple, ramp
-from core.distill.logits.partition import within_members
+from core.distill.logits.alignment import RowTerm, Weighted, with_alignment
+from core.distill.logits.dkd import decouple, least_classes, ramp
+from core.distill.logits.partition import Partition, within_members
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms, compose, label_term
+from core.distill.terms import LossTerms, label_term
 
 
 def deepkd_loss(batch: Rows, params: DeepKDParams, epoch: int | None) -> LossTerms:
-    """Return DeepKD's three terms with their weights."""
-    parts, pull_back = decouple(batch, params)
+    """Return DeepKD's three terms with their weights. With β = 0 two classes are enough, as for DKD."""
+    parts, pull_back = decouple(batch, params, least_classes(params))
     members = top_classes(batch, params, epoch)
-    if members is None:
-        nckd = parts.nckd()
-    else:
-        inputs = StandardisedLogits(batch).batch if params.standardise else batch
-        nckd = within_members(inputs, params.temperature, members).mean(batch)
+    inputs = StandardisedLogits(batch).batch if params.standardise else batch
+    nckd = parts.nckd() if members is None else _of_members(inputs, params, members).mean(batch)
     r = ramp(params, epoch)
-    weighted = {
+    weighted: Weighted = {
         "ce": (params.ce_weight, label_term(batch)),
         "tckd": (r * params.alpha, pull_back(parts.tckd())),
         "nckd": (r * params.beta, pull_back(nckd)),
     }
-    return compose(batch, {}, weighted)
+    return with_alignment(batch, weighted, params, epoch, lambda: _pair(inputs, params, members), r, pull_back)
+
+
+def _of_members(inputs: Rows, params: DeepKDParams, members: Tensor) -> RowTerm:
+    return within_members(inputs, params.temperature, members)
+
+
+def _pair(inputs: Rows, params: DeepKDParams, members: Tensor | None) -> tuple[RowTerm, RowTerm]:
+    """Return TCKD and NCKD of each row, for the alignment term."""
+    partition = Partition(inputs, params.temperature, (inputs.label.unsqueeze(1),))
+    nckd = partition.within(1) if members is None else _of_members(inputs, params, members)
+    return partition.between(), nckd
 
 
 def top_classes(batch: Rows, params: DeepKDParams, epoch: int | None) -> Tensor | None:

@@ -19,9 +19,14 @@ PullBack = Callable[[Term], Term]
 
 def dkd_loss(batch: Rows, params: DKDParams, epoch: int | None) -> LossTerms:
     """Return DKD with its cross-entropy and ramp. With β = 0 it is TCKD alone, which two classes are enough for."""
-    parts, pull_back = decouple(batch, params, min_classes=3 if params.beta or params.standardise else 2)
+    parts, pull_back = decouple(batch, params, least_classes(params))
     terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch, pull_back))
     return with_diagnostics(terms, parts, batch)
+
+
+def least_classes(params: DKDParams) -> int:
+    """Return the least number of classes that DKD's terms need with these weights."""
+    return 3 if params.beta or params.standardise else 2
 
 
 def decouple(batch: Rows, params: DKDParams, min_classes: int = 3) -> tuple[Decoupled, PullBack]:

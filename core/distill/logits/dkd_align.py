@@ -2,6 +2,7 @@
 
 The gradients are those of TCKD and NCKD with respect to the student's logits. The distance is subtracted, so it is
 *maximised*: the term pushes the two gradients apart, and with them the student away from the teacher.
+With ``sign: added`` it is minimised instead, as a control.
 """
 
 from __future__ import annotations
@@ -26,5 +27,6 @@ def dkd_align_loss(batch: Rows, params: DKDAlignParams, epoch: int | None) -> Lo
         epsilon_share=params.epsilon_share,
         decay=params.decay ** (epoch or 0),
         ramp=ramp(params, epoch),
+        added=params.sign == "added",
     )
     return with_diagnostics(compose(batch, {"epsilon": epsilon}, weighted), parts, batch)

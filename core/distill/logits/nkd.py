@@ -23,7 +23,7 @@ def nkd_loss(batch: Rows, params: NKDParams, epoch: int | None) -> LossTerms:
         "target": (1.0, soft_target(batch)),
         "non_target": (params.gamma, non_target(batch, params.temperature)),
     }
-    return with_alignment(batch, weighted, params, epoch, lambda: _pair(batch, params.temperature))
+    return with_alignment(batch, weighted, params, epoch, lambda: pair_of(batch, params.temperature))
 
 
 def soft_target(batch: Rows) -> Term:
@@ -42,11 +42,17 @@ def non_target(batch: Rows, temperature: float) -> Term:
     return Term(term.value + temperature**2 * parts.teacher_entropy(), term.direction, term.scale)
 
 
-def _pair(batch: Rows, temperature: float) -> tuple[RowTerm, RowTerm]:
+def pair_of(batch: Rows, temperature: float) -> tuple[RowTerm, RowTerm]:
     """Return the two terms of each row, for the alignment term.
 
     The Hessian of the target term is that of the cross-entropy times q_t, the other that of NCKD.
     """
+    index = batch.label.unsqueeze(1)
+    return soft_target_of(batch), Partition(batch, temperature, (index,)).within(1)
+
+
+def soft_target_of(batch: Rows) -> RowTerm:
+    """Return −q_t·log p_t of each row."""
     log_p, index = F.log_softmax(batch.student32, dim=1), batch.label.unsqueeze(1)
     p, q_t = log_p.exp(), F.softmax(batch.teacher32, dim=1).gather(1, index)
 
@@ -54,5 +60,4 @@ def _pair(batch: Rows, temperature: float) -> tuple[RowTerm, RowTerm]:
         inside = p * directions
         return q_t * (inside - p * inside.sum(1, keepdim=True))
 
-    target = RowTerm(-(q_t * log_p.gather(1, index)).squeeze(1), (q_t * p).scatter_add(1, index, -q_t), curvature)
-    return target, Partition(batch, temperature, (index,)).within(1)
+    return RowTerm(-(q_t * log_p.gather(1, index)).squeeze(1), (q_t * p).scatter_add(1, index, -q_t), curvature)

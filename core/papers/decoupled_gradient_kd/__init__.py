@@ -36,4 +36,5 @@ PAPER = Paper(
     ),
     loss_claims=judge_loss_claims,
     notes=notes,
+    is_control=lambda params: params.get("sign") == "added",
 )

@@ -6,9 +6,10 @@ import copy
 
 import torch
 
-from core.catalog import MODELS
+from core.catalog import MODELS, DatasetFacts
 from core.errors import TrainingError
 from core.specs import RunSpec
+from core.specs.method_checks import problems_of_data
 from core.tasks.classification.data import Dataset
 from core.tasks.classification.models import Network
 
@@ -21,11 +22,12 @@ def check_dataset_fits(spec: RunSpec, dataset: Dataset) -> None:
     Raises:
         TrainingError: The data set does not fit.
     """
+    facts = DatasetFacts(
+        dataset.num_classes, dataset.channels, dataset.image_size, len(dataset.train), len(dataset.test)
+    )
+    for path, text, _ in problems_of_data(spec.method, spec.dataset, spec.training, facts):
+        raise TrainingError("spec", f"{'.'.join(map(str, ('method', *path)))}: {text}")
     min_size = MODELS[spec.model.name].min_image_size
-    for member in spec.method.members:
-        needed = member.entry.classes_needed_by(member.parsed_params)
-        if text := needed.problem(member.name, spec.dataset.name, dataset.num_classes):
-            raise TrainingError("spec", text)
     if dataset.image_size < min_size:
         text = f"{spec.model.name} needs images of at least {min_size} px; {spec.dataset.name} has {dataset.image_size}"
         raise TrainingError("spec", f"{text} px")

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.catalog.datasets import headline_of
 from core.catalog.taps import STRONG_LOGITS
-from core.catalog.tasks import CLASSIFICATION
 from core.distill.mixed_labels import with_both_labels
 from core.distill.objective import NetworkShape, Outputs, Step
 from core.distill.rows import Rows, to_loss_dtype
 from core.errors import TrainingError
 from core.items.correlations import MOST_CLASSES
+from core.items.features import FINAL, NetworkFeatures
 from core.specs import ModelRef, Training
 from core.tasks.classification import data, models
 from core.tasks.classification.data import Batch, Dataset
@@ -26,6 +27,14 @@ from core.tasks.classification.data.class_names import class_names
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
 from core.tasks.classification.diagnostics.correlations import correlations
 from core.tasks.classification.diagnostics.inference import predict_logits, predict_taps
+from core.tasks.classification.diagnostics.penultimate import (
+    Capture,
+    ChosenImages,
+    choose_images,
+    last_layer,
+    measured_images,
+    take_snapshot,
+)
 from core.tasks.classification.diagnostics.per_item import item_columns
 from core.tasks.classification.diagnostics.report import collapse_report, epoch_report, final_report
 from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness_inputs
@@ -43,7 +52,8 @@ from core.tasks.classification.teacher import adapt_teacher_input, load_teacher
 from core.tasks.classification.teacher_check import sample_test_logits, teacher_warnings
 from core.tasks.classification.teacher_input import input_format_of
 from core.tasks.classification.weights_metadata import image_identity, training_metadata
-from core.tasks.task import LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
+from core.tasks.measured_split import named_by_split
+from core.tasks.task import FeatureReport, LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
 from core.tasks.workload import Workload
 from core.weights.data_comparison import compare_checkpoint
 from core.weights.errors import WeightsError
@@ -61,16 +71,18 @@ class ClassificationTask(Task):
         TrainingError: The data set does not fit the spec.
     """
 
-    headline = CLASSIFICATION.headline
-
     def __init__(self, context: RunContext, dataset: Dataset) -> None:
         self.context, self.dataset = context, dataset
+        self.headline = headline_of(context.spec.dataset.name, context.spec.dataset.params)
         self.train_size, self.test_size = len(dataset.train), len(dataset.test)
         self.device = dataset.device
         self._teacher_logits: Tensor | None = None
         # Logits of the test images by network. The next step would make them out of date.
         self._test_logits: dict[nn.Module, Tensor] = {}
         self._robustness = RobustnessInputs()
+        self._teacher_snapshots = 0
+        self._teacher_features: NetworkFeatures | None = None
+        self._chosen: dict[tuple[int, int], ChosenImages] = {}  # by length of the features and number of snapshots
 
     @classmethod
     def load(cls, context: RunContext) -> Self:
@@ -239,7 +251,11 @@ class ClassificationTask(Task):
 
     def prepare_reports(self, teacher: nn.Module | None) -> None:
         """Compute the teacher's logits of the test images, and read the images of the robustness measurements."""
-        if teacher:
+        if teacher and self._teacher_snapshots:
+            self._teacher_logits, found = self._with_features(teacher, self._teacher_snapshots)
+            if found.images and found.snapshot:
+                self._teacher_features = NetworkFeatures(found.images, {FINAL: found.snapshot})
+        elif teacher:
             self._teacher_logits = predict_logits(teacher, self.dataset, self.dataset.test)
         try:
             self._robustness = robustness_inputs(self.context.spec.training, self.dataset, self.context.settings)
@@ -249,7 +265,45 @@ class ClassificationTask(Task):
     def epoch_report(self, network: nn.Module) -> dict[str, float]:
         """Measure accuracy, loss, calibration and fidelity with one pass over the test and validation images."""
         self._test_logits[network] = logits = predict_logits(network, self.dataset, self.dataset.test)
-        return epoch_report(network, self.dataset, self._teacher_logits, logits)
+        return named_by_split(epoch_report(network, self.dataset, self._teacher_logits, logits), self.headline)
+
+    def feature_cost(self, network: nn.Module) -> float | None:
+        """Return the products of the measured features with the class means, of which there are at most C."""
+        layer = last_layer(network)
+        if layer is None:
+            return None
+        return float(measured_images(self.test_size, layer.in_features)) * layer.in_features * self.dataset.num_classes
+
+    def feature_report(self, network: nn.Module, snapshots: int) -> FeatureReport:
+        """Measure as ``epoch_report`` does, and take the features from its pass over the test images."""
+        self._test_logits[network], found = self._with_features(network, snapshots)
+        values = epoch_report(network, self.dataset, self._teacher_logits, self._test_logits[network])
+        return replace(found, values=values)
+
+    def keep_teacher_features(self, snapshots: int) -> None:
+        self._teacher_snapshots = snapshots
+
+    def teacher_features(self) -> NetworkFeatures | None:
+        return self._teacher_features
+
+    def _with_features(self, network: nn.Module, snapshots: int) -> tuple[Tensor, FeatureReport]:
+        """Return the logits of the test images (N, C), and the features without metrics."""
+        layer, test = last_layer(network), self.dataset.test
+        if layer is None:
+            return predict_logits(network, self.dataset, test), FeatureReport({})
+        key = (layer.in_features, snapshots)
+        if key not in self._chosen:
+            labels = test.labels.cpu().numpy()
+            self._chosen[key] = choose_images(labels, *key)
+        chosen = self._chosen[key]
+        capture = Capture(layer, chosen.captured)
+        with capture.watching():
+            logits = predict_logits(network, self.dataset, test)
+        features = capture.features()
+        if features is None:
+            return logits, FeatureReport({})
+        snapshot = take_snapshot(features, chosen, test.labels, logits, layer.weight)
+        return logits, FeatureReport({}, chosen.images, snapshot)
 
     def per_item(self, network: nn.Module) -> dict[str, NDArray[Any]]:
         """Return the columns of ``item_columns``, from the logits of the last epoch report if it is of this network."""

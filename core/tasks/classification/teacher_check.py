@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from core.errors import TrainingError
 from core.tasks.classification.data import Dataset
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.diagnostics.inference import predict_logits
 from core.tasks.classification.diagnostics.report import subset
+from core.tasks.hashing import permutation
 
 _SAMPLE_SIZE = 2000
 _TOLERANCE = 3.0  # standard errors of an accuracy

@@ -10,7 +10,7 @@ import torch
 from core.catalog import DATASETS, MODELS, DatasetFacts
 from core.errors import TrainingError
 from core.specs import RunSpec
-from core.specs.method_checks import class_problems, method_context
+from core.specs.method_checks import method_context, problems_of_data
 from core.specs.warnings import method_warnings
 from core.tasks.detection.data import DetectionData
 from core.tasks.detection.models.detector import Detector
@@ -18,15 +18,14 @@ from core.tasks.detection.networks import features_once
 
 
 def check_data_fits(spec: RunSpec, data: DetectionData) -> None:
-    """Check that the data set has enough classes for the method.
+    """Check that the method can be trained on the data set, which has too few classes for some.
 
     Only the worker knows some data sets, for example a folder of images.
 
     Raises:
         TrainingError: The data set has too few classes.
     """
-    context = method_context(spec.training, spec.dataset, _facts(data))
-    for path, text, _ in class_problems(spec.method, spec.dataset, context):
+    for path, text, _ in problems_of_data(spec.method, spec.dataset, spec.training, _facts(data)):
         raise TrainingError("spec", f"{'.'.join(map(str, ('method', *path)))}: {text}")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from core.catalog.detection_task import DETECTION
+from core.catalog.datasets import headline_of
 from core.catalog.suggestions import suggest_name
 from core.catalog.taps import expand, split_suffix
 from core.distill.objective import NetworkShape, Outputs, Step
@@ -43,6 +43,7 @@ from core.tasks.detection.supplied_weights import (
 )
 from core.tasks.detection.teacher import load_teacher
 from core.tasks.detection.types import DetectionBatch
+from core.tasks.measured_split import named_by_split
 from core.tasks.task import LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
 from core.tasks.workload import Workload
 from core.weights.data_comparison import compare_checkpoint
@@ -63,11 +64,11 @@ class DetectionTask(Task):
         TrainingError: The data do not fit the spec.
     """
 
-    headline = DETECTION.headline
     has_fixed_shapes = False
 
     def __init__(self, context: RunContext, images: DetectionData) -> None:
         self.context, self.data = context, images
+        self.headline = headline_of(context.spec.dataset.name, context.spec.dataset.params)
         self.train_size, self.test_size = len(images.train), len(images.test)
         self.device = images.device
         method = context.spec.method
@@ -183,15 +184,21 @@ class DetectionTask(Task):
         """Build the teacher's detector; its outputs are kept if they are of fixed boxes."""
         network, key = load_teacher(self.context, source, self.data)
         network.to(self.device).eval().requires_grad_(False)
-        if self._compares_regions and not network.gives_regions:
+        self.check_teacher_network(source.spec.model.name, network)
+        return LoadedTeacher(network, key | {"regions": self._options.of_boxes} if self._keeps_teacher else None)
+
+    def check_teacher_network(self, model: str, network: nn.Module) -> None:
+        """Check that a detector gives what the method compares, on the student's anchors if it has no proposals."""
+        assert isinstance(network, Detector)
+        if not self._compares_regions:
+            return
+        if not network.gives_regions:
             raise TrainingError(
                 "spec",
-                f"{source.spec.model.name} gives no logits of boxes, which {self.context.spec.method.name} compares; "
+                f"{model} gives no logits of boxes, which {self.context.spec.method.name} compares; "
                 "choose another detector as the teacher, or a method that reads maps",
             )
-        if self._compares_regions:
-            self._check_anchors(network)
-        return LoadedTeacher(network, key | {"regions": self._options.of_boxes} if self._keeps_teacher else None)
+        self._check_anchors(network)
 
     def _check_anchors(self, teacher: Detector) -> None:
         """Check that the teacher can be asked about the student's anchors. torch's random state stays as it is."""
@@ -336,7 +343,7 @@ class DetectionTask(Task):
     def epoch_report(self, network: nn.Module) -> dict[str, float]:
         """Measure a detector on the test and validation images."""
         assert isinstance(network, Detector)
-        return self._evaluation.report(network)
+        return named_by_split(self._evaluation.report(network), self.headline)
 
     def per_item(self, network: nn.Module) -> Mapping[str, NDArray[Any]]:
         """Return counts for each test image, by column."""

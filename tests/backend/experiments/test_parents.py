@@ -43,3 +43,20 @@ def test_copy_of_a_deleted_experiment_still_names_it(lab: Lab) -> None:
     copy = lab.admin.post(f"{EXPERIMENTS}/first/clone", json={}).json()
     assert lab.admin.delete(f"{EXPERIMENTS}/first").status_code == 204
     assert lab.experiment(copy["id"])["parent"] == first["id"]
+
+
+def test_submission_records_the_parent_in_the_same_request(lab: Lab) -> None:
+    first = lab.submit(plain("first"))
+    for name, parent in (("by id", first["id"]), ("by name", "first")):
+        answer = lab.admin.post(EXPERIMENTS, params={"parent": parent}, json=plain(name))
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["parent"] == first["id"]
+        assert lab.experiment(answer.json()["id"])["parent"] == first["id"]
+
+
+def test_submission_with_an_unknown_parent_creates_nothing(lab: Lab) -> None:
+    answer = lab.admin.post(EXPERIMENTS, params={"parent": "nothing"}, json=plain("second"))
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem == {"path": "parent", "message": "there is no experiment 'nothing'; it may have been deleted"}
+    assert lab.admin.get(EXPERIMENTS).json()["items"] == []

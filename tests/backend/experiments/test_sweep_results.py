@@ -39,6 +39,26 @@ def read(api: TestClient, name: str = "search") -> Sweep:
     return Sweep.model_validate(answer.json())
 
 
+def test_settings_that_are_measured_on_held_out_images_are_judged_by_them(database: Database, api: TestClient) -> None:
+    held_out = {"name": "digits", "params": {"val_fraction": 0.2, "evaluate": "validation"}}
+    low, _ = submit(database, experiment=BASE | {"dataset": held_out})
+    rows.succeed(database, rows.run_ids(database, low)["ce", 0], [10, 80.0], ("val/top1",))
+    sweep = read(api)
+    assert (sweep.metric, sweep.title) == ("val/top1", "Validation accuracy")
+    assert sweep.settings[0].results[0].values == {0: 80.0}
+
+
+def test_settings_that_race_are_said_to_have_other_numbers_of_seeds(database: Database, api: TestClient) -> None:
+    until = {"until": "decided", "difference": 0.5}
+    submit(
+        database, "plain", experiment=BASE | {"methods": ["ce", "kd"], "seeds": until, "teacher": {"model": "resnet8"}}
+    )
+    racing = BASE | {"methods": ["ce", "kd"], "seeds": until | {"race": True}, "teacher": {"model": "resnet8"}}
+    submit(database, "racing", experiment=racing)
+    assert read(api, "plain").notes == []
+    assert "The settings race" in " ".join(read(api, "racing").notes)
+
+
 def test_settings_have_their_values_and_results(database: Database, api: TestClient) -> None:
     low, high = submit(database)
     runs = rows.run_ids(database, low)

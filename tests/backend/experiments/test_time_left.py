@@ -26,6 +26,7 @@ def test_without_any_measurement_the_time_is_unknown(lab: Lab) -> None:
         "runs": 3,
         "paused": 0,
         "unknown": 3,
+        "following": 0,
     }
     assert lab.admin.get("/api/v1/time-left", params={"experiment": "nothing"}).status_code == 404
 
@@ -65,6 +66,7 @@ def test_speed_of_other_experiments_counts_if_there_is_none_of_its_own(lab: Lab)
         "runs": 0,
         "paused": 0,
         "unknown": 0,
+        "following": 0,
     }
     lab.submit(plain("next", runs=2, training={"epochs": 4}))
     assert time_left(lab, "next")["seconds"] == 2 * 40, "2 epochs took 20 s"
@@ -90,3 +92,24 @@ def test_paused_runs_are_counted_apart(lab: Lab) -> None:
     lab.pause_experiment("one")
     reply = time_left(lab, "one")
     assert (reply["runs"], reply["paused"]) == (3, 3)
+
+
+def test_runs_that_follow_a_choice_of_settings_count(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(spec("audit", methods=["ce", "dkd"], seeds=[0, 1], tune={"trials": 2}))
+    labels = [run["label"] for run in lab.experiment("audit")["runs"]]
+    assert labels == ["teacher of the trials", "ce #1", "dkd #1", "dkd #2"]
+    teacher = lab.claim()
+    lab.events(teacher, started(), metrics(2, 10, {"train/loss": 1.0}))  # 10 of 20 steps after 10 s
+    reply = time_left(lab, "audit")
+    assert (reply["runs"], reply["following"]) == (4, 5), "a teacher, and two methods with two seeds"
+    assert reply["unknown"] == 3 + 4, "no student has been trained"
+    assert reply["teacher_seconds"] == 10 + 20, "that of the trials, and then the one of the experiment"
+    assert reply["seconds"] == 10 + 20
+    lab.succeed(teacher)
+    student = lab.claim()
+    lab.events(student, started(), metrics(2, 20, {"train/loss": 1.0}))
+    lab.succeed(student)
+    reply = time_left(lab, "audit")
+    known = sum(label.startswith(student["spec"]["method"]["name"]) for label in labels[1:]) - 1
+    assert reply["seconds"] == 20 * known + 20 + 2 * 20, "trials, the teacher, and two seeds of the method"

@@ -259,3 +259,58 @@ def test_log_lines_have_time_and_level(database: Database, api: TestClient) -> N
     assert first["level"] == "info"
     assert first["message"].endswith("… (cut)")
     assert second["time"].startswith("9999-12-31T23:59:59")
+
+
+class TestSearch:
+    """The search of a log of 600 lines, of which every hundredth is a warning."""
+
+    @pytest.fixture
+    def run_id(self, database: Database) -> str:
+        run_id = rows.one_run(database)
+        lines = [
+            rows.log(f"100 % of Batch_{number}", number, 1e9 + number, "info" if number % 100 else "warning")
+            for number in range(1, 601)
+        ]
+        rows.insert_records(database, run_id, *lines)
+        return run_id
+
+    @staticmethod
+    def read(api: TestClient, run_id: str, **query: Any) -> tuple[list[int], int | None]:
+        answer = api.get(f"/api/v1/runs/{run_id}/logs", params=query)
+        assert answer.status_code == 200, answer.text
+        return [line["number"] for line in answer.json()["lines"]], answer.json()["total"]
+
+    def test_text_is_found_in_any_case(self, api: TestClient, run_id: str) -> None:
+        assert self.read(api, run_id, search="BATCH_59", count=True)[0] == [59, *range(590, 600)]
+
+    def test_signs_of_patterns_are_plain_text(self, api: TestClient, run_id: str) -> None:
+        assert self.read(api, run_id, search="100 % of batch_7", limit=2)[0] == [7, 70]
+        assert self.read(api, run_id, search="batch%7")[0] == []
+        assert self.read(api, run_id, search="batch-7")[0] == []
+
+    def test_levels_and_text_hold_together(self, api: TestClient, run_id: str) -> None:
+        assert self.read(api, run_id, level="warning", count=True) == ([100, 200, 300, 400, 500, 600], 6)
+        assert self.read(api, run_id, level=["warning", "error"], search="batch_5", count=True) == ([500], 1)
+
+    def test_pages_lead_back_and_the_count_is_of_the_whole_log(self, api: TestClient, run_id: str) -> None:
+        assert self.read(api, run_id, level="warning", tail=2, count=True) == ([500, 600], 6)
+        assert self.read(api, run_id, level="warning", tail=2, before=500, count=True) == ([300, 400], 6)
+        assert self.read(api, run_id, level="warning", tail=2, before=100, count=True) == ([], 6)
+
+    def test_lines_are_counted_only_if_asked(self, api: TestClient, run_id: str) -> None:
+        assert self.read(api, run_id, limit=1) == ([1], None)
+        assert self.read(api, run_id, limit=1, count=True) == ([1], 600)
+
+    @pytest.mark.parametrize(
+        ("query", "path"),
+        [
+            ({"level": "loud"}, "level.0"),
+            ({"before": 0}, "before"),
+            ({"search": "x" * 201}, "search"),
+            ({"search": "a\0b"}, "search"),
+        ],
+    )
+    def test_bad_input_is_refused(self, api: TestClient, run_id: str, query: dict[str, Any], path: str) -> None:
+        answer = api.get(f"/api/v1/runs/{run_id}/logs", params=query)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["path"].endswith(path)

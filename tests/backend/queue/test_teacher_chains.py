@@ -28,6 +28,25 @@ def ids(experiment: Json) -> dict[str, str]:
     return {run["label"]: run["id"] for run in experiment["runs"]}
 
 
+class TestStudents:
+    def test_claim_of_a_teacher_has_one_student_of_each_kind(self, lab: Lab) -> None:
+        lab.register()
+        lab.submit(spec("first", methods=["dkd", "kd"], seeds=[0, 1]))
+        lab.submit(spec("second", methods=["kd", "nkd"], seeds=[0]))
+        teacher = lab.claim()
+        assert [student["method"]["name"] for student in teacher["students"]] == ["dkd", "kd", "nkd"]
+        assert {student["teacher"] for student in teacher["students"]} != {None}
+        lab.succeed(teacher)
+        student = lab.claim()
+        assert (student["role"], student["students"]) == ("student", [])
+
+    def test_more_kinds_than_are_checked_are_not_sent(self, lab: Lab) -> None:
+        lab.register()
+        methods = [{"name": "kd", "label": f"kd {n}", "params": {"temperature": n}} for n in range(1, 52)]
+        lab.submit(spec("many", methods=methods))
+        assert lab.claim()["students"] == []
+
+
 class TestChain:
     def test_runs_are_trained_one_after_another_each_with_its_own_teacher(self, lab: Lab, chain: Json) -> None:
         assert [run["label"] for run in chain["runs"]] == ["teacher 2", "teacher", "dkd", "kd"]

@@ -14,7 +14,7 @@ from core.catalog.methods.alignment import AlignmentParams
 from core.distill.loss import build_loss
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms
-from core.specs import MethodRef, SpecError, parse_experiment
+from core.specs import MethodRef, SpecError, parse_experiment, warnings_of
 from core.specs.labels import is_automatic_label, misleading_label
 from core.testing import MethodContract
 from tests.core.methods.logit_suite import (
@@ -29,7 +29,10 @@ from tests.core.methods.logit_suite import (
     standardised,
 )
 
-ALIGNED = sorted(entry.name for entry in METHODS if issubclass(entry.params, AlignmentParams))
+ALIGNED = sorted(
+    entry.name for entry in METHODS if issubclass(entry.params, AlignmentParams) and not isinstance(entry.load(), type)
+)
+"""The methods with the term that are functions of rows; SDD is tested in test_sdd.py."""
 
 
 def loss(name: str, rows: Rows, **params: Any) -> LossTerms:
@@ -163,6 +166,89 @@ class TestDKDDivergence(_Aligned):
         return nckd(z, v, target, 4.0)
 
 
+def masked_nckd(z: Array, v: Array, target: int) -> float:
+    """NCKD over the three non-target classes that the teacher ranks first."""
+    kept = [k for k in np.argsort(-v) if k != target][:3]
+    return 16 * kl(v[kept] / 4, z[kept] / 4)
+
+
+class TestDeepKD(TestDKDDivergence):
+    name = "deepkd"
+    params: ClassVar[dict[str, Any]] = {"ramp_epochs": 0, "mask": "static", "top": 3 / 7} | {
+        "align": "sample",
+        "align_epsilon": 3.0,
+    }
+    elsewhere = frozenset(set(METHODS["deepkd"].params.model_fields) - set(TestDKDDivergence.changes))
+
+    @staticmethod
+    def second(z: Array, v: Array, target: int) -> float:
+        return masked_nckd(z, v, target)
+
+
+class TestStandardisedDeepKD(TestDeepKD):
+    params: ClassVar[dict[str, Any]] = TestDeepKD.params | {"standardise": True, "align": "log"}
+    changes: ClassVar[dict[str, Any]] = {"align": "batch", "align_log_floor": 1.0}
+    elsewhere = frozenset(set(METHODS["deepkd"].params.model_fields) - set(changes))
+    standardise = True
+
+
+@pytest.mark.parametrize("reduction", ["sample", "batch", "log"])
+def test_deepkd_without_a_mask_has_the_term_of_dkd_align(reduction: str) -> None:
+    rows = Rows(*random_rows(8, 10))
+    ours = loss("deepkd", rows, mask="off", align=reduction, align_epsilon=0.7)
+    theirs = loss("dkd_align", rows, reduction=reduction, epsilon=0.7)
+    assert ours.total.item() == pytest.approx(theirs.total.item(), rel=1e-10)
+    assert torch.allclose(gradient_of(ours, rows.student), gradient_of(theirs, rows.student), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["deepkd", "sd_dkd"])
+def test_bound_on_epsilon_is_that_of_dkd(name: str) -> None:
+    def warned(epsilon: float) -> bool:
+        params = {"ramp_epochs": 0, "beta": 2.0, "align": "sample", "align_epsilon": epsilon}
+        spec = parse_experiment(spec_with({"name": name, "params": params}))
+        return any(problem.path == "methods.0.params.align_epsilon" for problem in warnings_of(spec))
+
+    assert not warned(10.0)  # C·min(α, β) with C = 10 and α = 1
+    assert warned(10.5)
+
+
+def test_epsilon_up_to_the_bound_keeps_a_masked_teacher_an_optimum() -> None:
+    """With fewer classes in NCKD the bound holds too; beyond it, a teacher that is torn is no optimum."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(40, 6, generator=generator, dtype=torch.float64) * 4
+    target = torch.randint(6, (40,), generator=generator)
+    v[0], target[0] = torch.tensor([10.0, 10.0, -9.0, -9.0, -9.0, -9.0]), 0
+    params = {"ramp_epochs": 0, "ce_weight": 0.0, "beta": 1.0, "mask": "static", "top": 0.34, "temperature": 1.0}
+
+    def least_curvature(epsilon: float, row: int) -> float:
+        def value(student: Tensor) -> Tensor:
+            rows = Rows(student.unsqueeze(0), v[row : row + 1], target[row : row + 1])
+            return loss("deepkd", rows, **params, align="sample", align_epsilon=epsilon).total
+
+        def slope(student: Tensor) -> Tensor:
+            leaf = student.clone().requires_grad_()
+            return torch.autograd.grad(value(leaf), leaf)[0]
+
+        h = 1e-5
+        moves = h * torch.eye(6, dtype=torch.float64)
+        hessian = torch.stack([(slope(v[row] + move) - slope(v[row] - move)) / (2 * h) for move in moves])
+        return float(torch.linalg.eigvalsh((hessian + hessian.T) / 2)[0])
+
+    assert min(least_curvature(6.0, row) for row in range(40)) > -1e-6
+    assert least_curvature(6.6, 0) < -1e-3
+
+
+def test_two_classes_are_refused_with_the_term_alone() -> None:
+    with pytest.raises(SpecError) as refused:
+        parse_experiment(
+            spec_with(
+                {"name": "deepkd", "params": {"beta": 0.0, "align": "sample", "align_epsilon": 1.0}},
+                dataset={"name": "synthetic", "params": {"num_classes": 2}},
+            )
+        )
+    assert [problem.path for problem in refused.value.problems] == ["methods.0.params.align"]
+
+
 def test_rld_equals_dkd_align_if_the_teacher_is_right() -> None:
     z, v, _ = random_rows(8, 10)
     target = v.argmax(1)
@@ -266,6 +352,60 @@ class TestContractNKD(MethodContract):
     method: ClassVar[Any] = {"name": "nkd", "params": {"align": "batch", "align_epsilon": 20.0}}
 
 
+class TestContractDeepKD(MethodContract):
+    method: ClassVar[Any] = {
+        "name": "deepkd",
+        "params": {"ramp_epochs": 1, "mask": "static", "top": 0.5, "align": "sample", "align_epsilon": 1.0},
+    }
+
+
 class TestContractRLD(MethodContract):
     method: ClassVar[Any] = {"name": "rld", "params": {"ramp_epochs": 1, "align": "log", "align_epsilon_share": 0.1}}
     has_exact_gradient = False
+
+
+class TestControlWithTheOtherSign:
+    """``sign: added`` of DKD-Align, which moves the two gradients together."""
+
+    PARAMS: ClassVar[dict[str, Any]] = {"reduction": "log", "epsilon_share": 0.2}
+
+    @pytest.mark.parametrize("reduction", ["batch", "sample", "log"])
+    def test_loss_is_the_mirror_of_the_usual_one_around_dkd(self, reduction: str) -> None:
+        random = torch.Generator().manual_seed(0)
+        z, v = torch.randn(2, 6, 5, dtype=torch.float64, generator=random)
+        rows = Rows(z, v, torch.tensor([0, 1, 2, 3, 4, 0]))
+        own = {"reduction": reduction, "epsilon": 3.0, "beta": 2.0, "ramp_epochs": 0}
+        usual, added = (
+            build_loss(MethodRef(name="dkd_align", params=own | {"sign": sign}))(rows, 3)
+            for sign in ("subtracted", "added")
+        )
+        without = build_loss(MethodRef(name="dkd", params={"beta": 2.0, "ramp_epochs": 0}))(rows, 3)
+        torch.testing.assert_close((usual.total + added.total) / 2, without.total, rtol=1e-12, atol=0)
+        torch.testing.assert_close(usual.gradients["align"], -added.gradients["align"], rtol=0, atol=0)
+
+    def test_usual_sign_is_left_out_of_the_spec(self) -> None:
+        plain, named = (MethodRef(name="dkd_align", params=self.PARAMS | more) for more in ({}, {"sign": "subtracted"}))
+        assert plain.params == named.params
+        assert "sign" not in plain.params
+
+    def test_label_says_that_it_is_added(self) -> None:
+        method = MethodRef(name="dkd_align", params=self.PARAMS | {"sign": "added"})
+        assert method.label == "dkd_align (log, added)"
+        assert is_automatic_label(method.model_dump())
+
+    def test_there_is_no_bound_on_epsilon_but_a_warning_of_log(self) -> None:
+        def messages(**params: Any) -> list[str]:
+            method = {"name": "dkd_align", "params": {"sign": "added", "epsilon": 500.0, "ramp_epochs": 0} | params}
+            spec = {
+                "name": "n",
+                "dataset": "cifar10",
+                "teacher": {"model": "resnet20"},
+                "student": {"model": "resnet8"},
+                "methods": ["dkd", method],
+                "seeds": [0],
+                "training": {"epochs": 30},
+            }
+            return [item.message for item in warnings_of(parse_experiment(spec)) if "methods.1.params" in item.path]
+
+        assert messages(reduction="sample") == []
+        assert any("no lower bound" in message for message in messages(reduction="log"))

@@ -404,6 +404,14 @@ class TestBadInput:
     def test_method_with_a_first_stage_is_refused(self) -> None:
         found = refused({"name": "dot", "with": [{"name": "ft", "params": {"init_epochs": 1}}]})
         assert "ft has a first stage of one" in found["methods.0.with.0"]
+        hints = {"name": "fitnet", "params": {"hint_epochs": 1}}
+        assert "fitnet has a first stage of one" in refused({"name": "dot", "with": [hints]})["methods.0.with.0"]
+
+    @pytest.mark.parametrize("name", ["fitnet", "fsp"])
+    def test_method_whose_first_stage_has_no_epochs_is_accepted(self, name: str) -> None:
+        """FitNet and FSP have a first stage only if they are given epochs for it."""
+        spec = experiment({"name": "dot", "with": [name]}, student={"model": "resnet8"})
+        assert [member.name for member in spec.methods[0].members] == ["dot", name]
 
     @pytest.mark.parametrize(
         ("params", "message"),

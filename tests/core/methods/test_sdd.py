@@ -17,6 +17,7 @@ from core.catalog.taps import region_grids, regions_tap, unknown_tap
 from core.distill.features.sdd import SDDKD, SDKD, SDNKD
 from core.distill.objective import NetworkShape, Objective, Outputs, Setting, Step
 from core.distill.rows import Rows
+from core.distill.terms import LossTerms
 from core.errors import TrainingError
 from core.tasks.classification import models
 from core.tasks.classification.models.network import StagedNetwork, conv_bn_relu, pool_to_features
@@ -202,6 +203,130 @@ def test_a_batch_of_one_and_extreme_logits_are_finite(kind: Any, params: Any, sc
     assert gradient.isfinite().all()
 
 
+ALIGNED: list[tuple[type[Objective], Any]] = [
+    (SDDKD, SDDKDParams(beta=2.0, align="sample", align_epsilon=3.0)),
+    (SDDKD, SDDKDParams(beta=2.0, complementary=3.0, align="batch", align_epsilon=900.0)),
+    (SDDKD, SDDKDParams(grids=(1, 2, 4), align="log", align_epsilon=0.5, align_log_floor=1e-6)),
+    (SDNKD, SDNKDParams(gamma=2.0, temperature=1.5, align="sample", align_epsilon=3.0)),
+    (SDNKD, SDNKDParams(variant="public_code", align="log", align_epsilon=0.5)),
+]
+
+
+def terms_of_region(z: Array, v: Array, target: int, params: Any) -> tuple[float, float]:
+    """The two terms whose gradients are compared, without their weights."""
+    if isinstance(params, SDDKDParams):
+        weights: list[dict[str, float]] = [{"alpha": 1.0, "beta": 0.0}, {"alpha": 0.0, "beta": 1.0}]
+    else:
+        weights = [{"target_weight": 1.0, "gamma": 0.0}, {"target_weight": 0.0, "gamma": 1.0}]
+    first, second = (of_region(z, v, target, params.model_copy(update=only)) for only in weights)
+    return first, second
+
+
+def distance(z: Array, v: Array, target: int, params: Any) -> float:
+    """The mean squared difference of the gradients of both terms of one region."""
+    h, total = 1e-5, 0.0
+    for k in range(len(z)):
+        slopes = []
+        for term in range(2):
+            sides = []
+            for sign in (1, -1):
+                moved = z.copy()
+                moved[k] += sign * h
+                sides.append(terms_of_region(moved, v, target, params)[term])
+            slopes.append((sides[0] - sides[1]) / (2 * h))
+        total += (slopes[0] - slopes[1]) ** 2
+    return total / len(z)
+
+
+def aligned_oracle(z: Array, regions: Array, teacher: Array, target: list[int], weight: list[float], p: Any) -> float:
+    """The loss with the alignment term: A of all regions, with their weights, times what the other terms are times."""
+    factors, distances = [], []
+    for i, w in enumerate(weight):
+        whole_is_right = int(teacher[i, 0].argmax()) == target[i]
+        for n in range(regions.shape[1]):
+            is_right = int(teacher[i, n].argmax()) == target[i]
+            factors.append(w * (1.0 if is_right == whole_is_right else p.complementary))
+            distances.append(distance(regions[i, n], teacher[i, n], target[i], p) if w else 0.0)
+    shares = np.array(factors) / sum(factors)
+    a = float((shares ** (3 if p.align == "batch" else 1) * np.array(distances)).sum())
+    if p.align == "log":
+        a = math.log(a + p.align_log_floor / float((shares**3).sum()))
+    scale = sum(factors) / (sum(weight) * regions.shape[1])
+    return oracle(z, regions, teacher, target, weight, p) - float(p.align_epsilon * scale * a)
+
+
+@pytest.mark.parametrize(("kind", "params"), ALIGNED)
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_alignment_is_the_distance_of_the_gradients_of_all_regions(
+    kind: Any, params: Any, weight: list[float] | None
+) -> None:
+    student, regions, teacher, target = problem(params)
+    terms = build(kind, params)(step_of(params, student, regions, teacher, target, weight))
+    z, r = student.detach().numpy(), regions.detach().numpy()
+    expected = aligned_oracle(z, r, teacher.numpy(), target.tolist(), weight or [1.0] * SIZE, params)
+    assert terms.total.item() == pytest.approx(expected, rel=1e-7)
+    assert torch.stack(list(terms.parts.values())).sum().item() == pytest.approx(terms.total.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "params"), ALIGNED)
+def test_gradient_with_alignment_is_that_of_finite_differences(kind: Any, params: Any) -> None:
+    student, regions, teacher, target = problem(params, 3)
+    method = build(kind, params)
+
+    def total(at: Tensor) -> Tensor:
+        result: Tensor = method(step_of(params, student, at, teacher, target, [1.0, 0.0, 2.0])).total
+        return result
+
+    assert torch.autograd.gradcheck(total, (regions,), atol=1e-6, fast_mode=True)
+
+
+@pytest.mark.parametrize(("name", "base"), [("sd_dkd", "dkd_align"), ("sd_nkd", "nkd")])
+def test_with_the_whole_image_alone_the_term_is_that_of_the_base_method(name: str, base: str) -> None:
+    own = {"grids": (1,), "align": "log", "align_epsilon_share": 0.2}
+    params: Any = METHODS[name].params.model_validate(own)
+    student, _, teacher, target = problem(params)
+    leaf = student.detach().unsqueeze(1).requires_grad_()
+    terms = build(METHODS[name].load(), params)(step_of(params, student, leaf, teacher, target, WEIGHT))
+    settings: dict[str, Any] = {"reduction": "log", "epsilon_share": 0.2}
+    if base == "nkd":
+        settings = {"gamma": 8.0, "temperature": 4.0, "align": "log", "align_epsilon_share": 0.2}
+    rows = Rows(student, teacher[:, 0], target, torch.tensor(WEIGHT, dtype=torch.float64))
+    expected = METHODS[base].load()(rows, METHODS[base].params(**settings), None)
+    assert terms.values["align"].item() == pytest.approx(expected.values["align"].item(), rel=1e-9)
+    assert terms.diagnostics is not None
+    assert expected.diagnostics is not None
+    measured = terms.diagnostics({})
+    for metric in ("grad/similarity", "grad/align_cosine", "grad/align_share"):
+        ours = measured[metric].item()
+        assert ours == pytest.approx(expected.diagnostics(expected.gradients)[metric].item(), rel=1e-8), metric
+    assert measured["grad/align_share"].item() == pytest.approx(20.0)
+
+
+def test_alignment_decays_and_follows_the_ramp() -> None:
+    params = SDDKDParams(align="sample", align_epsilon=6.0, align_decay=0.5)
+    plain = SDDKDParams()
+    found: dict[int | None, LossTerms] = {}
+    for epoch in (2, None):
+        step = step_of(params, *problem(params), epoch=epoch)
+        terms = build(SDDKD, params)(step)
+        assert terms.total.item() == pytest.approx(build(SDDKD, plain)(step).total.item() + terms.parts["align"].item())
+        found[epoch] = terms
+    assert found[2].values["epsilon"].item() == pytest.approx(6 / 4)
+    assert found[2].parts["align"].item() == pytest.approx(found[None].parts["align"].item() * (3 / 20) / 4)
+
+
+@pytest.mark.parametrize(("kind", "params"), ALIGNED)
+def test_alignment_of_a_batch_of_one_and_of_extreme_logits_is_finite(kind: Any, params: Any) -> None:
+    for scale, weight in ((1.0, None), (0.0, None), (1e4, None), (1.0, [0.0])):
+        student, regions, teacher, target = problem(params, 1)
+        leaf = (scale * regions.detach()).float().requires_grad_()
+        step = step_of(params, student.float(), leaf, -scale * teacher.float(), target, weight)
+        total = build(kind, params)(step).total
+        (gradient,) = torch.autograd.grad(total, leaf)
+        assert total.isfinite()
+        assert gradient.isfinite().all()
+
+
 def test_grids_begin_with_the_whole_image() -> None:
     for grids in ((2,), (2, 1), (1, 4, 2), (1, 1)):
         with pytest.raises(ValueError, match="should begin with 1"):
@@ -293,3 +418,11 @@ class TestSDDKD(MethodContract):
 
 class TestSDNKD(MethodContract):
     method: ClassVar[Any] = {"name": "sd_nkd", "params": {"ramp_epochs": 1}}
+
+
+class TestSDDKDAligned(MethodContract):
+    method: ClassVar[Any] = {"name": "sd_dkd", "params": {"ramp_epochs": 1, "align": "sample", "align_epsilon": 1.0}}
+
+
+class TestSDNKDAligned(MethodContract):
+    method: ClassVar[Any] = {"name": "sd_nkd", "params": {"ramp_epochs": 1, "align": "log", "align_epsilon": 0.2}}

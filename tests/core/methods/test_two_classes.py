@@ -48,6 +48,16 @@ def test_value_and_gradient_are_those_of_the_formula() -> None:
     assert metrics["grad/tckd_norm"] > 0
 
 
+@pytest.mark.parametrize("mask", ["off", "static", "dynamic"])
+def test_deepkd_has_the_same_terms(mask: str) -> None:
+    rows = Rows(*random_rows(5, 2))
+    totals = [
+        build_loss(MethodRef(name=name, params=ALONE | own))(rows, 3).total.item()
+        for name, own in (("dkd", {}), ("deepkd", {"mask": mask}))
+    ]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-12)
+
+
 def test_it_is_kd_on_two_classes() -> None:
     z, v, target = random_rows(5, 2)
     expected = methods.kd(z, v, target, ce_weight=0.0, kd_weight=1.5)

@@ -139,13 +139,19 @@ def test_share_of_a_second_stage_term_leaves_the_first_stage_as_it_is(tmp_path: 
     assert metrics[1].values["train/weight_ft"] > 0
 
 
+LAYERS = ["stem", "stages"]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("method", "field"),
         [
             ({"name": "ab", "params": {"init_epochs": 2}}, "init_epochs"),
             ("ft", "init_epochs"),
-            ({"name": "fsp", "params": {"init_epochs": 2}}, "init_epochs"),
+            (
+                {"name": "fsp", "params": {"init_epochs": 2, "student_taps": LAYERS, "teacher_taps": LAYERS}},
+                "init_epochs",
+            ),
             ({"name": "fitnet", "params": {"hint_epochs": 7, "student_tap": "stage1"}}, "hint_epochs"),
         ],
     )

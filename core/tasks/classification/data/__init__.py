@@ -7,6 +7,7 @@ module's logger.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -46,6 +47,8 @@ def load(choice: DatasetRef, settings: TrainingSettings) -> Dataset:
         _check_split(f"{choice.name}'s {name} split", split, dataset.num_classes)
     if isinstance(params, SplitParams) and params.val_fraction:
         dataset = hold_out(dataset, params.val_fraction, params.val_seed)
+        if params.evaluate == "validation" and dataset.val is not None:
+            dataset = replace(dataset, test=dataset.val, val=None)
     facts = entry.facts(params)
     if facts:
         expected = (facts.num_classes, facts.channels, facts.image_size)

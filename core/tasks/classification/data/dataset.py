@@ -21,10 +21,10 @@ from core.catalog.augmentations import STANDARD
 from core.distill.mixed_labels import MixedLabels
 from core.specs.augment import Augment
 from core.tasks.classification.data.augmentations.views import Augmentation
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.data.prefetch import prefetch
 from core.tasks.classification.data.random_resized_crop import center_crop
 from core.tasks.classification.data.views import SECOND_VIEW, View
+from core.tasks.hashing import permutation
 
 AUGMENTATION_VERSION = 1
 """Incremented when the same seeds begin to give other augmented images, another order or other normalised pixels.

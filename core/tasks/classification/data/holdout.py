@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.tasks.classification.data.dataset import Dataset, Split
 from core.tasks.classification.data.errors import DatasetError
-from core.tasks.classification.data.hashing import hashed_bits
+from core.tasks.hashing import hashed_bits
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:

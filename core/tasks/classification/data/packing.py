@@ -29,9 +29,9 @@ from core.tasks.classification.data.decoding_notes import DecodingNotes
 from core.tasks.classification.data.errors import DatasetError
 from core.tasks.classification.data.image_files import Listing
 from core.tasks.classification.data.pack_files import file_status, map_bytes, write_json
-from core.tasks.classification.data.paths import locked
 from core.tasks.classification.data.split_writer import CHANNELS, write_split
 from core.tasks.classification.data.statistics import Statistics
+from core.tasks.file_lock import locked
 from core.undecodable import visible
 
 FORMAT = 2

@@ -6,16 +6,15 @@ workers would fetch the same archive at once.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
 from core.settings import TrainingSettings
 from core.tasks.classification.data.errors import DatasetError
+from core.tasks.file_lock import locked
 from core.undecodable import visible
 
 
@@ -119,11 +118,3 @@ def fetch(name: str, download: Callable[[str], object], settings: TrainingSettin
             download(str(root))
     except Exception as error:
         raise DatasetError(f"{name} could not be downloaded to {root}: {type(error).__name__}: {error}") from error
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel releases it when the process ends."""
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.tasks.classification.data.hashing import hashed_bits, hashed_randint
+from core.tasks.hashing import hashed_bits, hashed_randint
 
 MIN_AREA = 0.08
 """Smallest area of a box as a share of the image (Szegedy et al. 2015; torchvision's default). The largest is 1."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from core.specs.augment import Augment, augmentations_of
 from core.tasks.classification.data import augmentations
 from core.tasks.classification.data.augmentations.views import Augmentation
-from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.classification.data.random_resized_crop import center_crop, crop_and_resize, crop_table
+from core.tasks.hashing import hashed_randint
 
 if TYPE_CHECKING:
     from core.tasks.classification.data.dataset import Dataset

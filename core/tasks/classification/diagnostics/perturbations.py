@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.tasks.classification.data.hashing import hashed_bits
+from core.tasks.hashing import hashed_bits
 
 NOISE_SIGMAS = (0.08, 0.12, 0.18, 0.26, 0.38)
 """Severities 1–5 of Gaussian noise, images in 0–1: ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261)."""

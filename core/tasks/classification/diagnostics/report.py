@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from core.tasks.classification.data import Dataset, Split
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
 from core.tasks.classification.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
 from core.tasks.classification.diagnostics.collapse import Features, neural_collapse
@@ -19,6 +18,7 @@ from core.tasks.classification.diagnostics.fidelity import CONDITIONAL_METRICS, 
 from core.tasks.classification.diagnostics.inference import eval_mode, predict, predict_logits, to_floats
 from core.tasks.classification.diagnostics.robustness import RobustnessInputs, robustness, stylised_accuracy
 from core.tasks.classification.models import Network
+from core.tasks.hashing import permutation
 
 _FEATURE_IMAGES = 50_000
 _FEATURE_VALUES = 2**26  # half a gigabyte in float64

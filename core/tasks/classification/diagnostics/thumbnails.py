@@ -10,8 +10,8 @@ from torch import Tensor
 
 from core.items.picture_choice import MOST_THUMBNAILS, THUMBNAIL_SIDE
 from core.tasks.classification.data import Split
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.classification.diagnostics.inference import inference_batch_size
+from core.tasks.hashing import permutation
 
 
 def thumbnail_items(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> list[int]:

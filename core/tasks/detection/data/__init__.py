@@ -53,6 +53,8 @@ def load(choice: DatasetRef, settings: TrainingSettings) -> DetectionData:
         raise DatasetError(f"{choice.name} cannot be read: {visible(str(error))}") from error
     if isinstance(params, SplitParams) and params.val_fraction:
         data = hold_out(data, params.val_fraction, params.val_seed)
+        if params.evaluate == "validation" and data.val is not None:
+            data = replace(data, test=data.val, val=None)
     for name, split in (("training", data.train), ("test", data.test), ("validation", data.val)):
         if split is not None and not split.objects.usable:
             count = len(split.objects.labels)

@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from core.catalog.detection_augmentations import ColourJitterParams, MultiScaleParams, ScaleJitterParams
-from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.detection.data.resizing import ResizeRule
+from core.tasks.hashing import hashed_randint
 
 Table = NDArray[np.int64]
 

@@ -1,6 +1,6 @@
 """A detection data set: images of unequal size with boxes, and the batches drawn from them.
 
-The order of the samples is that of classification (``core.tasks.classification.data.hashing.permutation``). Order and
+The order of the samples is that of classification (``core.tasks.hashing.permutation``). Order and
 views are pure functions of (data seed, epoch, sample), computed on the CPU. So two methods with the same data seed see
 the same images and boxes, on any device and any number of ranks. A resumed run continues with the batches that the
 interrupted run would have drawn.
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from core.catalog.augmentations import STANDARD
 from core.specs.augment import Augment
-from core.tasks.classification.data.hashing import permutation
 from core.tasks.detection.data.batches import Part, stream
 from core.tasks.detection.data.objects import Objects
 from core.tasks.detection.data.resizing import ResizeRule, padded
 from core.tasks.detection.data.views import View, plain_view, training_view
 from core.tasks.detection.types import DetectionBatch, GroundTruth, Size
+from core.tasks.hashing import permutation
 
 
 @dataclass(frozen=True)

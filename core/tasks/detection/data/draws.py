@@ -16,7 +16,7 @@ _BITS = 24
 class HashedDraws:
     """Uniform numbers by a hash of an image's key, a purpose and a position.
 
-    The hash is that of ``core.tasks.classification.data.hashing``, computed in integers on the device itself: CPU and
+    The hash is that of ``core.tasks.hashing``, computed in integers on the device itself: CPU and
     GPU give the same numbers, and nothing is copied or waited for.
 
     Args:

@@ -32,12 +32,12 @@ from core.tasks.classification.data.pack_files import (
     unreadable_error,
     write_json,
 )
-from core.tasks.classification.data.paths import locked
 from core.tasks.detection.data.annotations import AnnotatedImage, AnnotationFiles, note_shared_images, within_image
 from core.tasks.detection.data.dataset import DetectionSplit
 from core.tasks.detection.data.objects import Objects
 from core.tasks.detection.data.photos import decode_photo, decoder_version
 from core.tasks.detection.data.resizing import ResizeRule
+from core.tasks.file_lock import locked
 from core.undecodable import visible
 
 FORMAT = 2

@@ -14,10 +14,10 @@ from core.catalog.augmentations import Stage
 from core.catalog.detection_task import DETECTION
 from core.specs.augment import Augment, augmentations_of
 from core.tasks.classification.data.augmentations.views import Augmentation
-from core.tasks.classification.data.hashing import hashed_bits, hashed_randint
 from core.tasks.detection.data.augmentations import ColourAugmentation, Placement, Table
 from core.tasks.detection.data.objects import ImageObjects
 from core.tasks.detection.data.resizing import ResizeRule, scale_boxes
+from core.tasks.hashing import hashed_bits, hashed_randint
 
 VIEWS_VERSION = 1
 """Incremented when the same seeds begin to give other views; cached outputs of a teacher are then no longer read."""

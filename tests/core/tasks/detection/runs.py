@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from core.catalog.metric import VARYING_PREFIXES
 from core.events import JOURNAL_NAME, Metrics, read_journal
 from core.launch import RankInfo
 from core.settings import TrainingSettings
@@ -62,7 +63,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     """Return the metrics of a run except those of its speed."""
     events = [record.event for record in read_journal(folder / JOURNAL_NAME)]
     return [
-        {name: value for name, value in event.values.items() if not name.startswith("speed/")}
+        {name: value for name, value in event.values.items() if not name.startswith(VARYING_PREFIXES)}
         for event in events
         if isinstance(event, Metrics)
     ]

@@ -54,6 +54,7 @@ def test_run_stopped_within_an_epoch_continues_bit_for_bit(label: str, teacher: 
 
 def test_training_reports_its_own_terms_and_average_precision(teacher: TeacherSource, tmp_path: Path) -> None:
     assert train(planned(*METHODS)["student"], tmp_path / "run", teacher) == "finished"
+    assert "the teacher runs in every step" in messages(tmp_path / "run")
     last = metrics(tmp_path / "run")[-1]
     assert {f"train/{name}" for name in (*TERMS, "ce", "tckd", "nckd", "loss")} <= last.keys()
     assert {"test/ap", "test/ap50", "oracle/ap", "train/region_top1", "fidelity/regions"} <= last.keys()
@@ -93,12 +94,14 @@ def test_kept_outputs_of_fixed_boxes_are_read_by_methods_with_another_background
 
 
 # Kept logits are rounded to float16: where a sum of another order falls on the other side, they move by 1e-3. The rate
-# is low, because at 0.005 eight steps multiply what sums of another order round by a thousand.
+# is low, because at 0.005 eight steps multiply what sums of another order round by a thousand; and 16 bits, which some
+# processors have in hardware, would round more than that.
 @pytest.mark.parametrize(
-    ("label", "tolerance"), [("ce", 1e-5), ("union", 1e-5), ("fixed", 1e-3), ("maps", 1e-5), ("objects", 1e-5)]
+    ("label", "tolerance"), [("ce", 5e-5), ("union", 5e-5), ("fixed", 1e-3), ("maps", 5e-5), ("objects", 5e-5)]
 )
 def test_two_ranks_train_what_one_does(label: str, tolerance: float, teacher: TeacherSource, tmp_path: Path) -> None:
-    training = {"epochs": 2, "batch_size": 4, "optimizer": {"lr": 0.001}}
+    exact = {"precision": "float32"}
+    training = {"epochs": 2, "batch_size": 4, "optimizer": {"lr": 0.001}, "speed": exact}
     run = planned(*METHODS, training=training)[label]
     assert train(run, tmp_path / "one", teacher) == "finished"
     meeting = tmp_path / "meeting"

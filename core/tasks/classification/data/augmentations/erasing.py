@@ -10,9 +10,9 @@ from torch import Tensor
 
 from core.catalog.augmentations import RandomErasingParams
 from core.tasks.classification.data.augmentations.pipeline import Table
-from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.classification.data.random_resized_crop import aspect_ratios, draw_boxes
 from core.tasks.classification.data.transfer import upload
+from core.tasks.hashing import hashed_randint
 
 _RATIOS = aspect_ratios(0.3, 3.3)
 """Width over height, as in torchvision."""

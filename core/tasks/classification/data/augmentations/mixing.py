@@ -15,7 +15,7 @@ from torch import Tensor
 from core.catalog.augmentations import CutMixParams, MixupParams
 from core.tasks.classification.data.augmentations.erasing import inside_boxes
 from core.tasks.classification.data.augmentations.pipeline import Table
-from core.tasks.classification.data.hashing import hashed_randint
+from core.tasks.hashing import hashed_randint
 
 _QUANTILES = 4096
 ONE = 2**16

@@ -15,8 +15,8 @@ from core.catalog.augmentations import Stage
 from core.distill.mixed_labels import MixedLabels
 from core.specs import AugmentationRef
 from core.tasks.classification.data.augmentations.views import Augmentation
-from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.classification.data.transfer import upload
+from core.tasks.hashing import hashed_randint
 
 Table = NDArray[np.int64]
 

@@ -20,8 +20,8 @@ from core.catalog.augmentations import FixMatchParams, RandAugmentParams
 from core.catalog.registry import NoParams
 from core.tasks.classification.data.augmentations.erasing import inside_boxes
 from core.tasks.classification.data.augmentations.pipeline import Table
-from core.tasks.classification.data.hashing import hashed_randint
 from core.tasks.classification.data.transfer import upload
+from core.tasks.hashing import hashed_randint
 
 STRENGTHS = 31
 """Steps of an operation's strength, 0 to 30."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from core.specs.training import Training
-from core.tasks.classification.data.hashing import hashed_bits, permutation
 from core.tasks.detection.data import DatasetError, DetectionData, hold_out
 from core.tasks.detection.data.resizing import ResizeRule
 from core.tasks.detection.types import DetectionBatch
+from core.tasks.hashing import hashed_bits, permutation
 from tests.core.speed_runs import DEVICES
 from tests.core.tasks.detection.data.made_data import SIZES, made_data
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from core.tasks.classification.data import hashing
+from core.tasks import hashing
 from core.tasks.detection.data import HashedDraws
 from core.tasks.detection.types import Draws
 from tests.core.speed_runs import DEVICES

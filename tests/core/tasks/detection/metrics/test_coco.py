@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from core.errors import TrainingError
-from core.items.average_precision import average_precisions, image_counts, paired_ap_bootstrap
+from core.items.average_precision import (
+    RECALLS,
+    _recalls_reached,
+    average_precisions,
+    image_counts,
+    paired_ap_bootstrap,
+)
 from core.items.boxes import Detections, GroundTruth, overlaps, size_of
 from core.items.matching import match
 from core.items.table import ItemsError
@@ -218,3 +224,12 @@ class TestBootstrap:
         ours, theirs = (random_detections(truth, seed) for seed in (7, 8))
         first, again, other = (paired_ap_bootstrap([ours], [theirs], truth, s, resamples=20) for s in (0, 0, 1))
         assert first == again != other
+
+
+def test_recalls_are_counted_as_by_a_binary_search() -> None:
+    for positives in (*range(1, 400), 1_000, 11_004):
+        recall = np.arange(positives + 1) / positives
+        assert np.array_equal(_recalls_reached(recall), np.searchsorted(RECALLS, recall, side="right"))
+    for step in (-1, 0, 1):  # the numbers beside each recall
+        recall = RECALLS if not step else np.nextafter(RECALLS, np.inf * step).clip(0, 1)
+        assert np.array_equal(_recalls_reached(recall), np.searchsorted(RECALLS, recall, side="right"))

@@ -11,6 +11,7 @@ import pytest
 
 from core.catalog import METRICS
 from core.catalog.detection_task import DETECTION, ERROR_KINDS
+from core.catalog.metric import VARYING_PREFIXES
 from core.items.detection_file import encode_detections, read_detections
 from core.items.detection_table import DETECTIONS_NAME
 from core.tasks.detection.metrics.coco import coco_scores
@@ -42,7 +43,7 @@ class TestReports:
         assert {METRICS[name].unit for name in values} == {"%"}
         assert all(0 <= value <= 100 for value in values.values())
         described = {metric.name for metric in DETECTION.metrics}
-        elsewhere = ("train/", "grad/", "speed/", "lr", "oracle/", "fidelity/regions", "test_ema/", "val_ema/")
+        elsewhere = ("train/", "grad/", *VARYING_PREFIXES, "lr", "oracle/", "fidelity/regions", "test_ema/", "val_ema/")
         assert {name for name in described if not name.startswith(elsewhere)} <= set(values)
 
     def test_headline_is_ap(self, student: Judged) -> None:

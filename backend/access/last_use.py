@@ -1,0 +1,79 @@
+"""The time at which each token was last used, written in the background and seldom enough to cost nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import Connection, bindparam, or_, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.db import Database, now
+from backend.db.models import Token
+
+_log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS = 300.0
+"""A process writes the last use of a token at most once in this time."""
+_FLUSH_SECONDS = 20.0
+_MAX_TOKENS = 100_000
+_UPDATE = (
+    update(Token)
+    .where(Token.id == bindparam("token"), or_(Token.last_used_at.is_(None), Token.last_used_at < bindparam("time")))
+    .values(last_used_at=bindparam("time"))
+)
+
+
+class LastUse:
+    """Notes uses of tokens in memory, and writes them all in one transaction.
+
+    A request only looks into a dictionary. The written time is that of the transaction, at most ``_FLUSH_SECONDS``
+    after the use; a later use is not written for ``INTERVAL_SECONDS``.
+
+    Args:
+        database: The database.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._noted_at: dict[str, float] = {}
+        self._pending: set[str] = set()
+
+    def note(self, token_id: str) -> None:
+        """Note a use of a token. Called on the event loop."""
+        noted_at = self._noted_at.get(token_id)
+        now_seconds = self._clock()
+        if noted_at is not None and now_seconds - noted_at < INTERVAL_SECONDS:
+            return
+        if len(self._noted_at) >= _MAX_TOKENS:
+            self._noted_at.clear()
+        self._noted_at[token_id] = now_seconds
+        self._pending.add(token_id)
+
+    async def flush(self) -> None:
+        """Write the noted uses. An error is logged, and the uses are written later."""
+        tokens, self._pending = self._pending, set()
+        if not tokens:
+            return
+
+        def write(connection: Connection) -> None:
+            written_at = now(connection)
+            connection.execute(_UPDATE, [{"token": token, "time": written_at} for token in sorted(tokens)])
+
+        try:
+            await self._database.write_async(write)
+        except SQLAlchemyError as error:
+            _log.warning("the last use of tokens could not be written", error=str(error))
+            self._pending |= tokens
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Write the noted uses from time to time, and once more when ``stop`` is set."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _FLUSH_SECONDS)
+            await self.flush()

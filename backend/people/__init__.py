@@ -1,0 +1,1 @@
+"""People, projects, and what a person may see and change."""

@@ -1,0 +1,131 @@
+"""Whose turn it is: the queue is shared out among those who submit, by their weights and by what they have used.
+
+The runs of one owner are claimed by priority, then by age. Between owners, the one with the least used time per weight
+is next. Used time is that of the attempts of the last ``WINDOW``, times their slots. Each run that trains now counts as
+``RUNNING_SECONDS`` more, so that owners who have used equally much get equally many slots at once.
+
+Nobody starves: an owner who gets slots while another waits comes closer to the other's used time, and passes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, case, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from backend.db.models import Attempt, Run, Share
+from backend.db.types import seconds_between
+from backend.db.visibility import EVERY_PROJECT
+from backend.queue.lifecycle import LEASED_STATES
+
+WINDOW = timedelta(days=7)
+RUNNING_SECONDS = 3600.0
+TOTALS = {EVERY_PROJECT: True}
+"""Execution options of sums over the whole queue, which tell nothing of single runs."""
+_KEPT_SECONDS = 30.0
+"""Time for which a process keeps the used times. Reading them costs a pass over the attempts of the window."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What decides when an owner is next.
+
+    Attributes:
+        weight: The owner's part of the whole, relative to those of others; above 0.
+        used: Seconds that the owner's runs have used in the window, times their slots.
+        running: Slots that the owner's runs use now.
+    """
+
+    weight: float = 1.0
+    used: float = 0.0
+    running: int = 0
+
+    @property
+    def level(self) -> float:
+        """Used seconds per weight; the owner with the lowest level is next."""
+        return (self.used + RUNNING_SECONDS * self.running) / self.weight
+
+
+def in_turn(standings: Mapping[str, Standing]) -> list[str]:
+    """Return the owners in the order in which they may claim; of equal ones, in the order of their names."""
+    return sorted(standings, key=lambda owner: (standings[owner].level, owner))
+
+
+def best_runs(session: Session, condition: ColumnElement[bool], timestamp: datetime) -> Iterator[Select[Run]]:
+    """Yield a query for each owner with such runs, whose turn it is first: the owner's runs, best first.
+
+    Args:
+        session: A transaction.
+        condition: What a run must fulfil.
+        timestamp: The database's time.
+    """
+    query = select(Run).where(condition).order_by(Run.priority.desc(), Run.id)
+    owners = session.execute(select(Share.owner, Share.weight).limit(2)).all()
+    if len(owners) < 2:  # the queue of one owner, as on a laptop, has nothing to share out
+        yield query
+        return
+    waiting = exists(select(Run.id).where(Run.owner == Share.owner, condition)).correlate(Share)
+    weights = {row.owner: row.weight for row in session.execute(select(Share.owner, Share.weight).where(waiting))}
+    if len(weights) > 1:
+        for owner in in_turn(standings(session, weights, timestamp)):
+            yield query.where(Run.owner == owner)
+    else:
+        yield query
+
+
+def standings(session: Session, weights: Mapping[str, float], timestamp: datetime) -> dict[str, Standing]:
+    """Return the standings of owners.
+
+    Args:
+        session: A transaction.
+        weights: The weights by owner.
+        timestamp: The database's time.
+    """
+    connection = session.connection()
+    used = _used_lately(connection, timestamp)
+    running = running_slots(connection)
+    return {owner: Standing(weight, used.get(owner, 0.0), running.get(owner, 0)) for owner, weight in weights.items()}
+
+
+def running_slots(connection: Connection) -> dict[str, int]:
+    """Return how many slots the runs of each owner use now."""
+    query = select(Run.owner, func.sum(Run.gpus)).where(Run.state.in_(LEASED_STATES)).group_by(Run.owner)
+    return {owner: int(slots) for owner, slots in connection.execute(query, execution_options=TOTALS)}
+
+
+def used_seconds(connection: Connection, timestamp: datetime) -> dict[str, float]:
+    """Return the seconds that each owner's attempts have used since ``WINDOW`` before now, times their slots."""
+    since = timestamp - WINDOW
+    start = case((Attempt.started_at < since, since), else_=Attempt.started_at)
+    seconds = seconds_between(start, func.coalesce(Attempt.ended_at, timestamp))
+    query = (
+        select(Run.owner, func.sum(seconds * Run.gpus))
+        .select_from(Attempt)
+        .join(Run, Run.id == Attempt.run_id)
+        .where(or_(Attempt.ended_at.is_(None), Attempt.ended_at > since))
+        .group_by(Run.owner)
+    )
+    sums = connection.execute(query, execution_options=TOTALS)
+    return {owner: max(float(total), 0.0) for owner, total in sums}
+
+
+_lock = threading.Lock()
+_used: WeakKeyDictionary[Engine, tuple[float, dict[str, float]]] = WeakKeyDictionary()
+
+
+def _used_lately(connection: Connection, timestamp: datetime) -> dict[str, float]:
+    """Return ``used_seconds`` of at most ``_KEPT_SECONDS`` ago."""
+    with _lock:
+        read_at, used = _used.get(connection.engine, (-_KEPT_SECONDS, {}))
+    if time.monotonic() - read_at < _KEPT_SECONDS:
+        return used
+    used = used_seconds(connection, timestamp)
+    with _lock:
+        _used[connection.engine] = (time.monotonic(), used)
+    return used

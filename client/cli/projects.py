@@ -1,0 +1,219 @@
+"""``dkd project …`` and ``dkd person …``: projects, people and roles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, get_args
+
+import typer
+
+from client.cli import exit_codes
+from client.cli.options import JsonFlag, map_field_errors, write_json
+from client.client import Client
+from client.rendering.tables import console_for, new_table
+from core.protocol.people import MemberList, Person, Project, Role
+
+_ROLES: tuple[Role, ...] = get_args(Role)
+
+project_group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+person_group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+ProjectArgument = Annotated[str, typer.Argument(metavar="PROJECT", help="The project's name.")]
+PersonArgument = Annotated[str, typer.Argument(metavar="PERSON", help="The person's name.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(
+        project_group, name="project", help="List and create projects, and give roles in them.", epilog=exit_codes.HELP
+    )
+    app.add_typer(
+        person_group, name="person", help="Create, list and change people. For admins.", epilog=exit_codes.HELP
+    )
+
+
+@project_group.command("list", epilog=exit_codes.HELP)
+def list_projects(as_json: JsonFlag = False) -> int:
+    """List the projects that the token sees."""
+    with Client() as client:
+        reply = client.projects.list()
+    if as_json:
+        write_json(reply)
+        return exit_codes.OK
+    table = new_table("project", "title", "experiments", "members", "your role", numbers=("experiments", "members"))
+    for item in reply.items:
+        name = f"{item.name} (archived)" if item.archived_at else item.name
+        table.add_row(name, item.title, str(item.experiments), str(item.members), item.role or "all rights")
+    console_for().print(table)
+    return exit_codes.OK
+
+
+@project_group.command("create", epilog=exit_codes.HELP)
+def create_project(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits, and . _ - between them.")],
+    title: Annotated[str, typer.Option(help="Title for people.")] = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Create a project. Its name cannot be changed."""
+    messages = {
+        "name": f"NAME {name!r}: must be 1 to 60 small letters, digits, and . _ - between them",
+        "title": "--title: must be at most 200 visible characters on one line",
+    }
+    with Client() as client, map_field_errors(**messages):
+        created = client.projects.create(name, title=title)
+    return _print_project(created, as_json)
+
+
+@project_group.command("edit", epilog=exit_codes.HELP)
+def edit_project(
+    project: ProjectArgument,
+    title: Annotated[str | None, typer.Option(help="New title.")] = None,
+    archive: Annotated[
+        bool | None, typer.Option("--archive/--open", help="Take nothing new, or take experiments again.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Change the title of a project, archive it, or open it again."""
+    with Client() as client, map_field_errors(title="--title: must be at most 200 visible characters on one line"):
+        changed = client.projects.update(project, title=title, archived=archive)
+    return _print_project(changed, as_json)
+
+
+@project_group.command("members", epilog=exit_codes.HELP)
+def list_members(project: ProjectArgument, as_json: JsonFlag = False) -> int:
+    """List the people who have a role in a project."""
+    with Client() as client:
+        reply = client.projects.members(project)
+    return _print_members(reply, as_json)
+
+
+@project_group.command("add", epilog=exit_codes.HELP)
+def add_member(
+    project: ProjectArgument,
+    person: PersonArgument,
+    role: Annotated[str, typer.Option("--role", "-r", help=f"One of {', '.join(_ROLES)}.")] = "submitter",
+    as_json: JsonFlag = False,
+) -> int:
+    """Give a person a role in a project, in place of an earlier one.
+
+    reader: see everything in the project. submitter: also submit, change and delete. admin: also give roles in it.
+    """
+    chosen = next((item for item in _ROLES if item == role), None)
+    if chosen is None:
+        raise exit_codes.CliExit(f"--role {role}: must be one of {', '.join(_ROLES)}", exit_codes.BAD_INPUT)
+    with Client() as client:
+        reply = client.projects.set_role(project, person, chosen)
+    return _print_members(reply, as_json)
+
+
+@project_group.command("remove", epilog=exit_codes.HELP)
+def remove_member(project: ProjectArgument, person: PersonArgument) -> int:
+    """End a person's role in a project, from the next request on."""
+    with Client() as client:
+        client.projects.remove_member(project, person)
+    typer.echo(f"{person} has no role in {project}")
+    return exit_codes.OK
+
+
+@project_group.command("move", epilog=exit_codes.HELP)
+def move_experiment(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="An experiment's name or id.")],
+    project: ProjectArgument,
+    as_json: JsonFlag = False,
+) -> int:
+    """Move an experiment to another project, with its runs, metrics and files."""
+    with Client() as client, map_field_errors(project=f"PROJECT {project!r}: is not the name of a project"):
+        moved = client.experiments.update(experiment, project=project)
+    if as_json:
+        write_json(moved)
+    else:
+        typer.echo(f"{moved.name}: in the project {moved.project}")
+    return exit_codes.OK
+
+
+@person_group.command("list", epilog=exit_codes.HELP)
+def list_people(as_json: JsonFlag = False) -> int:
+    """List all people, with their roles."""
+    with Client() as client:
+        reply = client.people.list()
+    if as_json:
+        write_json(reply)
+    elif reply.items:
+        _print_people(reply.items)
+    else:
+        typer.echo("no people yet; `dkd person create` adds one")
+    return exit_codes.OK
+
+
+@person_group.command("create", epilog=exit_codes.HELP)
+def create_person(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, and . _ @ + - between them.")],
+    mail: Annotated[str | None, typer.Option(help="Mail address.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="An admin of the lab, who may do everything.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Create a person.
+
+    `dkd project add` gives the person a role, and `dkd token create NAME --person PERSON` a token.
+    """
+    messages = {
+        "name": f"NAME {name!r}: must be 1 to 60 letters, digits, and . _ @ + - between them",
+        "mail": f"--mail {mail!r}: is not a mail address",
+    }
+    with Client() as client, map_field_errors(**messages):
+        created = client.people.create(name, mail=mail, admin=admin)
+    return _print_person(created, as_json)
+
+
+@person_group.command("edit", epilog=exit_codes.HELP)
+def edit_person(
+    person: PersonArgument,
+    mail: Annotated[str | None, typer.Option(help="New mail address; '' removes it.")] = None,
+    admin: Annotated[
+        bool | None, typer.Option("--admin/--no-admin", help="Whether the person is an admin of the lab.")
+    ] = None,
+    disable: Annotated[
+        bool | None, typer.Option("--disable/--enable", help="Refuse all tokens of the person, or accept them again.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Change a person. Tokens of a disabled person are refused from the next request on."""
+    with Client() as client, map_field_errors(mail=f"--mail {mail!r}: is not a mail address"):
+        changed = client.people.update(person, mail=mail, admin=admin, disabled=disable)
+    return _print_person(changed, as_json)
+
+
+def _print_project(project: Project, as_json: bool) -> int:
+    if as_json:
+        write_json(project)
+    else:
+        typer.echo(f"{project.name}: {'archived' if project.archived_at else 'open'}")
+    return exit_codes.OK
+
+
+def _print_members(reply: MemberList, as_json: bool) -> int:
+    if as_json:
+        write_json(reply)
+        return exit_codes.OK
+    table = new_table("person", "role")
+    for item in reply.items:
+        table.add_row(f"{item.person} (disabled)" if item.disabled else item.person, item.role)
+    console_for().print(table) if reply.items else typer.echo(f"nobody has a role in {reply.project}")
+    return exit_codes.OK
+
+
+def _print_person(person: Person, as_json: bool) -> int:
+    if as_json:
+        write_json(person)
+    else:
+        _print_people([person])
+    return exit_codes.OK
+
+
+def _print_people(people: Sequence[Person]) -> None:
+    table = new_table("person", "mail", "state", "roles", "tokens", numbers=("tokens",))
+    for item in people:
+        state = "disabled" if item.disabled_at else "admin of the lab" if item.admin else "active"
+        roles = ", ".join(f"{project}: {role}" for project, role in item.roles.items())
+        table.add_row(item.name, item.mail or "", state, roles, str(item.tokens))
+    console_for().print(table)

@@ -1,0 +1,1 @@
+"""Compare's board: its layout in the address, what it offers, and its stored layouts."""
