@@ -10,7 +10,6 @@ without a weight. The weight is a constant of the step: no gradient passes throu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def with_shares(terms: LossTerms, batch: Rows, shares: Mapping[str, float]) -> L
     }
     reported = {f"weight_{name}": torch.as_tensor(weighted[name][0]).abs() for name in shares}
     own = {name: value for name, value in terms.values.items() if name not in weighted}
-    return replace(compose(batch, own | reported, weighted), diagnostics=terms.diagnostics)
+    return compose(batch, own | reported, weighted, terms.diagnostics)
 
 
 def share_factors(norms: Mapping[str, Tensor], shares: Mapping[str, float]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from core.distill.rows import Rows
+
+Diagnostics = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+"""Maps the gradients of a loss's terms by name to what the loss measures of them, by the name of the metric."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class LossTerms:
     total: Tensor
     values: dict[str, Tensor]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
-    diagnostics: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    diagnostics: Diagnostics | None = None
     weighted: Mapping[str, tuple[float | Tensor, Term]] = field(default_factory=dict)
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
@@ -102,16 +105,18 @@ def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None,
         label_smoothing: s, in [0, 1).
     """
     log_p = student.log_softmax(1)
-    batch = Rows(student, None, target, weight)
+    # A rank of several may have no rows of a small last batch, and its mean of nothing is left out.
+    scale = 1 / max(len(target), 1)
     if weight is None:  # a mean inside nll_loss adds up in another order than the mean of its rows
         value = F.nll_loss(log_p, target)
-    else:
-        value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
+        if label_smoothing:
+            value = (1 - label_smoothing) * value - label_smoothing * log_p.mean(1).mean()
+        return Term(value, _minus_label(log_p.exp_(), target, label_smoothing), scale)
+    batch = Rows(student, None, target, weight)
+    value = batch.weigh(F.nll_loss(log_p, batch.label, reduction="none")).mean()
     if label_smoothing:
         value = (1 - label_smoothing) * value - label_smoothing * batch.weigh(log_p.mean(1)).mean()
-    direction = _minus_label(log_p.exp_(), target if weight is None else batch.label, label_smoothing)
-    # A rank of several may have no rows of a small last batch, and its mean of nothing is left out.
-    return Term(value, batch.weigh(direction), 1 / max(len(target), 1))
+    return Term(value, batch.weigh(_minus_label(log_p.exp_(), batch.label, label_smoothing)), scale)
 
 
 def _minus_label(p: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
@@ -141,13 +146,19 @@ def autograd_term(value_of: Callable[[Tensor], Tensor], student: Tensor) -> Term
     return Term(value.detach(), gradient)
 
 
-def compose(batch: Rows, values: dict[str, Tensor], weighted: Mapping[str, tuple[float | Tensor, Term]]) -> LossTerms:
+def compose(
+    batch: Rows,
+    values: dict[str, Tensor],
+    weighted: Mapping[str, tuple[float | Tensor, Term]],
+    diagnostics: Diagnostics | None = None,
+) -> LossTerms:
     """Return the loss that is the weighted sum of terms, with the weighted sum of their gradients as its gradient.
 
     Args:
         batch: the rows that the terms were computed from.
         values: scalars that the loss reports in addition to the values of its terms.
         weighted: by name, a term and its weight, which is a number or a detached scalar.
+        diagnostics: as in ``LossTerms``.
     """
     (weight, term), *others = weighted.values()
     total, gradient = term.value * weight, term.direction * (weight * term.scale)
@@ -158,6 +169,7 @@ def compose(batch: Rows, values: dict[str, Tensor], weighted: Mapping[str, tuple
         total=with_gradient(batch.student, total, gradient),
         values={name: term.value for name, (_, term) in weighted.items()} | values,
         gradients=LazyGradients(weighted),
+        diagnostics=diagnostics,
         weighted=weighted,
     )
 
@@ -210,7 +222,7 @@ def add_up(found: Sequence[LossTerms], batch: Rows) -> LossTerms:
         return metrics
 
     own = {name: value for name, value in values.items() if name not in weighted}
-    return replace(compose(batch, own, weighted), diagnostics=measure)
+    return compose(batch, own, weighted, measure)
 
 
 def share_metrics(norms: Mapping[str, Tensor]) -> dict[str, Tensor]:

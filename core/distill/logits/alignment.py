@@ -9,7 +9,7 @@ product of its Hessian with a vector, which is a closed form too, and no second 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -205,7 +205,7 @@ def with_alignment(
     def measure(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"grad/similarity": similarity(batch, first, second)} | align_diagnostics(gradients, rest)
 
-    return replace(compose(batch, {"epsilon": epsilon}, weighted), diagnostics=measure)
+    return compose(batch, {"epsilon": epsilon}, weighted, measure)
 
 
 def share_weight(share: float, others: Iterable[tuple[float | Tensor, Term]], term: Term) -> Tensor:

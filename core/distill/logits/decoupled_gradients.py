@@ -8,7 +8,6 @@ the network: only there are they comparable with the gradient of cross-entropy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,11 +15,11 @@ from torch import Tensor
 from core.distill.logits.alignment import align_diagnostics
 from core.distill.logits.decoupled import Decoupled
 from core.distill.rows import Rows
-from core.distill.terms import LossTerms
+from core.distill.terms import Diagnostics
 
 
-def with_diagnostics(terms: LossTerms, parts: Decoupled, batch: Rows) -> LossTerms:
-    """Return the same loss with the diagnostics of its TCKD and NCKD, and of its alignment term if it has one.
+def diagnostics_of(parts: Decoupled, batch: Rows) -> Diagnostics:
+    """Return what measures a loss's TCKD and NCKD, and its alignment term if it has one.
 
     If the rows have weights, means over rows are weighted, and rows of weight 0 count for nothing. Sums over the batch
     and Frobenius norms are of the gradients of the loss, which contain the weights.
@@ -36,8 +35,7 @@ def with_diagnostics(terms: LossTerms, parts: Decoupled, batch: Rows) -> LossTer
     - What ``align_diagnostics`` returns, against TCKD + NCKD, if there is an alignment term.
 
     Args:
-        terms: the loss.
-        parts: its decoupled logits.
+        parts: the decoupled logits of the loss.
         batch: the rows.
     """
 
@@ -48,7 +46,7 @@ def with_diagnostics(terms: LossTerms, parts: Decoupled, batch: Rows) -> LossTer
         metrics |= _compare(gradients["tckd"], gradients["nckd"], batch)
         return metrics | (align_diagnostics(gradients, ("tckd", "nckd")) if "align" in gradients else {})
 
-    return replace(terms, diagnostics=measure)
+    return measure
 
 
 def _root_mean_square(gradient: Tensor, batch: Rows) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.catalog.methods import DecoupledParams, DKDParams
 from core.distill.logits.decoupled import Decoupled
-from core.distill.logits.decoupled_gradients import with_diagnostics
+from core.distill.logits.decoupled_gradients import diagnostics_of
 from core.distill.logits.standardisation import StandardisedLogits
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, compose, label_term
@@ -20,8 +20,8 @@ PullBack = Callable[[Term], Term]
 def dkd_loss(batch: Rows, params: DKDParams, epoch: int | None) -> LossTerms:
     """Return DKD with its cross-entropy and ramp. With β = 0 it is TCKD alone, which two classes are enough for."""
     parts, pull_back = decouple(batch, params, least_classes(params))
-    terms = compose(batch, {}, weighted_terms(batch, parts, params, epoch, pull_back))
-    return with_diagnostics(terms, parts, batch)
+    weighted = weighted_terms(batch, parts, params, epoch, pull_back)
+    return compose(batch, {}, weighted, diagnostics_of(parts, batch))
 
 
 def least_classes(params: DKDParams) -> int:

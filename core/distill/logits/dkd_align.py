@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from core.catalog.methods import DKDAlignParams
 from core.distill.logits.alignment import subtract
-from core.distill.logits.decoupled_gradients import with_diagnostics
+from core.distill.logits.decoupled_gradients import diagnostics_of
 from core.distill.logits.dkd import decouple, ramp, weighted_terms
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, compose
@@ -29,4 +29,4 @@ def dkd_align_loss(batch: Rows, params: DKDAlignParams, epoch: int | None) -> Lo
         ramp=ramp(params, epoch),
         added=params.sign == "added",
     )
-    return with_diagnostics(compose(batch, {"epsilon": epsilon}, weighted), parts, batch)
+    return compose(batch, {"epsilon": epsilon}, weighted, diagnostics_of(parts, batch))

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.catalog.methods import DKDDivergenceParams
 from core.distill.logits.alignment import subtract
 from core.distill.logits.decoupled import Decoupled
-from core.distill.logits.decoupled_gradients import with_diagnostics
+from core.distill.logits.decoupled_gradients import diagnostics_of
 from core.distill.logits.dkd import ramp, weighted_terms
 from core.distill.rows import Rows
 from core.distill.terms import LossTerms, Term, compose
@@ -36,7 +36,7 @@ def dkd_divergence_loss(batch: Rows, params: DKDDivergenceParams, epoch: int | N
             decay=params.align_decay ** (epoch or 0),
             ramp=r,
         )
-    return with_diagnostics(compose(batch, reported, weighted), parts, batch)
+    return compose(batch, reported, weighted, diagnostics_of(parts, batch))
 
 
 def squared_differences(batch: Rows, temperature: float) -> tuple[Term, Term]:
