@@ -119,7 +119,7 @@ def _takes_boolean(annotation: Any) -> bool:
 class Params(StrictModel):
     """Base of every entry's parameters. Unknown names are refused, and values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class NoParams(Params):

@@ -6,6 +6,7 @@ norm that is folded saves a pass over a map; together they are about a third of 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,14 @@ from typing import Any
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
-from torchvision.ops import FrozenBatchNorm2d
 
-_NORMS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
-    nn.Conv1d: (nn.BatchNorm1d,),
-    nn.Conv2d: (nn.BatchNorm2d, FrozenBatchNorm2d),
-    nn.Conv3d: (nn.BatchNorm3d,),
-    nn.Linear: (nn.BatchNorm1d,),
+_NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+    nn.Linear: nn.BatchNorm1d,
 }
-"""Batch norms that may follow a layer. A subclass may compute something else, so it does not count."""
+"""Batch norm that may follow a layer. A subclass may compute something else, so it does not count."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Tracer(fx.Tracer):
     """Does not look into torchvision's batch norm, as torch's does not look into torch's."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FrozenBatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return _is_frozen(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 def foldable(network: nn.Module, prefix: str = "") -> Iterator[Pair]:
@@ -83,9 +83,18 @@ def fold(network: nn.Module, pairs: Sequence[Pair]) -> None:
 
 
 def _matches(layer: nn.Module, norm: nn.Module) -> bool:
-    if type(norm) not in _NORMS.get(type(layer), ()):
-        return False
-    return isinstance(norm, FrozenBatchNorm2d) or bool(norm.track_running_stats)
+    if _is_frozen(norm):
+        return type(layer) is nn.Conv2d
+    return type(norm) is _NORMS.get(type(layer)) and bool(norm.track_running_stats)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Return whether a module is torchvision's frozen batch norm.
+
+    It is not imported here: a network has one only if torchvision is loaded, which takes half a second of CPU time.
+    """
+    operators = sys.modules.get("torchvision.ops")
+    return operators is not None and type(module) is operators.FrozenBatchNorm2d
 
 
 def _merge(layer: Any, norm: Any) -> None:

@@ -17,9 +17,10 @@ PEER_TOP1 = Metric("test/peer_top1", "Test accuracy of the method's own network"
 _PEER_VALIDATION = Metric("val/peer_top1", "Validation accuracy of the method's own network", "%", "higher")
 
 
-def _schemas_of_models() -> dict[str, Any]:
-    """Return the JSON schemas of the parameters of the models that have any, for the form."""
-    return {entry.name: entry.params.model_json_schema() for entry in MODELS if entry.params.model_fields}
+def _list_params(schema: dict[str, Any]) -> None:
+    """Add the parameters of the models that have any, for the form."""
+    entries = {entry.name: entry.params.model_json_schema() for entry in MODELS if entry.params.model_fields}
+    schema["x-params-of"] = {"field": "peer", "entries": entries}
 
 
 class DMLParams(Params):
@@ -33,7 +34,7 @@ class DMLParams(Params):
         default_factory=dict,
         validate_default=True,
         description="Parameters of that model.",
-        json_schema_extra={"x-params-of": {"field": "peer", "entries": _schemas_of_models()}},
+        json_schema_extra=_list_params,
     )
 
     @field_validator("peer")
