@@ -46,7 +46,10 @@ _CHANNELS: Mapping[str, tuple[int, ...]] = {
     "resnet32x4": (64, 128, 256, 256),
 }
 """Channels of the maps that ReviewKD reads: the three stages and the pooled features."""
-NEGATIVES = 16_384
+NEGATIVES = 1024
+"""CRD's K in both: the few images of a measurement have no 16,384, its default, of other classes."""
+PARAMS: Mapping[str, Mapping[str, int]] = {"crd": {"negatives": NEGATIVES}}
+"""This package's parameters of each method for which both do not have the defaults."""
 
 
 class PublicCode:

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import machine
+from benchmarks.public_code import PARAMS
 from core.catalog.methods import DKDParams
 from core.events import Journal, Metrics, read_journal
 from core.settings import TrainingSettings
@@ -228,7 +229,7 @@ def _spec(case: Case) -> RunSpec:
             "dataset": "cifar100",
             "teacher": {"model": case.teacher},
             "student": {"model": case.student},
-            "methods": [case.method],
+            "methods": [{"name": case.method, "params": dict(PARAMS.get(case.method, {}))}],
             "seeds": [0],
             "training": {"epochs": 2, "batch_size": case.batch},
         }

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.inputs import Inputs, step_of
+from benchmarks.public_code import NEGATIVES
 from core.specs import MethodRef
-
-NEGATIVES = 1024
 
 
 @contextmanager

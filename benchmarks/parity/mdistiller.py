@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.checkout import Checkout
-from benchmarks.parity.choices import NEGATIVES, negatives_of_two_steps, signs_of_positive_sums
+from benchmarks.parity.choices import negatives_of_two_steps, signs_of_positive_sums
 from benchmarks.parity.comparison import Comparison, Public, PublicLoss, copied
 from benchmarks.parity.inputs import ANY, Inputs
 from benchmarks.parity.networks import Answers, settings_of
+from benchmarks.public_code import NEGATIVES
 
 LATE = 1000
 """An epoch after every ramp."""

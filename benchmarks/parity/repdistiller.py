@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity.checkout import Checkout
-from benchmarks.parity.choices import NEGATIVES, negatives_of_two_steps, signs_of_positive_sums
+from benchmarks.parity.choices import negatives_of_two_steps, signs_of_positive_sums
 from benchmarks.parity.comparison import Comparison, Public, PublicLoss, copied
 from benchmarks.parity.inputs import ANY, Inputs, Network
 from benchmarks.parity.mdistiller import CODE, MEMORY, NORM
+from benchmarks.public_code import NEGATIVES
 from core.catalog.taps import FEATURES, STEM
 
 Read = Callable[[Network], Any]
