@@ -7,6 +7,7 @@ workers are made printable before they are stored.
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 import traceback
@@ -120,6 +121,8 @@ def run_program(main: Callable[[], int | None], name: str = "dkd") -> NoReturn:
         except Exception:  # noqa: BLE001 (the interpreter would print it after the output is no longer safe)
             traceback.print_exc()
             code = 1
+        # At exit the interpreter searches all objects for cycles. Torch's compiler has 400,000, which takes a second.
+        gc.freeze()
         raise SystemExit(output_streams.final_exit_code(outputs, code, name))
 
 

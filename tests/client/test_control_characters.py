@@ -227,6 +227,17 @@ def test_startup_errors_of_worker_and_backend_are_printable() -> None:
         assert not RAW.findall(output)
 
 
+def test_interpreter_searches_no_objects_for_cycles_at_the_exit_of_a_program() -> None:
+    code = """
+import atexit, gc
+from common.terminal import run_program
+atexit.register(lambda: print(gc.get_freeze_count() > 1000))
+run_program(lambda: 3)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (3, "True\n")
+
+
 def test_a_traceback_is_printable() -> None:
     code = "from common.terminal import run_program\ndef main(): raise OSError('\\x1b[31m')\nrun_program(main)"
     output = _output("-c", code)
