@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from backend.comparisons.statistics import Summary
 from common import svg
 from common.formatting import difference_text
 from core.protocol.comparisons import Comparison, MethodResult, PairedDifference
@@ -84,6 +85,42 @@ def differences(paired: Sequence[PairedDifference], baseline: str, unit: str) ->
         text = f"{pair.label}: {difference_text(mean, pair.interval, unit)}, n = {pair.n}"
         parts.append(svg.titled(bar + svg.circle(x.at(mean), y, 4.5, colour), text))
     return svg.figure(_WIDTH, bottom + _BOTTOM, parts, f"Paired {title}", background=_BACKGROUND)
+
+
+def doses(
+    series: Mapping[str, Sequence[tuple[float, Summary]]], x_title: str, y_title: str, factor: float = 1.0
+) -> str:
+    """Return the response to each dose with its interval, on a logarithmic axis of doses.
+
+    Args:
+        series: By name, the doses with the summary of their responses.
+        x_title: Title of the axis of doses.
+        y_title: Title of the axis of responses, with its unit.
+        factor: By what doses are multiplied where they are shown.
+    """
+    points = [point for of_series in series.values() for point in of_series if point[1].mean is not None]
+    ends = [end for _, found in points if found.interval for end in (found.interval.low, found.interval.high)]
+    x = _Scale.over([math.log10(dose) for dose, _ in points], _LEFT + 20, _WIDTH - _RIGHT - 20)
+    y = _Scale.over([0.0, *ends, *(found.mean or 0.0 for _, found in points)], _HEIGHT - _BOTTOM, _TOP)
+    bottom = _HEIGHT - _BOTTOM
+    parts = [*_y_axis(y, y_title), svg.line(_LEFT, bottom, _WIDTH - _RIGHT, bottom)]
+    for dose in sorted({dose for dose, _ in points}):
+        at = x.at(math.log10(dose))
+        parts += [svg.line(at, bottom, at, bottom + 5)]
+        parts.append(svg.label(at, bottom + 18, f"{factor * dose:g}", anchor="middle", size=12))
+    parts.append(svg.label((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 36, x_title, anchor="middle", size=12))
+    parts.append(svg.line(_LEFT, y.at(0), _WIDTH - _RIGHT, y.at(0), svg.GREY, 1, "3 3"))
+    for index, of_series in enumerate(series.values()):
+        colour, shift = COLOURS[index % len(COLOURS)], 6.0 * (index - (len(series) - 1) / 2)
+        drawn = [(x.at(math.log10(dose)) + shift, found) for dose, found in of_series if found.mean is not None]
+        parts.append(svg.polyline([(at, y.at(found.mean or 0.0)) for at, found in drawn], colour, 1.5, 0.6))
+        for at, found in drawn:
+            if found.interval:
+                parts.append(svg.line(at, y.at(found.interval.low), at, y.at(found.interval.high), colour, 2))
+            parts.append(svg.circle(at, y.at(found.mean or 0.0), 4.5, colour))
+    named = len(series) > 1
+    parts += _legend(list(series), _HEIGHT + 6) if named else []
+    return svg.figure(_WIDTH, _HEIGHT + 30 * named, parts, f"{y_title} by {x_title}", background=_BACKGROUND)
 
 
 def all_of(comparison: Comparison, runs: Mapping[str, Sequence[Points]], unit: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from backend.comparisons import leaderboard_page, leaderboard_render, render, sh
 from backend.comparisons.leaderboard import Selection
 from backend.comparisons.sheets import Sheet
 from backend.db import models
-from benchmarks.result_pages import figures
+from benchmarks.result_pages import doses, figures
 from benchmarks.result_pages.record import Record, RecordedExperiment
 from benchmarks.result_pages.replay import replayed
 from common import rank_figures
@@ -78,12 +78,25 @@ def _experiment(
     parts += [f"{level} Result", _table(render.comparison_sheet(comparison))]
     drawn = figures.all_of(comparison, _curves(recorded, record, comparison), difference_unit(comparison.unit))
     parts += [_figure(files, f"{prefix}-{name}.svg", figure, _CAPTIONS[name]) for name, figure in drawn.items()]
+    parts += _doses(comparison, recorded, prefix, level, files)
     if claims:
         parts += [f"{level} Claims of the paper", _table(render.claims_sheet(claims))]
     overview = comparisons.overview(session, [experiment])
     if overview.rows:
         parts += [f"{level} All metrics", _table(render.overview_sheet(overview))]
     return "\n\n".join(part.strip("\n") for part in parts)
+
+
+def _doses(
+    comparison: Comparison, recorded: RecordedExperiment, prefix: str, level: str, files: dict[str, str]
+) -> list[str]:
+    """Return the section about methods that differ in one number; empty if there are none."""
+    found = doses.find(recorded.spec["methods"])
+    text, figure = doses.section(found, comparison) if found else ("", "")
+    if not text:
+        return []
+    caption = "Mean paired difference at each dose, with its 95 % t interval."
+    return [f"{level} Dose and response", text, _figure(files, f"{prefix}-doses.svg", figure, caption)]
 
 
 _CAPTIONS = {

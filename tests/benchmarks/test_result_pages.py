@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.result_pages import command, page
+from benchmarks.result_pages import command, doses, page
 from benchmarks.result_pages.collect import collect, planned_runs
 from benchmarks.result_pages.record import Record, RecordError
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started
@@ -37,7 +37,7 @@ def trained(folder: Path, spec: ExperimentSpec, *, failed: tuple[str, int] = (""
     (folder / SPEC_NAME).write_text(spec.model_dump_json(indent=2), encoding="utf-8")
     for planned in planned_runs(spec):
         label, seed = planned.label, planned.spec.seed
-        place = folder / f"{re.sub(r'[^a-z_]+', '-', label)}-seed{seed}"
+        place = folder / f"{re.sub(r'[^a-z0-9_]+', '-', label)}-seed{seed}"
         last = 95.0 if label == "teacher" else 80.0 + GAINS[label] * (1 + seed / 50) + seed / 7 + (seed % 3) / 100
         with Journal(place / JOURNAL_NAME) as journal:
             (place / "fingerprint.json").write_text(json.dumps(planned.spec.fingerprint()))
@@ -224,3 +224,66 @@ def test_every_committed_page_is_rebuilt_byte_for_byte_from_its_record() -> None
     expected["index.md"] = page.index(records)
     committed = {path.name: path.read_bytes() for path in page.DOCS.iterdir()}
     assert committed == {name: text.encode() for name, text in expected.items()}
+
+
+DOSED = DATA | {
+    "name": "doses",
+    "methods": [
+        "dkd",
+        *(
+            {
+                "name": "dkd_align",
+                "label": f"{sign} {share}",
+                "params": {"reduction": "log", "epsilon_share": share, "sign": sign},
+            }
+            for sign in ("subtracted", "added")
+            for share in (0.01, 0.1, 0.3)
+        ),
+        {"name": "dkd_align", "label": "another", "params": {"reduction": "sample", "epsilon": 6.0}},
+    ],
+}
+
+
+class TestDoses:
+    """Methods that differ in one number."""
+
+    @pytest.fixture(autouse=True)
+    def _gains(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for share in (0.01, 0.1, 0.3):
+            monkeypatch.setitem(GAINS, f"subtracted {share}", 2.0 - 20 * share)
+            monkeypatch.setitem(GAINS, f"added {share}", 2.0)
+        monkeypatch.setitem(GAINS, "another", 0.0)
+
+    def test_series_differ_in_one_setting_and_their_methods_in_one_number(self) -> None:
+        found = doses.find(parse_experiment(DOSED).model_dump(mode="json")["methods"])
+        assert found
+        assert (found.parameter, found.other) == ("epsilon_share", "sign")
+        assert found.series == {
+            sign: {share: f"{sign} {share}" for share in (0.01, 0.1, 0.3)} for sign in ("subtracted", "added")
+        }
+        assert doses.find(parse_experiment(DATA).model_dump(mode="json")["methods"]) is None
+
+    def test_section_has_slopes_contrasts_and_one_family(self, tmp_path: Path) -> None:
+        folder = trained(tmp_path / "out", parse_experiment(DOSED | {"seeds": list(range(9))}))
+        files = page.build(collect([folder], "dosed"))
+        _, _, section = files["dosed.md"].partition("## Dose and response")
+        section = section.partition("## ")[0]
+        rows = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
+        assert len(rows) == 1 + 6 + 2 + 3
+        assert "p (Holm, 11 tests)" in section
+        # The gain is multiplied by 1 + seed/50, whose mean over seeds 0 to 8 is 1.08.
+        assert f"| −{20 * 0.29 * 1.08:.2f} [" in rows["subtracted, slope from 1 % to 30 %"]
+        assert rows["subtracted, slope from 1 % to 30 %"].endswith("| lower |")
+        assert "| 0.00" in rows["added, slope from 1 % to 30 %"]
+        assert rows["added, slope from 1 % to 30 %"].endswith("| not shown |")
+        assert rows["subtracted, 30 %"].endswith("| worse |")
+        assert rows["subtracted minus added, 30 %"].endswith("| lower |")
+        assert "- added, slope from 1 % to 30 %: 0.00 percentage points, which is not shown to differ" in section
+        assert ET.fromstring(files["dosed-doses.svg"]).tag.endswith("svg")
+
+    def test_a_method_without_values_leaves_the_section_out(self, tmp_path: Path) -> None:
+        spec = parse_experiment(DOSED | {"seeds": [0, 1]})
+        folder = trained(tmp_path / "out", spec)
+        for place in folder.glob("added-0-1-*"):
+            (place / "fingerprint.json").unlink()
+        assert "Dose and response" not in page.build(collect([folder], "dosed"))["dosed.md"]

@@ -1,0 +1,68 @@
+"""Tests over paired values that a page adds to its comparison: one family, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.comparisons import verdicts
+from backend.comparisons.statistics import Better
+from common.formatting import difference_text, p_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity that is tested against zero.
+
+    Attributes:
+        subject: What it is, in Markdown.
+        values: One number per pair.
+        better: The direction that is better; None if neither is.
+    """
+
+    subject: str
+    values: Sequence[float]
+    better: Better = None
+
+    @property
+    def test(self) -> verdicts.Test:
+        """The exact sign-flip test of the values."""
+        return verdicts.Test.of(self.values, self.better)
+
+
+def decided(rows: Sequence[Row]) -> list[verdicts.Decision]:
+    """Return the decision on each row, over all of them."""
+    return verdicts.decide([row.test for row in rows])
+
+
+def table(rows: Sequence[Row], quantity: str, unit: str) -> str:
+    """Return the rows as a table in Markdown.
+
+    Args:
+        rows: The family of tests.
+        quantity: Heading of the column of the means.
+        unit: Unit of the values.
+    """
+    lines = [
+        f"| | {quantity}{f' ({unit})' if unit else ''} | n | p | p (Holm, {len(rows)} tests) | verdict |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row, decision in zip(rows, decided(rows), strict=True):
+        test = row.test
+        lines.append(
+            f"| {row.subject} | {difference_text(test.mean, test.interval)} | {test.n} | {p_text(test.p)} | "
+            f"{p_text(decision.p_holm)} | {_word(decision)} |"
+        )
+    return "\n".join(lines)
+
+
+def sentence(row: Row, decision: verdicts.Decision, unit: str) -> str:
+    """Return what one row shows, without its subject."""
+    numbers = difference_text(row.test.mean, row.test.interval, unit)
+    if decision.verdict in (None, "unclear"):
+        return f"{numbers}, which is not shown to differ from zero"
+    return f"{numbers} (p {p_text(decision.p_holm)} after Holm's correction)"
+
+
+def _word(decision: verdicts.Decision) -> str:
+    return "not shown" if decision.verdict in (None, "unclear") else str(decision.verdict)
