@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.comparisons import statistics
+from backend.comparisons.sheets import escape_markdown
 from benchmarks.result_pages import family, figures
 from benchmarks.result_pages.family import Row
 from common.formatting import difference_unit
@@ -95,14 +96,15 @@ def section(doses: Doses, comparison: Comparison) -> tuple[str, str]:
         *(slopes := _slopes(doses, responses)),
         *_contrasts(doses, responses),
     ]
-    decisions = dict(zip((row.subject for row in rows), family.decided(rows), strict=True))
-    verdicts = [f"- {row.subject}: {family.sentence(row, decisions[row.subject], unit)}." for row in slopes]
+    decisions = [decision for row, decision in zip(rows, family.decided(rows), strict=True) if row in slopes]
     about = (
         f"Methods that differ {f'in `{doses.other}` and ' if doses.other else ''}in the number `{doses.parameter}` are "
-        f"compared with {comparison.baseline}, seed by seed. A slope is fitted to the differences of each seed by "
-        "least squares. The tests of this section are a family of their own."
+        f"compared with {escape_markdown(comparison.baseline)}, seed by seed. A slope is fitted to the differences "
+        "of each seed by least squares. The tests of this section are a family of their own."
     )
-    text = "\n\n".join([about, "\n".join(verdicts), family.table(rows, "mean [95 % interval]", unit)])
+    text = "\n\n".join(
+        [about, family.sentences(slopes, decisions, unit), family.table(rows, "mean [95 % interval]", unit)]
+    )
     drawn = figures.doses(
         {
             name: [(dose, statistics.summarize(list(found.values()))) for dose, found in of_series.items()]

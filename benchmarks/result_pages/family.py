@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.comparisons import verdicts
+from backend.comparisons.sheets import escape_markdown
 from backend.comparisons.statistics import Better
 from common.formatting import difference_text, p_text
 
@@ -15,7 +16,7 @@ class Row:
     """One quantity that is tested against zero.
 
     Attributes:
-        subject: What it is, in Markdown.
+        subject: What it is.
         values: One number per pair.
         better: The direction that is better; None if neither is.
     """
@@ -50,15 +51,22 @@ def table(rows: Sequence[Row], quantity: str, unit: str) -> str:
     for row, decision in zip(rows, decided(rows), strict=True):
         test = row.test
         lines.append(
-            f"| {row.subject} | {difference_text(test.mean, test.interval)} | {test.n} | {p_text(test.p)} | "
-            f"{p_text(decision.p_holm)} | {_word(decision)} |"
+            f"| {escape_markdown(row.subject)} | {difference_text(test.mean, test.interval)} | {test.n} | "
+            f"{p_text(test.p)} | {p_text(decision.p_holm)} | {_word(decision)} |"
         )
     return "\n".join(lines)
 
 
-def sentence(row: Row, decision: verdicts.Decision, unit: str) -> str:
-    """Return what one row shows, without its subject."""
-    numbers = difference_text(row.test.mean, row.test.interval, unit)
+def sentences(rows: Sequence[Row], decisions: Sequence[verdicts.Decision], unit: str) -> str:
+    """Return what each row shows, as a list in Markdown."""
+    return "\n".join(
+        f"- {escape_markdown(row.subject)}: {_shown(row.test, decision, unit)}."
+        for row, decision in zip(rows, decisions, strict=True)
+    )
+
+
+def _shown(test: verdicts.Test, decision: verdicts.Decision, unit: str) -> str:
+    numbers = difference_text(test.mean, test.interval, unit)
     if decision.verdict in (None, "unclear"):
         return f"{numbers}, which is not shown to differ from zero"
     return f"{numbers} (p {p_text(decision.p_holm)} after Holm's correction)"

@@ -13,7 +13,7 @@ from backend.comparisons import leaderboard_page, leaderboard_render, render, sh
 from backend.comparisons.leaderboard import Selection
 from backend.comparisons.sheets import Sheet
 from backend.db import models
-from benchmarks.result_pages import doses, figures
+from benchmarks.result_pages import contrast, doses, figures
 from benchmarks.result_pages.record import Record, RecordedExperiment
 from benchmarks.result_pages.replay import replayed
 from common import rank_figures
@@ -37,6 +37,7 @@ def build(record: Record) -> dict[str, str]:
             prefix = f"{record.name}-{index}" if several else record.name
             parts.append(_experiment(session, experiment, recorded, record, prefix, files, several=several))
         if several:
+            parts += _contrasts(session, experiments, record)
             parts.append(_over_settings(session, experiments, record.name, files))
         parts += [_limits(record), _provenance(record)]
     files[f"{record.name}.md"] = "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
@@ -168,6 +169,18 @@ def _curves(
             points = [(epoch, value) for epoch, value in zip(curve.epoch, column, strict=True) if value is not None]
             found.setdefault(run.label, []).append(points)
     return found
+
+
+def _contrasts(session: Session, experiments: Sequence[models.Experiment], record: Record) -> list[str]:
+    """Return what one setting changes, for each experiment that differs from the first in it alone."""
+    parts = []
+    for experiment, recorded in zip(experiments[1:], record.experiments[1:], strict=True):
+        setting = contrast.find(record.experiments[0].spec, recorded.spec)
+        if setting is not None:
+            compared = [comparisons.compare(session, [one]) for one in (experiments[0], experiment)]
+            text = contrast.section(setting, compared[0], compared[1])
+            parts += [f"## What `{setting.path}` changes", text] if text else []
+    return parts
 
 
 def _over_settings(session: Session, experiments: Sequence[models.Experiment], name: str, files: dict[str, str]) -> str:

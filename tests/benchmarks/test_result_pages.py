@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.result_pages import command, doses, page
+from benchmarks.result_pages import command, contrast, doses, page
 from benchmarks.result_pages.collect import collect, planned_runs
 from benchmarks.result_pages.record import Record, RecordError
 from core.events import JOURNAL_NAME, Failed, Finished, Journal, Started
@@ -287,3 +287,47 @@ class TestDoses:
         for place in folder.glob("added-0-1-*"):
             (place / "fingerprint.json").unlink()
         assert "Dose and response" not in page.build(collect([folder], "dosed"))["dosed.md"]
+
+
+class TestContrast:
+    """Two experiments that differ in one setting."""
+
+    def test_changes_of_methods_and_of_gaps_are_one_family(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seeds = {"seeds": list(range(9))}
+        plain = trained(tmp_path / "plain", parse_experiment(DATA | seeds | {"name": "plain"}))
+        monkeypatch.setitem(GAINS, "dkd", 5.0)
+        training = DATA["training"] | {"freeze_batch_norm_after": 1}
+        frozen = trained(tmp_path / "frozen", parse_experiment(DATA | seeds | {"name": "frozen", "training": training}))
+        text = page.build(collect([plain, frozen], "both"))["both.md"]
+        _, _, section = text.partition("## What `training.freeze_batch_norm_after` changes")
+        section = section.partition("\n## ")[0]
+        assert "plain and frozen differ in `training.freeze_batch_norm_after` from not set to 1 alone." in section
+        assert "p (Holm, 5 tests)" in section
+        rows = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
+        assert list(rows)[1:] == [
+            "kd",
+            "dkd",
+            r"dkd\_align (log)",
+            "gap of dkd to kd",
+            r"gap of dkd\_align (log) to kd",
+        ]
+        # The gain is multiplied by 1 + seed/50, whose mean over seeds 0 to 8 is 1.08.
+        assert f"| +{3 * 1.08:.2f} [" in rows["dkd"]
+        assert rows["dkd"].endswith("| better |")
+        assert rows["kd"].endswith("| not shown |")
+        assert rows["gap of dkd to kd"].endswith("| higher |")
+
+    def test_two_settings_or_another_method_have_no_section(self) -> None:
+        def spec(**changes: Any) -> dict[str, Any]:
+            return parse_experiment(DATA | changes).model_dump(mode="json")
+
+        one = spec()
+        both = {"epochs": 4, "freeze_batch_norm_after": 1}
+        assert contrast.find(one, spec(training=both)) is None
+        other = {"name": "kd", "params": {"temperature": 2.0}}
+        assert contrast.find(one, spec(training={"epochs": 4}, methods=[other, "dkd"])) is None
+        assert contrast.find(one, one) is None
+        found = contrast.find(one, spec(student={"model": "resnet20"}))
+        assert found == contrast.Setting("student.model.name", '"resnet8"', '"resnet20"')
