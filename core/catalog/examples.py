@@ -26,6 +26,7 @@ _TITLES = {
     "digits-until-decided": "Digits, seeds until decided",
     "digits-cannot-tell": "Digits, too few seeds to decide",
     "digits-fair-audit": "Digits, settings chosen fairly",
+    "cifar100-dkd-align": "DKD-Align's term, part of CIFAR-100",
     "cifar100-every-method": "Every method, part of CIFAR-100",
     "cifar100-teacher-assistant": "A teacher assistant, CIFAR-100",
     "cifar100-born-again": "Born-again generations, CIFAR-100",

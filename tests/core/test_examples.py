@@ -9,16 +9,24 @@ import pytest
 from core.catalog import describe
 from core.papers import PUBLISHED_NUMBERS, published_for
 from core.papers.cifar100_weights import pairs
-from core.specs import parse_experiment, read_experiment
+from core.specs import load_file, parse_experiment, parse_sweep, read_experiment
+from core.specs.sweep import expand
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LISTED = describe()["examples"]
 
 
 def test_catalog_lists_every_example_once() -> None:
-    written = [read_experiment(path) for path in EXAMPLES.rglob("*.yaml")]
+    written = [read_experiment(path) for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "sweeps"]
     assert sorted(item["name"] for item in LISTED) == sorted(spec.name for spec in written)
     assert len({(item["group"], item["title"]) for item in LISTED}) == len(LISTED)
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_of_a_sweep_has_experiments_with_the_name_of_its_file(path: Path) -> None:
+    experiments = expand(parse_sweep(load_file(path)))
+    assert len(experiments) > 1
+    assert all(experiment.name.startswith(path.stem) for experiment in experiments)
 
 
 @pytest.mark.parametrize("item", LISTED, ids=lambda item: item["name"])
