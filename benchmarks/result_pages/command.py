@@ -1,10 +1,12 @@
 """Records and pages of results.
 
     python -m benchmarks results collect DIR [DIR…] --name NAME [--title TEXT] [--question TEXT] [--note TEXT]…
+                                        [--extend]
     python -m benchmarks results build [NAME…]
 
 ``collect`` reads folders that ``python -m core run SPEC.yaml --out DIR`` has written, and writes a compact record into
-``benchmarks/results/records/NAME``. ``build`` makes ``docs/results/NAME.md`` with its figures from the record alone;
+``benchmarks/results/records/NAME``; with ``--extend`` it adds them to the record, so that a campaign may take several
+sittings, each with other seeds. ``build`` makes ``docs/results/NAME.md`` with its figures from the record alone;
 without a name it makes all pages and the page that lists them.
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.result_pages import page
 from benchmarks.result_pages.collect import collect
+from benchmarks.result_pages.extend import extended
 from benchmarks.result_pages.record import RECORD_NAME, RECORDS, Record, RecordError
 from common.atomic_write import atomic_write
 from core.specs import SpecError
@@ -38,6 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--note", action="append", default=[], help="a sentence that a reader has to know; repeatable"
     )
     collecting.add_argument("--spec", type=Path, help="the spec, if the folder does not contain it")
+    collecting.add_argument(
+        "--extend", action="store_true", help="add the runs to the record of this name, which has other seeds"
+    )
     collecting.add_argument("--records", type=Path, default=RECORDS, help=argparse.SUPPRESS)
     building = commands.add_parser("build", help="make pages from records")
     building.add_argument("names", nargs="*", metavar="NAME")
@@ -61,6 +67,8 @@ def _collect(options: argparse.Namespace) -> None:
         notes=options.note,
         spec=options.spec,
     )
+    if options.extend:
+        record = extended(Record.read(options.records / options.name), record)
     record.write(options.records)
     runs = sum(len(item.runs) for item in record.experiments)
     size = sum(path.stat().st_size for path in (options.records / record.name).rglob("*.json"))

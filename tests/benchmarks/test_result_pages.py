@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ DATA: dict[str, Any] = {
 }
 GAINS = {"kd": 0.0, "dkd": 2.0, "dkd_align (log)": 2.1}
 PRIVATE = "/home/somebody"
+WEIGHTS = "ab" * 32
 
 
 def trained(folder: Path, spec: ExperimentSpec, *, failed: tuple[str, int] = ("", 0)) -> Path:
@@ -65,7 +68,7 @@ def trained(folder: Path, spec: ExperimentSpec, *, failed: tuple[str, int] = (""
             if (label, seed) == failed:
                 journal.append(Failed(kind="nan", reason="the loss is not a number"))
             else:
-                journal.append(Finished(weights="w.safetensors", sha256="ab" * 32, summary={"test/top1": last}))
+                journal.append(Finished(weights="w.safetensors", sha256=WEIGHTS, summary={"test/top1": last}))
     return folder
 
 
@@ -242,6 +245,48 @@ DOSED = DATA | {
         {"name": "dkd_align", "label": "another", "params": {"reduction": "sample", "epsilon": 6.0}},
     ],
 }
+
+
+class TestExtend:
+    """A campaign in several sittings."""
+
+    @pytest.fixture
+    def sitting(self, tmp_path: Path) -> Callable[..., Path]:
+        def collected(name: str, seeds: Sequence[int], *options: str, **changes: Any) -> Path:
+            spec = parse_experiment(DATA | {"seeds": list(seeds)} | changes)
+            arguments = ["collect", str(trained(tmp_path / name, spec)), "--name", "long", *options]
+            command.main([*arguments, "--records", str(tmp_path / "records")])
+            return tmp_path / "records" / "long"
+
+        return collected
+
+    def test_record_of_two_sittings_is_that_of_one(self, sitting: Callable[..., Path]) -> None:
+        whole = Record.read(sitting("whole", range(5), "--title", "Long"))
+        sitting("first", range(3), "--title", "Long")
+        both = Record.read(sitting("second", (2, 3, 4), "--extend"))
+        assert both == whole
+        assert page.build(both) == page.build(whole)
+
+    def test_another_experiment_is_added(self, sitting: Callable[..., Path]) -> None:
+        sitting("first", range(3))
+        both = Record.read(sitting("second", range(3), "--extend", training={"epochs": 4}))
+        assert [len(item.runs) for item in both.experiments] == [10, 10]
+        assert len({run.curve for item in both.experiments for run in item.runs}) == 20
+
+    def test_students_of_another_teacher_are_refused(
+        self, sitting: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = sitting("first", range(3))
+        before = (folder / "record.json").read_bytes()
+        monkeypatch.setattr(sys.modules[__name__], "WEIGHTS", "cd" * 32)
+        with pytest.raises(SystemExit):
+            sitting("second", (3, 4), "--extend")
+        assert "teacher has the weights cdcdcdcdcdcdcdcd… and had abababababababab… before" in capsys.readouterr().err
+        assert (folder / "record.json").read_bytes() == before
+
+    def test_record_that_does_not_exist_cannot_be_extended(self, sitting: Callable[..., Path]) -> None:
+        with pytest.raises(SystemExit):
+            sitting("first", range(3), "--extend")
 
 
 class TestDoses:
