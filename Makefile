@@ -33,7 +33,10 @@ up: $(READY) ## start the embedded stack: API, worker, dashboard
 
 # Two processes use two cores, so each computes with one thread: threads that wait for each other took a quarter of the
 # CPU's time. loadscope runs the tests of a module in one process, because they share fixtures.
+# Bytecode is compiled first: where PYTHONDONTWRITEBYTECODE is set, each of the many programs that tests start would
+# compile its sources again, a fifth of a backend's start.
 test: check ## run lint, type checks and every test (PROCESSES=1 for one process)
+	$(BIN)/python -m compileall -q backend benchmarks client common core dashboard dkd_lab worker
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadscope
 
 test-compose: $(READY) ## build the images and test the stack in containers, with kills and restarts (needs Docker)
