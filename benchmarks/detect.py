@@ -11,7 +11,7 @@ of two runs). Each measurement has a process of its own, the loops alternate, an
     python -m benchmarks.detect [--rounds 3] [--case resnet20:resnet8] [--batch 8] [--side 192]
 
 The images are scenes of digits, so nothing is needed from elsewhere. The result is printed and written to
-``benchmarks/results/detect-DEVICE.md``.
+``benchmarks/results/detect-DEVICE.md``, and that of another pair than the usual one to a file with its name.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ BARS = {"engine": 1.5, "kept": 2.5}
 STALL_BAR = 3.0
 WORKERS = 2
 WARM_UP = 5
+USUAL = "resnet20:resnet8"
 ALPHA, BETA = 1.0, 0.25
 
 
@@ -275,7 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print and store the table; with ``--loop``, print one measurement as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", default="resnet20:resnet8", metavar="TEACHER:STUDENT")
+    parser.add_argument("--case", default=USUAL, metavar="TEACHER:STUDENT")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--side", type=int, default=192, help="pixels of a side of the images")
     parser.add_argument("--steps", type=int, default=20, help="measured steps per round")
@@ -295,7 +296,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"  round {number + 1} {loop:<9} {rounds[loop][-1]['images_per_second']:,.1f} images/s", flush=True)
     lines = _table(case, rounds, device)
     print("\n".join(lines))
-    path = RESULTS / f"detect-{device.type}.md"
+    pair = "" if options.case == USUAL else f"-{teacher}-{student}"
+    path = RESULTS / f"detect-{device.type}{pair}.md"
     path.write_text("\n".join(lines) + "\n")
     print(f"written to {path.relative_to(RESULTS.parents[1])}")
 
