@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
@@ -14,6 +15,7 @@ from backend import audit, errors, routes
 from backend.access.last_use import LastUse
 from backend.access.middleware import AccessControl
 from backend.access.rate_limiter import RateLimiter
+from backend.access.sign_in_limits import SignInLimits
 from backend.api import openapi
 from backend.api.body_limits import limits
 from backend.api.middleware import AccessLog, HostCheck, SecurityHeaders
@@ -24,6 +26,9 @@ from backend.db import Database
 from backend.experiments.seed_planner import SeedPlanner
 from backend.operations.prometheus_metrics import Monitor
 from backend.operations.webhooks import Webhooks
+from backend.people.oidc import IdTokens, OidcService
+from backend.people.passwords import Passwords
+from backend.people.sign_in import SignInService
 from backend.predictions.image_scores import ScoreCache
 from backend.predictions.projections import Projector
 from backend.queue.nudge import Nudger
@@ -64,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         stop.set()
         await asyncio.gather(*tasks)
         await app.state.rate_limiter.close()
+        await app.state.sign_in_limits.close()
         app.state.nudger.close()
         app.state.database.dispose()
 
@@ -93,7 +99,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.seed_planner = SeedPlanner(app.state.database, settings, app.state.nudges.request)
     app.state.webhooks = Webhooks(app.state.database, settings)
     app.state.rate_limiter = RateLimiter(settings)
-    app.state.last_use = LastUse(app.state.database)
+    app.state.last_use = LastUse(app.state.database, idle=timedelta(hours=settings.session_idle_hours))
+    app.state.sign_in_limits = SignInLimits(settings)
+    app.state.sign_in = SignInService(app.state.database, settings, Passwords(), app.state.sign_in_limits)
+    app.state.oidc = OidcService(
+        app.state.database, settings, app.state.sign_in_limits, IdTokens(settings) if settings.oidc_issuer else None
+    )
     app.state.monitor = Monitor(app.state.database)
     # The server's runner sets it as soon as the server has to stop: streams then end, and the server need not wait.
     app.state.stopping = threading.Event()

@@ -11,6 +11,7 @@ from sqlalchemy import URL
 
 from backend.logging import LogFormat, LogLevel
 from common.home import Home
+from common.http_clients import is_loopback_url
 from common.object_store import parse_artifacts
 from common.service_settings import Hours, Minutes, Seconds, ServiceSettings
 
@@ -89,6 +90,27 @@ class Settings(ServiceSettings):
     rate_of_refused: Rate = Field(
         10.0, description="Requests per second without a valid token from one address, over ten seconds; 0: any number."
     )
+    session_idle_hours: Hours = Field(
+        168.0, ge=0.25, le=1e5, description="Hours without a request after which a person's session ends."
+    )
+    session_hours: Hours = Field(
+        720.0, ge=0.25, le=1e5, description="Hours after which a person's session ends in any case."
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        max_length=255,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Issuer of an OpenID Connect provider, such as https://id.lab.example, with whose ID tokens people "
+        "sign in.",
+    )
+    oidc_client_id: str | None = Field(
+        None, min_length=1, max_length=255, description="Client id that ID tokens must have as their audience."
+    )
+    oidc_create: CommaSeparated = Field(
+        (),
+        description="Mail addresses, such as *@lab.example, for which the first sign-in with an ID token creates a "
+        "person without roles; none by default.",
+    )
     heartbeat_seconds: Seconds = Field(10.0, gt=0)
     lease_seconds: Seconds = Field(300.0, gt=0)
     max_attempts: int = Field(
@@ -114,7 +136,10 @@ class Settings(ServiceSettings):
         "X-Forwarded-Proto are believed; from all other senders these headers are ignored.",
     )
 
-    @field_validator("allowed_hosts", "allowed_origins", "plugins", "trusted_proxies", "webhook_hosts", mode="before")
+    @field_validator(
+        *("allowed_hosts", "allowed_origins", "oidc_create", "plugins", "trusted_proxies", "webhook_hosts"),
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -145,4 +170,12 @@ class Settings(ServiceSettings):
             raise ValueError(
                 "lease_seconds must be at least twice heartbeat_seconds; else one lost heartbeat ends a run"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _provider_is_complete(self) -> Settings:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError("oidc_issuer and oidc_client_id are set together, or neither is")
+        if self.oidc_issuer and self.oidc_issuer.startswith("http://") and not is_loopback_url(self.oidc_issuer):
+            raise ValueError("oidc_issuer must be https://…, because its keys decide who signs in")
         return self

@@ -60,7 +60,7 @@ def identify(database: Database, token: str) -> Principal | None:
         person = load(connection, row.person_id) if row is not None and row.person_id else None
     if row is None or (row.person_id and person is None):
         return None
-    token_id, name, scopes, stored_sha256, _, *ends = row
+    token_id, name, scopes, stored_sha256, _, method, *ends = row
     # The row is found by the hash, which a caller cannot choose. The comparison takes constant time.
     if not hmac.compare_digest(stored_sha256, sha256):
         return None
@@ -69,7 +69,9 @@ def identify(database: Database, token: str) -> Principal | None:
     if person is not None and not person.admin:
         allowed -= {"admin"}
     end = min((end for end in ends if end), default=None)
-    return Principal(token_id, name, allowed, person, manages, ends_at=end, replaced=replaced)
+    return Principal(
+        token_id, name, allowed, person, manages, ends_at=end, replaced=replaced, in_session=method is not None
+    )
 
 
 def add_token(session: Session, token: str, name: str, scopes: list[str]) -> None:
@@ -85,7 +87,7 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
         ApiError: 409 if a token of that name is in use; experiments record the name as their submitter. 422 for a
             person who does not exist, is disabled, or would get the scope worker.
     """
-    if session.scalars(select(Token.id).where(Token.name == request.name, _is_valid())).first():
+    if session.scalars(select(Token.id).where(Token.name == request.name, is_valid())).first():
         raise conflict(
             f"a token named {request.name!r} is in use; revoke it, or choose another name",
             ProblemField(path="name", message="is taken"),
@@ -111,11 +113,10 @@ def create(session: Session, request: TokenRequest, principal: Principal) -> Cre
 
 
 def list_tokens(session: Session) -> list[TokenInfo]:
-    """Return every token, newest first, without their texts and hashes."""
+    """Return every token that is no session, newest first, without their texts and hashes."""
     time_now = now(session)
-    return [
-        to_token_info(session, token, time_now) for token in session.scalars(select(Token).order_by(Token.id.desc()))
-    ]
+    rows = select(Token).where(Token.session.is_(None)).order_by(Token.id.desc())
+    return [to_token_info(session, token, time_now) for token in session.scalars(rows)]
 
 
 def revoke(session: Session, token_id: str, principal: Principal) -> TokenInfo:
@@ -149,12 +150,17 @@ def refuse_other(connection: Connection, owner: str | None, principal: Principal
     """
     if owner in (None, principal.token_id):
         return
-    if connection.scalars(select(Token.id).where(Token.id == owner, _is_valid())).first():
+    if connection.scalars(select(Token.id).where(Token.id == owner, is_valid())).first():
         raise ApiError(403, "this worker registered with another token, which is still in use")
 
 
-def _is_valid() -> ColumnElement[bool]:
-    return and_(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > db_now()))
+def is_valid() -> ColumnElement[bool]:
+    """Return the condition that a token has not ended."""
+    return and_(
+        Token.revoked_at.is_(None),
+        or_(Token.expires_at.is_(None), Token.expires_at > db_now()),
+        or_(Token.idle_ends_at.is_(None), Token.idle_ends_at > db_now()),
+    )
 
 
 def to_token_info(session: Session, token: Token, time_now: datetime) -> TokenInfo:
@@ -179,9 +185,9 @@ def to_token_info(session: Session, token: Token, time_now: datetime) -> TokenIn
     )
 
 
-_BY_HASH = select(Token.id, Token.name, Token.scopes, Token.sha256, Token.person_id, Token.expires_at).where(
-    Token.sha256 == bindparam("sha256"), _is_valid()
-)
+_BY_HASH = select(
+    Token.id, Token.name, Token.scopes, Token.sha256, Token.person_id, Token.session, Token.expires_at
+).where(Token.sha256 == bindparam("sha256"), is_valid())
 _BY_EARLIER_HASH = (
     select(
         Token.id,
@@ -189,11 +195,12 @@ _BY_EARLIER_HASH = (
         Token.scopes,
         EarlierTokenText.sha256,
         Token.person_id,
+        Token.session,
         Token.expires_at,
         EarlierTokenText.ends_at,
     )
     .join(Token, Token.id == EarlierTokenText.token_id)
-    .where(EarlierTokenText.sha256 == bindparam("sha256"), EarlierTokenText.ends_at > db_now(), _is_valid())
+    .where(EarlierTokenText.sha256 == bindparam("sha256"), EarlierTokenText.ends_at > db_now(), is_valid())
 )
 
 
@@ -215,7 +222,7 @@ def bootstrap(database: Database, settings: Settings) -> None:
         with database.write() as session:
             earlier = session.get(EarlierTokenText, digest(token))
             same = Token.id == earlier.token_id if earlier else Token.sha256 == digest(token)
-            if session.scalars(select(Token.id).where(same, ~_is_valid())).first():
+            if session.scalars(select(Token.id).where(same, ~is_valid())).first():
                 token = _token_in(file, refused=token)
             elif earlier:  # to store it again would undo the rotation
                 _log.warning(

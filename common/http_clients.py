@@ -98,6 +98,11 @@ def _variable(scheme: str, value: str) -> str:
     return next((name for name in names if os.environ.get(name) == value), "the system's proxy setting")
 
 
+def is_loopback_url(url: str) -> bool:
+    """Return whether the host of an address is this machine."""
+    return _is_loopback(httpx.URL(url).host)
+
+
 def _is_loopback(host: str) -> bool:
     address = _address(host)
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")

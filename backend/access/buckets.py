@@ -71,6 +71,15 @@ class Buckets:
         """Return the seconds after which a request would be admitted; 0 for now. The bucket does not change."""
         return self._wait(key, self._clock())
 
+    def give_back(self, key: str) -> None:
+        """Return a request that was taken."""
+        now = self._clock()
+        full_at = self._full_at.get(key, now) - 1 / self.limit.rate
+        if full_at > now:
+            self._full_at[key] = full_at
+        else:
+            self._full_at.pop(key, None)
+
     def _wait(self, key: str, now: float) -> float:
         full_at = max(self._full_at.get(key, now), now)
         wait = full_at - now - (self.limit.burst - 1) / self.limit.rate

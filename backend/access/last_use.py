@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import structlog
-from sqlalchemy import Connection, bindparam, or_, update
+from sqlalchemy import Connection, bindparam, case, or_, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.db import Database, now
@@ -20,10 +21,13 @@ INTERVAL_SECONDS = 300.0
 """A process writes the last use of a token at most once in this time."""
 _FLUSH_SECONDS = 20.0
 _MAX_TOKENS = 100_000
+_IDLE_END = bindparam("idle_end", type_=Token.idle_ends_at.type)
 _UPDATE = (
     update(Token)
     .where(Token.id == bindparam("token"), or_(Token.last_used_at.is_(None), Token.last_used_at < bindparam("time")))
-    .values(last_used_at=bindparam("time"))
+    .values(
+        last_used_at=bindparam("time"), idle_ends_at=case((Token.session.is_not(None), _IDLE_END), else_=None)
+    )  # only sessions have one
 )
 
 
@@ -31,15 +35,23 @@ class LastUse:
     """Notes uses of tokens in memory, and writes them all in one transaction.
 
     A request only looks into a dictionary. The written time is that of the transaction, at most ``_FLUSH_SECONDS``
-    after the use; a later use is not written for ``INTERVAL_SECONDS``.
+    after the use; a later use is not written for ``INTERVAL_SECONDS``. A use of a session moves its idle end.
 
     Args:
         database: The database.
         clock: Returns the time in seconds.
+        idle: Time without a use after which a session ends.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        idle: timedelta = timedelta(days=7),
+    ) -> None:
         self._database = database
+        self._idle = idle
         self._clock = clock
         self._noted_at: dict[str, float] = {}
         self._pending: set[str] = set()
@@ -63,7 +75,8 @@ class LastUse:
 
         def write(connection: Connection) -> None:
             written_at = now(connection)
-            connection.execute(_UPDATE, [{"token": token, "time": written_at} for token in sorted(tokens)])
+            times = {"time": written_at, "idle_end": written_at + self._idle}
+            connection.execute(_UPDATE, [{"token": token, **times} for token in sorted(tokens)])
 
         try:
             await self._database.write_async(write)

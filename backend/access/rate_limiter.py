@@ -14,7 +14,7 @@ from backend.errors import ApiError
 from backend.settings import Settings
 
 _MAX_KNOWN_TOKENS = 10_000
-_REDIS = ("redis://", "rediss://")
+REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 class RateLimiter:
@@ -38,7 +38,7 @@ class RateLimiter:
         self._shared: dict[str, SharedBuckets] = {}
         self._buckets: dict[str, Buckets] = {}
         for name, rate in self._rates.items():
-            if rate and settings.broker_url.startswith(_REDIS):
+            if rate and settings.broker_url.startswith(REDIS_SCHEMES):
                 self._shared[name] = SharedBuckets(name, Limit.of(rate), settings.broker_url, clock)
             elif rate:
                 self._buckets[name] = Buckets(Limit.of(rate), clock)
@@ -59,7 +59,7 @@ class RateLimiter:
             ApiError: 429 above the limit.
         """
         if wait := await self._take("address", network_of(client)):
-            raise _too_many(f"from this address: at most {self._rates['address']:g} per second on average", wait)
+            raise too_many(f"from this address: at most {self._rates['address']:g} per second on average", wait)
 
     async def count_token(self, token_id: str, sha256: str) -> None:
         """Count a request with a valid token, and remember the token.
@@ -72,7 +72,7 @@ class RateLimiter:
                 self._known.pop(next(iter(self._known)))
             self._known[sha256] = None
         if wait := await self._take("token", token_id):
-            raise _too_many(f"with this token: at most {self._rates['token']:g} per second on average", wait)
+            raise too_many(f"with this token: at most {self._rates['token']:g} per second on average", wait)
 
     def check_unknown(self, client: str, sha256: str) -> None:
         """Refuse to look up a token that this process has not accepted yet while too many requests are refused.
@@ -114,10 +114,11 @@ class RateLimiter:
         return await shared.take(key) if shared else 0.0
 
     def _too_many_refused(self, wait: float) -> ApiError:
-        return _too_many("without a valid token from this address", wait)
+        return too_many("without a valid token from this address", wait)
 
 
-def _too_many(what: str, wait: float) -> ApiError:
+def too_many(what: str, wait: float) -> ApiError:
+    """Return a 429 whose ``Retry-After`` is the time until a request is admitted again."""
     seconds = max(math.ceil(wait), 1)
     return ApiError(429, f"too many requests {what}; try again in {seconds} s", headers={"Retry-After": str(seconds)})
 

@@ -35,11 +35,13 @@ def rotate(session: Session, token_id: str, request: RotationRequest) -> Rotated
     texts keep their own ends, unless the overlap is 0: then all of them end at once.
 
     Raises:
-        ApiError: 404 if there is no such token; 409 if it was revoked or has expired.
+        ApiError: 404 if there is no such token; 409 if it was revoked, has expired or is a session.
     """
     token = session.get(Token, token_id, with_for_update=True)
     if token is None:
         raise not_found("token", token_id)
+    if token.session is not None:
+        raise conflict("this is a session, which ends; its person signs in again")
     time_now = now(session)
     state = to_token_info(session, token, time_now).state
     if state != "active":

@@ -84,6 +84,10 @@ class SharedBuckets:
         self._paused_until = None
         return float(reply)
 
+    def give_back(self, key: str) -> None:
+        """Return a request that was taken, to the share of this replica."""
+        self._local.give_back(key)
+
     async def close(self) -> None:
         """Close the connection to Redis."""
         if self._redis is not None:

@@ -69,6 +69,12 @@ def limits(settings: Settings) -> dict[str, Limit]:
         "/projects/{project}/members/{person}": small,
         "/people": small,
         "/people/{person}": small,
+        "/people/{person}/password": small,
+        "/people/{person}/invitation": small,
+        "/sessions": small,
+        "/sessions/invitation": small,
+        "/sessions/oidc": small,
+        "/account/password": small,
         # 24 figures with two names of 200 characters, each escaped as \ud83d\udc4d at worst.
         "/layouts": Limit(128 * _KIB, JsonBounds(depth=5, values=500, items=100)),
         "/teachers/uploads": Limit(settings.max_upload_bytes, None, streamed=True),

@@ -34,6 +34,7 @@ from backend.people.targets import check_target, project_exists
 from common.input_bounds import ID_PATTERN, WORKER_ID_PATTERN, BoundsError, read_json
 from core.protocol.people import PERSON_NAME, PROJECT_NAME
 from core.protocol.public import ProblemField
+from core.protocol.sessions import SESSION_KEY
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +60,7 @@ _IDS: dict[str, tuple[str, re.Pattern[str]]] = {
     "layout": ("layout", re.compile(_NAME, re.DOTALL)),
     "project": ("project", re.compile(PROJECT_NAME)),
     "person": ("person", re.compile(PERSON_NAME)),
+    "session": ("session", re.compile(SESSION_KEY)),
 }
 """For each path parameter: the kind of object that it names, and the pattern of its values."""
 _INVALID_CHARACTERS = frozenset("\0\ufffd")

@@ -81,6 +81,7 @@ _PARAMETERS = {
     "token_id": "The token's id, from the list of tokens.",
     "project": "The name of the project.",
     "person": "The name of the person.",
+    "session": "The session's id, from the list of sessions; `current` is that of the request.",
 }
 """Descriptions of path parameters."""
 _BODIES: dict[str, dict[str, Any]] = {
@@ -99,6 +100,12 @@ _BODIES: dict[str, dict[str, Any]] = {
     "RoleRequest": {"role": "submitter"},
     "PersonRequest": {"name": "anna", "mail": "anna@lab.example"},
     "PersonEdit": {"disabled": True},
+    "SignIn": {"person": "anna", "password": "a long sentence of anna", "client": "a notebook"},
+    "InvitationSignIn": {"code": "Zm9yIGFubmEsIG9uY2Ugb25seS4u", "password": "a long sentence of anna"},
+    "OidcSignIn": {"id_token": "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJl"},
+    "PasswordChange": {"current": "a long sentence of anna", "new": "another sentence of anna"},
+    "PasswordRequest": {"password": "a long sentence of anna"},
+    "InvitationRequest": {"expires_in_hours": 72},
     "TokenRequest": {"name": "nightly-sweep", "scopes": ["submit"], "expires_in_days": 90},
     "Registration": {"worker_id": "node-1-0123", "name": "node-1", "host": "node-1", "slots": 2, "device": "gpu"},
     "Heartbeat": {"holding": [{"run_id": "06h0c81ndwa9x6sd", "attempt": 1}]},

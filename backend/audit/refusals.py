@@ -36,8 +36,8 @@ class _Counted:
 class Refusals:
     """Records refused attempts.
 
-    Two attempts are equal if address, token, action and status are. The counts of one process are in its memory until
-    their window ends, and are stored when the process stops.
+    Two attempts are equal if address, token, action and status are, and for a sign-in the person. The counts of one
+    process are in its memory until their window ends, and are stored when the process stops.
 
     Args:
         database: The database.
@@ -51,7 +51,9 @@ class Refusals:
 
     async def record(self, change: Change, status: int) -> None:
         """Record an attempt. An error of the database is logged: the sender gets the refusal in any case."""
-        key = (change.address, change.token_id, change.action, status)
+        # Failed sign-ins name people who exist, and nothing that the sender invents.
+        person = change.object if change.action.startswith("sessions.sign_in") else ""
+        key = (change.address, change.token_id + person, change.action, status)
         if key not in self._windows and len(self._windows) >= MAX_KINDS:
             change = Change("several", details={"note": "attempts beyond the number that is recorded one by one"})
             key = ("", "", change.action, status)

@@ -1,11 +1,11 @@
-"""The tables of who may do what, and of who did what: tokens, people, projects and the audit log."""
+"""The tables of who may do what, and of who did what: tokens, people, sign-in, projects and the audit log."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DDL, CheckConstraint, ForeignKey, Index, String, event
+from sqlalchemy import DDL, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from backend.db.base import ID, Base
@@ -33,6 +33,18 @@ class Token(Base):
     # No foreign key: SQLite cannot add one in place as the models define it. People are disabled, and never deleted.
     person_id: Mapped[str | None] = mapped_column(
         ID, index=True, doc="The person who uses it; NULL for a service, which has its scopes over all projects."
+    )
+    session: Mapped[str | None] = mapped_column(
+        String(12), doc="How its person signed in, if the token is a session: password, invitation or oidc."
+    )
+    idle_ends_at: Mapped[datetime | None] = mapped_column(
+        doc="Time at which a session ends if it is not used (backend.access.last_use)."
+    )
+    client: Mapped[str] = mapped_column(
+        String(100), default="", server_default="", doc="What a session was begun with, such as dashboard."
+    )
+    address: Mapped[str] = mapped_column(
+        String(64), default="", server_default="", doc="Network address at which a session was begun."
     )
 
 
@@ -68,6 +80,42 @@ class Person(Base):
     admin: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None] = mapped_column(doc="Since when all tokens of the person are refused.")
+    password_hash: Mapped[str | None] = mapped_column(
+        String(255), doc="Argon2id in the PHC form (backend.people.passwords); NULL for a person without a password."
+    )
+    password_changed_at: Mapped[datetime | None]
+
+
+class Invitation(Base):
+    """A code with which a person sets a password, once. Only its hash is stored; a person has at most one."""
+
+    __tablename__ = "invitations"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), unique=True)
+    created_at: Mapped[datetime]
+    ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PersonIdentity(Base):
+    """An account at an identity provider with which a person signs in; at most one of each provider."""
+
+    __tablename__ = "person_identities"
+    __table_args__ = (UniqueConstraint("person_id", "issuer"), {"sqlite_with_rowid": False})
+
+    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime]
+
+
+class UsedIdToken(Base):
+    """An ID token that began a session, so that it cannot begin another one. Removed after the token's end."""
+
+    __tablename__ = "used_id_tokens"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Membership(Base):

@@ -21,10 +21,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from backend.db.access_models import AuditEntry as AuditEntry
 from backend.db.access_models import EarlierTokenText as EarlierTokenText
+from backend.db.access_models import Invitation as Invitation
 from backend.db.access_models import Membership as Membership
 from backend.db.access_models import Person as Person
+from backend.db.access_models import PersonIdentity as PersonIdentity
 from backend.db.access_models import Project as Project
 from backend.db.access_models import Token as Token
+from backend.db.access_models import UsedIdToken as UsedIdToken
 from backend.db.base import ID
 from backend.db.base import Base as Base
 from backend.db.types import BigInt

@@ -16,7 +16,17 @@ from sqlalchemy.orm import Session
 from backend.artifacts import uploads
 from backend.artifacts.run_files import Store, StoredItem
 from backend.db import Database, now
-from backend.db.models import Attempt, AuditEntry, IdempotencyKey, LogLine, Run, Token, Upload
+from backend.db.models import (
+    Attempt,
+    AuditEntry,
+    IdempotencyKey,
+    Invitation,
+    LogLine,
+    Run,
+    Token,
+    Upload,
+    UsedIdToken,
+)
 from backend.queue.claim import attempt_folder
 from core.protocol.public import TERMINAL
 
@@ -38,7 +48,7 @@ class RetentionPolicy:
         orphan_hours: Hours to keep files without a row in the database after they were last written. A file that is
             being written has no row yet.
         log_days: Days to keep log lines after the end of their run.
-        token_days: Days to keep tokens after they expired or were revoked.
+        token_days: Days to keep tokens, of which sessions are some, after they expired or were revoked.
         idempotency_hours: Hours to keep idempotency keys; see ``Settings.idempotency_hours``.
         audit_days: Days to keep entries of the audit log; see ``Settings.audit_days``.
     """
@@ -175,6 +185,8 @@ def _rows(time_now: datetime, policy: RetentionPolicy) -> dict[str, tuple[type, 
         "idempotency keys": (IdempotencyKey, IdempotencyKey.created_at < key_limit),
         "audit log entries": (AuditEntry, AuditEntry.at < time_now - timedelta(days=policy.audit_days)),
         "tokens": (Token, or_(expired, Token.revoked_at < token_limit)),
+        "invitations": (Invitation, Invitation.ends_at < time_now),
+        "used ID tokens": (UsedIdToken, UsedIdToken.ends_at < time_now),
     }
 
 

@@ -17,7 +17,7 @@ from core.protocol.people import Person, PersonEdit, PersonRequest, Role
 
 def people(session: Session) -> list[Person]:
     """Return all people by name."""
-    return _shapes(session, session.scalars(select(models.Person).order_by(models.Person.name)).all())
+    return shapes(session, session.scalars(select(models.Person).order_by(models.Person.name)).all())
 
 
 def person(session: Session, name: str) -> Person:
@@ -26,7 +26,7 @@ def person(session: Session, name: str) -> Person:
     Raises:
         ApiError: 404 if there is none of this name.
     """
-    return _shapes(session, [find(session, name)])[0]
+    return shapes(session, [find(session, name)])[0]
 
 
 def create(session: Session, request: PersonRequest) -> Person:
@@ -41,7 +41,7 @@ def create(session: Session, request: PersonRequest) -> Person:
     session.add(row)
     session.flush()
     audit.about("person", row.name, **request.model_dump(exclude={"name"}))
-    return _shapes(session, [row])[0]
+    return shapes(session, [row])[0]
 
 
 def change(session: Session, name: str, request: PersonEdit, sender: str | None) -> Person:
@@ -68,7 +68,7 @@ def change(session: Session, name: str, request: PersonEdit, sender: str | None)
         row.disabled_at = (row.disabled_at or now(session)) if request.disabled else None
     audit.about("person", row.name, **request.model_dump(exclude_unset=True))
     session.flush()
-    return _shapes(session, [row])[0]
+    return shapes(session, [row])[0]
 
 
 def find(session: Session, name: str) -> models.Person:
@@ -105,15 +105,22 @@ def token_owner(session: Session, name: str, scopes: Sequence[str]) -> str:
     return row.id
 
 
-def _shapes(session: Session, rows: Sequence[models.Person]) -> list[Person]:
+def shapes(session: Session, rows: Sequence[models.Person]) -> list[Person]:
+    """Return what the API shows of people."""
     ids = [row.id for row in rows]
     roles: dict[str, dict[str, Role]] = defaultdict(dict)
     memberships = select(models.Membership).where(models.Membership.person_id.in_(ids))
     for membership in session.scalars(memberships.order_by(models.Membership.project)):
         roles[membership.person_id][membership.project] = membership.role  # type: ignore[assignment]  # one of Role
     token = models.Token
-    valid = select(token.person_id, func.count()).where(token.person_id.in_(ids), token.revoked_at.is_(None))
+    valid = select(token.person_id, func.count()).where(
+        token.person_id.in_(ids), token.revoked_at.is_(None), token.session.is_(None)
+    )
     tokens: dict[str | None, int] = dict(session.execute(valid.group_by(token.person_id)).all())
+    issuers: dict[str, list[str]] = defaultdict(list)
+    identity = models.PersonIdentity
+    for item in session.scalars(select(identity).where(identity.person_id.in_(ids)).order_by(identity.issuer)):
+        issuers[item.person_id].append(item.issuer)
     return [
         Person(
             id=row.id,
@@ -124,6 +131,8 @@ def _shapes(session: Session, rows: Sequence[models.Person]) -> list[Person]:
             disabled_at=row.disabled_at,
             roles=roles[row.id],
             tokens=tokens.get(row.id, 0),
+            has_password=row.password_hash is not None,
+            issuers=issuers[row.id],
         )
         for row in rows
     ]

@@ -39,6 +39,7 @@ class Principal:
         manages: Whether the token has the scope admin, so that its person may use the role admin.
         ends_at: Time at which the text that was sent ends; None if it does not.
         replaced: Whether the text is an earlier one of a token that was rotated.
+        in_session: Whether the token is a session.
     """
 
     token_id: str
@@ -48,9 +49,15 @@ class Principal:
     manages: bool = False
     ends_at: datetime | None = None
     replaced: bool = False
+    in_session: bool = False
 
     def announced_end(self, time_now: datetime) -> TokenEnd | None:
-        """Return the end of the text that was sent if the response has to announce it."""
+        """Return the end of the text that was sent if the response has to announce it.
+
+        That of a session is not announced: its person signs in again, and no admin can renew it.
+        """
+        if self.in_session:
+            return None
         soon = self.ends_at is not None and (self.replaced or self.ends_at - time_now < EXPIRY_WARNING)
         return TokenEnd(self.ends_at, self.replaced) if soon and self.ends_at else None
 

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from backend.routes import (
+    account,
     activity,
     artifacts,
     audit,
@@ -23,6 +24,7 @@ from backend.routes import (
     predictions,
     projects,
     runs,
+    sessions,
     shares,
     submissions,
     sweeps,
@@ -56,6 +58,8 @@ API: tuple[APIRouter, ...] = (
     tokens.router,
     projects.router,
     people.router,
+    sessions.router,
+    account.router,
     audit.router,
 )
 """Routers under ``/api/v1`` in the order of matching: the routes that trainings call most come first."""

@@ -91,7 +91,13 @@ class Person(Message):
     created_at: datetime
     disabled_at: datetime | None = Field(None, description="Since when all tokens of the person are refused.")
     roles: dict[str, Role] = Field(default_factory=dict, description="Role by the name of the project.")
-    tokens: int = Field(0, description="Number of the person's tokens that have not been revoked.")
+    tokens: int = Field(
+        0, description="Number of the person's tokens that have not been revoked; sessions are not counted."
+    )
+    has_password: bool = Field(False, description="Whether the person can sign in with a password.")
+    issuers: list[str] = Field(
+        default_factory=list, description="Identity providers with an account by which the person signs in."
+    )
 
 
 class PersonList(Message):

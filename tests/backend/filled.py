@@ -25,6 +25,7 @@ def fill(lab: Lab, database: Database) -> dict[str, str]:
     lab.admin.post("/api/v1/projects", json={"name": "detection", "title": "Detectors – all"})
     lab.admin.post("/api/v1/people", json={"name": "anna", "mail": "anna@lab.example"})
     lab.admin.put("/api/v1/projects/detection/members/anna", json={"role": "submitter"})
+    lab.admin.post("/api/v1/people/anna/invitation", json={})
     claim = lab.claim(key="a-claim-key")
     lab.events(claim, started(), metrics(2, 10, {"train/loss": 1.5, "test/top1": "Infinity"}))
     lab.events(claim, metrics(3, 20, {"train/loss": "NaN", "test/top1": 62.5}), log(4, "a line, with “quotes”"))
@@ -47,6 +48,13 @@ def fill(lab: Lab, database: Database) -> dict[str, str]:
         experiment = session.query(models.Experiment).first()
         assert experiment is not None
         moment = now(session)
+        person = session.query(models.Person).first()
+        assert person is not None
+        person.password_hash, person.password_changed_at = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA", moment
+        session.add(
+            models.PersonIdentity(issuer="https://id.lab.example", subject="a", person_id=person.id, created_at=moment)
+        )
+        session.add(models.UsedIdToken(sha256="0" * 64, ends_at=moment + timedelta(hours=1)))
         session.add(
             models.WebhookDelivery(
                 id=new_id(),

@@ -152,10 +152,28 @@ CASES: dict[str, tuple[Callable[[Lab], str], Any, str, str]] = {
     "DELETE /projects/{project}/members/{person}": (_member, None, "projects.remove_member", "person"),
     "POST /people": (_nothing, {"name": "anna"}, "people.create_person", "person"),
     "PATCH /people/{person}": (_person, {"disabled": True}, "people.change_person", "person"),
+    "PUT /people/{person}/password": (
+        _person,
+        {"password": "a sentence of anna's"},
+        "people.set_password",
+        "person",
+    ),
+    "DELETE /people/{person}/password": (_person, None, "people.remove_password", "person"),
+    "POST /people/{person}/invitation": (_person, {}, "people.invite_person", "person"),
+    "DELETE /people/{person}/identities": (_person, None, "people.forget_identities", "person"),
     "POST /workers/{key}/drain": (_worker, None, "workers.drain", "worker"),
     "POST /shares": (_owner, {"owner": "admin", "weight": 2}, "workers.set_share", "owner"),
 }
 """For each changing route: what is made first, the body, and the action and kind of its entry."""
+OF_PEOPLE = {
+    "POST /sessions",
+    "POST /sessions/invitation",
+    "POST /sessions/oidc",
+    "DELETE /sessions",
+    "DELETE /sessions/{session}",
+    "PUT /account/password",
+}
+"""Changes that only a person makes; their entries are tested in test_sessions.py and test_oidc.py."""
 PREVIEWS = {"POST /experiments/preview", "POST /experiments/{key}/clone/preview", "POST /sweeps/preview"}
 
 
@@ -178,7 +196,7 @@ def test_every_changing_route_has_a_case(lab: Lab) -> None:
         for method in methods
         if method not in ("get", "head") and not path.startswith("/api/v1/worker/")
     }
-    assert changing == CASES.keys() | PREVIEWS
+    assert changing == CASES.keys() | PREVIEWS | OF_PEOPLE
 
 
 @pytest.mark.parametrize("route", CASES)

@@ -21,7 +21,7 @@ from tests.backend.lab import Json, Lab, plain
 ROUTES = [route for router in (*routes.API, *routes.ROOT) for route in router.routes]
 NOT_ALLOWED = ("PUT", "/api/v1/runs")
 SECURED = [("GET", "/metrics"), ("GET", "/nothing"), NOT_ALLOWED, ("POST", "/api/v1/nothing")]
-PEOPLE = {"project": "detection", "person": "anna"}
+PEOPLE = {"project": "detection", "person": "anna", "session": "0" * 16}
 NAMES = {"run_id": "0" * 16, "token_id": "0" * 16, "worker_id": "worker-one", "key": "x", **PEOPLE}
 
 

@@ -262,7 +262,7 @@ def test_invalid_queries_ids_and_cursors_cause_no_server_error(lab: Lab) -> None
     known = {
         "run_id": claim["run_id"], "key": experiment["id"], "worker_id": "worker-one", "token_id": "0" * 16,
         "artifact_id": "0" * 16, "sha256": "0" * 64, "item": "0", "name": "none", "layout": "none",
-        "project": "default", "person": "nobody",
+        "project": "default", "person": "nobody", "session": "current",
     }  # fmt: skip
     count = 0
     for path, methods in lab.app.openapi()["paths"].items():

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.settings import Settings
-from core.protocol import access, people, public, submissions, worker
+from core.protocol import access, people, public, sessions, submissions, worker
 from core.specs import ExperimentSpec, parse_experiment, parse_sweep
 from core.specs.sweep import expand
 
@@ -82,6 +82,19 @@ PUBLIC = {
     "POST /api/v1/people": "Person",
     "GET /api/v1/people/{person}": "Person",
     "PATCH /api/v1/people/{person}": "Person",
+    "PUT /api/v1/people/{person}/password": "EndedSessions",
+    "DELETE /api/v1/people/{person}/password": "EndedSessions",
+    "POST /api/v1/people/{person}/invitation": "Invitation",
+    "DELETE /api/v1/people/{person}/identities": "EndedSessions",
+    "POST /api/v1/sessions": "CreatedSession",
+    "POST /api/v1/sessions/invitation": "CreatedSession",
+    "POST /api/v1/sessions/oidc": "CreatedSession",
+    "GET /api/v1/sessions": "SessionList",
+    "GET /api/v1/sessions/{session}": "Session",
+    "DELETE /api/v1/sessions": "EndedSessions",
+    "DELETE /api/v1/sessions/{session}": "Session",
+    "GET /api/v1/account": "Account",
+    "PUT /api/v1/account/password": "EndedSessions",
 }
 WORKERS = {
     "POST /api/v1/worker/register": "RegistrationReply",
@@ -234,7 +247,7 @@ def test_api_docs_page_loads_local_files_only(migrated_file: Any) -> None:
 
 
 def test_every_parameter_is_described_and_every_body_has_an_example(settings: Settings) -> None:
-    shapes = {**vars(public), **vars(access), **vars(people), **vars(submissions), **vars(worker)}
+    shapes = {**vars(public), **vars(access), **vars(people), **vars(sessions), **vars(submissions), **vars(worker)}
     seen = set()
     for path, operations in create_app(settings).openapi()["paths"].items():
         for operation in operations.values():

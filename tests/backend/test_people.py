@@ -91,6 +91,7 @@ def get_requests(lab: Lab, secret: Json) -> Iterator[tuple[str, dict[str, Any]]]
         "layout": "secret-layout",
         "project": "secret",
         "person": "anna",
+        "session": "current",
     }
     for path, methods in lab.app.openapi()["paths"].items():
         if "get" not in methods or not path.startswith(API):
