@@ -50,10 +50,11 @@ def normalize_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def find_token(token: str | None, url: str, *, variable: str, local: Path) -> str | None:
-    """Return the bearer token: ``token``, else the environment's token, else the token of the stack on this home.
+def find_token(token: str | None, url: str, *, variable: str, local: Path, home: Home | None = None) -> str | None:
+    """Return the bearer token: ``token``, else the environment's, else a session's, else that of the stack on this home.
 
-    The local file is read only for a backend on this machine, because another backend must not receive its token.
+    The local file is read only for a backend on this machine, because another backend must not receive its token. The
+    session is that of ``dkd login`` at this very address.
 
     Args:
         token: The token passed by the caller.
@@ -61,6 +62,7 @@ def find_token(token: str | None, url: str, *, variable: str, local: Path) -> st
         variable: Name of the environment variable that contains a token. The variable of this name with the suffix
             ``_FILE`` contains the path of a token file.
         local: The home's token file.
+        home: The home that contains sessions; None for programs that never use one.
 
     Returns:
         The token, or None if none is configured.
@@ -75,6 +77,8 @@ def find_token(token: str | None, url: str, *, variable: str, local: Path) -> st
         if not value:
             raise ClientSettingsError(f"{variable}_FILE names {path}, which contains no readable token")
         return _validated(value, f"{variable}_FILE")
+    if home is not None and (value := _read_token(home.session(url))):
+        return _validated(value, "the session of `dkd login`")
     return _read_token(local) if is_loopback(url) else None
 
 

@@ -12,12 +12,14 @@ from client.address import find_token, find_url
 from client.bound import BoundExperiment, BoundResources, BoundRun, CallableRuns, bind_experiment, bind_run
 from client.connection import API, Connection
 from client.resources import (
+    AccountCalls,
     Audit,
     Comparisons,
     Experiments,
     Layouts,
     People,
     Projects,
+    Sessions,
     Shares,
     Sweeps,
     Teachers,
@@ -58,15 +60,21 @@ class Client:
         tokens: Creates, lists, rotates and revokes access tokens, for admins.
         projects: Lists projects, and gives people roles in them.
         people: Creates, lists and changes people, for admins of the lab.
+        sessions: Signs people in, and lists and ends the own sessions.
+        account: Reads the own account, and changes the own password.
         audit: Reads the audit log, for admins of the lab.
 
     Args:
         url: The backend's address; by default DKD_API_URL, else the stack that runs on DKD_HOME, else
             http://127.0.0.1:8000.
         token: The bearer token; by default DKD_API_TOKEN, else the content of the file that DKD_API_TOKEN_FILE names,
-            else, for a backend on this machine, the token that its stack has written to DKD_HOME.
+            else the session of ``dkd login`` at this backend, else, for a backend on this machine, the token that its
+            stack has written to DKD_HOME.
         timeout: Time limit of connecting, of reading and of writing, in seconds each.
         project: Name of the only project that the calls see; None for all that the token permits.
+        use_login: Whether the session of ``dkd login`` is used; false for services.
+        patient: Whether a request that the backend refuses with status 429 waits and is repeated.
+        forwarded_for: Address of the client for which a server in between sends the requests.
         transport: Replaces the network in tests.
 
     Raises:
@@ -80,15 +88,22 @@ class Client:
         *,
         timeout: float = 10.0,
         project: str | None = None,
+        use_login: bool = True,
+        patient: bool = True,
+        forwarded_for: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = find_url(url)
-        admin_token = Home.find().admin_token
+        home = Home.find()
         self._connection = Connection(
             self.url,
-            lambda: find_token(token, self.url, variable="DKD_API_TOKEN", local=admin_token),
+            lambda: find_token(
+                token, self.url, variable="DKD_API_TOKEN", local=home.admin_token, home=home if use_login else None
+            ),
             timeout=timeout,
+            patient=patient,
             project=project,
+            forwarded_for=forwarded_for,
             transport=transport,
         )
         self.experiments = Experiments(self._connection)
@@ -102,6 +117,8 @@ class Client:
         self.tokens = Tokens(self._connection)
         self.projects = Projects(self._connection)
         self.people = People(self._connection)
+        self.sessions = Sessions(self._connection)
+        self.account = AccountCalls(self._connection)
         self.audit = Audit(self._connection)
         self._resources = self.runs._resources = BoundResources(self.experiments, self.runs, self.comparisons)
         self._define_aliases()

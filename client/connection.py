@@ -71,6 +71,7 @@ class Connection:
         timeout: Time limit of connecting, of reading and of writing, in seconds each.
         patient: Whether to wait and to repeat a request that the backend refuses because there are too many.
         project: Name of the only project that the requests see; None for all that the token permits.
+        forwarded_for: Address of the client for which a server in between sends the requests.
         transport: Replaces the network in tests.
 
     Raises:
@@ -86,6 +87,7 @@ class Connection:
         timeout: float,
         patient: bool = True,
         project: str | None = None,
+        forwarded_for: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url
@@ -94,6 +96,8 @@ class Connection:
         headers = {"Accept": "application/json, application/problem+json"}
         if project is not None:
             headers["X-DKD-Project"] = project
+        if forwarded_for is not None:
+            headers["X-Forwarded-For"] = forwarded_for
         try:
             self._http = open_client(
                 url, base_url=url, headers=headers, timeout=timeout, transport=transport, auth=self._auth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -84,6 +85,14 @@ class Home:
     def worker_token(self) -> Path:
         """File with the workers' token, whose scope is limited to claiming and reporting runs; mode 0600."""
         return self.path / "tokens" / "worker"
+
+    def session(self, url: str) -> Path:
+        """File with the token of the session that ``dkd login`` began at a backend; mode 0600.
+
+        Args:
+            url: The backend's address, to which alone the token is sent.
+        """
+        return self.path / "tokens" / "logins" / hashlib.sha256(url.encode()).hexdigest()[:32]
 
     @property
     def dashboard_sessions(self) -> Path:

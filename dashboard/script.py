@@ -14,6 +14,7 @@ from dashboard import projects, session
 from dashboard.charts import chart_component
 from dashboard.server import login
 from dashboard.views import (
+    account,
     audit,
     compare,
     experiment,
@@ -47,6 +48,23 @@ def _pages_of_admins() -> list[Page]:
     ]
 
 
+def _pages_of_people() -> list[Page]:
+    """Return the page of the own account, which has a place in the navigation if people sign in at the backend."""
+    visibility: Literal["visible", "hidden"] = "hidden"
+    with contextlib.suppress(ClientSettingsError):  # ``main`` shows it
+        if login.has_accounts():
+            visibility = "visible"
+    return [
+        st.Page(
+            account.show,
+            title="Your account",
+            icon=":material/account_circle:",
+            url_path="account",
+            visibility=visibility,
+        )
+    ]
+
+
 def main() -> None:
     # The icon is a local file, because the browser would fetch a named icon from a Google server.
     st.set_page_config(page_title="DKD Lab", page_icon=_ICON, layout="wide")
@@ -65,6 +83,7 @@ def main() -> None:
         st.Page(loss_explorer.show, title="Loss explorer", icon=":material/functions:", url_path="loss"),
         st.Page(teachers.show, title="Teachers", icon=":material/school:", url_path="teachers"),
         st.Page(workers.show, title="Workers", icon=":material/dns:", url_path="workers"),
+        *_pages_of_people(),
         *_pages_of_admins(),
     ]
     session.register_pages({item.url_path or "overview": item for item in pages})

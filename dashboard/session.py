@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @st.cache_resource(show_spinner=False, max_entries=100)
 def _client(settings: tuple[str | None, ...], token: str | None, timeout: float, project: str | None) -> Client:
-    return Client(token=token, timeout=timeout, project=project)
+    return Client(token=token, timeout=timeout, project=project, use_login=False)
 
 
 def client() -> Client:
@@ -336,7 +336,9 @@ def error_boundary() -> Iterator[None]:
 def show_api_error(error: ApiError) -> None:
     """Show the reason why the backend refused a request, with a hint for some errors."""
     if error.status == 401 and login.token():
-        login.sign_out("This token has expired or was revoked.")
+        login.sign_out(
+            "This token has expired or was revoked." if login.mode() == "token" else "Your session has ended."
+        )
     elif error.status == 403 and login.token():
         st.error(escape(sentence(str(error))), icon=":material/key_off:")
     elif error.status in (401, 403):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -26,7 +26,7 @@ from core.protocol.sessions import (
 
 router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=BoundedRoute)
 
-_SERVICE = {409: {"description": "The token belongs to a service"}}
+_SERVICE: dict[int | str, dict[str, Any]] = {409: {"description": "The token belongs to a service"}}
 
 
 def _address(request: Request) -> str:

@@ -77,7 +77,10 @@ def _lines(error: Exception) -> tuple[list[str], int]:
             fields = [f"{item.path}: {item.message}" if item.path else item.message for item in error.problem.errors]
             return fields or [str(error)], BAD_INPUT
         case ApiError(status=401 | 403):
-            hint = "the token is read from DKD_API_TOKEN, DKD_API_TOKEN_FILE, or the home of a stack on this machine"
+            hint = (
+                "the token is read from DKD_API_TOKEN, DKD_API_TOKEN_FILE, the session of `dkd login`, or the home of "
+                "a stack on this machine"
+            )
             return [f"{error} ({hint})"], FAILED
         case ApiError():
             return [str(error)], FAILED

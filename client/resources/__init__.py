@@ -7,6 +7,7 @@ from client.resources.experiments import Experiments
 from client.resources.layouts import Layouts
 from client.resources.projects import People, Projects
 from client.resources.runs import Runs
+from client.resources.sessions import AccountCalls, Sessions
 from client.resources.shares import Shares
 from client.resources.sweeps import Sweeps
 from client.resources.teachers import Teachers
@@ -14,6 +15,7 @@ from client.resources.tokens import Tokens
 from client.resources.workers import Workers
 
 __all__ = [
+    "AccountCalls",
     "Audit",
     "Comparisons",
     "Experiments",
@@ -23,6 +25,7 @@ __all__ = [
     "Projects",
     "Runs",
     "ServerEvent",
+    "Sessions",
     "Shares",
     "Sweeps",
     "Teachers",

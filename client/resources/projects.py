@@ -17,6 +17,7 @@ from core.protocol.people import (
     Role,
     RoleRequest,
 )
+from core.protocol.sessions import EndedSessions, Invitation, InvitationRequest, PasswordRequest
 
 _PROJECTS = f"{API}/projects"
 _PEOPLE = f"{API}/people"
@@ -103,3 +104,32 @@ class People(Resource):
         change = build_body(PersonEdit, mail=mail, admin=admin, disabled=disabled).model_dump(exclude_none=True)
         path = f"{_PEOPLE}/{path_segment(name)}"
         return self._connection.send("PATCH", path, Person, body=change, idempotent=True)
+
+    def set_password(self, name: str, password: str) -> EndedSessions:
+        """Set the password of a person, whose sessions end.
+
+        Raises:
+            SpecError: The password is longer than any may be.
+        """
+        build_body(PasswordRequest, password=password)
+        path = f"{_PEOPLE}/{path_segment(name)}/password"
+        return self._connection.send("PUT", path, EndedSessions, body={"password": password}, idempotent=True)
+
+    def remove_password(self, name: str) -> EndedSessions:
+        """Remove the password and the invitation of a person, whose sessions end."""
+        path = f"{_PEOPLE}/{path_segment(name)}/password"
+        return self._connection.send("DELETE", path, EndedSessions, idempotent=True)
+
+    def invite(self, name: str, *, expires_in_hours: float = 72.0) -> Invitation:
+        """Make a code with which a person sets a password, once. Only this reply contains it.
+
+        Raises:
+            SpecError: A field has an invalid value.
+        """
+        body = build_body(InvitationRequest, expires_in_hours=expires_in_hours)
+        return self._connection.send("POST", f"{_PEOPLE}/{path_segment(name)}/invitation", Invitation, body=body)
+
+    def forget_identities(self, name: str) -> EndedSessions:
+        """Forget a person's accounts at identity providers; the person's sessions end."""
+        path = f"{_PEOPLE}/{path_segment(name)}/identities"
+        return self._connection.send("DELETE", path, EndedSessions, idempotent=True)

@@ -26,8 +26,8 @@ from starlette.responses import FileResponse
 from streamlit.file_util import get_static_dir
 
 from dashboard.server import plotly_assets
+from dashboard.server.content_policy import policy
 from dashboard.server.frame import with_frame
-from dashboard.server.gate import policy
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -25,6 +25,7 @@ TITLES: Mapping[str, str] = {
 LINKED: Mapping[str, str] = {
     "experiment": "Experiment",
     "sweep": "Sweep",
+    "account": "Your account",
     "people": "People and projects",
     "audit": "Audit log",
 }

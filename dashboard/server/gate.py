@@ -1,17 +1,15 @@
 """Access checks of every request to the dashboard: for pages, files and the WebSocket.
 
 A request must be addressed to a host name of this server and must not come from a page of another origin. With the
-login mode ``address`` it must also carry the cookie of a session, which a one-time address begins
-(``dashboard.server.sessions``). Every response has security headers that forbid loading, running or framing content of
-other origins.
+login modes ``address`` and ``password`` it must also carry the cookie of a session, which a one-time address or the
+sign-in page begins (``dashboard.server.sessions``, ``dashboard.server.password_sessions``). Every response has security
+headers that forbid loading, running or framing content of other origins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -24,31 +22,15 @@ from common.browser_sessions import BrowserSessions
 from common.home import Home
 from common.one_time_address import PREFIX, OneTimeAddresses
 from common.origins import address, host_allowed, origin_allowed
-from common.security_headers import BROWSER_HEADERS, script_hashes, source, style_hashes
+from common.security_headers import BROWSER_HEADERS
 from dashboard.server import login, sessions
+from dashboard.server.content_policy import policy
+from dashboard.server.password_sessions import PasswordSessions
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Streamlit forces two exceptions. It imports the modules of components from text (blob:). And Emotion, which writes its
-# styles, adds empty style elements and fills them by the CSSOM, which no policy restricts: the hash of an empty text
-# allows them. Attributes with styles are those of the dashboard's own markup (positions of boxes, colours of methods);
-# style-src is for browsers that do not know the two more precise directives.
-_POLICY = (
-    "default-src 'self'; script-src 'self' blob:{scripts}; style-src 'self' 'unsafe-inline'; "
-    "style-src-elem 'self' {own_styles}{styles}; style-src-attr 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self'; "
-    "worker-src 'self' blob:; frame-src 'none'; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
-)
-# Style elements of React Aria, which is part of Streamlit's frontend, and of MapLibre, which is part of Plotly's full
-# bundle. After an update of one of them, the browser's message in tests/dashboard/test_gate.py contains the new hash.
-_LIBRARY_STYLES = (
-    "'sha256-38RhXrc7EdReTKsOm23ZPOCUgniTUUcjky8QOOrQx6o='",
-    "'sha256-ji27qzEtxXZW+7dun6UwjHXJ18e6WAin1VvNtkzIE/o='",
-)
 _HEALTH = "_stcore/health"
-_ASSETS = Path(__file__).parents[1] / "assets"
 _PLAIN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>DKD Lab</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 40em; margin: 10vh auto; padding: 0 1rem }}
@@ -64,22 +46,6 @@ _INSTRUCTIONS = (
 )
 
 
-def policy(page: bytes = b"") -> str:
-    """Return the content security policy, which allows the inline scripts and styles of a page and no others.
-
-    Args:
-        page: The HTML of the response.
-    """
-    return _POLICY.format(scripts=script_hashes(page), styles=style_hashes(page), own_styles=_own_styles())
-
-
-@cache
-def _own_styles() -> str:
-    """Return the sources of the styles that scripts add: empty elements, those of libraries, and that of charts."""
-    chart = (_ASSETS / "chart.css").read_bytes().strip()  # as Streamlit adds it
-    return " ".join((source(b""), source(chart), *_LIBRARY_STYLES))
-
-
 class Gate:
     """ASGI middleware that checks every request to the dashboard."""
 
@@ -90,9 +56,11 @@ class Gate:
         self._hosts = tuple(_option_list("server.allowedHosts"))
         self._origins = tuple(_option_list("server.corsAllowedOrigins"))
         try:
-            by_address = login.mode() == "address"
+            mode = login.mode()
         except ClientSettingsError:  # every page shows only this error
-            by_address = False
+            mode = "none"
+        by_address = mode == "address"
+        self._passwords = PasswordSessions(self._root, self._origins) if mode == "password" else None
         self._tickets = OneTimeAddresses(Home.find()) if by_address else None
         self._sessions = BrowserSessions(Home.find(), sessions.limits_or_default()) if by_address else None
 
@@ -101,10 +69,14 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        response = self._check_origin(scope)
+        if response is None and self._passwords is not None:
+            await self._passwords.admit(self._app, scope, receive, send, _with_security_headers)
+            return
         cookie = self._session_cookie(scope)
-        response = self._check_origin(scope) or self._check_session(scope, cookie)
+        response = response or self._check_session(scope, cookie)
         if response is None and scope["type"] == "websocket" and self._sessions is not None:
-            await sessions.while_session_lasts(self._app, self._sessions, cookie, scope, receive, send)
+            await sessions.while_session_lasts(self._app, self._accepts(cookie), scope, receive, send)
         elif response is None:
             await self._app(scope, receive, _with_security_headers(send) if scope["type"] == "http" else send)
         elif scope["type"] == "websocket":
@@ -168,14 +140,13 @@ class Gate:
         return response
 
     def _cookie(self, scope: Scope, value: str, seconds: int) -> str:
-        host = Headers(scope=scope).get("host", "")
-        secure = scope["scheme"] == "https" or any(
-            item.startswith("https://") and origin_allowed(item, host, "https") for item in self._origins
-        )
-        return (
-            f"{sessions.cookie_name(scope)}={value}; Max-Age={seconds}; Path={self._root}; HttpOnly; "
-            f"SameSite=Strict{'; Secure' if secure else ''}"
-        )
+        return sessions.set_cookie(scope, value, seconds, root=self._root, origins=self._origins)
+
+    def _accepts(self, cookie: str) -> Callable[[bool], Awaitable[bool]]:
+        async def accepts(use: bool) -> bool:
+            return self._sessions is not None and self._sessions.accepts(cookie, use=use)
+
+        return accepts
 
 
 def _option_list(option: str) -> Iterable[str]:

@@ -3,14 +3,18 @@
 - ``none``: every person who can reach the dashboard sees the pages.
 - ``address``: only browsers that have opened a one-time address see the pages (``dashboard.server.gate``).
 - ``token``: each person signs in with a personal token, which the requests to the backend then carry.
+- ``password``: each person signs in with name and password (``dashboard.server.password_sessions``).
 - ``oidc``: each person signs in with the identity provider in Streamlit's ``[auth]`` secrets and must be listed in
-  ``DKD_DASHBOARD_ALLOW``.
+  ``DKD_DASHBOARD_ALLOW``. The backend exchanges the provider's ID token for a session of the person.
 
-In all modes except ``token``, the requests to the backend carry the dashboard's token.
+In the modes ``none`` and ``address``, the requests to the backend carry the dashboard's token, in the others that of
+the person.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -20,11 +24,13 @@ from typing import Any, Literal, cast, get_args
 
 import streamlit as st
 
-from client import ApiError, BackendUnreachable, Client, ClientSettingsError
+from client import ApiError, BackendUnreachable, Client, ClientSettingsError, SpecError
 from dashboard.markup import escape
 from dashboard.server import sessions
+from dashboard.server.password_sessions import HEADER
+from dashboard.wording import sentence
 
-Mode = Literal["none", "address", "token", "oidc"]
+Mode = Literal["none", "address", "token", "password", "oidc"]
 _TOKEN, _MESSAGE, _REMEMBER = "login.token", "login.message", "login.remember"
 _NO_KEY = ":material/key_off:"
 
@@ -33,11 +39,13 @@ def mode() -> Mode:
     """Return the login mode.
 
     Raises:
-        ClientSettingsError: The setting is not one of the four modes.
+        ClientSettingsError: The setting is not one of the five modes.
     """
     setting = os.environ.get("DKD_DASHBOARD_LOGIN", "").strip().lower() or "none"
     if setting not in get_args(Mode):
-        raise ClientSettingsError(f"DKD_DASHBOARD_LOGIN is {setting!r}; it can be none, address, token or oidc")
+        raise ClientSettingsError(
+            f"DKD_DASHBOARD_LOGIN is {setting!r}; it can be none, address, token, password or oidc"
+        )
     return cast(Mode, setting)
 
 
@@ -47,7 +55,16 @@ def requires_sign_in() -> bool:
     Raises:
         ClientSettingsError: The setting is not a login mode.
     """
-    return mode() in ("token", "oidc")
+    return mode() in ("token", "password", "oidc")
+
+
+def has_accounts() -> bool:
+    """Return whether a person who signs in has a session at the backend, with an account of their own.
+
+    Raises:
+        ClientSettingsError: The setting is not a login mode.
+    """
+    return mode() in ("password", "oidc")
 
 
 def can_sign_out() -> bool:
@@ -61,8 +78,10 @@ def can_sign_out() -> bool:
 
 def token() -> str | None:
     """Return the token of the person at this browser; None if the dashboard uses its own token."""
+    if mode() == "password":
+        return st.context.headers.get(HEADER)
     stored: str | None = st.session_state.get(_TOKEN)
-    return stored if mode() == "token" else None
+    return stored if mode() in ("token", "oidc") else None
 
 
 def is_signed_in() -> bool:
@@ -75,7 +94,7 @@ def is_signed_in() -> bool:
     if mode() == "address":
         sessions.limits()
     if mode() == "oidc":
-        return _is_authenticated() and _is_allowed(_email())
+        return _is_authenticated() and _is_allowed(_email()) and _has_session()
     return not requires_sign_in() or token() is not None
 
 
@@ -88,8 +107,14 @@ def show_sign_in() -> None:
     st.title("Sign in")
     if mode() == "token":
         _token_form()
+    elif mode() == "password":  # such as a page that was open when the mode was changed
+        st.markdown("[Sign in with name and password](./sign-in)")
     elif not st.user.is_logged_in:
         st.button("Sign in", type="primary", icon=":material/login:", on_click=_login)
+    elif message := st.session_state.get(_MESSAGE):
+        st.error(escape(message), icon=_NO_KEY)
+        st.button("Sign in again", type="primary", icon=":material/login:", on_click=_login)
+        st.button("Sign out", on_click=_logout)
     else:
         st.error(f"{escape(_email() or 'This account')} does not have access to this DKD Lab.", icon=_NO_KEY)
         st.button("Sign in with another account", on_click=_logout)
@@ -112,14 +137,16 @@ def sign_out(message: str = "") -> None:
     Args:
         message: Text shown at the sign-in form.
     """
-    if mode() == "address":
+    if mode() in ("address", "password"):
         st.title("Sign out")
         _browser_sign_out()(key="login.sign-out", height=1)
         return
-    st.session_state.clear()
     if mode() == "oidc":
+        _end_session()
+        st.session_state.clear()
         st.logout()
         return
+    st.session_state.clear()
     st.session_state[_MESSAGE] = message
     st.session_state["login.forget"] = True
     st.rerun()
@@ -158,7 +185,7 @@ def _token_problem(candidate: str) -> str:
     if not candidate:
         return "Enter a token."
     try:
-        with Client(token=candidate, timeout=6.0) as client:
+        with Client(token=candidate, timeout=6.0, use_login=False) as client:
             client.catalog()
     except ApiError as error:
         return {
@@ -176,6 +203,51 @@ def _is_authenticated() -> bool:
             "DKD_DASHBOARD_LOGIN is oidc, but Streamlit's secrets.toml has no [auth] section that names the provider"
         )
     return bool(st.user.is_logged_in) and st.user.get("email_verified") is not False
+
+
+def _has_session() -> bool:
+    """Return whether the person has a session at the backend; exchange the ID token for one if not.
+
+    Raises:
+        ClientSettingsError: Streamlit does not give the ID token to the dashboard.
+    """
+    if _TOKEN not in st.session_state:
+        id_token = _id_token()
+        try:
+            st.session_state[_TOKEN] = _exchanged(hashlib.sha256(id_token.encode()).hexdigest(), id_token)
+        except (ApiError, SpecError) as error:
+            st.session_state[_MESSAGE] = sentence(str(error))
+            return False
+    st.session_state.pop(_MESSAGE, None)
+    return True
+
+
+@st.cache_resource(show_spinner=False, max_entries=10_000)
+def _exchanged(key: str, _id_token: str) -> str:
+    """Return the session of an ID token. The backend accepts each token once, so all tabs of a browser share it."""
+    with Client(token="none", timeout=6.0, use_login=False) as client:
+        return client.sessions.sign_in_oidc(_id_token, client="dashboard").token
+
+
+def _end_session() -> None:
+    if held := st.session_state.get(_TOKEN):
+        with (
+            contextlib.suppress(ApiError, BackendUnreachable, ClientSettingsError),
+            Client(token=held, timeout=6.0, use_login=False) as client,
+        ):
+            client.sessions.end()
+        id_token = _id_token()
+        _exchanged.clear(hashlib.sha256(id_token.encode()).hexdigest(), id_token)
+
+
+def _id_token() -> str:
+    tokens = st.user.tokens
+    if "id" not in tokens:
+        raise ClientSettingsError(
+            "with DKD_DASHBOARD_LOGIN=oidc, the [auth] section of Streamlit's secrets.toml needs expose_tokens = "
+            '"id", so that each person acts as that person'
+        )
+    return str(tokens["id"])
 
 
 def _email() -> str:

@@ -1,4 +1,4 @@
-"""Sessions of the login mode ``address``: their cookie, their limits, their end, and the sockets that end with them."""
+"""Sessions of browsers: their cookie, their limits with the login mode ``address``, and the end of their sockets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
 from client import ClientSettingsError
-from common.browser_sessions import BrowserSessions, SessionLimits
-from common.origins import address
+from common.browser_sessions import SessionLimits
+from common.origins import address, origin_allowed
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,15 +62,34 @@ def cookie_values(scope: Scope, name: str) -> Iterator[str]:
                 yield value
 
 
+def set_cookie(scope: Scope, value: str, seconds: int, *, root: str, origins: Iterable[str]) -> str:
+    """Return the header that sets the cookie of a session, which scripts cannot read and other sites do not send.
+
+    Args:
+        scope: The scope of the request.
+        value: The cookie's value; empty to remove it.
+        seconds: Time for which the browser keeps it.
+        root: Path of the dashboard.
+        origins: Further origins of the dashboard, one with https if a proxy provides TLS.
+    """
+    host = Headers(scope=scope).get("host", "")
+    secure = scope["scheme"] == "https" or any(
+        item.startswith("https://") and origin_allowed(item, host, "https") for item in origins
+    )
+    return (
+        f"{cookie_name(scope)}={value}; Max-Age={seconds}; Path={root}; HttpOnly; "
+        f"SameSite=Strict{'; Secure' if secure else ''}"
+    )
+
+
 async def while_session_lasts(
-    app: ASGIApp, sessions: BrowserSessions, cookie: str, scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, accepts: Callable[[bool], Awaitable[bool]], scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Run a WebSocket, and close it within seconds after its session has ended.
 
     Args:
         app: The application that answers.
-        sessions: The sessions of the home.
-        cookie: Cookie of the session.
+        accepts: Returns whether the session lasts; its argument is whether this is a use of the session.
         scope: The connection's scope.
         receive: Receives messages of the browser, each of which is a use of the session.
         send: Sends messages to the browser.
@@ -88,7 +107,7 @@ async def while_session_lasts(
             message = pending.result() if pending.done() else None
             if time.monotonic() - checked_at >= RECHECK_SECONDS:
                 checked_at = time.monotonic()
-                ended = not sessions.accepts(cookie, use=message is not None)
+                ended = not await accepts(message is not None)
             if ended:
                 break
             if message is not None:

@@ -42,8 +42,8 @@ def _rights() -> None:
     if login.token() is None:
         st.info(
             "This dashboard uses a token of its own, which is a service's: everybody who can open it sees all projects "
-            "and acts with that token's rights. With `DKD_DASHBOARD_LOGIN=token`, each person signs in with a token of "
-            "their own, and sees the own projects.",
+            "and acts with that token's rights. With `DKD_DASHBOARD_LOGIN=password`, `oidc` or `token`, each person "
+            "signs in, and sees the own projects.",
             icon=":material/info:",
         )
 
@@ -59,6 +59,7 @@ def _people(people: Sequence[Person]) -> None:
                     "State": "disabled" if item.disabled_at else "admin of the lab" if item.admin else "active",
                     "Roles": ", ".join(f"{place}: {role}" for place, role in item.roles.items()) or "none",
                     "Tokens": str(item.tokens),
+                    "Signs in by": ", ".join([*(["password"] if item.has_password else []), *item.issuers]) or "token",
                     "Since (UTC)": timestamp(item.created_at),
                 }
                 for item in people
@@ -109,6 +110,40 @@ def _change_person(people: Sequence[Person]) -> None:
         on_click=_update_person,
         args=(person.name, not person.admin, None),
     )
+    _sign_in_of(person)
+
+
+def _sign_in_of(person: Person) -> None:
+    """Draw what an admin may do about a person's sign-in."""
+    if not login.has_accounts():
+        return
+    if person.disabled_at is None and st.button(
+        "Reset the password" if person.has_password else "Invite to choose a password",
+        icon=":material/key:",
+        help="Makes a link with which the person chooses a password. It works once, within three days.",
+    ):
+        _invite(person.name)
+    if person.has_password:
+        st.button(
+            "Remove the password",
+            icon=":material/key_off:",
+            help="The person's sessions end. Tokens are not changed.",
+            on_click=_do,
+            args=(lambda: session.action_client().people.remove_password(person.name), "The password was removed."),
+            kwargs={"rerun": False},
+        )
+
+
+def _invite(name: str) -> None:
+    try:
+        made = session.action_client().people.invite(name)
+    except (ApiError, BackendUnreachable) as error:
+        st.error(escape(bulk.error_sentence(error)), icon=":material/error:")
+        return
+    address = st.context.url or ""
+    root = address.partition("?")[0].removesuffix("/").removesuffix("people").rstrip("/")
+    st.caption(f"Give {escape(name)} this link. It is not shown again, and ends {timestamp(made.ends_at)} UTC.")
+    st.code(f"{root}/invitation?code={made.code}", language=None)
 
 
 def _update_person(name: str, admin: bool | None, disabled: bool | None) -> None:
