@@ -51,7 +51,7 @@ def normalize_url(url: str) -> str:
 
 
 def find_token(token: str | None, url: str, *, variable: str, local: Path, home: Home | None = None) -> str | None:
-    """Return the bearer token: ``token``, else the environment's, else a session's, else that of the stack on this home.
+    """Return the bearer token: ``token``, else the environment's, else a session's, else that of this home's stack.
 
     The local file is read only for a backend on this machine, because another backend must not receive its token. The
     session is that of ``dkd login`` at this very address.

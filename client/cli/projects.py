@@ -9,7 +9,9 @@ import typer
 
 from client.cli import exit_codes
 from client.cli.options import JsonFlag, map_field_errors, write_json
+from client.cli.sessions import read_new_secret, read_secret
 from client.client import Client
+from client.errors import ApiError
 from client.rendering.tables import console_for, new_table
 from core.protocol.people import MemberList, Person, Project, Role
 
@@ -181,6 +183,61 @@ def edit_person(
     with Client() as client, map_field_errors(mail=f"--mail {mail!r}: is not a mail address"):
         changed = client.people.update(person, mail=mail, admin=admin, disabled=disable)
     return _print_person(changed, as_json)
+
+
+@person_group.command("password", epilog=exit_codes.HELP)
+def set_password(
+    person: PersonArgument,
+    invite: Annotated[
+        bool, typer.Option("--invite", help="Print a code with which the person chooses a password, once.")
+    ] = False,
+    hours: Annotated[float, typer.Option(help="With --invite: hours until the code ends.")] = 72.0,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the password.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Set the password of a person, or your own, which needs the present one. Sessions of the person end.
+
+    Passwords are asked for, or read from the lines of stdin if that is not a terminal.
+    """
+    if invite and remove:
+        raise exit_codes.CliExit("--invite and --remove contradict each other", exit_codes.BAD_INPUT)
+    with Client() as client:
+        if invite:
+            with map_field_errors(expires_in_hours=f"--hours {hours}: must be more than 0 and at most 720"):
+                invitation = client.people.invite(person, expires_in_hours=hours)
+            if as_json:
+                write_json(invitation)
+                return exit_codes.OK
+            typer.echo(invitation.code)
+            typer.echo(
+                f"{person} chooses a password with it: `dkd login --invitation`, or the dashboard's page "
+                f"invitation?code=CODE; it ends at {invitation.ends_at:%Y-%m-%d %H:%M} UTC and is not shown again",
+                err=True,
+            )
+            return exit_codes.OK
+        if remove:
+            reply = client.people.remove_password(person)
+        elif _has_own_password(client, person):
+            current = read_secret("Present password")
+            reply = client.account.change_password(current, read_new_secret("New password"))
+        else:
+            reply = client.people.set_password(person, read_new_secret("New password"))
+    if as_json:
+        write_json(reply)
+    else:
+        typer.echo(f"{person}: the password was {'removed' if remove else 'set'}; sessions that ended: {reply.ended}")
+    return exit_codes.OK
+
+
+def _has_own_password(client: Client, person: str) -> bool:
+    """Return whether a person with a password sends the requests, and not an admin for somebody else."""
+    try:
+        own = client.account().person
+    except ApiError as error:
+        if error.status != 409:  # the token of a service
+            raise
+        return False
+    return own.name == person and own.has_password
 
 
 def _print_project(project: Project, as_json: bool) -> int:

@@ -18,9 +18,9 @@ def test_no_sign_in_by_default(backend: FakeBackend) -> None:
 
 
 def test_invalid_login_mode_lists_the_valid_ones(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "password")
+    monkeypatch.setenv("DKD_DASHBOARD_LOGIN", "passphrase")
     app = visit("runs")
-    assert "it can be none, address, token or oidc" in app.error[0].value
+    assert "it can be none, address, token, password or oidc" in app.error[0].value
     assert not app.title
 
 
