@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import threading
 import time
@@ -10,8 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from joserfc import jws, jwt
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
 
 CLIENT = "dkd-lab"
 
@@ -21,7 +23,8 @@ class Issuer:
 
     Attributes:
         url: The issuer.
-        keys: The published keys by id.
+        first: A key.
+        keys: The published keys by id; the first one alone at the beginning.
         document: Changes of the discovery document.
         requests: The requested paths.
         down: Whether every request is answered with 503.
@@ -29,7 +32,8 @@ class Issuer:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.keys: dict[str, RSAKey | ECKey] = {"1": RSAKey.generate_key(2048, {"kid": "1", "use": "sig"})}
+        self.first = RSAKey.generate_key(2048, {"kid": "1", "use": "sig"})
+        self.keys: dict[str, RSAKey | ECKey] = {"1": self.first}
         self.document: dict[str, Any] = {}
         self.requests: list[str] = []
         self.down = False
@@ -59,19 +63,25 @@ class Issuer:
 
     def unsigned(self) -> str:
         """Return a token with ``alg: none``."""
-        registry = jws.JWSRegistry(algorithms=["none"])
-        payload = json.dumps(self.claims())
-        return jws.serialize_compact({"alg": "none", "kid": "1"}, payload, OctKey.generate_key(), registry=registry)
+        return f"{self._signed_part('none')}."
 
     def signed_with_the_public_key(self) -> str:
         """Return a token of HS256 whose secret is the published key, as a confused verifier would accept."""
-        secret = OctKey.import_key(self.keys["1"].as_pem(private=False))
-        return jwt.encode({"alg": "HS256", "kid": "1"}, self.claims(), secret, algorithms=["HS256"])
+        signed, secret = self._signed_part("HS256"), self.keys["1"].as_pem(private=False)
+        return f"{signed}.{_base64(hmac.digest(secret, signed.encode(), 'sha256'))}"
+
+    def _signed_part(self, alg: str) -> str:
+        parts = ({"alg": alg, "kid": "1"}, self.claims())
+        return ".".join(_base64(json.dumps(part).encode()) for part in parts)
 
     def answer(self, path: str) -> Any:
         if path == "/keys":
             return {"keys": [key.as_dict(private=False) for key in self.keys.values()]}
         return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"} | self.document
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @contextmanager

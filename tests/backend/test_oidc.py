@@ -33,7 +33,7 @@ def shared() -> Iterator[Issuer]:
 @pytest.fixture
 def id_provider(shared: Issuer) -> Issuer:
     """Return the issuer with its first key only."""
-    shared.keys = {"1": shared.keys["1"]}
+    shared.keys = {"1": shared.first}
     shared.document, shared.down = {}, False
     shared.requests.clear()
     return shared

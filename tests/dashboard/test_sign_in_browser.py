@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import browser
+from client import Client
+from tests import browser, served
+from tests.backend.lab import plain
 from tests.dashboard.fakes import FakeServer, digits_spec
 from tests.dashboard.identity_provider import CLIENT, SECRET, identity_provider
 from tests.dashboard.streamlit_server import streamlit_server
@@ -104,15 +107,26 @@ def test_user_signs_in_once_and_signs_out(chromium: Browser, dashboard: str, ser
 
 @pytest.mark.browser
 @pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
-def test_listed_user_of_the_provider_is_admitted(chromium: Browser, server: FakeServer, tmp_path: Path) -> None:
+def test_people_of_the_provider_act_as_themselves(chromium: Browser, tmp_path: Path) -> None:
     port = free_port()
-    with identity_provider() as provider:
+    with ExitStack() as stack:
+        provider = stack.enter_context(identity_provider())
+        backend = stack.enter_context(
+            served.backend(tmp_path / "backend", oidc_issuer=provider.url, oidc_client_id=CLIENT)
+        )
+        admin = stack.enter_context(Client(backend, served.ADMIN_TOKEN))
+        admin.projects.create("vision")
+        admin.people.create("ann", mail="ann@lab.example")
+        admin.projects.set_role("vision", "ann", "submitter")
+        admin.submit(plain("seen by ann"), project="vision")
+        admin.submit(plain("seen by others"))
         auth = {
             "redirect_uri": f"http://127.0.0.1:{port}/oauth2callback",
             "cookie_secret": "a long text of the tests",
             "client_id": CLIENT,
             "client_secret": SECRET,
             "server_metadata_url": f"{provider.url}/.well-known/openid-configuration",
+            "expose_tokens": "id",
         }
         secrets = tmp_path / "secrets.toml"
         secrets.write_text("[auth]\n" + "\n".join(f'{name} = "{value}"' for name, value in auth.items()))
@@ -121,18 +135,32 @@ def test_listed_user_of_the_provider_is_admitted(chromium: Browser, server: Fake
             "DKD_DASHBOARD_ALLOW": "*@lab.example",
             "STREAMLIT_SECRETS_FILES": str(secrets),
         }
-        with streamlit_server(server.url, tmp_path, port, **settings) as url:
-            context = chromium.new_context(base_url=url)
-            page = context.new_page()
-            provider.email = "eve@elsewhere.example"
-            page.goto("/runs")
-            page.get_by_role("button", name="Sign in").click()
-            page.get_by_text("eve@elsewhere.example does not have access to this DKD Lab.").wait_for()
-            assert "t" not in server.tokens, "no request was sent for a user without access"
-            provider.email = "ann@lab.example"
-            page.get_by_role("button", name="Sign in with another account").click()
-            page.get_by_role("button", name="Sign in", exact=True).click()
-            page.get_by_role("heading", name="Overview").wait_for()  # Streamlit opens its first page
-            sign_out(page)
-            page.get_by_role("button", name="Sign in").wait_for()
-            context.close()
+        url = stack.enter_context(streamlit_server(backend, tmp_path, port, **settings))
+        context = chromium.new_context(base_url=url)
+        page = context.new_page()
+        provider.email = "eve@elsewhere.example"
+        page.goto("/runs")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_text("eve@elsewhere.example does not have access to this DKD Lab.").wait_for()
+        provider.email = "bob@lab.example"
+        page.get_by_role("button", name="Sign in with another account").click()
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        page.get_by_text("This account belongs to no person of this lab").wait_for()
+        page.get_by_role("button", name="Sign out").click()
+        provider.email = "ann@lab.example"
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        page.get_by_role("heading", name="Overview").wait_for()  # Streamlit opens its first page
+        second = context.new_page()  # another tab: the ID token is accepted once, and both have its session
+        for opened in (page, second):
+            opened.goto("/runs?view=Experiments")
+            opened.get_by_role("heading", name="Runs").wait_for()
+            browser.wait_until_idle(opened)
+        second.goto("/account")
+        second.get_by_text("ann@lab.example").wait_for()
+        (last,) = admin.audit.list(action="sessions.sign_in_oidc", refused=False).items
+        assert (last.person, last.status) == ("ann", 200)
+        sign_out(page)
+        page.get_by_role("button", name="Sign in").wait_for()
+        (ended,) = admin.audit.list(action="sessions.end").items
+        assert (ended.person, ended.object) == ("ann", last.object)
+        context.close()
