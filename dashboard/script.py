@@ -54,15 +54,8 @@ def _pages_of_people() -> list[Page]:
     with contextlib.suppress(ClientSettingsError):  # ``main`` shows it
         if login.has_accounts():
             visibility = "visible"
-    return [
-        st.Page(
-            account.show,
-            title="Your account",
-            icon=":material/account_circle:",
-            url_path="account",
-            visibility=visibility,
-        )
-    ]
+    icon = ":material/account_circle:"
+    return [st.Page(account.show, title="Your account", icon=icon, url_path="account", visibility=visibility)]
 
 
 def main() -> None:

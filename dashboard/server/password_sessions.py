@@ -18,9 +18,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from client import ApiError, BackendUnreachable, Client, ClientSettingsError
+from client import ApiError, BackendUnreachable, Client, ClientSettingsError, SpecError
 from core.protocol.sessions import CreatedSession
-from core.specs import SpecError
 from dashboard.server import sessions, sign_in_page
 from dashboard.server.content_policy import policy
 from dashboard.wording import sentence

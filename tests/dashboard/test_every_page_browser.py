@@ -101,6 +101,7 @@ PAGES: dict[str, Visit] = {
     "loss explorer": Visit("loss", "Loss explorer", charts=1),
     "teachers": Visit("teachers", "Teachers"),
     "workers": Visit("workers", "Workers"),
+    "account": Visit("account", "Your account", text="This page is for people"),
     "people": Visit("people?project=default", "People and projects"),
     "audit log": Visit("audit", "Audit log"),
 }

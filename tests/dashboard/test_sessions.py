@@ -57,8 +57,11 @@ class Socket:
         async def send(message: Message) -> None:
             self.to_browser.append(message)
 
+        async def accepts(use: bool) -> bool:
+            return self.sessions.accepts(self.cookie, use=use)
+
         task = asyncio.create_task(
-            sessions.while_session_lasts(self.page, self.sessions, self.cookie, {}, self.to_page.get, send)  # type: ignore[arg-type]
+            sessions.while_session_lasts(self.page, accepts, {}, self.to_page.get, send)  # type: ignore[arg-type]
         )
         for step in steps:
             step()
