@@ -108,13 +108,15 @@ class PasswordSessions:
             if token:
                 return RedirectResponse(self._root, HTTPStatus.SEE_OTHER)
             return _page(200, sign_in_page.sign_in(self._root, ""))
-        if Headers(scope=scope).get("sec-fetch-site") == "cross-site":
+        headers = Headers(scope=scope)
+        if headers.get("sec-fetch-site") == "cross-site":
             return _page(200, sign_in_page.opened_from_elsewhere())
         query = scope.get("query_string", b"").decode("latin-1")
         page = quote(path.lstrip("/\\")) + (f"?{query}" if query else "")
         note = "Your session has ended." if _cookie(scope) else ""
         response = _page(401, sign_in_page.sign_in(self._root, page, note=note))
-        if note:
+        # An open page also requests files after its session has ended; the next visit of a page is to say so.
+        if note and headers.get("sec-fetch-mode", "navigate") == "navigate":
             response.headers["set-cookie"] = self._set_cookie(scope, "", 0)
         return response
 

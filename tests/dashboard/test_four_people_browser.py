@@ -54,7 +54,9 @@ class People:
     run: str
 
     def context(self, **options: Any) -> BrowserContext:
-        return self.chromium.new_context(base_url=self.url, **options)
+        made = self.chromium.new_context(base_url=self.url, **options)
+        made.set_default_timeout(90_000)
+        return made
 
     def signed_in(self, name: str, page: str = "/") -> Page:
         opened = self.context().new_page()
@@ -183,7 +185,7 @@ def test_admin_invites_a_person_who_then_signs_in(lab: People) -> None:
     page = lab.signed_in("ada", "/people")
     open_page(page, "/people")
     page.get_by_role("button", name="Change a person").click()
-    page.get_by_label("Person", exact=True).first.click()
+    page.get_by_test_id("stPopoverBody").get_by_role("combobox").click()
     page.get_by_role("option", name="ivy").click()
     page.get_by_role("button", name="Invite to choose a password").click()
     page.get_by_text("Give ivy this link").wait_for()
