@@ -37,7 +37,9 @@ def _fast_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_password(lab: Lab, name: str = "anna", /, secret: str = SECRET, **roles: str) -> None:
-    person(lab, name, **roles)
+    person(lab, name)
+    for place, role in roles.items():
+        ok(lab.admin.put(f"{API}/projects/{place}/members/{name}", json={"role": role}))
     ok(lab.admin.put(f"{API}/people/{name}/password", json={"password": secret}))
 
 

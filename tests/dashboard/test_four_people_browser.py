@@ -259,7 +259,7 @@ def test_sign_out_and_too_many_failures(lab: People) -> None:
 
 def test_sign_in_form_of_another_site_is_refused(lab: People) -> None:
     context = lab.context()
-    form = {"person": "rea", "password": SECRETS["rea"], "page": "//evil.example/"}
+    form: dict[str, str | float | bool] = {"person": "rea", "password": SECRETS["rea"], "page": "//evil.example/"}
     foreign = context.request.post("/sign-in", form=form, headers={"Origin": "http://evil.example"})
     assert foreign.status == 403
     own = context.request.post("/sign-in", form=form | {"person": "stan", "password": SECRETS["stan"]}, max_redirects=0)
