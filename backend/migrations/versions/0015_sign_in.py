@@ -41,7 +41,7 @@ def upgrade() -> None:
             ["person_id"], ["people.id"], name="fk_person_identities_person_id", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("issuer", "subject", name="pk_person_identities"),
-        sa.UniqueConstraint("person_id", "issuer", name="uq_person_identities_person_id"),
+        sa.UniqueConstraint("person_id", "issuer", name="uq_person_identities_person_id_issuer"),
         sqlite_with_rowid=False,
     )
     op.create_table(
