@@ -179,8 +179,8 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
     if operation.get("requestBody"):
         codes |= {"408", "413", "507"}  # the body does not arrive, is too long, or the disk is full
     if path.startswith("/api/"):
-        # A foreign Host; a foreign origin; an unknown project, also in X-DKD-Project; an unknown query parameter; an internal error; the
-        # database is unavailable.
+        # A foreign Host; a foreign origin; an unknown project, also in X-DKD-Project; an unknown query parameter; an
+        # internal error; the database is unavailable.
         # Every status is listed and none left to a default, so that a test can detect an unintended answer.
         codes |= {"400", "403", "404", "422", "500", "503"}
     for code in sorted(codes):
