@@ -11,6 +11,7 @@ from joserfc.jwk import ECKey, RSAKey
 from pydantic import ValidationError
 from sqlalchemy import update
 
+from backend.access.sign_in_limits import SignInLimits
 from backend.db import Database, models
 from backend.people import provider
 from backend.settings import Settings
@@ -253,6 +254,8 @@ class TestKeys:
 
 
 def test_failures_are_limited_by_network(lab: Lab, id_provider: Issuer) -> None:
+    limits = SignInLimits(lab.app.state.settings, clock=lambda: 0.0)  # otherwise slow requests would be admitted
+    object.__setattr__(lab.app.state.oidc, "limits", limits)
     statuses = [exchange(lab, "a.b.c").status_code for _ in range(61)]
     assert statuses == [401] * 60 + [429]
     assert exchange(lab, id_provider.token()).status_code == 429
