@@ -164,7 +164,8 @@ class PasswordSessions:
                 pass
             except (BackendUnreachable, ClientSettingsError):
                 return _page(503, sign_in_page.unavailable())
-        response = _page(200, sign_in_page.sign_in(self._root, "", note="You have signed out."))
+        note = "You have signed out." if token else "Your session has ended."
+        response = _page(200, sign_in_page.sign_in(self._root, "", note=note))
         response.headers["set-cookie"] = self._set_cookie(scope, "", 0)
         return response
 
