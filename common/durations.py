@@ -11,10 +11,15 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
 def duration_text(seconds: float | None) -> str:
-    """Return a duration as "42 s", "3 min 05 s", "2 h 10 min" or "4 d 03 h"; a dash if it is not known."""
+    """Return a duration as "42 s", "3 min 05 s", "2 h 10 min" or "4 d 03 h"; a dash if it is not known.
+
+    A duration that rounds to no second is shown in hundredths, because it is not nothing.
+    """
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return NOTHING
     rounded = round(seconds)
+    if seconds and not rounded:
+        return f"{seconds:.2f} s" if seconds >= 0.01 else "< 0.01 s"
     if rounded < _MINUTE:
         return f"{rounded} s"
     if rounded < _HOUR:

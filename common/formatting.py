@@ -57,13 +57,16 @@ def value_text(value: float | None, unit: str = "", decimals: int | None = None)
     Args:
         value: The number.
         unit: Its unit; empty for a pure number.
-        decimals: Number of decimals; by default the number that shows four significant digits.
+        decimals: Number of decimals; by default two for a percentage, so that those of a column have the same, and for
+            other numbers as many as show four significant digits.
     """
     if value is None:
         return NOTHING
     if not math.isfinite(value):
         return _nonfinite_text(value)
-    shown = _fixed(value, decimals_for(value / 100) if decimals is None else decimals)
+    if decimals is None:
+        decimals = (decimals_for(value) if _is_zero(value, 2) else 2) if unit == "%" else decimals_for(value / 100)
+    shown = _fixed(value, decimals)
     return f"{shown} {unit}" if unit else shown
 
 

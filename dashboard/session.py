@@ -155,14 +155,10 @@ def several_tasks(named: Iterable[tuple[str, str]]) -> str:
     return f"{'; '.join(parts)}. Results of different tasks are not compared: select those of one task."
 
 
-def headline_titles(datasets: Iterable[str]) -> dict[str, str]:
-    """Return the title of the headline metric of each data set, with its unit, for headings of columns."""
-    return {dataset: headline(dataset)["label"] for dataset in dict.fromkeys(datasets)}
-
-
-def metric_labels() -> dict[str, str]:
-    """Return the title of each metric of the catalog with its unit, by name."""
-    return {item["name"]: item["label"] for item in catalog().metrics}
+def headline_labels(names: Iterable[str]) -> dict[str, str]:
+    """Return the title with its unit of each of these metrics, by name, in the order of the catalog."""
+    wanted = set(names)
+    return {item["name"]: item["label"] for item in catalog().metrics if item["name"] in wanted}
 
 
 def companion(methods: Iterable[str]) -> dict[str, Any] | None:

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, and_, exists, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, exists, func, literal, not_, or_, select
 from sqlalchemy.orm import Session
 
 from backend.api.pagination import SortOrder
-from backend.db import UtcDateTime
-from backend.db.headlines import headline_id
-from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, Run
+from backend.db import UtcDateTime, headlines
+from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.experiments import serializers
 from backend.queue.teacher_links import students_of
 from core.protocol.people import ProjectName
@@ -95,7 +94,8 @@ class RunQuery(_ListQuery):
     sort: RunSort = Field(
         "-created",
         description="With - in descending order: the greatest or newest first. `headline` sorts each run by the "
-        "metric that its task is judged by, such as test/top1; `top1` is its former name.",
+        "metric that its task is judged by, such as test/top1, or val/top1 if it was measured on held-out images; "
+        "`top1` is its former name.",
     )
 
 
@@ -129,8 +129,8 @@ def run_page(session: Session, filters: RunQuery, experiment: Experiment | None)
     query = select(Run.id, literal(None) if key.expression is None else key.expression).select_from(Run)
     query = query.outerjoin(Experiment, Experiment.id == Run.experiment_id)
     if sort.endswith(_BY_HEADLINE):
-        is_headline = MetricLatest.name_id == headline_id()
-        query = query.outerjoin(MetricLatest, and_(MetricLatest.run_id == Run.id, is_headline))
+        for latest, condition in headlines.joins():
+            query = query.outerjoin(latest, condition)
     conditions = _run_conditions(filters)
     if experiment is not None:
         linked = select(ExperimentRun.run_id).where(ExperimentRun.experiment_id == experiment.id)
@@ -180,7 +180,7 @@ def _run_sort_key(name: str) -> _SortKey:
     if name == "priority":
         return _SortKey(Run.priority.expression, int)
     if name in _BY_HEADLINE:  # runs without a value are below every accuracy
-        return _SortKey(func.coalesce(MetricLatest.value, -1.0), float)
+        return _SortKey(func.coalesce(headlines.value(), -1.0), float)
     column = Run.started_at if name == "started" else Run.ended_at
     return _SortKey(func.coalesce(column, literal(_EARLIEST, UtcDateTime()), type_=UtcDateTime()), datetime)
 

@@ -15,7 +15,6 @@ from backend.metrics.point_store import HAS_VALUE, decode
 from backend.queue.teachers import LIVE_TEACHER
 from common.formatting import value_text
 from core.catalog import METRICS
-from core.catalog.datasets import headline_of
 from core.protocol.public import FieldDifference, PlannedTeacher, ProblemField
 from core.specs import ExperimentSpec, PlannedRun, RunSpec
 
@@ -98,7 +97,7 @@ def _last_failed(session: Session, fingerprint: str) -> Any:
 
 
 def _describe_existing(session: Session, run: RunSpec, fingerprint: str, candidate: Any) -> PlannedTeacher:
-    headline = headline_of(run.dataset.name)
+    headline = run.dataset.headline
     top1 = _latest_value(session, candidate.id, headline)
     state = candidate.state
     score = value_text(top1, METRICS[headline].unit, 2)

@@ -13,8 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, false
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
-from backend.db import models
-from backend.db.headlines import all_headlines
+from backend.db import headlines, models
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, MetricLatest, MetricName, Run
 from backend.errors import not_found
 from backend.experiments.planning import CreatedExperiment, warnings_as_fields
@@ -22,7 +21,6 @@ from backend.metrics import log_store, point_store
 from backend.people import rights
 from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
 from common.report_bounds import MAX_LINE, fit_environment, fit_text
-from core.catalog.datasets import task_of
 from core.protocol import public
 from core.protocol.public import TERMINAL
 from core.specs import parse_stored_experiment, problems_of, student_title, teacher_title, warnings_of
@@ -252,12 +250,6 @@ def _reason(run: Any, capacities: Sequence[WorkerCapacity]) -> str:
     return str(run.reason)
 
 
-def _headline(dataset: str, latest: Mapping[str, Any]) -> str:
-    """Return the metric that a run is judged by: on the test images, unless it was measured on held-out ones alone."""
-    task = task_of(dataset)
-    return task.validation if task.validation in latest and task.headline not in latest else task.headline
-
-
 def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequence[WorkerCapacity]) -> dict[str, Any]:
     # The experiment that first used a shared teacher may be in a project that the sender does not see.
     visible = run.experiment is not None and rights.sees(run.project)
@@ -282,7 +274,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
         "total_steps": run.total_steps,
         "epoch": run.epoch,
         "total_epochs": run.total_epochs,
-        "headline": _headline(run.dataset, latest),
+        "headline": headlines.headline(run.dataset, latest),
         "latest": latest,
         "trial": run.trial,
         "created_at": run.created_at,
@@ -293,7 +285,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
 
 def _latest(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, public.MetricValue]]:
     latest: dict[str, dict[str, public.MetricValue]] = {}
-    names = [*all_headlines(), TRAINING_LOSS]
+    names = [*headlines.all_headlines(), TRAINING_LOSS]
     rows = connection.execute(_HEADLINES_OF, {"runs": run_ids, "names": names}) if run_ids else ()
     for run_id, name, value, kind, step, epoch in rows:
         number = point_store.decode(value, kind)

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session, aliased, defer
 
-from backend.db import chunked
-from backend.db.headlines import headline_id
-from backend.db.models import Experiment, ExperimentRun, FurtherTeacher, MetricLatest, Run
+from backend.db import chunked, headlines
+from backend.db.models import Experiment, ExperimentRun, FurtherTeacher, Run
 from backend.errors import conflict
-from backend.metrics.point_store import HAS_VALUE, decode
+from backend.metrics.point_store import decode
 from backend.queue.eligibility import explain_wait, online_capacities
 from backend.queue.teacher_links import direct_teachers, has_teacher_in, students_of
 from core.protocol.public import TERMINAL, TeacherInfo
@@ -108,7 +107,8 @@ def refuse_if_students_wait(session: Session, teacher: Run) -> None:
 
 def list_teachers(session: Session) -> list[TeacherInfo]:
     """Return the newest 1,000 teachers, newest first, with the students and experiments that use them."""
-    latest, link, student = MetricLatest, ExperimentRun, aliased(Run)
+    link, student = ExperimentRun, aliased(Run)
+    on_test, on_held_out = headlines.ON_TEST, headlines.ON_HELD_OUT
     first = select(func.count()).where(student.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
     further = select(func.count()).where(FurtherTeacher.teacher_run_id == Run.id).correlate(Run).scalar_subquery()
     students = first + further
@@ -117,20 +117,22 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
     query = (
         select(
             Run,
-            latest.value,
-            latest.kind,
+            headlines.value(),
+            case((on_test.kind.is_not(None), on_test.kind), else_=on_held_out.kind),
+            and_(on_test.kind.is_(None), on_held_out.kind.is_not(None)),
             students.label("students"),
             experiments_of_run.with_only_columns(func.count()).scalar_subquery().label("experiments"),
             experiments_of_run.with_only_columns(func.max(link.experiment_id)).scalar_subquery().label("example"),
             source.label("source"),
             fine_tune.label("fine_tune"),
         )
-        .outerjoin(latest, and_(latest.run_id == Run.id, latest.name_id == headline_id(), HAS_VALUE))
         .where(Run.role == "teacher")
         .order_by(Run.id.desc())
         .limit(_MAX_LISTED)
         .options(defer(Run.spec), defer(Run.environment), defer(Run.log_tail))
     )
+    for latest, condition in headlines.joins():
+        query = query.outerjoin(latest, condition)
     capacities = online_capacities(session.connection())
     return [
         TeacherInfo(
@@ -146,6 +148,7 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
             epoch=run.epoch,
             total_epochs=run.total_epochs,
             created_at=run.created_at,
+            headline=headlines.of_task(run.dataset, held_out=held_out),
             top1=None if kind is None else decode(value, kind),
             students=count,
             experiments=experiments,
@@ -153,5 +156,5 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
             weights=weights,
             fine_tuned=bool(fine_tuned),
         )
-        for run, value, kind, count, experiments, example, weights, fine_tuned in session.execute(query)
+        for run, value, kind, held_out, count, experiments, example, weights, fine_tuned in session.execute(query)
     ]

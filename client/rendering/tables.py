@@ -18,7 +18,6 @@ from common.durations import duration_text
 from common.formatting import memory_text, share_text, value_text, within_sentence
 from common.terminal import inner, printable
 from core.catalog import METRICS
-from core.catalog.datasets import headline_of
 from core.protocol.public import Experiment, ExperimentSummary, Preview, Run, RunSummary, TeacherInfo, Worker
 from core.protocol.shares import ShareList
 
@@ -281,12 +280,12 @@ def shares_table(shares: ShareList) -> Table:
 
 def teachers_table(teachers: Iterable[TeacherInfo]) -> Table:
     teachers = list(teachers)
-    title = result_title(headline_of(item.dataset) for item in teachers)
+    title = result_title(item.headline for item in teachers)
     table = new_table(
         "run", "model", "data set", "seed", "state", title, "students", numbers=("seed", title, "students")
     )
     for item in teachers:
-        test = "" if item.top1 is None else _result_text(headline_of(item.dataset), item.top1)
+        test = "" if item.top1 is None else _result_text(item.headline, item.top1)
         table.add_row(
             item.run_id, item.model, item.dataset, str(item.seed), state_text(item.state), test, str(item.students)
         )

@@ -98,7 +98,10 @@ class TeacherInfo(Message):
     dataset: str
     seed: int
     state: RunState
-    top1: AnyFloat | None = Field(None, description="Headline metric after its last epoch, as the test accuracy in %.")
+    headline: str = Field(
+        "", description="Name of the metric by which it is judged: test/top1, val/top1 on held-out images, …"
+    )
+    top1: AnyFloat | None = Field(None, description="That metric after its last epoch, as the test accuracy in %.")
     students: int = Field(description="Number of runs that use it.")
 
 

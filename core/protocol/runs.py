@@ -59,7 +59,11 @@ class RunSummary(Message):
     total_steps: int = Field(0, description="0 until the training has started.")
     epoch: Finite = 0.0
     total_epochs: int = 0
-    headline: str = Field("", description="Name of the metric by which runs of this task are judged: test/top1, …")
+    headline: str = Field(
+        "",
+        description="Name of the metric by which the run is judged: test/top1, …, or val/top1, … if it was measured on "
+        "held-out images alone.",
+    )
     latest: dict[str, MetricValue] = Field(
         default_factory=dict,
         description="The newest values of the headline metric, on each split that is measured, and of train/loss.",

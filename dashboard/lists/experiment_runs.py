@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from common.durations import duration_text
+from common.formatting import MAX_DECIMALS, decimals_for
 from core.protocol.public import RunSummary
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.lists import row_text
@@ -63,6 +64,19 @@ def rows(
         }
         for run in runs
     ]
+
+
+def number_format(unit: str, values: Sequence[float]) -> str:
+    """Return the format of a metric's column, with which all its values have the same number of decimals.
+
+    Args:
+        unit: The metric's unit.
+        values: The values of the column.
+    """
+    sizes = [abs(value) for value in values if value]
+    decimals = 2 if unit == "%" else decimals_for(max(sizes, default=0.0) / 100)
+    # Values of very different sizes, such as learning rates, would be shown as zero.
+    return f"%.{decimals}f" if min(sizes, default=1.0) >= 10**-decimals and decimals <= MAX_DECIMALS else "%.4g"
 
 
 def sparkline_title(title: str) -> str:

@@ -292,9 +292,9 @@ def teacher_rows(
     Args:
         teachers: The teachers.
         sources: Origin of each teacher's weights, by run id.
-        headlines: Title of the metric by which results are judged, with its unit, by data set.
+        headlines: Title of each metric by which a teacher may be judged, with its unit, by name.
     """
-    judged = headline_columns([(headlines[item.dataset], item.top1) for item in teachers])
+    judged = headline_columns([(headlines.get(item.headline, item.headline), item.top1) for item in teachers])
     return [
         {
             "State": state_text(item.state),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,11 +27,13 @@ class Controls:
     Attributes:
         columns: Chosen columns.
         metrics: Title of each chosen metric, by name.
+        units: Unit of each of these metrics, by title.
         sparklines: Whether each metric has a column with its curve.
     """
 
     columns: tuple[str, ...]
     metrics: Mapping[str, str]
+    units: Mapping[str, str]
     sparklines: bool
 
     @property
@@ -69,7 +71,8 @@ def controls(experiment: Experiment) -> Controls:
             help="Metrics that the runs have measured.",
         )
         sparklines = st.toggle("Sparklines", value=True, key="sparklines", bind="query-params")
-    return Controls(tuple(columns), {name: labels[name] for name in metrics}, bool(sparklines))
+    units = {metric["label"]: metric["unit"] for metric in described}
+    return Controls(tuple(columns), {name: labels[name] for name in metrics}, units, bool(sparklines))
 
 
 def all_loaded(experiment: Experiment, chosen: Controls) -> bool:
@@ -105,16 +108,20 @@ def draw(experiment: Experiment, chosen: Controls) -> None:
         hide_index=True,
         placeholder=NOTHING,
         height=min(36 * len(rows) + 40, 680),
-        column_config=_configuration(experiment.runs, chosen),
+        column_config=_configuration(experiment.runs, rows, chosen),
         key="experiment.runs",
     )
     st.caption("A click on a run's id opens the run.")
 
 
-def _configuration(runs: list[RunSummary], chosen: Controls) -> dict[str, Any]:
+def _configuration(runs: list[RunSummary], rows: Sequence[Mapping[str, Any]], chosen: Controls) -> dict[str, Any]:
     column = st.column_config
     # As wide as the longest label, within bounds.
     width = min(max(80, 8 * max(len(run.label) for run in runs)), 240)
+    formats = {
+        title: experiment_runs.number_format(chosen.units[title], [row[title] for row in rows if row[title] is not None])
+        for title in chosen.metrics.values()
+    }
     return {
         "Run": column.LinkColumn(display_text=r"id=(.+)", width=150, pinned=True),
         "State": column.TextColumn(width=110),
@@ -127,7 +134,7 @@ def _configuration(runs: list[RunSummary], chosen: Controls) -> dict[str, Any]:
         "Attempts": column.NumberColumn(format="%d", width=80),
         "Priority": column.NumberColumn(format="%d", width=70),
         "Reason": column.TextColumn(width=300),
-        **{title: column.NumberColumn(format="%.4g", width=120) for title in chosen.metrics.values()},
+        **{title: column.NumberColumn(format=shown, width=120) for title, shown in formats.items()},
         **{
             experiment_runs.sparkline_title(title): column.LineChartColumn(width=140)
             for title in chosen.metrics.values()

@@ -245,8 +245,7 @@ def _select_all(selection: RowSelection, query: Mapping[str, Any]) -> None:
 
 def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
     column = st.column_config
-    labels = session.metric_labels()
-    headlines = {name: label for name, label in labels.items() if name in {run.headline for run in runs}}
+    headlines = session.headline_labels(run.headline for run in runs)
     selection.table(
         row_text.run_rows(runs, datetime.now(UTC), headlines),
         placeholder=NOTHING,

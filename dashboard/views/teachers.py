@@ -85,7 +85,7 @@ def _list(teachers: Sequence[TeacherInfo], uploads: Sequence[Upload]) -> None:
     shown = matching[:_ROWS]
     _actions(_selected_teacher(shown), names)
     column = st.column_config
-    headlines = session.headline_titles(item.dataset for item in shown)
+    headlines = session.headline_labels(item.headline for item in shown)
     st.dataframe(
         row_text.teacher_rows(shown, {item.run_id: source(item, names) for item in shown}, headlines),
         key=_table_key(shown),

@@ -58,6 +58,23 @@ def test_teachers_show_their_students(database: Database, api: TestClient) -> No
     assert (newest.students, newest.top1, newest.state) == (2, None, "queued")
     assert (oldest.run_id, oldest.students, oldest.top1, oldest.state) == (shared, 8, 90.0, "succeeded")
     assert (oldest.model, oldest.dataset) == ("resnet8", "digits")
+    assert {newest.headline, oldest.headline} == {"test/top1"}
+
+
+def test_a_teacher_on_held_out_images_is_judged_on_them(database: Database, api: TestClient) -> None:
+    dataset = {"name": "digits", "params": {"val_fraction": 0.2, "evaluate": "validation"}}
+    teacher = rows.run_ids(database, rows.experiment(database, dataset=dataset))["teacher", 0]
+    rows.succeed(database, teacher, [50.0, 80.0], ("val/top1",), attempt=1)
+    both = rows.run_ids(database, rows.experiment(database, name="both"))["teacher", 0]
+    rows.succeed(database, both, [60.0, 70.0], ("test/top1", "val/top1"), attempt=1)
+    found = TeacherList.model_validate(api.get("/api/v1/teachers").json()).items
+    shown = {item.run_id: (item.headline, item.top1) for item in found}
+    assert shown == {teacher: ("val/top1", 80.0), both: ("test/top1", 70.0)}
+    listed = api.get("/api/v1/runs", params={"sort": "-headline", "role": "teacher"}).json()["items"]
+    assert [(run["id"], run["headline"]) for run in listed] == [(teacher, "val/top1"), (both, "test/top1")]
+    body = rows.SPEC | {"name": "planned", "dataset": dataset}
+    [planned] = api.post("/api/v1/experiments/preview", json=body).json()["teachers"]
+    assert (planned["run_id"], planned["top1"]) == (teacher, 80.0)
 
 
 def _samples(api: TestClient) -> dict[tuple[str, str], float]:

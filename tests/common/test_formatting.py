@@ -55,6 +55,11 @@ def test_nan_and_infinity_are_written_in_words(value: float | None, text: str) -
     assert formatting.value_text(value, "%") == text
 
 
+def test_percentages_have_two_decimals_unless_they_would_be_zero() -> None:
+    shown = [formatting.value_text(value, "%") for value in (0.0, 0.0042, 4.06, 15.0, 100.0)]
+    assert shown == ["0.00 %", "0.0042 %", "4.06 %", "15.00 %", "100.00 %"]
+
+
 def test_means_are_shown_with_the_digits_of_their_spread() -> None:
     assert formatting.mean_text(93.2, 1.06) == "93.20 ± 1.06"
     assert formatting.mean_text(0.51, 0.0042) == "0.5100 ± 0.0042"

@@ -86,6 +86,7 @@ def _teachers() -> TeacherList:
         dataset="digits",
         seed=0,
         state="failed",
+        headline="test/top1",
         students=1,
         experiments=1,
         example="exp-0001",

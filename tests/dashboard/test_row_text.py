@@ -31,7 +31,10 @@ def backend() -> FakeBackend:
         (None, "–"),
         (math.nan, "–"),
         (-1, "–"),
-        (0.4, "0 s"),
+        (0, "0 s"),
+        (0.004, "< 0.01 s"),
+        (0.24, "0.24 s"),
+        (0.6, "1 s"),
         (59.6, "1 min 00 s"),
         (185, "3 min 05 s"),
         (7800, "2 h 10 min"),
@@ -94,10 +97,10 @@ def test_each_task_has_a_column_of_its_headline_metric(backend: FakeBackend) -> 
 
 def test_results_of_teachers_are_headed_by_the_metric_of_their_task() -> None:
     teacher = TeacherInfo(
-        run_id="t", fingerprint="f", model="resnet8", dataset="shelves", seed=0, state="succeeded", top1=0.9,
-        students=1, experiments=1, created_at=datetime.now(UTC),
+        run_id="t", fingerprint="f", model="resnet8", dataset="shelves", seed=0, state="succeeded", headline="test/tau",
+        top1=0.9, students=1, experiments=1, created_at=datetime.now(UTC),
     )  # fmt: skip
-    [row] = row_text.teacher_rows([teacher], {"t": "trained here"}, {"shelves": "Kendall's τ"})
+    [row] = row_text.teacher_rows([teacher], {"t": "trained here"}, {"test/tau": "Kendall's τ"})
     assert row["Kendall's τ"] == 0.9
     assert "Test accuracy (%)" not in row
 
