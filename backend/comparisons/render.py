@@ -201,7 +201,7 @@ def overview_sheet(overview: Overview) -> Sheet:
             ]
         )
     notes = ["↑: higher is better; ↓: lower is better.", f"Holds for {overview.condition}.", *overview.notes]
-    return Sheet(overview.experiment, header, rows, frozenset(range(1, len(header))), notes)
+    return Sheet(f"{overview.experiment}: all metrics", header, rows, frozenset(range(1, len(header))), notes)
 
 
 def overview_records(overview: Overview) -> list[dict[str, Any]]:

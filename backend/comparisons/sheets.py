@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.terminal import printable
@@ -52,6 +52,8 @@ _LATEX = {
 _COLUMN_POINTS = 245
 """Width of a column of a paper with two columns. A wider table spans both."""
 _PAGE_POINTS = 505
+_BROKEN_POINTS = 170.0
+"""Width of the first column of a table that would be wider than a page; longer texts are broken."""
 _GAP_POINTS = 6.0
 _NARROW, _WIDE = frozenset(" .,:;'()[]|/ijlftr"), frozenset("+−±→↑↓<>≤≥mwMW%")
 """Characters of Computer Modern that are about 2.7 and 6.6 pt wide at 8 pt; the others are about 4.25 pt wide."""
@@ -59,6 +61,8 @@ _NARROW, _WIDE = frozenset(" .,:;'()[]|/ijlftr"), frozenset("+−±→↑↓<>�
 # sign is a unit.
 _FORMULA = re.compile(r"\s*([=+\-@\uff1d\uff0b\uff0d\uff20|]|%(?!\Z))|[\t\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_BETWEEN_HYPHENS = re.compile("(?<=-)(?=-)")
+_QUOTED = re.compile('"([^"]*)"')
 _HAT = re.compile("(.)\u0302")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
 
@@ -112,20 +116,60 @@ def latex(sheet: Sheet) -> str:
     """Return the sheet as a table environment for the packages booktabs and threeparttable, every text escaped.
 
     The notes are below the table and not in its caption. A table that is wider than a column of a paper with two
-    columns spans both.
+    columns spans both. In one that is wider than a page, the texts of the first column are broken; if that is not
+    enough, its columns are distributed over several tables, which repeat the first column.
     """
-    points = _points(sheet)
+    parts = _pages(sheet)
+    lines = ["% \\usepackage{booktabs,threeparttable}"]
+    lines += [f"% {' '.join(line.split())}" for line in sheet.commented]
+    label = f"tab:{_label(sheet.title)}"
+    for number, part in enumerate(parts, 1):
+        title = tex(sheet.title)
+        if len(parts) == 1:
+            lines += _table(part, f"{title}.", label)
+        else:
+            lines += _table(part, f"{title}, part {number} of {len(parts)}.", f"{label}-{number}")
+    return "\n".join(lines) + "\n"
+
+
+def _pages(sheet: Sheet) -> list[Sheet]:
+    """Return a sheet as one or several that are not wider than a page; only the first has the notes."""
+    if sheet.widths or _points(sheet) <= _PAGE_POINTS:
+        return [sheet]
+    widths = _column_points(sheet)
+    first = min(widths[0], _BROKEN_POINTS)
+    broken = {0: round(first / _PAGE_POINTS, 3)} if widths[0] > first else {}
+    groups: list[list[int]] = [[]]
+    left = _PAGE_POINTS - first
+    for index, width in enumerate(widths[1:], 1):
+        if groups[-1] and width + _GAP_POINTS > left:
+            groups.append([])
+            left = _PAGE_POINTS - first
+        groups[-1].append(index)
+        left -= width + _GAP_POINTS
+    return [
+        replace(
+            sheet,
+            header=[sheet.header[index] for index in (0, *group)],
+            rows=[[row[index] for index in (0, *group)] for row in sheet.rows],
+            numbers=frozenset(at for at, index in enumerate((0, *group)) if index in sheet.numbers),
+            notes=() if number else sheet.notes,
+            widths=broken,
+        )
+        for number, group in enumerate(groups)
+    ]
+
+
+def _table(sheet: Sheet, caption: str, label: str) -> list[str]:
+    """Return the lines of a table environment."""
     environment = "table" if fits_column(sheet) else "table*"
     headings = (_heading(text, right=index in sheet.numbers) for index, text in enumerate(sheet.header))
     lines = [
-        "% \\usepackage{booktabs,threeparttable}",
-        *([f"% about {points:.0f} pt wide, more than a page: leave out some columns"] if points > _PAGE_POINTS else ()),
-        *(f"% {' '.join(line.split())}" for line in sheet.commented),
         f"\\begin{{{environment}}}",
         "  \\centering",
         "  \\begin{threeparttable}",
-        f"  \\caption{{{tex(sheet.title)}.}}",
-        f"  \\label{{tab:{_label(sheet.title)}}}",
+        f"  \\caption{{{caption}}}",
+        f"  \\label{{{label}}}",
         "  \\footnotesize",
         "  \\setlength{\\tabcolsep}{3pt}",
         f"  \\begin{{tabular}}{{@{{}}{''.join(_column(sheet, index) for index in range(len(sheet.header)))}@{{}}}}",
@@ -142,8 +186,7 @@ def latex(sheet: Sheet) -> str:
     if sheet.notes:
         notes = (f"    \\item {'{}' if note.startswith('[') else ''}{tex(note)}" for note in sheet.notes)
         lines += ["  \\begin{tablenotes}[flushleft]", "    \\footnotesize", *notes, "  \\end{tablenotes}"]
-    lines += ["  \\end{threeparttable}", f"\\end{{{environment}}}"]
-    return "\n".join(lines) + "\n"
+    return [*lines, "  \\end{threeparttable}", f"\\end{{{environment}}}"]
 
 
 def fits_column(sheet: Sheet) -> bool:
@@ -155,12 +198,16 @@ def _points(sheet: Sheet) -> float:
     """Return about how wide the table is in LaTeX, by the longest text of each column."""
     if sheet.widths:
         return 0.0  # its texts are broken
+    widths = _column_points(sheet)
+    return sum(widths) + _GAP_POINTS * (len(widths) - 1)
+
+
+def _column_points(sheet: Sheet) -> list[float]:
     headings = [_lines(heading) for heading in sheet.header]
     cells = [[cell.text for cell in row] for row in sheet.rows]
-    widths = [
+    return [
         max(map(_text_points, (*headings[index], *(row[index] for row in cells)))) for index in range(len(headings))
     ]
-    return sum(widths) + _GAP_POINTS * (len(widths) - 1)
 
 
 def _text_points(text: str) -> float:
@@ -221,7 +268,10 @@ def _escape_formula(value: Any) -> Any:
 
 def tex(text: str) -> str:
     """Escape a text for LaTeX."""
-    shown = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    # Two hyphens would be a dash, and a straight quotation mark always a closing one.
+    parts = _BETWEEN_HYPHENS.split(" ".join(text.split()))
+    shown = "{}".join("".join(_LATEX.get(character, character) for character in part) for part in parts)
+    shown = _QUOTED.sub(r"``\1''", shown)
     return _HAT.sub(r"$\\hat{\1}$", shown)
 
 

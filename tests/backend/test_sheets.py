@@ -37,12 +37,30 @@ def test_latex_notes_are_below_the_table_and_arrows_are_formulas() -> None:
         assert text.count(f"\\begin{{{opened}}}") == text.count(f"\\end{{{opened}}}") == 1
 
 
-@pytest.mark.parametrize(("columns", "environment"), [(2, "table"), (6, "table*"), (16, "table*")])
-def test_a_wide_latex_table_spans_both_columns(columns: int, environment: str) -> None:
-    header = [f"method {index}" for index in range(columns)]
-    text = latex(Sheet("t", header, [[Text("93.20 ± 1.06")] * columns]))
-    assert f"\\begin{{{environment}}}\n" in text
-    assert ("more than a page" in text) == (columns == 16)
+@pytest.mark.parametrize(
+    ("columns", "environment", "tables"), [(2, "table", 1), (6, "table*", 1), (16, "table*", 2), (24, "table*", 3)]
+)
+def test_a_wide_latex_table_spans_both_columns_or_becomes_several(columns: int, environment: str, tables: int) -> None:
+    header = ["Metric", *(f"method {index}" for index in range(1, columns))]
+    cells = [Text("first"), *(Text(f"93.20 ± 1.{index:02d}") for index in range(1, columns))]
+    text = latex(Sheet("t", header, [cells], frozenset(range(1, columns)), ["A note."]))
+    assert text.count(f"\\begin{{{environment}}}\n") == text.count("    first & ") == tables
+    assert [text.count(f"93.20 $\\pm$ 1.{index:02d}") for index in range(1, columns)] == [1] * (columns - 1)
+    assert text.count("A note.") == 1
+    labels = re.findall(r"\\label{(.*)}", text)
+    assert labels == (["tab:t"] if tables == 1 else [f"tab:t-{number}" for number in range(1, tables + 1)])
+    assert ("part 1 of" in text) == (tables > 1)
+
+
+def test_long_texts_of_the_first_column_are_broken_if_the_table_would_not_fit() -> None:
+    rows = [[Text("a long text " * 12), *[Text("93.20 ± 1.06")] * 4]]
+    text = latex(Sheet("t", ["Metric", "a", "b", "c", "d"], rows))
+    assert "\\begin{tabular}{@{}p{0.337\\linewidth}llll@{}}" in text
+    assert text.count("\\begin{table*}") == 1
+
+
+def test_options_and_quotations_are_not_ligatures_of_latex() -> None:
+    assert tex('dkd compare --metric – "better" or "worse"') == "dkd compare -{}-metric -- ``better'' or ``worse''"
 
 
 def test_every_character_of_a_latex_table_is_known_to_pdflatex() -> None:

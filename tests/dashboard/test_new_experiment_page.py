@@ -1,7 +1,9 @@
-"""The New experiment page against a fake backend, without a browser."""
+"""The New experiment page against a real backend, without a browser."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,15 +11,40 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
-from core.specs import Weights, parse_experiment, read_experiment
-from tests.dashboard.conftest import SCRIPT, button, field, texts, visit
-from tests.dashboard.fakes import FakeBackend, digits_spec
+from core.specs import ExperimentSpec, Weights, parse_experiment, read_experiment
+from tests.dashboard.conftest import SCRIPT, button, connected, field, texts, visit
+from tests.dashboard.fakes import digits_spec
+from tests.dashboard.recorded import run_of
+from tests.dashboard.stand import Stand, standing
 
 EXAMPLE = SCRIPT.parents[1] / "examples" / "digits.yaml"
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """Run a real backend without a worker."""
+    with standing(tmp_path_factory.mktemp("backend")) as made:
+        yield made
+
+
 @pytest.fixture
-def form(backend: FakeBackend) -> AppTest:
+def backend(running: Stand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
+    """Let the dashboard in this process find the backend, whose experiments are deleted after each test."""
+    with connected(running, monkeypatch, tmp_path):
+        yield running
+    for key in made(running):
+        running.client.cancel_experiment(key)
+        running.client.delete_experiment(key)
+
+
+def made(backend: Stand) -> dict[str, ExperimentSpec]:
+    """Return the spec of each experiment by name, the oldest first."""
+    names = [item.name for item in backend.client.experiments(sort="created").items]
+    return {name: parse_experiment(backend.client.experiment(name).spec) for name in names}
+
+
+@pytest.fixture
+def form(backend: Stand) -> AppTest:
     """The New experiment page with the digits demo loaded."""
     app = visit("new")
     button(app, "Digits demo").click().run()
@@ -31,7 +58,7 @@ def duplicate_last(app: AppTest) -> None:
 
 
 class TestNewExperiment:
-    def test_form_lists_the_methods_of_the_task(self, backend: FakeBackend) -> None:
+    def test_form_lists_the_methods_of_the_task(self, backend: Stand) -> None:
         app = visit("new")
         assert not app.exception
         methods = next(item for item in app.selectbox if item.label == "Method 1")
@@ -44,28 +71,26 @@ class TestNewExperiment:
         assert "Decoupled · DKD-Align" in methods.options
         assert "name" in texts(app).lower()
 
-    def test_example_with_a_taken_name_gets_a_free_one(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_example_with_a_taken_name_gets_a_free_one(self, form: AppTest, backend: Stand) -> None:
         button(form, "Start 10 runs").click().run()
         again = visit("new")
         button(again, "Digits demo").click().run()
         assert [item.value for item in again.text_input if item.label == "Name"] == ["digits-dkd-vs-dkd-align-2"]
         assert not again.error
 
-    def test_demo_is_previewed_and_submitted(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_demo_is_previewed_and_submitted(self, form: AppTest, backend: Stand) -> None:
         assert "**This experiment has 10 runs.**" in texts(form)
         assert "seeds: [0, 1, 2]" in texts(form)
         button(form, "Start 10 runs").click().run()
-        assert [spec.name for _, spec, _ in backend.experiments.values()] == ["digits-dkd-vs-dkd-align"]
-        assert backend.experiment("exp-0001").spec == read_experiment(EXAMPLE).model_dump(mode="json")
+        assert made(backend) == {"digits-dkd-vs-dkd-align": read_experiment(EXAMPLE)}
         assert "is queued: 10 runs" in texts(form)
         assert not form.exception
 
-    def test_repeated_start_creates_one_experiment(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_repeated_start_creates_one_experiment(self, form: AppTest, backend: Stand) -> None:
         start = button(form, "Start 10 runs")
         start.click().run()
         start.click().run()
-        assert len(backend.experiments) == 1
-        assert len(backend.keys) == 1
+        assert len(made(backend)) == 1
 
     def test_invalid_value_is_shown_at_its_field_and_in_the_summary(self, form: AppTest) -> None:
         field(form, "methods.1.params.alpha").set_value(-1.0).run()
@@ -76,7 +101,7 @@ class TestNewExperiment:
         assert button(form, "Start").disabled
 
     def test_method_is_combined_with_another_and_its_error_is_at_its_field(
-        self, form: AppTest, backend: FakeBackend
+        self, form: AppTest, backend: Stand
     ) -> None:
         together = next(item for item in form.multiselect if item.label == "Together with")
         assert "CE" not in together.options
@@ -85,7 +110,7 @@ class TestNewExperiment:
         assert not any("with.0.params.ce_weight" in str(item.key) for item in form.number_input)
         field(form, "methods.0.with.0.params.beta").set_value(3.0).run()
         button(form, "Start 10 runs").click().run()
-        ((_, spec, _),) = backend.experiments.values()
+        (spec,) = made(backend).values()
         assert [(item.name, item.params["beta"]) for item in spec.methods[0].added] == [("dist", 3.0)]
         assert spec.methods[0].label == "DKD + DIST"
         field(form, "methods.0.with.0.params.beta").set_value(-1.0).run()
@@ -106,7 +131,7 @@ class TestNewExperiment:
         assert button(form, "Start").disabled
         assert not form.exception
 
-    def test_parameters_of_the_chosen_optimizer_and_augmentations_are_drawn(self, backend: FakeBackend) -> None:
+    def test_parameters_of_the_chosen_optimizer_and_augmentations_are_drawn(self, backend: Stand) -> None:
         form = visit("new")
         assert field(form, "training.optimizer.momentum").value == 0.9
         field(form, "training.optimizer.name").set_value("adam").run()
@@ -122,22 +147,22 @@ class TestNewExperiment:
         assert "do not divide" in form.error[0].value
         assert not form.exception
 
-    def test_form_without_a_name_previews_its_runs_and_requires_a_name(self, backend: FakeBackend) -> None:
+    def test_form_without_a_name_previews_its_runs_and_requires_a_name(self, backend: Stand) -> None:
         app = visit("new")
         assert "**This experiment has 4 runs.**" in texts(app)
         assert "name" in app.info[0].value
         assert not app.error
         assert button(app, "Start 4 runs").disabled
 
-    def test_taken_name_is_shown_at_the_name_field(self, form: AppTest, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
+    def test_taken_name_is_shown_at_the_name_field(self, form: AppTest, backend: Stand) -> None:
+        backend.client.submit(digits_spec())
         button(form, "Start 10 runs").click().run()
         assert "exists already" in form.error[0].value
-        assert len(backend.experiments) == 1
+        assert len(made(backend)) == 1
         field(form, ".name").set_value("another").run()
         assert not form.error
         button(form, "Start 10 runs").click().run()
-        assert len(backend.experiments) == 2
+        assert len(made(backend)) == 2
 
     def test_edited_yaml_updates_the_form(self, form: AppTest) -> None:
         field(form, "new.yaml").set_value("{name: short, preset: quick, seeds: 0..3}").run()
@@ -151,7 +176,7 @@ class TestNewExperiment:
         assert "preset: quick" in field(form, "new.yaml").value
 
     def test_start_with_the_former_yaml_of_a_slow_browser_submits_the_input(
-        self, form: AppTest, backend: FakeBackend
+        self, form: AppTest, backend: Stand
     ) -> None:
         former = field(form, "new.yaml").value
         field(form, ".name").set_value("renamed").run()
@@ -160,7 +185,7 @@ class TestNewExperiment:
         field(form, "new.yaml").set_value(former)
         button(form, "Start 10 runs").click().run()
         assert not form.exception
-        assert [spec.name for _, spec, _ in backend.experiments.values()] == ["renamed"]
+        assert [*made(backend)] == ["renamed"]
 
     def test_input_with_the_former_yaml_of_a_slow_browser_keeps_earlier_input(self, form: AppTest) -> None:
         former = field(form, "new.yaml").value
@@ -179,7 +204,7 @@ class TestNewExperiment:
         field(form, "new.yaml").set_value(former).run()
         assert field(form, ".name").value == "digits-dkd-vs-dkd-align"
 
-    def test_selected_example_is_loaded_once(self, backend: FakeBackend) -> None:
+    def test_selected_example_is_loaded_once(self, backend: Stand) -> None:
         app = visit("new")
         examples = field(app, ".example")
         examples.set_value("digits-dkd-vs-dkd-align").run()
@@ -189,7 +214,7 @@ class TestNewExperiment:
         assert field(app, ".example").value is None
 
     @pytest.mark.parametrize("name", ["cifar100-born-again", "cifar100-several-teachers", "cifar100-teacher-assistant"])
-    def test_teachers_of_teachers_and_several_teachers_have_fields(self, backend: FakeBackend, name: str) -> None:
+    def test_teachers_of_teachers_and_several_teachers_have_fields(self, backend: Stand, name: str) -> None:
         app = visit("new")
         field(app, ".example").set_value(name).run()
         assert not app.exception
@@ -213,7 +238,7 @@ class TestNewExperiment:
         ],
     )
     def test_yaml_that_the_form_cannot_show_is_kept_with_an_error(
-        self, form: AppTest, backend: FakeBackend, text: str, words: str
+        self, form: AppTest, backend: Stand, text: str, words: str
     ) -> None:
         before = field(form, "new.yaml").value
         field(form, "new.yaml").set_value(text).run()
@@ -225,7 +250,7 @@ class TestNewExperiment:
         assert field(form, "new.yaml").value == before
         assert not form.error
 
-    def test_rows_of_the_paper_are_examples(self, backend: FakeBackend) -> None:
+    def test_rows_of_the_paper_are_examples(self, backend: Stand) -> None:
         app = visit("new")
         chosen = "decoupled-gradient-kd-2025-02-cifar100-vit-s-resnet18"
         field(app, ".example").set_value(chosen).run()
@@ -235,32 +260,33 @@ class TestNewExperiment:
         assert "Row 2 of the table of Decoupled Gradient Knowledge Distillation" in texts(app)
         button(app, "Start 4 runs").click().run()
         example = EXAMPLE.parent / "decoupled-gradient-kd-2025" / "02-cifar100-vit-s-resnet18.yaml"
-        assert backend.experiment(chosen).spec == read_experiment(example).model_dump(mode="json")
+        assert made(backend)[chosen] == read_experiment(example)
 
-    def test_link_clones_an_experiment(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec(webhook="https://hooks.example/x", priority=3))
-        app = visit("new", clone="exp-0001")
+    def test_link_clones_an_experiment(self, backend: Stand) -> None:
+        original = backend.client.submit(digits_spec(tags=["first"], priority=3))
+        app = visit("new", clone=original.id)
         assert field(app, ".name").value == "digits-dkd-vs-dkd-align-2"
         field(app, ".seeds").set_value("7").run()
         assert field(app, ".seeds").value == "7", "the link is followed once"
         button(app, "Start 4 runs").click().run()
-        made = backend.experiment("exp-0002").spec
-        assert (made["webhook"], made["priority"], made["seeds"]) == ("https://hooks.example/x", 3, [7])
+        copy = made(backend)["digits-dkd-vs-dkd-align-2"]
+        assert (copy.tags, copy.priority, copy.seeds) == (("first",), 3, (7,))
 
-    def test_copy_keeps_its_teacher_until_another_is_chosen(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        app = visit("new", clone="exp-0001")
-        assert "The teacher is run run-0001-000 (resnet20, 30 epochs)." in texts(app)
+    def test_copy_keeps_its_teacher_until_another_is_chosen(self, backend: Stand) -> None:
+        original = backend.client.submit(digits_spec())
+        teacher = run_of(original, "teacher")
+        app = visit("new", clone=original.id)
+        assert f"The teacher is run {teacher} (resnet20 on digits, seed 0, 30 epochs; queued)" in texts(app)
         assert not [item for item in app.number_input if "teacher.training" in str(item.key)]
         field(app, ".training.epochs").set_value(5).run()
         duplicate_last(app)
         field(app, "methods.3.label").set_value("again").run()
         button(app, "Start 13 runs").click().run()
-        first, made = (backend.experiment(key).runs[0].id for key in ("exp-0001", "exp-0002"))
-        assert backend.runs[made].plan.spec.fingerprint() == backend.runs[first].plan.spec.fingerprint()
-        assert backend.experiment("exp-0002").spec["training"]["epochs"] == 5
+        copy = backend.client.experiment("digits-dkd-vs-dkd-align-2")
+        assert run_of(copy, "teacher") == teacher
+        assert copy.spec["training"]["epochs"] == 5
 
-        app = visit("new", clone="exp-0001")
+        app = visit("new", clone=original.id)
         next(item for item in app.button_group if "teacher.keep" in str(item.key)).set_value("Train a new one").run()
         epochs = field(app, "teacher.training.epochs")
         assert epochs.value == 30, "begun with what the kept one was trained with"
@@ -268,28 +294,32 @@ class TestNewExperiment:
         duplicate_last(app)
         field(app, "methods.3.label").set_value("again").run()
         button(app, "Start 13 runs").click().run()
-        assert backend.experiment("exp-0003").spec["teacher"]["training"]["epochs"] == 7
+        other = made(backend)["digits-dkd-vs-dkd-align-3"].teacher
+        assert other is not None
+        assert other.training is not None
+        assert other.training.epochs == 7
 
-    def test_the_label_of_a_copys_method_follows_its_reduction(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        app = visit("new", clone="exp-0001")
+    def test_the_label_of_a_copys_method_follows_its_reduction(self, backend: Stand) -> None:
+        original = backend.client.submit(digits_spec())
+        app = visit("new", clone=original.id)
         assert field(app, "methods.1.label").value == ""
         assert "label" not in field(app, "new.yaml").value
         field(app, "methods.1.params.reduction").set_value("batch").run()
         button(app, "Start 10 runs").click().run()
-        assert backend.experiment("exp-0002").methods == ["dkd", "dkd_align (batch)", "dkd_align (log)"]
+        copy = backend.client.experiment("digits-dkd-vs-dkd-align-2")
+        assert copy.methods == ["dkd", "dkd_align (batch)", "dkd_align (log)"]
 
-    def test_pasted_yaml_sets_no_label_that_it_does_not_contain(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_pasted_yaml_sets_no_label_that_it_does_not_contain(self, form: AppTest, backend: Stand) -> None:
         text = yaml.safe_dump(digits_spec(name="pasted").model_dump(mode="json"))
         field(form, "new.yaml").set_value(text).run()
         assert field(form, "methods.2.label").value == ""
 
-    def test_clone_link_of_a_deleted_experiment_shows_an_empty_form(self, backend: FakeBackend) -> None:
+    def test_clone_link_of_a_deleted_experiment_shows_an_empty_form(self, backend: Stand) -> None:
         app = visit("new", clone="gone")
         assert "no experiment 'gone' to clone" in texts(app)
         assert button(app, "Start 4 runs").disabled
 
-    def test_a_link_to_uploaded_weights_sets_the_teacher(self, backend: FakeBackend) -> None:
+    def test_a_link_to_uploaded_weights_sets_the_teacher(self, backend: Stand) -> None:
         app = visit("new", teacher="resnet110")
         assert "source: upload:resnet110" in field(app, "new.yaml").value
 
@@ -316,7 +346,7 @@ class TestNewExperiment:
         assert not form.error
         assert [field(form, f"methods.{index}.label").value for index in (3, 4, 5)] == ["dkd 2", "dkd 3", "dkd_align 2"]
 
-    def test_dkd_align_begins_without_an_error(self, backend: FakeBackend) -> None:
+    def test_dkd_align_begins_without_an_error(self, backend: Stand) -> None:
         form = visit("new")
         field(form, "methods.0.name").set_value("dkd_align").run()
         assert not form.error
@@ -431,7 +461,7 @@ class TestNewExperiment:
         assert "needs a teacher" in form.error[0].value
 
     def test_teacher_weights_can_be_named_and_their_error_is_at_the_field(
-        self, form: AppTest, backend: FakeBackend
+        self, form: AppTest, backend: Stand
     ) -> None:
         field(form, ".teacher.elsewhere").set_value(True).run()
         assert "resnet20 has no published weights" in form.error[0].value
@@ -444,19 +474,19 @@ class TestNewExperiment:
         field(form, "teacher.weights.sha256").set_value("").run()
         field(form, "teacher.weights.fine_tune").set_value(True).run()
         next(item for item in form.button if item.label.startswith("Start ")).click().run()
-        [(_, spec, _)] = backend.experiments.values()
+        (spec,) = made(backend).values()
         assert spec.teacher
         assert spec.teacher.weights == Weights(source="resnet20.safetensors", fine_tune=True)
         assert not form.exception
 
-    def test_preview_is_requested_only_after_a_change(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_preview_is_requested_only_after_a_change(self, form: AppTest, backend: Stand) -> None:
         previews = backend.requests.count("POST /api/v1/experiments/preview")
         form.run()
         assert backend.requests.count("POST /api/v1/experiments/preview") == previews
 
 
 class TestSeedsUntilDecided:
-    def test_seeds_are_added_until_decided_if_the_form_says_so(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_seeds_are_added_until_decided_if_the_form_says_so(self, form: AppTest, backend: Stand) -> None:
         choice = next(item for item in form.button_group if "seeds.form" in str(item.key))
         choice.set_value("Until decided").run()
         assert not form.exception
@@ -464,7 +494,7 @@ class TestSeedsUntilDecided:
         field(form, "seeds.difference").set_value(0.8).run()
         assert "until: decided" in texts(form)
         button(form, "Start 10 runs").click().run()
-        ((_, spec, _),) = backend.experiments.values()
+        (spec,) = made(backend).values()
         assert spec.until_decided is not None
         assert (spec.until_decided.first, spec.until_decided.most, spec.until_decided.difference) == (3, 12, 0.8)
 
@@ -476,7 +506,7 @@ class TestSeedsUntilDecided:
 
 
 class TestSettingsChosenFirst:
-    def test_the_form_asks_for_trials_of_every_method(self, form: AppTest, backend: FakeBackend) -> None:
+    def test_the_form_asks_for_trials_of_every_method(self, form: AppTest, backend: Stand) -> None:
         switch = next(item for item in form.toggle if str(item.key).endswith(".tune"))
         assert switch.value is False
         switch.set_value(True).run()
@@ -484,7 +514,7 @@ class TestSettingsChosenFirst:
         field(form, "tune.trials").set_value(4).run()
         assert "tune:" in texts(form)
         next(item for item in form.button if item.label.startswith("Start ")).click().run()
-        ((_, spec, _),) = backend.experiments.values()
+        (spec,) = made(backend).values()
         assert spec.tune is not None
         assert (spec.tune.trials, spec.tune.val_fraction, spec.tune.seeds) == (4, 0.1, (10_000,))
 
