@@ -101,6 +101,8 @@ PAGES = (
     Page("Sweep (its table)", "sweep?name={sweep}", _TABLE),
     Page("Sweep, heat map", "sweep?name={sweep}&tab=Heat+map", _is_there(".js-plotly-plot .heatmaplayer .hm")),
     Page("Sweep, slices", "sweep?name={sweep}&tab=Slices"),
+    Page("Leaderboard (its table or figure)", "leaderboard", _is_there("table, .js-plotly-plot .trace")),
+    Page("Results (its table)", "results", _is_there("[data-testid=stTable]")),
 )
 """The measured pages; a page of a new view is one more line."""
 

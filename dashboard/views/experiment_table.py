@@ -119,7 +119,7 @@ def _configuration(runs: list[RunSummary], rows: Sequence[Mapping[str, Any]], ch
     # As wide as the longest label, within bounds.
     width = min(max(80, 8 * max(len(run.label) for run in runs)), 240)
     formats = {
-        title: experiment_runs.number_format(chosen.units[title], [row[title] for row in rows if row[title] is not None])
+        title: experiment_runs.number_format(chosen.units[title], [row[title] or 0.0 for row in rows])
         for title in chosen.metrics.values()
     }
     return {
