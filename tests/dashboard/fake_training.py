@@ -35,7 +35,6 @@ class FakeRun:
     points: list[tuple[str, int, float, float, float]] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     done: int = 0
-    pausing: bool = False
     started: datetime | None = None
     ended: datetime | None = None
 

@@ -63,15 +63,6 @@ _DIGITS: dict[str, Any] = {
     "seeds": [0, 1, 2],
     "training": {"epochs": 30},
 }
-_SCENES: dict[str, Any] = {
-    "name": "scenes",
-    "dataset": "digit_scenes",
-    "teacher": {"model": {"name": "faster_rcnn", "params": {"backbone": "resnet20"}}},
-    "student": {"model": {"name": "faster_rcnn", "params": {"backbone": "resnet8"}}},
-    "methods": ["kd", "pkd"],
-    "seeds": [0, 1],
-    "training": {"epochs": 30, "batch_size": 8},
-}
 
 
 class FakeBackend:
@@ -182,7 +173,6 @@ class FakeBackend:
             method=spec.method.name,
             seed=spec.seed,
             teacher_run_id=run.teacher,
-            pausing=run.pausing,
             attempt=len(run.attempts),
             worker=run.attempts[-1].worker if run.attempts else "",
             step=run.done * STEPS_AN_EPOCH,
@@ -351,15 +341,9 @@ class FakeBackend:
         )
         return preview.model_copy(update={"draft": editable_copy(preview.spec), "teacher": teacher})
 
-    def change(self, run_id: str, action: str) -> Run:
+    def retry(self, run_id: str) -> Run:
         run = self._run(run_id)
-        if action == "cancel" and run.ended is None:
-            self.end(run_id, "cancelled", "cancelled by a person")
-        elif action == "pause" and run.ended is None:
-            run.state, run.pausing = ("running", True) if run.state == "running" else ("paused", False)
-        elif action == "resume" and (run.pausing or run.state == "paused"):
-            run.state, run.pausing = "running" if run.pausing else "queued", False
-        elif action == "retry" and run.state in ("failed", "cancelled"):
+        if run.state in ("failed", "cancelled"):
             run.state, run.reason, run.ended = "queued", "", None
         return self.run(run_id)
 
@@ -420,8 +404,8 @@ class FakeBackend:
                 case ["GET", "runs", run_id, "logs"]:
                     tail = int(one["tail"]) if "tail" in one else None
                     return 200, self.logs(run_id, int(one.get("after", 0)), int(one.get("limit", 500)), tail, query)
-                case ["POST", "runs", run_id, ("cancel" | "pause" | "resume" | "retry") as action]:
-                    return 200, self.change(run_id, action)
+                case ["POST", "runs", run_id, "retry"]:
+                    return 200, self.retry(run_id)
                 case ["GET", "comparisons"]:
                     several([self.experiment(name) for name in query["experiment"]])
                     return 200, self.comparison(one["experiment"], one)
@@ -469,8 +453,3 @@ class FakeServer(Serving[FakeBackend]):
 def digits_spec(**changes: Any) -> ExperimentSpec:
     """Return the demo's spec of ten runs, with changed top-level fields."""
     return parse_experiment(_DIGITS | changes)
-
-
-def scenes_spec(**changes: Any) -> ExperimentSpec:
-    """Return a spec of object detection, with changed top-level fields."""
-    return parse_experiment(_SCENES | changes)

@@ -57,7 +57,7 @@ def test_a_new_attempt_is_read_from_its_start(backend: FakeBackend, client: Clie
     backend.end(RUN, "failed", "lost")
     assert feed.update(client).run.reason == "lost"
     assert feed.ended
-    backend.change(RUN, "retry")
+    backend.retry(RUN)
     run = backend.runs[RUN]
     run.points.clear()
     run.done = 0

@@ -132,7 +132,7 @@ def test_a_new_attempt_is_read_from_its_start(running: tuple[FakeBackend, Client
     store = CurveStore()
     store.update(client, backend.summary(backend.runs[run_id]))
     backend.end(run_id, "failed", "lost")
-    backend.change(run_id, "retry")
+    backend.retry(run_id)
     run = backend.runs[run_id]
     run.points.clear()
     run.done = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,45 +9,16 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from core.catalog import describe
-from core.specs import ExperimentSpec, Weights, parse_experiment, read_experiment
-from tests.dashboard.conftest import SCRIPT, button, connected, field, texts, visit
+from core.specs import Weights, parse_experiment, read_experiment
+from tests.dashboard.conftest import SCRIPT, button, field, texts, visit
 from tests.dashboard.fakes import digits_spec
+from tests.dashboard.form import backend, form, made, running
 from tests.dashboard.recorded import run_of
-from tests.dashboard.stand import Stand, standing
+from tests.dashboard.stand import Stand
+
+__all__ = ["backend", "form", "running"]
 
 EXAMPLE = SCRIPT.parents[1] / "examples" / "digits.yaml"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """Run a real backend without a worker."""
-    with standing(tmp_path_factory.mktemp("backend")) as made:
-        yield made
-
-
-@pytest.fixture
-def backend(running: Stand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
-    """Let the dashboard in this process find the backend, whose experiments are deleted after each test."""
-    with connected(running, monkeypatch, tmp_path):
-        yield running
-    for key in made(running):
-        running.client.cancel_experiment(key)
-        running.client.delete_experiment(key)
-
-
-def made(backend: Stand) -> dict[str, ExperimentSpec]:
-    """Return the spec of each experiment by name, the oldest first."""
-    names = [item.name for item in backend.client.experiments(sort="created").items]
-    return {name: parse_experiment(backend.client.experiment(name).spec) for name in names}
-
-
-@pytest.fixture
-def form(backend: Stand) -> AppTest:
-    """The New experiment page with the digits demo loaded."""
-    app = visit("new")
-    button(app, "Digits demo").click().run()
-    assert not app.exception
-    return app
 
 
 def duplicate_last(app: AppTest) -> None:
@@ -100,9 +69,7 @@ class TestNewExperiment:
         assert "Method 2 (dkd\\_align): Alpha" in form.error[0].value
         assert button(form, "Start").disabled
 
-    def test_method_is_combined_with_another_and_its_error_is_at_its_field(
-        self, form: AppTest, backend: Stand
-    ) -> None:
+    def test_method_is_combined_with_another_and_its_error_is_at_its_field(self, form: AppTest, backend: Stand) -> None:
         together = next(item for item in form.multiselect if item.label == "Together with")
         assert "CE" not in together.options
         together.set_value(["dist"]).run()
@@ -460,9 +427,7 @@ class TestNewExperiment:
         field(form, ".teacher").set_value(False).run()
         assert "needs a teacher" in form.error[0].value
 
-    def test_teacher_weights_can_be_named_and_their_error_is_at_the_field(
-        self, form: AppTest, backend: Stand
-    ) -> None:
+    def test_teacher_weights_can_be_named_and_their_error_is_at_the_field(self, form: AppTest, backend: Stand) -> None:
         field(form, ".teacher.elsewhere").set_value(True).run()
         assert "resnet20 has no published weights" in form.error[0].value
         assert "Teacher: Weights" in form.error[0].value
@@ -483,42 +448,3 @@ class TestNewExperiment:
         previews = backend.requests.count("POST /api/v1/experiments/preview")
         form.run()
         assert backend.requests.count("POST /api/v1/experiments/preview") == previews
-
-
-class TestSeedsUntilDecided:
-    def test_seeds_are_added_until_decided_if_the_form_says_so(self, form: AppTest, backend: Stand) -> None:
-        choice = next(item for item in form.button_group if "seeds.form" in str(item.key))
-        choice.set_value("Until decided").run()
-        assert not form.exception
-        field(form, "seeds.most").set_value(12).run()
-        field(form, "seeds.difference").set_value(0.8).run()
-        assert "until: decided" in texts(form)
-        button(form, "Start 10 runs").click().run()
-        (spec,) = made(backend).values()
-        assert spec.until_decided is not None
-        assert (spec.until_decided.first, spec.until_decided.most, spec.until_decided.difference) == (3, 12, 0.8)
-
-    def test_an_invalid_number_is_shown_at_its_field(self, form: AppTest) -> None:
-        choice = next(item for item in form.button_group if "seeds.form" in str(item.key))
-        choice.set_value("Until decided").run()
-        field(form, "seeds.most").set_value(2).run()
-        assert any("must be at least first" in item.value for item in form.markdown)
-
-
-class TestSettingsChosenFirst:
-    def test_the_form_asks_for_trials_of_every_method(self, form: AppTest, backend: Stand) -> None:
-        switch = next(item for item in form.toggle if str(item.key).endswith(".tune"))
-        assert switch.value is False
-        switch.set_value(True).run()
-        assert not form.exception
-        field(form, "tune.trials").set_value(4).run()
-        assert "tune:" in texts(form)
-        next(item for item in form.button if item.label.startswith("Start ")).click().run()
-        (spec,) = made(backend).values()
-        assert spec.tune is not None
-        assert (spec.tune.trials, spec.tune.val_fraction, spec.tune.seeds) == (4, 0.1, (10_000,))
-
-    def test_an_invalid_seed_is_shown_at_its_field(self, form: AppTest) -> None:
-        next(item for item in form.toggle if str(item.key).endswith(".tune")).set_value(True).run()
-        field(form, "tune.seeds").set_value("0").run()
-        assert any("is one of the experiment's" in item.value for item in form.markdown)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from core.protocol.comparisons import MissingPair, PaperClaim
 from core.protocol.result_tables import PublishedNumber, PublishedValue, ResultTable, TableCell, TableRow
 from dashboard.lists import published_rows, result_rows
 from dashboard.markup import escape
+from tests import recorded_lab
 from tests.dashboard.conftest import texts, visit
-from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec, scenes_spec
+from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
+from tests.dashboard.recorded import lab, recorded
+from tests.dashboard.stand import Stand
+
+__all__ = ["lab", "recorded"]
 
 
 def test_cell_is_bold_only_if_better_and_links_to_its_runs() -> None:
@@ -157,17 +164,80 @@ def test_many_methods_of_the_result_table_are_rows() -> None:
     assert shown[-1]["cifar100 t→s"] == "–", "the last method is not in this row"
 
 
-class TestPage:
-    def test_results_without_experiments_show_published_numbers_and_link_to_the_form(
-        self, backend: FakeBackend
-    ) -> None:
+class TestRecordedLab:
+    def test_table_has_values_with_links_and_what_is_to_come(self, recorded: Stand) -> None:
         app = visit("results")
         assert not app.exception
-        assert "There are no results yet" in texts(app)
-        [numbers] = (table.value.to_dict("records") for table in app.table)
-        assert [row["Published"] for row in numbers] == ["95.00", "96.00", "97.00"]
+        rows = {row["Setting"]: row for row in app.table[0].value.to_dict("records")}
+        row = next(row for title, row in rows.items() if escape(f"({recorded_lab.METHODS})") in title)
+        for run_id in runs_of(recorded, "dkd"):
+            assert run_id in row["dkd"]
+        assert "compare?run=" in row["dkd"]
+        waiting = next(row for title, row in rows.items() if "resnet56" in title)
+        assert "2\u00a0to\u00a0come" in waiting["kd"]
+        assert "Bold: better than ce over the same seeds" in texts(app)
+
+    def test_seeds_of_a_failed_teacher_are_missing(self, recorded: Stand) -> None:
+        app = visit("results")
+        assert "missing run" in app.expander[0].label
+        assert "dkd retry" in texts(app)
+
+    def test_claims_are_judged(self, recorded: Stand) -> None:
+        app = visit("results")
+        assert re.search(r":\w+-badge\[. (holds|does not hold|cannot tell)\]", texts(app))
+
+    def test_baseline_is_that_of_the_url_or_the_backends_default(self, recorded: Stand) -> None:
+        plain = visit("results")
+        options = plain.selectbox(key="baseline").options
+        assert options == ["automatic (ce)", *recorded_lab.LABELS]
+        assert "Bold: better than ce " in texts(plain)
+        chosen = visit("results", baseline="dkd_align (log)")
+        assert not chosen.exception
+        assert "Bold: better than dkd_align (log) " in texts(chosen).replace("\\", "")
+
+    def test_with_experiments_of_two_tasks_one_is_chosen(self, recorded: Stand) -> None:
+        app = visit("results")
+        assert not app.exception
+        assert "**Test accuracy (%)**" in texts(app)
+        assert "cifar100: resnet56 → resnet20" in app.selectbox(key="pair").options
+        app.segmented_control(key="task").set_value("Object detection").run()
+        assert not app.exception
+        assert "**Test AP (%)**" in texts(app)
+        assert "**Test accuracy (%)**" not in texts(app)
+        assert all(option.startswith("coco: ") for option in app.selectbox(key="pair").options)
+        linked = visit("results", task="Object detection")
+        assert "**Test AP (%)**" in texts(linked)
+
+    def test_link_selects_a_pair_of_networks(self, recorded: Stand) -> None:
+        app = visit("results", pair="cifar100: resnet56 → resnet20")
+        assert not app.exception
+        assert app.selectbox(key="pair").value == "cifar100: resnet56 → resnet20"
+        numbers = app.table[1].value.to_dict("records")
+        assert "71.97" in {row["Published"] for row in numbers}
         assert {row["Here, last epoch"] for row in numbers} == {"–"}
-        assert "What its authors say." in texts(app)
+
+    @pytest.mark.parametrize("test", ["exact sign-flip", "paired t"])
+    def test_link_restores_the_settings(self, recorded: Stand, test: str) -> None:
+        app = visit("results", tags="paper, first", test=test)
+        assert "No experiment has the tags" in texts(app)
+        assert not app.exception
+
+
+def runs_of(lab: Stand, label: str) -> list[str]:
+    return [run.id for run in lab.client.experiment(recorded_lab.METHODS).runs if run.label == label]
+
+
+def test_results_without_experiments_show_published_numbers_and_link_to_the_form(stand: Stand) -> None:
+    app = visit("results")
+    assert not app.exception
+    assert "There are no results yet" in texts(app)
+    [numbers] = (table.value.to_dict("records") for table in app.table)
+    assert numbers
+    assert {row["Here, last epoch"] for row in numbers} == {"–"}
+
+
+class TestPublishedBesideResults:
+    """With a fake backend: no lab of minutes has results beside published ones."""
 
     def test_page_shows_table_missing_seeds_and_claims(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
@@ -199,45 +269,6 @@ class TestPage:
         assert "**1. What is claimed, 1.**" in shown
         assert ":gray-badge[? cannot tell] **dkd\\_align (log) against dkd (3 pairs):** the reason of 3" in shown
 
-    def test_link_selects_a_pair_of_networks(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        app = visit("results", pair="cifar100: resnet56 → resnet20")
-        assert not app.exception
-        assert app.selectbox(key="pair").value == "cifar100: resnet56 → resnet20"
-        assert {row["Here, last epoch"] for row in app.table[1].value.to_dict("records")} == {"–"}
-
-    def test_baseline_is_that_of_the_url_or_the_backends_default(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        plain = visit("results")
-        options = plain.selectbox(key="baseline").options
-        assert options == ["automatic (dkd)", "dkd", "dkd_align (sample)", "dkd_align (log)"]
-        assert "Bold: better than dkd." in texts(plain)
-        chosen = visit("results", baseline="dkd_align (log)")
-        assert not chosen.exception
-        assert "Bold: better than dkd_align (log)." in texts(chosen).replace("\\", "")
-
-    def test_with_experiments_of_two_tasks_one_is_chosen(self, backend: FakeBackend) -> None:
-        backend.submit(digits_spec())
-        backend.submit(scenes_spec())
-        for run in list(backend.runs.values()):
-            backend.advance(run.id, 30)
-        app = visit("results")
-        assert not app.exception
-        assert "**Test accuracy (%)**" in texts(app)
-        assert app.selectbox(key="pair").options == [
-            "digits: resnet20 → small_cnn",
-            "cifar100: resnet56 → resnet20",
-        ]
-        app.segmented_control(key="task").set_value("Object detection").run()
-        assert not app.exception
-        assert "**Test AP (%)**" in texts(app)
-        assert "**Test accuracy (%)**" not in texts(app)
-        assert app.selectbox(key="pair").options == ["coco: faster_rcnn resnet101 → faster_rcnn resnet18"]
-        assert "Test AP (%), Test AP at IoU 0.5 (%), as printed" in texts(app)
-        assert "Unconfirmed numbers were not compared with their source." in texts(app)
-        linked = visit("results", task="Object detection")
-        assert "**Test AP (%)**" in texts(linked)
-
     def test_with_one_task_nothing_is_chosen_and_all_published_numbers_can_be_seen(self, backend: FakeBackend) -> None:
         backend.submit(digits_spec())
         app = visit("results", pair="coco: faster_rcnn resnet101 → faster_rcnn resnet18")
@@ -253,9 +284,3 @@ class TestPage:
         server.start()
         app.run()
         assert "There are no results yet" in texts(app)
-
-    @pytest.mark.parametrize("test", ["exact sign-flip", "paired t"])
-    def test_link_restores_the_settings(self, backend: FakeBackend, test: str) -> None:
-        app = visit("results", tags="paper, first", test=test)
-        assert "No experiment has the tags" in texts(app)
-        assert not app.exception

@@ -167,7 +167,7 @@ def test_planned_runs_are_counted_by_method_and_a_shared_teacher_is_not_trained_
 def test_attempt_rows_contain_outcome_and_reason(backend: FakeBackend) -> None:
     backend.advance("run-0001-000", 2)
     backend.end("run-0001-000", "failed", "out of memory")
-    backend.change("run-0001-000", "retry")
+    backend.retry("run-0001-000")
     backend.advance("run-0001-000", 2)
     rows = row_text.attempt_rows(backend.run("run-0001-000").attempts, datetime.now(UTC))
     assert [(row["Outcome"], row["Reason"]) for row in rows] == [("failed", "out of memory"), ("running", "–")]
