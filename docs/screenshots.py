@@ -163,6 +163,7 @@ def shots(finished: Experiment, detection: Experiment, active: Experiment) -> li
         Shot("detections", f"run?id={detection.runs[-1].id}&part=Detections", charts=5),
         Shot("compare", f"compare?experiment={finished.id}", charts=3, dark=True),
         Shot("results", "results", dark=True),
+        Shot("leaderboard", "leaderboard"),
         Shot("loss", "loss", charts=1, dark=True),
         Shot("teachers", "teachers"),
         Shot("workers", "workers"),

@@ -19,17 +19,17 @@ def draw(experiment: Experiment) -> None:
     client, counts = session.action_client(), experiment.counts
     active = experiment.state == "active"
     unpaused = counts.waiting + counts.queued + counts.running
-    archived = experiment.archived_at is not None
+    archived = experiment.archived_at is not None  # hidden in lists: its runs start again only after it is unarchived
     actions: Sequence[tuple[str, str, str, Callable[[str], object], bool]] = (
         ("Pause", "pause", "paused", client.pause_experiment, active and bool(unpaused)),
-        ("Resume", "play_arrow", "resumed", client.resume_experiment, bool(counts.paused)),
+        ("Resume", "play_arrow", "resumed", client.resume_experiment, bool(counts.paused) and not archived),
         ("Cancel", "cancel", "cancelled", client.cancel_experiment, active),
         (
             "Retry",
             "replay",
             "queued again",
             partial(experiment_list.retry_failed, client),
-            bool(counts.failed or counts.cancelled),
+            bool(counts.failed or counts.cancelled) and not archived,
         ),
         (
             "Unarchive" if archived else "Archive",

@@ -112,8 +112,10 @@ def _actions(selection: RowSelection, selected: Sequence[ExperimentSummary]) -> 
     client = session.action_client()
     keys = [item.id for item in selected]
     live = [item.id for item in selected if item.state == "active"]
-    paused = [item.id for item in selected if item.counts.paused]
-    failed = [item.id for item in selected if item.counts.failed or item.counts.cancelled]
+    # What is archived is hidden in lists, so that its runs start again only after it is unarchived.
+    shown = [item for item in selected if item.archived_at is None]
+    paused = [item.id for item in shown if item.counts.paused]
+    failed = [item.id for item in shown if item.counts.failed or item.counts.cancelled]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         single = selected[0] if len(selected) == 1 else None
         session.action_link("experiment", "Open", "science", {"id": single.id} if single else None)

@@ -60,7 +60,8 @@ def test_actions_change_the_experiment(stand: Stand) -> None:
     app.run()
     press(app, "Archive")
     assert stand.client.experiment(key).archived_at is not None
-    press(app.run(), "Unarchive")
+    assert button(app.run(), "Retry").disabled, "nobody would see its runs in the lists"
+    press(app, "Unarchive")
     assert stand.client.experiment(key).archived_at is None
     press(app.run(), "Retry")
     assert stand.client.experiment(key).state == "active"
