@@ -20,12 +20,17 @@ def setting(spec: dict[str, Any]) -> dict[str, Any]:
     complete = with_defaults(spec)
     own = {
         "dataset": complete["dataset"],
-        "training": complete["training"],  # before the teacher, whose training may follow it
+        "training": _numbers_of(complete["training"]),  # before the teacher, whose training may follow it
         "teacher": _without_seeds(complete.get("teacher")),
         "student": complete["student"],
     }
     teachers = [_without_seeds(teacher) for teacher in complete.get("teachers") or ()]
     return own | ({"teachers": teachers, "ensemble": complete.get("ensemble")} if teachers else {})
+
+
+def _numbers_of(training: dict[str, Any]) -> dict[str, Any]:
+    """Return a training without what changes no number of it: how often it keeps features."""
+    return {key: value for key, value in training.items() if key != "features_every"}
 
 
 def _without_seeds(teacher: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ def test_oracle_values_are_never_bold(database: Database, api: TestClient) -> No
 
 def test_rows_merge_seeds_and_separate_trainings(database: Database, api: TestClient) -> None:
     _row(database, CLEAR[:3], name="first")
-    _row(database, CLEAR[:5], name="more", seeds=[3, 4])
+    _row(database, CLEAR[:5], name="more", seeds=[3, 4], training={"epochs": 4, "features_every": 2})
     _row(database, CLEAR[:2], name="longer", training={"epochs": 5})
     table = _table(api)
     assert [(row.experiments, row.seeds) for row in table.rows] == [

@@ -61,15 +61,6 @@ _EXPERIMENTS: Sequence[Mapping[str, Any]] = (
         "training": {"epochs": 4, "batch_size": 8},
     },
     {
-        "name": recorded_lab.HELD_OUT,
-        "dataset": {"name": "digits", "params": {"val_fraction": 0.2, "evaluate": "validation"}},
-        "teacher": _TEACHER,
-        "student": _STUDENT,
-        "methods": ["ce", "kd"],
-        "seeds": [0, 1],
-        "training": {"epochs": 3, "optimizer": {"lr": 0.1}} | _WITHOUT_FEATURES,
-    },
-    {
         "name": recorded_lab.FAILED,
         "dataset": "digits",
         "teacher": {"model": "resnet8", "weights": "resnet8-digits.safetensors"},
