@@ -25,6 +25,7 @@ from backend.artifacts.run_results import RunResults
 from backend.db import Database
 from backend.experiments.seed_planner import SeedPlanner
 from backend.operations.prometheus_metrics import Monitor
+from backend.operations.stored_sizes import StoredSizes
 from backend.operations.webhooks import Webhooks
 from backend.people.oidc import IdTokens, OidcService
 from backend.people.passwords import Passwords
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             state.seed_planner,
             state.last_use,
             state.refusals,
+            state.stored_sizes,
         )
         tasks = [asyncio.create_task(service.run_until(stop)) for service in services]
         yield
@@ -90,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database_url)
     app.state.refusals = audit.Refusals(app.state.database)
     app.state.store = open_store(settings.artifacts)
+    app.state.stored_sizes = StoredSizes(app.state.database, app.state.store, settings)
     app.state.results = RunResults(app.state.store)
     app.state.image_scores = ScoreCache(app.state.results)
     app.state.projector = Projector()

@@ -20,6 +20,7 @@ from backend.db.serialized import SerializedTask, serialize
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, invalid, not_found
 from backend.people import projects, rights
+from backend.queue import quotas
 from core.protocol.artifacts import UPLOAD, Upload
 from core.protocol.people import DEFAULT_PROJECT
 from core.protocol.public import TERMINAL, ProblemField
@@ -68,12 +69,14 @@ def add(
 
     Raises:
         ApiError: 409 if another file has the name, this file has another name or is in another project, the project is
-            archived, or other requests repeatedly delete the file meanwhile.
+            archived or has no room in its quota, or other requests repeatedly delete the file meanwhile.
         OSError: The store does not accept the file.
     """
     with database.read() as session:
         projects.refuse_closed(session, project)
         refuse_conflict(session, received.sha256, name)
+        if session.get(models.Upload, received.sha256) is None:
+            quotas.refuse_full_disk(session, project, received.size)
     for _ in range(_MAX_TRIES):
         # Outside of any transaction and lock: uploading it to a bucket takes a while.
         store.add_upload(received.path, received.sha256)

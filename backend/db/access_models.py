@@ -67,6 +67,9 @@ class Project(Base):
     title: Mapped[str] = mapped_column(String(200), default="")
     created_at: Mapped[datetime]
     archived_at: Mapped[datetime | None]
+    slots_limit: Mapped[int | None] = mapped_column(doc="Most slots at once; NULL, as in the other limits: no limit.")
+    gpu_hours_limit: Mapped[float | None] = mapped_column(doc="Most GPU-hours in the last seven days.")
+    disk_limit: Mapped[int | None] = mapped_column(BigInt, doc="Most bytes of stored files.")
 
 
 class Person(Base):

@@ -38,6 +38,10 @@ LIVE_TEACHER_CONDITION = text("role = 'teacher' AND state NOT IN ('failed','canc
 """The condition of the partial index. An INSERT with ON CONFLICT on that index has to repeat it word for word."""
 
 
+LEASED_CONDITION = text("state IN ('running','cancelling')")
+"""The condition of the partial index of runs that workers hold."""
+
+
 class Experiment(Base):
     """A submitted experiment, with its resolved spec; once settings have been chosen for its methods, with these."""
 
@@ -140,8 +144,16 @@ class Run(Base):
         ),
         # A claim reads the runs in this order.
         Index("ix_runs_claim", "state", text("priority DESC"), "id"),
-        # The same for one owner's runs, where several owners share the queue.
-        Index("ix_runs_owner_claim", "owner", "state", text("priority DESC"), "id"),
+        # The same for the runs of one lane.
+        Index("ix_runs_lane_claim", "lane_id", "state", text("priority DESC"), "id"),
+        # The slots in use by lane, which each claim counts.
+        Index(
+            "ix_runs_leased",
+            "lane_id",
+            "gpus",
+            sqlite_where=LEASED_CONDITION,
+            postgresql_where=LEASED_CONDITION,
+        ),
         # The columns by which lists are sorted and filtered: reading the index alone avoids reading the long rows.
         Index("ix_runs_order", "priority", "id", "started_at", "ended_at", "experiment_id"),
         Index("ix_runs_worker_id", "worker_id"),
@@ -158,6 +170,10 @@ class Run(Base):
     role: Mapped[str] = mapped_column(String(8))
     owner: Mapped[str] = mapped_column(
         String(100), default="", server_default="", doc="Who submitted its first experiment, for the shares."
+    )
+    # Not a foreign key: SQLite cannot add one in place as the models define it. Lanes are never deleted.
+    lane_id: Mapped[int] = mapped_column(
+        default=0, server_default="0", doc="Lane of the queue with this owner, project, device, GPUs and labels."
     )
     label: Mapped[str] = mapped_column(String(60))
     dataset: Mapped[str] = mapped_column(String(100))
@@ -235,6 +251,24 @@ class Share(Base):
     weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
 
 
+class QueueLane(Base):
+    """Runs of one owner and project with the same requirements. A claim chooses among lanes, and then among runs.
+
+    There are as many as combinations that were ever submitted, so that a claim does not depend on the queue's length.
+    """
+
+    __tablename__ = "queue_lanes"
+    __table_args__ = (UniqueConstraint("owner", "project", "device", "gpus", "labels"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    # Not a foreign key: the default project has a row only once it was changed.
+    project: Mapped[str] = mapped_column(String(60), index=True)
+    device: Mapped[str] = mapped_column(String(8))
+    gpus: Mapped[int]
+    labels: Mapped[str] = mapped_column(Text)
+
+
 class Attempt(Base):
     """One try at a run by one worker."""
 
@@ -243,6 +277,12 @@ class Attempt(Base):
     __table_args__ = (
         Index("uq_attempts_claim", "worker_id", "claim_key", unique=True),
         Index("ix_attempts_ended_at", "ended_at"),
+        Index(
+            "ix_attempts_unmeasured",
+            "ended_at",
+            sqlite_where=text("stored_bytes IS NULL"),
+            postgresql_where=text("stored_bytes IS NULL"),
+        ),
     )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
@@ -258,6 +298,9 @@ class Attempt(Base):
     accepted_seq: Mapped[int] = mapped_column(BigInt, default=0)
     claim_key: Mapped[str | None] = mapped_column(String(64), doc="Key of the claim request that created the attempt.")
     waited: Mapped[float | None] = mapped_column(doc="Seconds for which the run had been ready.")
+    stored_bytes: Mapped[int | None] = mapped_column(
+        BigInt, doc="Size of its files, measured after its end; NULL until then."
+    )
 
 
 class Worker(Base):

@@ -15,8 +15,8 @@ from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricPoi
 from backend.experiments import serializers
 from backend.metrics.point_store import HAS_VALUE
 from backend.queue import worker_queries
-from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
-from backend.queue.lifecycle import LEASED_STATES
+from backend.queue.leased import LEASED_STATES
+from backend.queue.wait_reasons import WaitReasons
 from core.protocol.activity import Activity, FailedRuns, RunningRun, WaitingRuns
 from core.protocol.public import ExperimentSummary, StateCounts
 
@@ -97,6 +97,7 @@ def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRu
             Run.device,
             Run.gpus,
             Run.labels,
+            Run.lane_id,
             func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
             # Only queued runs have a stored reason, why they were requeued; other reasons follow from the group.
             case((Run.state == "queued", Run.reason), else_="").label("reason"),
@@ -115,6 +116,7 @@ def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRu
         waiting_run.device,
         waiting_run.gpus,
         waiting_run.labels,
+        waiting_run.lane_id,
         waiting_run.held_back,
         waiting_run.reason,
     )
@@ -145,14 +147,14 @@ def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRu
         .order_by(groups.priority.desc(), groups.since, groups.state)
         .limit(_MAX_WAITING)
     )
-    capacities = online_capacities(session.connection())
+    reasons = WaitReasons.read(session.connection())
     shown = [
         WaitingRuns(
             experiment_id=row.experiment_id if row.experiment is not None else "",
             experiment=row.experiment or "",
             state=row.state,
             runs=row.runs,
-            reason=_waiting_reason(row, capacities),
+            reason=_waiting_reason(row, reasons),
             teacher_run_id=row.teacher,
             priority=row.priority,
             since=row.since,
@@ -164,14 +166,14 @@ def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRu
     return shown, session.scalars(select(func.count()).select_from(grouped)).one()
 
 
-def _waiting_reason(row: Row[Any], capacities: Sequence[WorkerCapacity]) -> str:
+def _waiting_reason(row: Row[Any], wait: WaitReasons) -> str:
     if row.state == "paused":
         return "paused until it is resumed"
     if row.state == "waiting":
         progress = f", epoch {row.teacher_epoch:.0f} of {row.teacher_epochs}" if row.teacher_state == "running" else ""
         return f"waits for its teacher {row.teacher_model}, which is {row.teacher_state}{progress}"
     reasons = [row.reason] if row.reason else []
-    missing = explain_wait(row, capacities)
+    missing = wait.of(row)
     if missing:
         reasons.append(missing)
     elif row.held_back:

@@ -12,6 +12,7 @@ from backend.db import chunked
 from backend.db.models import Experiment, ExperimentRun, ExperimentTag, Run
 from backend.errors import conflict, invalid
 from backend.people import projects, rights
+from backend.queue.lanes import move_runs
 from backend.queue.lifecycle import lock_run, lock_runs
 from backend.queue.teacher_links import all_teachers, students_first, students_of
 from core.protocol.public import TERMINAL, ProblemField
@@ -57,6 +58,7 @@ def move(session: Session, experiment: Experiment, project: str) -> None:
     projects.refuse_closed(session, project)
     audit.note(moved_to=project)
     experiment.project = project
+    move_runs(session, Run.experiment_id == experiment.id, project)
 
 
 def _change_tags(session: Session, experiment: Experiment, requested: ExperimentEdit) -> None:
@@ -143,6 +145,7 @@ def _reassign_owner(session: Session, experiment_id: str) -> None:
     remaining_users = select(ExperimentRun.experiment_id).where(
         ExperimentRun.run_id == Run.id, ExperimentRun.experiment_id != experiment_id
     )
+    kept = session.scalars(select(Run.id).where(Run.experiment_id == experiment_id, remaining_users.exists())).all()
     new_owner = remaining_users.order_by(ExperimentRun.experiment_id).limit(1).scalar_subquery()
     session.execute(
         update(Run)
@@ -150,6 +153,12 @@ def _reassign_owner(session: Session, experiment_id: str) -> None:
         .values(experiment_id=new_owner)
         .execution_options(synchronize_session=False)
     )
+    for chunk in chunked(kept):
+        of_chunk = Run.id.in_(chunk)
+        owners = select(Experiment.project).join(Run, Run.experiment_id == Experiment.id)
+        for project in session.scalars(owners.where(of_chunk).distinct()).all():
+            of_project = Run.experiment_id.in_(select(Experiment.id).where(Experiment.project == project))
+            move_runs(session, of_chunk & of_project, project)
 
 
 def _delete_runs(session: Session, runs: Sequence[Run]) -> None:

@@ -18,6 +18,7 @@ from backend.errors import invalid
 from backend.experiments import planned_teachers
 from backend.experiments.estimates import estimate
 from backend.queue.eligibility import decode_labels, encode_labels
+from backend.queue.lanes import lane_ids, set_lane
 from backend.queue.teacher_links import further_rows, students_first
 from backend.queue.teachers import inherit_priority, live_teacher, reactivate
 from core.protocol.people import DEFAULT_PROJECT
@@ -28,9 +29,10 @@ from core.tuning.trials import first_runs
 
 @dataclass(frozen=True)
 class PlaceInQueue:
-    """Where the runs are queued that an experiment gets later: behind whose other runs, and with which priority."""
+    """Where the runs are queued that an experiment gets later: whose runs of which project, with which priority."""
 
     owner: str
+    project: str
     priority: int
 
 
@@ -115,6 +117,7 @@ def create(
     ]
     for (_, row), run_id in zip(planned, new_ids(len(planned)), strict=True):
         row["id"] = run_id
+    _set_lanes(connection, [row for _, row in planned], project)
     trials = {experiment["id"] for experiment, (_, spec) in zip(experiments, specs, strict=True) if spec.tune}
     runs = _insert_with_teachers(connection, planned, timestamp, trials=trials)
     return [
@@ -160,6 +163,7 @@ def add_students(
     ]
     for (_, row), run_id in zip(rows, new_ids(len(rows)), strict=True):
         row["id"] = run_id
+    _set_lanes(session.connection(), [row for _, row in rows], place.project)
     _insert_runs(session.connection(), rows, teachers, first_position=_next_position(session, experiment_id))
     inherit_priority(session, *students_first(session, list(teachers.values())))
 
@@ -180,8 +184,17 @@ def add_chosen(session: Session, experiment_id: str, spec: ExperimentSpec, place
     ]
     for (_, row), run_id in zip(rows, new_ids(len(rows)), strict=True):
         row["id"] = run_id
+    _set_lanes(session.connection(), [row for _, row in rows], place.project)
     position = _next_position(session, experiment_id)
     _insert_with_teachers(session.connection(), rows, timestamp, first_position=position)
+
+
+def _set_lanes(connection: Connection, rows: Sequence[dict[str, Any]], project: str) -> None:
+    """Set the lanes of new runs of a project."""
+    keys = [(row["owner"], project, row["device"], row["gpus"], row["labels"]) for row in rows]
+    ids = lane_ids(connection, keys)
+    for row, key in zip(rows, keys, strict=True):
+        row["lane_id"] = ids[key]
 
 
 def _next_position(session: Session, experiment_id: str) -> int:
@@ -430,6 +443,7 @@ def _get_or_create_teacher(session: Session, row: dict[str, Any], timestamp: dat
     teacher.labels = _common_labels(teacher.labels, row["labels"])
     if teacher.attempt == 0:  # the number of GPUs that share a batch must not change during training
         teacher.gpus = min(teacher.gpus, row["gpus"])
+    set_lane(session, teacher)
     reactivate(session, teacher, timestamp)
     session.flush()
     return teacher

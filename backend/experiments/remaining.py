@@ -19,7 +19,7 @@ from backend.db.models import Attempt, Experiment, ExperimentRun, FurtherTeacher
 from backend.experiments.activity import seconds_per_step
 from backend.experiments.estimates import RunTimes, past_times
 from backend.queue import worker_queries
-from backend.queue.lifecycle import LEASED_STATES
+from backend.queue.leased import LEASED_STATES
 from core.protocol.public import TERMINAL, TimeLeft
 from core.specs import PlannedRun, RunSpec, parse_stored_experiment
 from core.specs.components import Resources

@@ -176,7 +176,7 @@ def _place(session: Session, experiment: Experiment) -> planning.PlaceInQueue:
     linked = ExperimentRun.experiment_id == experiment.id
     priorities = select(func.max(Run.priority)).join(ExperimentRun, ExperimentRun.run_id == Run.id)
     priority = session.scalar(priorities.where(linked, Run.role == "student")) or 0
-    return planning.PlaceInQueue(experiment.submitted_by, priority)
+    return planning.PlaceInQueue(experiment.submitted_by, experiment.project, priority)
 
 
 def _states(session: Session, experiment_id: str) -> _States:

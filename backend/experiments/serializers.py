@@ -19,7 +19,7 @@ from backend.errors import not_found
 from backend.experiments.planning import CreatedExperiment, warnings_as_fields
 from backend.metrics import log_store, point_store
 from backend.people import rights
-from backend.queue.eligibility import WorkerCapacity, explain_wait, online_capacities
+from backend.queue.wait_reasons import WaitReasons
 from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.protocol import public
 from core.protocol.public import TERMINAL
@@ -37,7 +37,7 @@ _TAIL_LINES = 40
 _SHOWN = (
     *(Run.id, Run.role, Run.experiment_id, Run.state, Run.reason, Run.dataset, Run.model, Run.method),
     *(Run.seed, Run.teacher_run_id, Run.priority, Run.pausing, Run.attempt, Run.step, Run.total_steps, Run.epoch),
-    *(Run.total_epochs, Run.created_at, Run.started_at, Run.ended_at, Run.device, Run.gpus, Run.labels),
+    *(Run.total_epochs, Run.created_at, Run.started_at, Run.ended_at, Run.device, Run.gpus, Run.labels, Run.lane_id),
 )
 
 
@@ -96,8 +96,8 @@ def rows_of_runs(connection: Connection, run_ids: Iterable[str]) -> Sequence[Any
 def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.RunSummary]:
     """Return summaries of rows of ``RUN_QUERY``, in their order."""
     latest = _latest(connection, [row.id for row in rows if row.attempt])  # runs without an attempt have no metrics
-    capacities = online_capacities(connection)
-    return [public.RunSummary(**_summary(row, latest.get(row.id, {}), capacities)) for row in rows]
+    reasons = WaitReasons.read(connection)
+    return [public.RunSummary(**_summary(row, latest.get(row.id, {}), reasons)) for row in rows]
 
 
 def full_run(session: Session, run_id: str) -> public.Run | None:
@@ -239,18 +239,18 @@ def _stored_warnings(spec: dict[str, Any]) -> list[public.ProblemField]:
         return [public.ProblemField(path=item.path, message=f"{text}: {item.message}") for item in problems_of(error)]
 
 
-def _reason(run: Any, capacities: Sequence[WorkerCapacity]) -> str:
+def _reason(run: Any, reasons: WaitReasons) -> str:
     """Return why a run failed, was requeued or does not start."""
     if run.state == "waiting":
         return f"waits for its teacher (run {run.teacher_run_id})"
     if run.pausing:
         return "is being paused: its worker writes a checkpoint and returns it to the queue"
     if run.state == "queued":
-        return "; ".join(filter(None, (run.reason, explain_wait(run, capacities))))
+        return "; ".join(filter(None, (run.reason, reasons.of(run))))
     return str(run.reason)
 
 
-def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequence[WorkerCapacity]) -> dict[str, Any]:
+def _summary(run: Any, latest: dict[str, public.MetricValue], reasons: WaitReasons) -> dict[str, Any]:
     # The experiment that first used a shared teacher may be in a project that the sender does not see.
     visible = run.experiment is not None and rights.sees(run.project)
     return {
@@ -260,7 +260,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], capacities: Sequen
         "experiment_id": run.experiment_id if visible else "",
         "experiment": run.experiment if visible else "",
         "state": run.state,
-        "reason": _reason(run, capacities),
+        "reason": _reason(run, reasons),
         "dataset": run.dataset,
         "model": run.model,
         "method": run.method,

@@ -21,6 +21,7 @@ from backend.experiments import planning
 from backend.experiments.planning import CreatedExperiment
 from backend.operations.webhooks import refuse_webhooks
 from backend.people import projects, rights
+from backend.queue import quotas
 from backend.settings import Settings
 from common.input_bounds import MAX_PROBLEMS
 from core.protocol.people import DEFAULT_PROJECT
@@ -150,12 +151,15 @@ def create(
 
     Raises:
         SpecError: A spec names an upload that does not exist or a webhook that is not allowed.
-        ApiError: 422 if a name is taken; 404 if there is no such project, 409 if it is archived.
+        ApiError: 422 if a name is taken; 404 if there is no such project, 409 if it is archived or its
+            quota of disk space is used up.
     """
     refuse_webhooks(specs, settings)
     if project != DEFAULT_PROJECT:
         with session_on(connection) as session:
             projects.refuse_closed(session, project)
+    with session_on(connection) as session:
+        quotas.refuse_full_disk(session, project)
     return planning.create(
         connection,
         uploads.resolve_uploads(connection, specs, locked=True),

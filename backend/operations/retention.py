@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
-from sqlalchemy import ColumnElement, Delete, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Delete, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from backend.artifacts import uploads
@@ -111,14 +111,22 @@ def apply(database: Database, store: Store, plan: RemovalPlan, policy: Retention
         One sentence per item that could not be removed; all other items have been removed.
     """
     problems = []
+    removed: list[tuple[str, int]] = []
     for file in plan.files:
         try:
             if file.item.kind == "upload":  # it may have been uploaded again meanwhile
                 uploads.remove_file(database, store, _sha256(file.item), partial(store.remove, file.item))
             else:
                 store.remove(file.item)
+                if match := _ATTEMPT.fullmatch(file.item.name):
+                    removed.append((match[1], int(match[2])))
         except OSError as error:
             problems.append(f"{file.item.name} cannot be removed: {error}")
+    if removed:
+        with database.write() as session:
+            for run_id, number in removed:
+                attempt = (Attempt.run_id == run_id) & (Attempt.number == number)
+                session.execute(update(Attempt).where(attempt).values(stored_bytes=0))
     for table, where in _rows_of(database, policy):
         statement: Delete = delete(table).where(where).execution_options(synchronize_session=False)
         with database.write() as session:  # one transaction each, so that other writers do not wait for long

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from backend.db import now
-from backend.db.models import Attempt, Run, Worker
+from backend.db.models import Attempt, QueueLane, Run, Worker
 from backend.errors import not_found
+from backend.queue import quotas
 from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready
-from backend.queue.fair_share import best_runs
-from backend.queue.lifecycle import LEASED_STATES, end_run, lock_runs
+from backend.queue.fair_share import lanes_in_turn
+from backend.queue.lanes import WaitingLane, count_waiting, waiting_lanes
+from backend.queue.leased import LEASED_STATES
+from backend.queue.lifecycle import end_run, lock_runs
 from backend.queue.teacher_links import direct_teachers, students_of
 from backend.settings import Settings
 from core.protocol.worker import ArtifactRef, Claim, ClaimRequest, TeacherRef
@@ -27,11 +31,17 @@ _MOST_KINDS = 50
 
 
 def count_eligible(session: Session, worker: Worker, timestamp: datetime) -> int:
-    """Return the number of runs that the worker could claim if all its slots were free; 0 while it is draining."""
+    """Return the number of runs that the worker could claim if all its slots were free, at most its slots.
+
+    0 while it is draining.
+    """
     if worker.draining:
         return 0
-    condition = and_(is_ready(timestamp), eligible_for(WorkerCapacity.of(worker)))
-    return session.scalars(select(func.count()).select_from(Run).where(condition)).one()
+    connection = session.connection()
+    lanes = waiting_lanes(connection, eligible_for(WorkerCapacity.of(worker)), timestamp)
+    state = quotas.without_locks(connection, lanes, timestamp)
+    open_lanes = [lane for lane in lanes if state.admits(lane, worker.device)]
+    return count_waiting(connection, open_lanes, timestamp, worker.slots)
 
 
 def attempt_folder(run_id: str, attempt: int) -> str:
@@ -85,9 +95,8 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             return _repeat_claim(session, previous, settings, timestamp)
     if worker.draining or worker.slots <= _leased_slots(session, worker):
         return None
-    claimable = _claimable(session, worker, request, settings, timestamp)
     while True:
-        run = _next_run(session, claimable, timestamp)
+        run = _next_run(session, worker, request, settings, timestamp)
         if run is None:
             return None
         try:
@@ -122,10 +131,53 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
     return _claim_reply(session, run, spec, teacher, settings)
 
 
-def _next_run(session: Session, claimable: ColumnElement[bool], timestamp: datetime) -> Run | None:
-    """Lock the best run that no other claim has locked; None if there is none."""
-    for query in best_runs(session, claimable, timestamp):
-        run = session.scalars(query.limit(1).with_for_update(skip_locked=True)).one_or_none()
+def _next_run(
+    session: Session, worker: Worker, request: ClaimRequest, settings: Settings, timestamp: datetime
+) -> Run | None:
+    """Lock the best run that the worker may claim and that no other claim has locked; None if there is none."""
+    capacity = WorkerCapacity.of(worker)
+    lanes = _open_lanes(session, worker.device, eligible_for(capacity), timestamp)
+    if worker.device != "gpu":
+        return _best_run(session, lanes, timestamp)
+    free = min(1 if request.free_gpus is None else request.free_gpus, worker.slots - _leased_slots(session, worker))
+    usable = worker.gpus if request.usable_gpus is None else request.usable_gpus
+    reserved = _reservation(session, worker, [lane for lane in lanes if lane.gpus <= usable], free, settings, timestamp)
+    fitting = [lane for lane in lanes if lane.gpus <= free]
+    if reserved is None:
+        return _best_run(session, fitting, timestamp)
+    # Priority, which people set for their own runs, goes before waiting time.
+    own = [lane for lane in fitting if lane.owner == reserved.owner and lane.priority > reserved.priority]
+    preferred = _best_run(session, own, timestamp, Run.priority > reserved.priority)
+    if preferred is not None or reserved.gpus > free:
+        return preferred
+    return session.scalars(
+        select(Run).where(Run.id == reserved.id, is_ready(timestamp)).with_for_update(skip_locked=True)
+    ).one_or_none()
+
+
+def _open_lanes(
+    session: Session,
+    device: str,
+    condition: ColumnElement[bool],
+    timestamp: datetime,
+) -> list[WaitingLane]:
+    """Return the lanes with waiting runs of projects whose quotas are not used up."""
+    connection = session.connection()
+    lanes = waiting_lanes(connection, condition, timestamp)
+    state = quotas.for_claim(connection, lanes, timestamp)
+    return [lane for lane in lanes if state.admits(lane, device)]
+
+
+def _best_run(
+    session: Session, lanes: Sequence[WaitingLane], timestamp: datetime, condition: ColumnElement[bool] | None = None
+) -> Run | None:
+    """Lock the best run of these lanes that no other claim has locked; None if there is none."""
+    for lane in lanes_in_turn(session, lanes, timestamp):
+        query = select(Run).where(Run.lane_id == lane.id, is_ready(timestamp))
+        if condition is not None:
+            query = query.where(condition)
+        query = query.order_by(Run.priority.desc(), Run.id).limit(1).with_for_update(skip_locked=True)
+        run = session.scalars(query).one_or_none()
         if run is not None:
             return run
     return None
@@ -157,26 +209,13 @@ def _repeat_claim(session: Session, previous: Attempt, settings: Settings, times
     return _claim_reply(session, run, spec, _teacher_fields(session, run), settings)
 
 
-def _claimable(
-    session: Session, worker: Worker, request: ClaimRequest, settings: Settings, timestamp: datetime
-) -> ColumnElement[bool]:
-    """Return the condition for runs that the worker may claim now, with its free GPUs."""
-    condition = and_(is_ready(timestamp), eligible_for(WorkerCapacity.of(worker)))
-    if worker.device != "gpu":
-        return condition
-    free = min(1 if request.free_gpus is None else request.free_gpus, worker.slots - _leased_slots(session, worker))
-    usable = worker.gpus if request.usable_gpus is None else request.usable_gpus
-    reserved = _reservation(session, worker, and_(condition, Run.gpus <= usable), free, settings, timestamp)
-    condition = and_(condition, Run.gpus <= free)
-    if reserved is None:
-        return condition
-    # Priority, which people set for their own runs, goes before waiting time.
-    preferred = and_(Run.owner == reserved.owner, Run.priority > reserved.priority)
-    return and_(condition, or_(Run.id == reserved.id, preferred))
-
-
 def _reservation(
-    session: Session, worker: Worker, condition: ColumnElement[bool], free: int, settings: Settings, timestamp: datetime
+    session: Session,
+    worker: Worker,
+    lanes: Sequence[WaitingLane],
+    free: int,
+    settings: Settings,
+    timestamp: datetime,
 ) -> Run | None:
     """Return the run for which the worker reserves its GPUs; None if any run may use them.
 
@@ -188,25 +227,31 @@ def _reservation(
     Args:
         session: A write transaction.
         worker: The worker, locked.
-        condition: Runs that the worker could claim if all its usable GPUs were free.
+        lanes: Lanes with runs that the worker could claim if all its usable GPUs were free.
         free: Number of its free GPUs.
         settings: The backend's settings.
         timestamp: The database's time.
     """
     if worker.reserved_run_id is not None:
-        reserved = session.scalars(select(Run).where(condition, Run.id == worker.reserved_run_id)).one_or_none()
+        of_lanes = Run.lane_id.in_([lane.id for lane in lanes])
+        kept = select(Run).where(Run.id == worker.reserved_run_id, is_ready(timestamp), of_lanes)
+        reserved = session.scalars(kept).one_or_none()
         if reserved is not None:
             return reserved
         worker.reserved_run_id = None
+    large = [lane.id for lane in lanes if lane.gpus > max(free, 1)]
+    if not large:
+        return None
     reserved_by_others = select(Worker.reserved_run_id).where(
         Worker.reserved_run_id.is_not(None), Worker.state == "online", ~Worker.draining, Worker.id != worker.id
     )
     waiting_since = timestamp - timedelta(seconds=settings.reserve_after_seconds)
-    large = and_(condition, Run.gpus > max(free, 1), Run.queued_at <= waiting_since, Run.id.not_in(reserved_by_others))
-    reserved = session.scalars(next(best_runs(session, large, timestamp)).limit(1)).one_or_none()
-    if reserved is not None:
-        worker.reserved_run_id = reserved.id
-    return reserved
+    long_waiting = and_(Run.queued_at <= waiting_since, Run.id.not_in(reserved_by_others))
+    candidates = waiting_lanes(session.connection(), QueueLane.id.in_(large), timestamp, long_waiting)
+    for lane in lanes_in_turn(session, candidates, timestamp)[:1]:
+        worker.reserved_run_id = lane.head
+        return session.get_one(Run, lane.head)
+    return None
 
 
 def _claim_reply(session: Session, run: Run, spec: RunSpec, teacher: dict[str, Any], settings: Settings) -> Claim:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, func, or_, select
 
-from backend.db.models import Run, Worker
+from backend.db.models import QueueLane, Run, Worker
 
 NO_LABELS = ","
 
@@ -52,17 +52,17 @@ def decode_labels(text: str) -> list[str]:
 
 
 def eligible_for(capacity: WorkerCapacity) -> ColumnElement[bool]:
-    """Return the condition for runs that such a worker can run: ``WorkerCapacity.can_run`` as SQL."""
-    # Remove each of the worker's labels from the run's; if a single comma is left, none is missing. Both databases have
-    # replace(); neither has the other's list operators.
-    missing: ColumnElement[str] = Run.labels.expression
+    """Return the condition for lanes whose runs such a worker can run: ``WorkerCapacity.can_run`` as SQL."""
+    # Remove each of the worker's labels from the lane's; if a single comma is left, none is missing. Both databases
+    # have replace(); neither has the other's list operators.
+    missing: ColumnElement[str] = QueueLane.labels.expression
     for label in sorted(capacity.labels):
         missing = func.replace(missing, f",{label},", ",")
-    labelled = Run.labels == NO_LABELS
+    labelled = QueueLane.labels == NO_LABELS
     if capacity.labels:
         labelled = or_(labelled, missing == NO_LABELS)
-    enough = Run.gpus <= capacity.gpus if capacity.device == "gpu" else Run.gpus == 1
-    return and_(or_(Run.device == "any", Run.device == capacity.device), enough, labelled)
+    enough = QueueLane.gpus <= capacity.gpus if capacity.device == "gpu" else QueueLane.gpus == 1
+    return and_(or_(QueueLane.device == "any", QueueLane.device == capacity.device), enough, labelled)
 
 
 def is_ready(timestamp: datetime | BindParameter[datetime]) -> ColumnElement[bool]:

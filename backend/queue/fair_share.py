@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, case, exists, func, or_, select
+from sqlalchemy import Connection, Engine, case, func, or_, select
 from sqlalchemy.orm import Session
 
-from backend.db.models import Attempt, Run, Share
+from backend.db.models import Attempt, QueueLane, Run, Share
 from backend.db.types import seconds_between
-from backend.db.visibility import EVERY_PROJECT
-from backend.queue.lifecycle import LEASED_STATES
+from backend.queue.lanes import TOTALS, WaitingLane
+from backend.queue.leased import is_leased
 
 WINDOW = timedelta(days=7)
 RUNNING_SECONDS = 3600.0
-TOTALS = {EVERY_PROJECT: True}
-"""Execution options of sums over the whole queue, which tell nothing of single runs."""
 _KEPT_SECONDS = 30.0
 """Time for which a process keeps the used times. Reading them costs a pass over the attempts of the window."""
 
@@ -57,26 +55,23 @@ def in_turn(standings: Mapping[str, Standing]) -> list[str]:
     return sorted(standings, key=lambda owner: (standings[owner].level, owner))
 
 
-def best_runs(session: Session, condition: ColumnElement[bool], timestamp: datetime) -> Iterator[Select[Run]]:
-    """Yield a query for each owner with such runs, whose turn it is first: the owner's runs, best first.
+def lanes_in_turn(session: Session, lanes: Sequence[WaitingLane], timestamp: datetime) -> list[WaitingLane]:
+    """Return lanes in the order in which they may claim: the owner whose turn it is first, and of each the best run.
 
     Args:
         session: A transaction.
-        condition: What a run must fulfil.
+        lanes: Lanes with runs that can be claimed.
         timestamp: The database's time.
     """
-    query = select(Run).where(condition).order_by(Run.priority.desc(), Run.id)
-    owners = session.execute(select(Share.owner, Share.weight).limit(2)).all()
-    if len(owners) < 2:  # the queue of one owner, as on a laptop, has nothing to share out
-        yield query
-        return
-    waiting = exists(select(Run.id).where(Run.owner == Share.owner, condition)).correlate(Share)
-    weights = {row.owner: row.weight for row in session.execute(select(Share.owner, Share.weight).where(waiting))}
-    if len(weights) > 1:
-        for owner in in_turn(standings(session, weights, timestamp)):
-            yield query.where(Run.owner == owner)
+    owners = {lane.owner for lane in lanes}
+    if len(owners) > 1:  # the queue of one owner, as on a laptop, has nothing to share out
+        weights = dict.fromkeys(owners, 1.0)
+        shares = select(Share.owner, Share.weight).where(Share.owner.in_(owners))
+        weights |= {row.owner: row.weight for row in session.execute(shares)}
+        places = {owner: place for place, owner in enumerate(in_turn(standings(session, weights, timestamp)))}
     else:
-        yield query
+        places = dict.fromkeys(owners, 0)
+    return sorted(lanes, key=lambda lane: (places[lane.owner], lane.place))
 
 
 def standings(session: Session, weights: Mapping[str, float], timestamp: datetime) -> dict[str, Standing]:
@@ -95,7 +90,12 @@ def standings(session: Session, weights: Mapping[str, float], timestamp: datetim
 
 def running_slots(connection: Connection) -> dict[str, int]:
     """Return how many slots the runs of each owner use now."""
-    query = select(Run.owner, func.sum(Run.gpus)).where(Run.state.in_(LEASED_STATES)).group_by(Run.owner)
+    query = (
+        select(QueueLane.owner, func.sum(Run.gpus))
+        .join(Run, Run.lane_id == QueueLane.id)
+        .where(is_leased())
+        .group_by(QueueLane.owner)
+    )
     return {owner: int(slots) for owner, slots in connection.execute(query, execution_options=TOTALS)}
 
 
@@ -122,9 +122,11 @@ _used: WeakKeyDictionary[Engine, tuple[float, dict[str, float]]] = WeakKeyDictio
 def _used_lately(connection: Connection, timestamp: datetime) -> dict[str, float]:
     """Return ``used_seconds`` of at most ``_KEPT_SECONDS`` ago."""
     with _lock:
-        read_at, used = _used.get(connection.engine, (-_KEPT_SECONDS, {}))
-    if time.monotonic() - read_at < _KEPT_SECONDS:
-        return used
+        kept = _used.get(connection.engine)
+        if kept is not None and time.monotonic() - kept[0] < _KEPT_SECONDS:
+            return kept[1]
+        if kept is not None:  # claims of other threads use the earlier sums while this one reads new ones
+            _used[connection.engine] = (time.monotonic(), kept[1])
     used = used_seconds(connection, timestamp)
     with _lock:
         _used[connection.engine] = (time.monotonic(), used)

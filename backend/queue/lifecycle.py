@@ -30,8 +30,6 @@ from core.protocol.public import TERMINAL
 
 _UNSTARTED = frozenset({"waiting", "queued", "paused"})
 _UNSUCCESSFUL = ("failed", "cancelled")
-LEASED_STATES = ("running", "cancelling")
-"""States in which a worker holds a lease on the run."""
 
 
 def _lock_query(condition: ColumnElement[bool]) -> Select[Run]:

@@ -16,8 +16,11 @@ from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, now
 from backend.db.models import IdempotencyKey, Run, Worker
-from backend.queue.eligibility import eligible_for, is_ready, online_capacities
-from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
+from backend.queue import quotas
+from backend.queue.eligibility import eligible_for, online_capacities
+from backend.queue.lanes import count_waiting, waiting_lanes
+from backend.queue.leased import LEASED_STATES
+from backend.queue.lifecycle import lock_runs, requeue_lost
 from backend.queue.nudge import Nudger
 from backend.settings import Settings
 
@@ -177,8 +180,12 @@ def _wanted_nudges(connection: Connection) -> int:
     if free < 1:
         return 0
     limit = min(free, _NUDGES_PER_WORKER * workers)
-    eligible = select(Run.id).where(is_ready(now(connection)), or_(*map(eligible_for, capacities))).limit(limit)
-    return len(connection.scalars(eligible).all())
+    timestamp = now(connection)
+    lanes = waiting_lanes(connection, or_(*map(eligible_for, capacities)), timestamp)
+    state = quotas.without_locks(connection, lanes, timestamp)
+    devices = {capacity.device for capacity in capacities}
+    open_lanes = [lane for lane in lanes if any(state.admits(lane, device) for device in devices)]
+    return count_waiting(connection, open_lanes, timestamp, limit)
 
 
 def _requeue_expired(session: Session, settings: Settings) -> int:

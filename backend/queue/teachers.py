@@ -15,8 +15,8 @@ from backend.db import chunked, headlines
 from backend.db.models import Experiment, ExperimentRun, FurtherTeacher, Run
 from backend.errors import conflict
 from backend.metrics.point_store import decode
-from backend.queue.eligibility import explain_wait, online_capacities
 from backend.queue.teacher_links import direct_teachers, has_teacher_in, students_of
+from backend.queue.wait_reasons import WaitReasons
 from core.protocol.public import TERMINAL, TeacherInfo
 
 LIVE_TEACHER = and_(Run.role == "teacher", Run.state.not_in(("failed", "cancelled")))
@@ -133,7 +133,7 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
     )
     for latest, condition in headlines.joins():
         query = query.outerjoin(latest, condition)
-    capacities = online_capacities(session.connection())
+    reasons = WaitReasons.read(session.connection())
     return [
         TeacherInfo(
             run_id=run.id,
@@ -142,9 +142,7 @@ def list_teachers(session: Session) -> list[TeacherInfo]:
             dataset=run.dataset,
             seed=run.seed,
             state=run.state,
-            reason="; ".join(
-                filter(None, (run.reason, explain_wait(run, capacities) if run.state == "queued" else ""))
-            ),
+            reason="; ".join(filter(None, (run.reason, reasons.of(run) if run.state == "queued" else ""))),
             epoch=run.epoch,
             total_epochs=run.total_epochs,
             created_at=run.created_at,

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from backend.db.models import Experiment, Run
 from backend.db.models import Worker as WorkerRow
 from backend.db.visibility import EVERY_PROJECT
-from backend.queue.lifecycle import LEASED_STATES
+from backend.queue.leased import LEASED_STATES
 from core.protocol.public import Worker, WorkerRun
 
 

@@ -13,7 +13,8 @@ from backend.db.serialized import SerializedTask, serialize
 from backend.db.upsert import insert_if_absent
 from backend.errors import conflict, not_found
 from backend.queue.claim import count_eligible, lock_worker
-from backend.queue.lifecycle import LEASED_STATES, lock_runs, requeue_lost
+from backend.queue.leased import LEASED_STATES
+from backend.queue.lifecycle import lock_runs, requeue_lost
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
 from core.protocol.worker import Heartbeat, HeartbeatReply, Registration, RegistrationReply, RunOrder

@@ -15,7 +15,8 @@ from backend.db.models import Attempt, Run, Worker
 from backend.errors import ApiError, conflict, invalid, not_found
 from backend.metrics import log_store, point_store
 from backend.queue.claim import attempt_folder
-from backend.queue.lifecycle import LEASED_STATES, close_attempt, end_run, lock_run, requeue, requeue_with_backoff
+from backend.queue.leased import LEASED_STATES
+from backend.queue.lifecycle import close_attempt, end_run, lock_run, requeue, requeue_with_backoff
 from backend.settings import Settings
 from backend.tokens import Principal, refuse_other
 from common.terminal import printable
