@@ -48,6 +48,19 @@ def projects() -> Sequence[Project]:
     return known
 
 
+def targets(project: str) -> Sequence[str]:
+    """Return the projects to which the roles allow to move an experiment of this project; none without a right there.
+
+    Args:
+        project: The experiment's project.
+    """
+    allowed = [item.name for item in projects() if item.role != "reader" and (item.archived_at is None)]
+    own = next((item for item in projects() if item.name == project), None)
+    if own is None or own.role == "reader":
+        return []
+    return [name for name in allowed if name != project]
+
+
 def is_shared() -> bool:
     """Return whether the lab has several projects, or people with roles."""
     return len(projects()) > 1 or any(item.members for item in projects())

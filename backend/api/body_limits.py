@@ -66,6 +66,7 @@ def limits(settings: Settings) -> dict[str, Limit]:
         "/shares": small,
         "/projects": small,
         "/projects/{project}": small,
+        "/projects/{project}/quota": small,
         "/projects/{project}/members/{person}": small,
         "/people": small,
         "/people/{person}": small,

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, models
 from backend.db.types import seconds_between
+from backend.people import project_quotas, rights
+from backend.queue import quotas
 from backend.queue.reconciler import LEASE_EXPIRED
 from core.protocol.public import RunState
 
@@ -46,7 +48,7 @@ class _DatabaseCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         with self._database.read() as session:
-            metrics = [*_runs(session), *_attempts(session), *_workers(session)]
+            metrics = [*_runs(session), *_attempts(session), *_workers(session), *_quotas(session)]
         yield from metrics
 
 
@@ -116,3 +118,28 @@ def _workers(session: Session) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "dkd_workers_draining", "Workers online that take no new runs.", session.scalars(draining).one()
     )
+
+
+def _quotas(session: Session) -> Iterator[Metric]:
+    """Yield limits and use of the projects that have a quota; of those that the sender of the request sees."""
+    connection = session.connection()
+    names = sorted(filter(rights.sees, quotas.limits_of(connection)))
+    limits = GaugeMetricFamily(
+        "dkd_project_quota_limit",
+        "Limit of a project: slots, gpu_hours of seven days, or disk_bytes.",
+        labels=["project", "quota"],
+    )
+    used = GaugeMetricFamily(
+        "dkd_project_quota_used", "What a project uses of its limits.", labels=["project", "quota"]
+    )
+    for quota in project_quotas.read(connection, names) if names else ():
+        values = (
+            ("slots", quota.slots_limit, quota.slots_used),
+            ("gpu_hours", quota.gpu_hours_limit, quota.gpu_hours_used),
+            ("disk_bytes", quota.disk_bytes_limit, quota.disk_bytes_used),
+        )
+        for name, limit, use in values:
+            if limit is not None:
+                limits.add_metric([quota.project, name], limit)
+                used.add_metric([quota.project, name], use)
+    yield from (limits, used)

@@ -78,7 +78,7 @@ def change(session: Session, name: str, request: ProjectEdit) -> None:
     Raises:
         ApiError: 404 if there is none of this name; 409 if the default project would be archived.
     """
-    row = _row(session, name)
+    row = project_row(session, name)
     if request.archived and name == DEFAULT_PROJECT:
         raise conflict("the default project cannot be archived")
     if request.title is not None:
@@ -127,7 +127,7 @@ def set_role(session: Session, name: str, person: str, role: Role) -> None:
     Raises:
         ApiError: 404 if there is no such project or person.
     """
-    _row(session, name)
+    project_row(session, name)
     row = persons.find(session, person)
     membership = session.get(models.Membership, (row.id, name))
     if membership is None:
@@ -152,7 +152,7 @@ def remove_member(session: Session, name: str, person: str) -> None:
     session.flush()
 
 
-def _row(session: Session, name: str) -> models.Project:
+def project_row(session: Session, name: str) -> models.Project:
     """Return the row of a project; that of the default project is inserted when it is first needed.
 
     Raises:

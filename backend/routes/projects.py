@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import DatabaseDep, ReaderDep, SessionDep, administers
-from backend.people import projects, rights
+from backend.api.dependencies import DatabaseDep, NudgesDep, ReaderDep, SessionDep, administers
+from backend.people import project_quotas, projects, rights
 from core.protocol.people import MemberList, Project, ProjectEdit, ProjectList, ProjectRequest, RoleRequest
+from core.protocol.quotas import Quota, QuotaEdit
 
 router = APIRouter(prefix="/projects", tags=["projects"], route_class=BoundedRoute)
 
@@ -40,6 +41,29 @@ def change_project(project: str, request: ProjectEdit, principal: ReaderDep, dat
         projects.change(session, project, request)
     with database.read() as session:
         return projects.project(session, project, dict(principal.roles))
+
+
+@router.get("/{project}/quota")
+def read_quota(project: str, session: SessionDep, principal: ReaderDep) -> Quota:
+    """Read the quota of a project and what it uses. Members may read it."""
+    projects.project(session, project, dict(principal.roles))
+    (quota,) = project_quotas.read(session.connection(), [project])
+    return quota
+
+
+@router.patch("/{project}/quota", dependencies=[administers])
+def change_quota(project: str, request: QuotaEdit, database: DatabaseDep, nudges: NudgesDep) -> Quota:
+    """Set limits of a project: slots at once, GPU-hours of the last seven days, bytes of stored files.
+
+    Limits that are left out stay, and null removes one. Runs beyond a limit wait and say so; what trains goes on. While
+    the bytes are used up, the project takes no new experiments and uploads.
+    """
+    with database.write() as session:
+        project_quotas.change(session, project, request)
+    nudges.request()
+    with database.read() as session:
+        (quota,) = project_quotas.read(session.connection(), [project])
+    return quota
 
 
 @router.get("/{project}/members")

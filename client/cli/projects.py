@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, get_args
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -12,8 +14,10 @@ from client.cli.options import JsonFlag, map_field_errors, write_json
 from client.cli.sessions import read_new_secret, read_secret
 from client.client import Client
 from client.errors import ApiError
+from client.rendering.quotas import quota_rows
 from client.rendering.tables import console_for, new_table
 from core.protocol.people import MemberList, Person, Project, Role
+from core.protocol.quotas import MAX_DISK_BYTES, MAX_GPU_HOURS, MAX_SLOTS
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -79,6 +83,64 @@ def edit_project(
     with Client() as client, map_field_errors(title="--title: must be at most 200 visible characters on one line"):
         changed = client.projects.update(project, title=title, archived=archive)
     return _print_project(changed, as_json)
+
+
+@project_group.command("quota", epilog=exit_codes.HELP)
+def project_quota(
+    project: ProjectArgument,
+    slots: Annotated[str | None, typer.Option(help="Most slots at once; 'none' for no limit.")] = None,
+    gpu_hours: Annotated[
+        str | None, typer.Option(help="Most GPU-hours in the last seven days; 'none' for no limit.")
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(help="Most stored bytes, such as 500GB or 2TB; 'none' for no limit.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Show the quota of a project and what it uses, or set limits. Admins of the lab set them."""
+    limits: dict[str, float | None] = {}
+    if slots is not None:
+        limits["slots"] = _limit("--slots", slots, whole=True)
+    if gpu_hours is not None:
+        limits["gpu_hours"] = _limit("--gpu-hours", gpu_hours)
+    if disk is not None:
+        limits["disk_bytes"] = _limit("--disk", disk, whole=True, units=_UNITS)
+    messages = {
+        "slots": f"--slots {slots}: must be from 0 to {MAX_SLOTS:,}",
+        "gpu_hours": f"--gpu-hours {gpu_hours}: must be from 0 to {MAX_GPU_HOURS:,.0f}",
+        "disk_bytes": f"--disk {disk}: must be from 0 to {MAX_DISK_BYTES:,} bytes",
+    }
+    with Client() as client, map_field_errors(**messages):
+        quota = client.projects.set_quota(project, **limits) if limits else client.projects.quota(project)
+    if as_json:
+        write_json(quota)
+        return exit_codes.OK
+    table = new_table("quota", "used", "limit", numbers=("used", "limit"))
+    for name, used, limit in quota_rows(quota):
+        table.add_row(name, used, limit)
+    console_for().print(table)
+    return exit_codes.OK
+
+
+_UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+
+
+def _limit(option: str, value: str, *, whole: bool = False, units: Mapping[str, float] = MappingProxyType({})) -> Any:
+    """Return the number of an option, which may have a unit; None for ``none``."""
+    text = value.strip().lower()
+    if text == "none":
+        return None
+    factor = next((units[unit] for unit in units if text.endswith(unit)), 1.0)
+    if factor != 1.0:
+        text = text[:-2].strip()
+    try:
+        number = float(text) * factor
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (whole and number != int(number)):
+        kind = "a size such as 500GB" if units else "a whole number" if whole else "a number"
+        raise exit_codes.CliExit(f"{option} {value}: must be {kind}, or none", exit_codes.BAD_INPUT)
+    return int(number) if whole else number
 
 
 @project_group.command("members", epilog=exit_codes.HELP)

@@ -17,6 +17,7 @@ from core.protocol.people import (
     Role,
     RoleRequest,
 )
+from core.protocol.quotas import Quota, QuotaEdit
 from core.protocol.sessions import EndedSessions, Invitation, InvitationRequest, PasswordRequest
 
 _PROJECTS = f"{API}/projects"
@@ -52,6 +53,24 @@ class Projects(Resource):
         change = build_body(ProjectEdit, title=title, archived=archived).model_dump(exclude_none=True)
         path = f"{_PROJECTS}/{path_segment(name)}"
         return self._connection.send("PATCH", path, Project, body=change, idempotent=True)
+
+    def quota(self, name: str) -> Quota:
+        """Return the quota of a project, and what the project uses."""
+        return self._connection.send("GET", f"{_PROJECTS}/{path_segment(name)}/quota", Quota, idempotent=True)
+
+    def set_quota(self, name: str, **limits: float | None) -> Quota:
+        """Set limits of a project. The caller must be an admin of the lab.
+
+        Args:
+            name: The project's name.
+            limits: ``slots``, ``gpu_hours`` and ``disk_bytes``; None removes a limit, and those left out stay.
+
+        Raises:
+            SpecError: A limit has an invalid value.
+        """
+        change = build_body(QuotaEdit, **limits).model_dump(exclude_unset=True)
+        path = f"{_PROJECTS}/{path_segment(name)}/quota"
+        return self._connection.send("PATCH", path, Quota, body=change, idempotent=True)
 
     def members(self, name: str) -> MemberList:
         """Return the people who have a role in a project."""

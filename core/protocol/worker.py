@@ -88,7 +88,8 @@ class RunOrder(Message):
 class HeartbeatReply(Message):
     orders: list[RunOrder]
     eligible: int = Field(
-        description="Number of runs that this worker could claim now; it replaces the nudge if the broker fails."
+        description="Number of runs that this worker could claim now, at most its slots; it replaces the nudge if the "
+        "broker fails."
     )
 
 

@@ -1,4 +1,4 @@
-"""The actions of the Experiment page: pause, resume, cancel, retry, archive, priority, delete."""
+"""The actions of the Experiment page: pause, resume, cancel, retry, archive, priority, move, delete."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 import streamlit as st
 
 from core.protocol.public import Experiment
-from dashboard import session
+from dashboard import projects, session
 from dashboard.lists import bulk
-from dashboard.markup import escape
+from dashboard.markup import code, escape
 from dashboard.views import experiment_list
 
 
@@ -51,6 +51,9 @@ def draw(experiment: Experiment) -> None:
             )
         with st.popover("Priority", icon=":material/low_priority:", disabled=not active):
             _priority(experiment)
+        if targets := projects.targets(experiment.project):
+            with st.popover("Move", icon=":material/drive_file_move:"):
+                _move(experiment, targets)
         if st.button(
             "Delete …",
             icon=":material/delete:",
@@ -82,4 +85,21 @@ def _priority(experiment: Experiment) -> None:
             f"set to priority {priority}",
         ),
         key="experiment.prioritise",
+    )
+
+
+def _move(experiment: Experiment, targets: Sequence[str]) -> None:
+    client = session.action_client()
+    st.caption(f"It is in the project {code(experiment.project)}. Its runs, metrics and files move with it.")
+    project = st.selectbox("Project", targets, key=f"experiment.move.{experiment.id}")
+    st.button(
+        "Move to this project",
+        on_click=bulk.on_click,
+        args=(
+            [experiment.id],
+            lambda key: client.experiments.update(key, project=project),
+            "experiment",
+            f"moved to {project}",
+        ),
+        key="experiment.move",
     )

@@ -8,7 +8,9 @@ from typing import get_args
 import streamlit as st
 
 from client import ApiError, BackendUnreachable, SpecError
+from client.rendering.quotas import quota_rows
 from core.protocol.people import Person, Project, Role
+from core.protocol.quotas import MAX_DISK_BYTES, MAX_GPU_HOURS, MAX_SLOTS
 from dashboard import projects, session
 from dashboard.forms.widgets import table
 from dashboard.lists import bulk
@@ -17,6 +19,7 @@ from dashboard.markup import code, escape
 from dashboard.server import login
 
 _ROLES: tuple[Role, ...] = get_args(Role)
+_GB = 1e9
 _ROLE_HELP = (
     "reader: see everything in the project. submitter: also submit, change and delete. admin: also give roles in it."
 )
@@ -178,7 +181,27 @@ def _projects(places: Sequence[Project], people: Sequence[Person]) -> None:
     chosen = st.selectbox("Project", names, key="project", bind="query-params", width=300)
     project = next((item for item in places if item.name == chosen), None)
     if project is not None:
+        _quota(project)
         _members(project, people)
+
+
+def _quota(project: Project) -> None:
+    quota = session.lab_client().projects.quota(project.name)
+    st.markdown(f"**Quota of {escape(project.name)}**")
+    table([{"Quota": name, "Used": used, "Limit": limit} for name, used, limit in quota_rows(quota)])
+    with st.popover("Set the quota", icon=":material/speed:"), st.form(f"quota.{project.name}", border=False):
+        st.caption("An empty field is no limit. Runs beyond a limit wait; what trains goes on.")
+        slots = st.number_input("Slots at once", 0, MAX_SLOTS, value=quota.slots_limit, step=1)
+        hours = st.number_input("GPU-hours in seven days", 0.0, MAX_GPU_HOURS, value=quota.gpu_hours_limit, step=10.0)
+        size = None if quota.disk_bytes_limit is None else quota.disk_bytes_limit / _GB
+        disk = st.number_input("Stored files (GB)", 0.0, MAX_DISK_BYTES / _GB, value=size, step=10.0)
+        if st.form_submit_button("Set", type="primary"):
+            limits = {"slots": slots, "gpu_hours": hours, "disk_bytes": None if disk is None else round(disk * _GB)}
+            _do(
+                lambda: session.action_client().projects.set_quota(project.name, **limits),
+                f"The quota of {project.name} was set.",
+            )
+    st.caption(f"On the command line: {code(f'dkd project quota {project.name} --slots 8 --gpu-hours 500 --disk 1TB')}")
 
 
 def _members(project: Project, people: Sequence[Person]) -> None:

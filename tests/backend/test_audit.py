@@ -148,6 +148,7 @@ CASES: dict[str, tuple[Callable[[Lab], str], Any, str, str]] = {
     "POST /tokens/{token_id}/rotate": (_token, {"overlap_hours": 1}, "tokens.rotate", "token"),
     "POST /projects": (_nothing, {"name": "p"}, "projects.create", "project"),
     "PATCH /projects/{project}": (_project, {"title": "t"}, "projects.change", "project"),
+    "PATCH /projects/{project}/quota": (_project, {"slots": 2}, "projects.change_quota", "project"),
     "PUT /projects/{project}/members/{person}": (_member, {"role": "admin"}, "projects.set_role", "person"),
     "DELETE /projects/{project}/members/{person}": (_member, None, "projects.remove_member", "person"),
     "POST /people": (_nothing, {"name": "anna"}, "people.create_person", "person"),

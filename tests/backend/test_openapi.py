@@ -76,6 +76,8 @@ PUBLIC = {
     "POST /api/v1/projects": "Project",
     "GET /api/v1/projects/{project}": "Project",
     "PATCH /api/v1/projects/{project}": "Project",
+    "GET /api/v1/projects/{project}/quota": "Quota",
+    "PATCH /api/v1/projects/{project}/quota": "Quota",
     "GET /api/v1/projects/{project}/members": "MemberList",
     "PUT /api/v1/projects/{project}/members/{person}": "MemberList",
     "GET /api/v1/people": "PersonList",
