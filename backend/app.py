@@ -19,6 +19,7 @@ from backend.access.sign_in_limits import SignInLimits
 from backend.api import openapi
 from backend.api.body_limits import limits
 from backend.api.middleware import AccessLog, HostCheck, SecurityHeaders
+from backend.api.single_flight import SingleFlight
 from backend.api.strict_query import refuse_unknown
 from backend.artifacts.run_files import open_store
 from backend.artifacts.run_results import RunResults
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.results = RunResults(app.state.store)
     app.state.image_scores = ScoreCache(app.state.results)
     app.state.projector = Projector()
+    app.state.flights = SingleFlight()
     app.state.nudger = Nudger(settings)
     app.state.reconciler = Reconciler(app.state.database, app.state.nudger, settings)
     app.state.nudges = NudgeDebouncer(app.state.database, app.state.nudger)

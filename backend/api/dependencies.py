@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from backend.access.last_use import LastUse
 from backend.access.middleware import ACCESS, RequestAccess, look_up
 from backend.access.rate_limiter import RateLimiter
+from backend.api.single_flight import SingleFlight
 from backend.artifacts.run_files import Store
 from backend.db import Database
 from backend.errors import ApiError
@@ -43,6 +44,11 @@ async def _nudges(request: Request) -> NudgeDebouncer:
     return nudges
 
 
+async def _flights(request: Request) -> SingleFlight:
+    flights: SingleFlight = request.app.state.flights
+    return flights
+
+
 async def _store(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
@@ -54,6 +60,7 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 # hold SQLite's one writer while the route waits for a thread, and the threads would all be waiting for the writer.
 DatabaseDep = Annotated[Database, Depends(_database)]
 NudgesDep = Annotated[NudgeDebouncer, Depends(_nudges)]
+FlightsDep = Annotated[SingleFlight, Depends(_flights)]
 
 
 async def short_query(database: Database, query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

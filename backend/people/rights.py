@@ -7,7 +7,7 @@ admin of the lab may do everything with a token of the scope admin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -79,6 +79,13 @@ def sees(project: str) -> bool:
     """Return whether the sender of the present request sees a project; true outside of requests."""
     sender = _sender.get()
     return sender is None or sender.sees_everything or project in sender.roles
+
+
+def view_key() -> Hashable:
+    """Return what decides what the sender of the present request sees; equal for requests that see the same."""
+    sender = _sender.get()
+    seen = None if sender is None or sender.sees_everything else frozenset(sender.roles)
+    return visible_projects.get(), seen
 
 
 def may(project: str, role: Role) -> bool:

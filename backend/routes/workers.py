@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 from backend import audit
 from backend.api.boundary import BoundedRoute
-from backend.api.dependencies import DatabaseDep, NudgesDep, SessionDep, administers, reads
+from backend.api.dependencies import DatabaseDep, FlightsDep, NudgesDep, SessionDep, administers, reads
+from backend.people import rights
 from backend.queue import teachers, worker_queries
 from backend.queue.worker_registry import drain as drain_worker
 from core.protocol.public import DrainChange, TeacherList, WorkerList
@@ -16,10 +17,16 @@ from core.protocol.public import DrainChange, TeacherList, WorkerList
 router = APIRouter(route_class=BoundedRoute)
 
 
-@router.get("/workers", tags=["workers"], dependencies=[reads])
-def list_workers(session: SessionDep) -> WorkerList:
+@router.get("/workers", tags=["workers"], dependencies=[reads], response_model=WorkerList)
+async def list_workers(database: DatabaseDep, flights: FlightsDep) -> Response:
     """List every worker that has ever registered, with its runs; online workers first, then by name."""
-    return WorkerList(items=worker_queries.list_workers(session))
+
+    def work() -> str:
+        with database.read() as session:
+            return WorkerList(items=worker_queries.list_workers(session)).model_dump_json()
+
+    answer = await flights.run(("workers", rights.view_key()), work)
+    return Response(answer, media_type="application/json")
 
 
 @router.post(
