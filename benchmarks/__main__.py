@@ -19,6 +19,7 @@ from benchmarks import (
 )
 from benchmarks.parity import command as parity
 from benchmarks.result_pages import command as result_pages
+from benchmarks.scale import command as scale
 from benchmarks.sequential import command as sequential
 
 BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], object]] = {
     "node": node.main,
     "results": result_pages.main,
     "null_changes": null_changes.main,
+    "scale": scale.main,
     "shares": shares.main,
 }
 IN_MAKE_BENCH = ("startup", "losses", "alignment", "train", "busy")

@@ -26,11 +26,13 @@ class RunningServer:
 
     Attributes:
         start_seconds: from the first command to the first answered list of runs, on a new and empty database.
+        pid: process of the server.
         token: for all routes but those of workers; None if the server has no tokens.
     """
 
     url: str
     start_seconds: float
+    pid: int
     token: str | None = None
     worker_token: str | None = None
 
@@ -51,21 +53,25 @@ def start_mlflow(program: Path, folder: Path) -> Iterator[RunningServer]:
     url = f"http://127.0.0.1:{port}"
     first = Call.post("/api/2.0/mlflow/runs/search", {"experiment_ids": ["0"], "max_results": 1})
     began = time.perf_counter()
-    with _process(command, folder, environment):
+    with _process(command, folder, environment) as pid:
         _wait_for_answer(lambda: Connection(url), first)
-        yield RunningServer(url, time.perf_counter() - began)
+        yield RunningServer(url, time.perf_counter() - began, pid)
 
 
 @contextmanager
-def start_backend(folder: Path, database_url: str | None = None) -> Iterator[RunningServer]:
+def start_backend(
+    folder: Path, database_url: str | None = None, changes: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
     """Run the backend as ``dkd up`` does: migrate, then serve, with the tokens that it makes.
 
     Args:
         folder: The home of the backend.
         database_url: A database in place of SQLite in the folder, for example one that has been filled.
+        changes: Further settings, by the name of the environment variable.
     """
     port = free_port()
     environment = {"DKD_HOME": str(folder), "DKD_BROKER_URL": "filesystem://", "PYTHONPATH": str(ROOT)}
+    environment |= changes or {}
     if database_url:
         environment["DKD_DATABASE_URL"] = database_url
     python = [sys.executable, "-m", "backend"]
@@ -73,10 +79,10 @@ def start_backend(folder: Path, database_url: str | None = None) -> Iterator[Run
     tokens = folder / "tokens"
     began = time.perf_counter()
     subprocess.run([*python, "migrate"], env=_environment(environment), cwd=folder, check=True, capture_output=True)
-    with _process([*python, "serve", "--host", "127.0.0.1", "--port", str(port)], folder, environment):
+    with _process([*python, "serve", "--host", "127.0.0.1", "--port", str(port)], folder, environment) as pid:
         _wait_for_answer(lambda: Connection(url, _read(tokens / "admin")), Call.get("/api/v1/runs", limit=1))
         seconds = time.perf_counter() - began
-        yield RunningServer(url, seconds, _read(tokens / "admin"), _read(tokens / "worker"))
+        yield RunningServer(url, seconds, pid, _read(tokens / "admin"), _read(tokens / "worker"))
 
 
 def _read(file: Path) -> str:
@@ -89,14 +95,14 @@ def _environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _process(command: Sequence[str], folder: Path, changes: Mapping[str, str]) -> Iterator[None]:
-    """Run a server and its children for the duration of the block."""
+def _process(command: Sequence[str], folder: Path, changes: Mapping[str, str]) -> Iterator[int]:
+    """Run a server and its children for the duration of the block, and yield the id of its process."""
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=_environment(changes), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        yield
+        yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
