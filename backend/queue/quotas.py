@@ -150,7 +150,8 @@ def state(connection: Connection, timestamp: datetime) -> QuotaState:
     if not limits:
         return NO_QUOTAS
     lanes = select(QueueLane.id, QueueLane.project).where(QueueLane.project.in_(limits))
-    return QuotaState(limits, _use(connection, limits, timestamp), dict(connection.execute(lanes).tuples().all()))
+    names: dict[int, str] = dict(connection.execute(lanes).all())
+    return QuotaState(limits, _use(connection, limits, timestamp), names)
 
 
 def use_of(connection: Connection, projects: Sequence[str], timestamp: datetime) -> dict[str, Use]:

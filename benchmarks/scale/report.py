@@ -61,9 +61,10 @@ def markdown(found: dict[str, Any]) -> str:
         "# A lab at scale",
         "",
         f"Measured by `python -m benchmarks scale --write`: {load['replicas']} backends on PostgreSQL, "
-        f"{load['workers']} workers with {load['slots']:,} slots, {load['queued']:,} queued runs of {load['owners']} owners in "
-        f"{load['projects']} projects, one of them with a quota of no slots, {load['dashboards']} open pages, for "
-        f"{load['seconds']:g} s. A run takes {load['run_seconds']:g} s and reports every {load['report_seconds']:g} s. "
+        f"{load['workers']} workers with {load['slots']:,} slots, {load['queued']:,} queued runs of "
+        f"{load['owners']} owners in {load['projects']} projects, one of them with a quota of no slots, "
+        f"{load['dashboards']} open pages, for {load['seconds']:g} s. A run takes {load['run_seconds']:g} s and "
+        f"reports every {load['report_seconds']:g} s. "
         "Clients and servers share the machine.",
         "",
         f"Machine: {found['machine']}. Beside it: {found['beside'] or 'nothing that was reported'}.",
