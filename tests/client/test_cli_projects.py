@@ -70,6 +70,10 @@ def test_a_person_works_in_a_project(ok: Dkd, tmp_path: Path, monkeypatch: pytes
     assert dkd(["audit"]) == 1
 
     monkeypatch.setenv("DKD_API_TOKEN", served.ADMIN_TOKEN)
+    shown = ok("project", "quota", "detection", "--slots", "8", "--gpu-hours", "12.5", "--disk", "2GB")
+    assert "2.0 GB" in shown
+    quota = read(ok, "project", "quota", "detection", "--disk", "none")
+    assert (quota["slots_limit"], quota["gpu_hours_limit"], quota["disk_bytes_limit"]) == (8, 12.5, None)
     assert "in the project default" in ok("project", "move", "annas", "default")
     assert "archived" in ok("project", "edit", "detection", "--archive")
     ok("project", "remove", "detection", "anna")
@@ -103,6 +107,10 @@ def test_the_audit_log_is_shown_and_exported(ok: Dkd, tmp_path: Path) -> None:
         (["person", "create", "a b"], "NAME 'a b': must be 1 to 60 letters"),
         (["person", "create", "anna", "--mail", "nowhere"], "--mail 'nowhere': is not a mail address"),
         (["project", "add", "p", "anna", "--role", "owner"], "--role owner: must be one of reader, submitter, admin"),
+        (["project", "quota", "p", "--slots", "1.5"], "--slots 1.5: must be a whole number, or none"),
+        (["project", "quota", "p", "--slots", "-1"], "--slots -1: must be from 0 to 1,000,000"),
+        (["project", "quota", "p", "--gpu-hours", "nan"], "--gpu-hours nan: must be a number, or none"),
+        (["project", "quota", "p", "--disk", "much"], "--disk much: must be a size such as 500GB, or none"),
         (["project", "move", "e", "A b"], "PROJECT 'A b': is not the name of a project"),
     ],
 )

@@ -65,7 +65,7 @@ def test_people_are_added_and_disabled(shared: Stand) -> None:
     app = visit("people")
     assert not app.exception
     assert "This dashboard uses a token of its own" in texts(app)
-    people, places = tables(app)
+    people, places, _ = tables(app)
     assert people[0]["Roles"] == "detection: submitter"
     assert [row["Name"] for row in places] == ["default", "detection"]
     typed(app, "Name", "bert")
@@ -96,6 +96,39 @@ def test_roles_are_given_changed_and_removed(shared: Stand) -> None:
     assert shared.client.projects.get("detection").archived_at is not None
     button(app, "Open the project again").click().run()
     assert shared.client.projects.get("detection").archived_at is None
+
+
+def test_quota_is_shown_and_set(shared: Stand) -> None:
+    app = visit("people", project="detection")
+    assert not app.exception
+    assert [row["Limit"] for row in tables(app)[2]] == ["no limit"] * 3
+    next(item for item in app.number_input if item.label == "Slots at once").set_value(4)
+    next(item for item in app.number_input if item.label == "Stored files (GB)").set_value(1.5)
+    button(app, "Set").click().run()
+    quota = shared.client.projects.quota("detection")
+    assert (quota.slots_limit, quota.gpu_hours_limit, quota.disk_bytes_limit) == (4, None, 1_500_000_000)
+    app = visit("people", project="detection")
+    assert [row["Limit"] for row in tables(app)[2]] == ["4", "no limit", "1.5 GB"]
+    next(item for item in app.number_input if item.label == "Slots at once").set_value(None)
+    button(app, "Set").click().run()
+    assert shared.client.projects.quota("detection").slots_limit is None
+
+
+def test_experiment_is_moved_where_the_roles_allow_it(shared: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = shared.client.experiment("in detection").id
+    app = visit("experiment", id=key)
+    assert app.selectbox(key=f"experiment.move.{key}").options == ["default"]
+    button(app, "Move to this project").click().run()
+    assert shared.client.experiment(key).project == "default"
+    token = shared.client.tokens.create("annas", ["submit"], person="anna").token
+    shared.client.experiments.update(key, project="detection")
+    monkeypatch.setattr("dashboard.server.login.token", lambda: token)
+    monkeypatch.setattr("dashboard.server.login.mode", lambda: "token")
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    app = visit("experiment", id=key)
+    assert not app.exception
+    assert "Move to this project" not in [item.label for item in app.button]
 
 
 def test_the_audit_log_is_shown_and_filtered(shared: Stand) -> None:
