@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, case, func, or_, select
+from sqlalchemy import Connection, Pool, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Attempt, QueueLane, Run, Share
@@ -116,18 +116,18 @@ def used_seconds(connection: Connection, timestamp: datetime) -> dict[str, float
 
 
 _lock = threading.Lock()
-_used: WeakKeyDictionary[Engine, tuple[float, dict[str, float]]] = WeakKeyDictionary()
+_used: WeakKeyDictionary[Pool, tuple[float, dict[str, float]]] = WeakKeyDictionary()
 
 
 def _used_lately(connection: Connection, timestamp: datetime) -> dict[str, float]:
     """Return ``used_seconds`` of at most ``_KEPT_SECONDS`` ago."""
     with _lock:
-        kept = _used.get(connection.engine)
+        kept = _used.get(connection.engine.pool)
         if kept is not None and time.monotonic() - kept[0] < _KEPT_SECONDS:
             return kept[1]
         if kept is not None:  # claims of other threads use the earlier sums while this one reads new ones
-            _used[connection.engine] = (time.monotonic(), kept[1])
+            _used[connection.engine.pool] = (time.monotonic(), kept[1])
     used = used_seconds(connection, timestamp)
     with _lock:
-        _used[connection.engine] = (time.monotonic(), used)
+        _used[connection.engine.pool] = (time.monotonic(), used)
     return used

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, case, func, or_, select
+from sqlalchemy import Connection, Pool, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from backend.db.models import Attempt, Project, QueueLane, Run, Upload, Worker
@@ -224,20 +224,21 @@ def bytes_of(connection: Connection, projects: Sequence[str]) -> dict[str, int]:
 
 
 _lock = threading.Lock()
-_kept: WeakKeyDictionary[Engine, dict[str, tuple[float, Use]]] = WeakKeyDictionary()
+# By the pool, which an engine shares with those that see some projects only; there is one of these for each request.
+_kept: WeakKeyDictionary[Pool, dict[str, tuple[float, Use]]] = WeakKeyDictionary()
 
 
 def _slow_use(connection: Connection, projects: Sequence[str], timestamp: datetime) -> dict[str, Use]:
     """Return the GPU-hours and bytes of projects, of at most ``_KEPT_SECONDS`` ago."""
     oldest = time.monotonic() - _KEPT_SECONDS
     with _lock:
-        kept = {name: use for name, (at, use) in _kept.get(connection.engine, {}).items() if at > oldest}
+        kept = {name: use for name, (at, use) in _kept.get(connection.engine.pool, {}).items() if at > oldest}
     missing = [name for name in projects if name not in kept]
     if missing:
         hours, stored = gpu_hours_of(connection, missing, timestamp), bytes_of(connection, missing)
         read = {name: Use(0, hours.get(name, 0.0), stored.get(name, 0)) for name in missing}
         with _lock:
-            entries = _kept.setdefault(connection.engine, {})
+            entries = _kept.setdefault(connection.engine.pool, {})
             entries.update({name: (time.monotonic(), use) for name, use in read.items()})
         kept |= read
     return kept

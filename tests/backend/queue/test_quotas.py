@@ -92,12 +92,12 @@ def test_raised_and_removed_limits_hold_from_the_next_claim_on(lab: Lab) -> None
 
 def test_run_on_several_gpus_needs_as_many_slots(lab: Lab) -> None:
     project(lab, "small", slots=2)
-    lab.register("node", device="gpu", slots=4, gpus=4)
+    lab.register("gpu-node", device="gpu", slots=4, gpus=4)
     large = submit(lab, "small", plain("large", 1, resources={"device": "gpu", "gpus": 4}))["runs"][0]
     submit(lab, "small", plain("fits", 3, resources={"device": "gpu"}))
     assert lab.run(large["id"])["reason"].endswith("0 of 2 slots are in use, and the run needs 4")
-    assert [lab.claim("node", free_gpus=4 - taken)["gpus"] for taken in range(2)] == [1, 1]
-    assert lab.try_claim("node", free_gpus=2) is None
+    assert [lab.claim("gpu-node", free_gpus=4 - taken)["gpus"] for taken in range(2)] == [1, 1]
+    assert lab.try_claim("gpu-node", free_gpus=2) is None
 
 
 def concurrent_claims(apps: list[Lab], workers: list[str], each: int) -> list[Json]:
@@ -142,29 +142,29 @@ def used(database: Database, claim: Json, hours: float, *, ended: float | None =
 
 def test_gpu_hours_of_seven_days_count_with_those_of_running_trainings(lab: Lab, database: Database) -> None:
     project(lab, "small", gpu_hours=10.0)
-    lab.register("node", device="gpu", slots=4, gpus=4)
+    lab.register("gpu-node", device="gpu", slots=4, gpus=4)
     submit(lab, "small", plain("gpu", 8, resources={"device": "gpu", "gpus": 2}))
-    old, running = lab.claim("node", free_gpus=4), lab.claim("node", free_gpus=2)
-    lab.succeed(old, "node")
+    old, running = lab.claim("gpu-node", free_gpus=4), lab.claim("gpu-node", free_gpus=2)
+    lab.succeed(old, "gpu-node")
     used(database, old, 4.0, ended=7 * 24 - 1.0)  # one hour of which is within the week, on two GPUs
     used(database, running, 3.5, ended=None)
     state = ok(lab.admin.get(f"{API}/projects/small/quota"))
     assert state["gpu_hours_used"] == pytest.approx(9.0, abs=0.1)
-    next_one = lab.claim("node", free_gpus=2)
-    lab.finish(next_one, "interrupted", "node", fault=False)
+    next_one = lab.claim("gpu-node", free_gpus=2)
+    lab.finish(next_one, "interrupted", "gpu-node", fault=False)
     used(database, running, 5.0, ended=None)
-    assert lab.try_claim("node", free_gpus=2) is None
+    assert lab.try_claim("gpu-node", free_gpus=2) is None
     reason = lab.run(next_one["run_id"])["reason"]
     assert "waits for the quota of the project small: 12.0 of 10 GPU-hours of seven days are used" in reason
-    assert lab.heartbeat(running, worker_id="node")["orders"][0]["order"] == "continue"
+    assert lab.heartbeat(running, worker_id="gpu-node")["orders"][0]["order"] == "continue"
 
 
 def test_cpu_workers_use_no_gpu_hours(lab: Lab) -> None:
     project(lab, "small", gpu_hours=0.0)
     lab.register()
-    lab.register("node", device="gpu", slots=1, gpus=1)
+    lab.register("gpu-node", device="gpu", slots=1, gpus=1)
     run = submit(lab, "small", plain("any", 1))["runs"][0]
-    assert lab.try_claim("node", free_gpus=1) is None
+    assert lab.try_claim("gpu-node", free_gpus=1) is None
     assert lab.run(run["id"])["reason"].endswith("are used (a CPU worker may take it)")
     assert lab.claim()["run_id"] == run["id"]
 
@@ -256,8 +256,8 @@ def test_members_read_the_quota_and_lab_admins_set_it(lab: Lab) -> None:
     assert stranger.get(address).status_code == 404
     assert member.patch(address, json={"slots": 9}).status_code == 403
     assert ok(lab.admin.get(address))["slots_limit"] == 3
-    entry = ok(lab.admin.get(f"{API}/audit", params={"action": "projects.change_quota"}))["items"][0]
-    assert (entry["object"], entry["details"]["slots"]) in {("small", 3), ("small", 9)}
+    entries = ok(lab.admin.get(f"{API}/audit", params={"action": "projects.change_quota", "refused": False}))["items"]
+    assert [(entry["object"], entry["details"]) for entry in entries] == [("small", {"slots": 3, "slots_before": None})]
     assert lab.admin.patch(f"{API}/projects/none/quota", json={"slots": 1}).status_code == 404
 
 
