@@ -19,6 +19,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from backend.db import Database, migrate
 from benchmarks.machine import describe
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def measure(load: Load, beside: str = "") -> dict[str, object]:
+def measure(load: Load, beside: str = "") -> dict[str, Any]:
     """Run the lab and return what was measured.
 
     Raises:
