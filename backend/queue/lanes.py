@@ -138,6 +138,8 @@ def count_waiting(connection: Connection, lanes: Sequence[WaitingLane], timestam
     for lane in lanes:
         if total >= most:
             break
-        waiting = select(Run.id).where(Run.lane_id == lane.id, is_ready(timestamp)).limit(most - total).subquery()
+        # In the order of the index: without it, PostgreSQL may read the runs of other lanes until it has found enough.
+        ready = select(Run.id).where(Run.lane_id == lane.id, is_ready(timestamp))
+        waiting = ready.order_by(Run.priority.desc(), Run.id).limit(most - total).subquery()
         total += connection.execute(select(func.count()).select_from(waiting), execution_options=TOTALS).scalar_one()
     return min(total, most)
