@@ -142,9 +142,10 @@ class Run(Base):
             sqlite_where=LIVE_TEACHER_CONDITION,
             postgresql_where=LIVE_TEACHER_CONDITION,
         ),
-        # A claim reads the runs in this order.
-        Index("ix_runs_claim", "state", text("priority DESC"), "id"),
-        # The same for the runs of one lane.
+        # Not with priority and id after it: PostgreSQL would look for a lane's best run in such an index, and read all
+        # that is queued before it.
+        Index("ix_runs_state", "state"),
+        # A claim reads the runs of a lane in this order.
         Index("ix_runs_lane_claim", "lane_id", "state", text("priority DESC"), "id"),
         # The slots in use by lane, which each claim counts.
         Index(

@@ -43,6 +43,8 @@ def upgrade() -> None:
         " AND l.device = runs.device AND l.gpus = runs.gpus AND l.labels = runs.labels)"
     )
     op.drop_index("ix_runs_owner_claim", table_name="runs")
+    op.drop_index("ix_runs_claim", table_name="runs")
+    op.create_index("ix_runs_state", "runs", ["state"], unique=False)
     op.create_index("ix_runs_lane_claim", "runs", ["lane_id", "state", sa.text("priority DESC"), "id"], unique=False)
     op.create_index(
         "ix_runs_leased", "runs", ["lane_id", "gpus"], unique=False, sqlite_where=_LEASED, postgresql_where=_LEASED
@@ -68,6 +70,8 @@ def downgrade() -> None:
         op.drop_column("projects", column)
     op.drop_index("ix_runs_leased", table_name="runs")
     op.drop_index("ix_runs_lane_claim", table_name="runs")
+    op.drop_index("ix_runs_state", table_name="runs")
+    op.create_index("ix_runs_claim", "runs", ["state", sa.text("priority DESC"), "id"], unique=False)
     op.create_index("ix_runs_owner_claim", "runs", ["owner", "state", sa.text("priority DESC"), "id"], unique=False)
     op.drop_column("runs", "lane_id")
     op.drop_table("queue_lanes")
