@@ -97,6 +97,7 @@ _BODIES: dict[str, dict[str, Any]] = {
     "RotationRequest": {"overlap_hours": 24, "expires_in_days": 90},
     "ProjectRequest": {"name": "detection", "title": "Detectors"},
     "ProjectEdit": {"title": "Detectors of 2027"},
+    "QuotaEdit": {"slots": 8, "gpu_hours": 500.0, "disk_bytes": None},
     "RoleRequest": {"role": "submitter"},
     "PersonRequest": {"name": "anna", "mail": "anna@lab.example"},
     "PersonEdit": {"disabled": True},

@@ -26,7 +26,10 @@ from core.specs.sweep import expand, varied_fields
 router = APIRouter(tags=["experiments"], route_class=BoundedRoute)
 
 _CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"description": "Another request changed the same data, or the experiments of this key have been deleted"}
+    409: {
+        "description": "Another request changed the same data, the experiments of this key have been deleted, or the "
+        "project has used up its quota of disk space"
+    }
 }
 
 _Parent = Annotated[

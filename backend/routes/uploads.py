@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
-    responses={409: {"description": "Another file has this name, or this file is stored under another name"}},
+    responses={409: {"description": "Another file has this name, this file has another name, or the quota is used up"}},
 )
 async def upload(
     request: Request,
