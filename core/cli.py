@@ -1,7 +1,8 @@
 """``python -m core``: train a spec without any service, train one run for a worker, or print the catalog.
 
 Exit codes: 0 success (or stopped with a checkpoint); 1 a training failed; 2 the input cannot be used; 130 interrupted;
-75 a fault of the machine, for example a full disk. For ``train``, 75 is also an environment that cannot be used.
+75 a fault of the machine, for example a full disk. For ``train`` and ``group``, 75 is also an environment that cannot
+be used.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from common.terminal import printable_json
-from core import catalog, launch
+from core import catalog, launch, training_command
 from core.deploy import arguments as deploy_arguments
 from core.events import MACHINE_EXIT, is_full_disk
 from core.settings import SettingsError, TrainingSettings
-from core.specs import Problem, RunSpec, SpecError, load_file, parse_experiment, parse_sweep, problems_of
+from core.specs import Problem, SpecError, load_file, parse_experiment, parse_sweep, problems_of
 from core.specs.sweep import expand
+
+if TYPE_CHECKING:
+    from core.train.run import Result
 
 # Not taken from the docstring, which ``python -OO`` (PYTHONOPTIMIZE=2) removes.
 _DESCRIPTION = "Train a spec without any service, train one run for a worker, or print the catalog."
@@ -54,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, ImportError) as error:
         sys.stderr.write(f"{error}\n")
         # A worker's environment makes all runs fail that the worker claims, and another worker may train them.
-        return MACHINE_EXIT if options.command is _train else 2
+        return MACHINE_EXIT if options.command in (_train, _group) else 2
     try:
         return int(options.command(options))
     except (UsageError, deploy_arguments.UsageError) as error:
@@ -81,37 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     train = commands.add_parser("train", help="train one run; workers start this command")
-    train.add_argument("--run", dest="input", type=Path, required=True, metavar="RUN.json")
-    train.add_argument("--out", type=Path, required=True, help="the folder of this attempt")
-    train.add_argument(
-        "--teacher",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="TEACHER_RUN.json",
-        help="the run that made the teacher; repeatable",
-    )
-    train.add_argument(
-        "--teacher-weights",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="the teacher's weights (safetensors), once for each --teacher",
-    )
-    train.add_argument(
-        "--student",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="STUDENT_RUN.json",
-        help="of a teacher's run, a run that waits for it and is checked before the first step; repeatable",
-    )
-    train.add_argument(
-        "--resume", type=Path, metavar="CHECKPOINT", help="a checkpoint of an earlier attempt at the same run"
-    )
+    training_command.add_arguments(train)
     _add_ranks(train)
     train.set_defaults(command=_train)
+
+    group = commands.add_parser("group", help="train several runs in one process; workers start this command")
+    group.add_argument(
+        "--control", type=int, required=True, metavar="FD", help="the inherited socket from which runs come"
+    )
+    group.set_defaults(command=_group, input=None)
 
     conversion = commands.add_parser("convert", help="convert a published checkpoint into a teacher's weights")
     conversion.add_argument(
@@ -229,36 +211,32 @@ def _make_folder(out: Path) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     settings: TrainingSettings = options.settings
-    spec = _read_run(options.input)
-    if len(options.teacher) != len(options.teacher_weights):
-        raise SpecError([Problem("", "--teacher and --teacher-weights go together")])
-    teacher_specs = [_read_run(path) for path in options.teacher]
-    students = [_read_run(path) for path in options.student]
-
+    request = training_command.TrainingRequest.read(options)
     info = launch.rank_from_env()
     if options.ranks > 1 and info is None:
         code = launch.launch(options.ranks, options.arguments, options.out, settings)
         return code if code >= 0 else launch.exit_by_signal(-code)
-    from core.train import MachineError, TeacherSource, TrainOptions, run_rank, run_training, stop_on_sigterm
+    from core.train import TrainOptions, run_rank, run_training, stop_on_sigterm
 
-    pairs = zip(teacher_specs, options.teacher_weights, strict=True)
-    teachers = [TeacherSource(teacher, weights) for teacher, weights in pairs]
     start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds)
-    try:
+    arguments = request.arguments() | {"settings": settings}
+
+    def train() -> Result:
         if info:
-            result = run_rank(info, spec, options.out, teachers, options.resume, start, settings, students)
-        else:
-            with stop_on_sigterm(start) as stoppable:
-                result = run_training(
-                    spec, options.out, teachers, options.resume, stoppable, settings=settings, students=students
-                )
-    except (OSError, MachineError) as error:
-        if isinstance(error, OSError) and not is_full_disk(error):
-            raise
-        with contextlib.suppress(OSError):  # stderr may be a file on the same disk
-            sys.stderr.write(f"{error.strerror if isinstance(error, OSError) and error.strerror else error}\n")
-        return MACHINE_EXIT
-    return 1 if result == "failed" else 0
+            return run_rank(info, options=start, **arguments)
+        with stop_on_sigterm(start) as stoppable:
+            return run_training(options=stoppable, **arguments)
+
+    status = training_command.exit_status(train)
+    with contextlib.suppress(OSError):  # stderr may be a file on the same disk
+        sys.stderr.write(f"{status.text}\n" if status.text else "")
+    return status.code
+
+
+def _group(options: argparse.Namespace) -> int:
+    from core.group import serve  # imports torch, which takes seconds
+
+    return serve(options.control, options.settings)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -286,15 +264,6 @@ def _convert(options: argparse.Namespace) -> int:
         print(f"note: the file claims {claim}, which a run compares with its own measurement")  # noqa: T201
     print(f"{options.out}: {options.model}, {result.parameters:,} parameters")  # noqa: T201
     return 0
-
-
-def _read_run(path: Path) -> RunSpec:
-    try:
-        return RunSpec.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SpecError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
-    except ValidationError as error:
-        raise SpecError(problems_of(error)) from None
 
 
 def _catalog(options: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from core.specs import RunSpec
 from core.tasks.hashing import hashed_randint
 from core.tasks.task import Batch, Task
 from core.train.job import Job
+from core.train.known_outputs import KnownOutputs
 from core.train.output_cache import OutputCache
 from core.train.performance import ExecutionPlan
 from core.train.quantization import (
@@ -40,6 +41,7 @@ from core.train.quantization import (
     quantize_outputs,
 )
 from core.train.teacher import LiveTeacher, Teacher
+from core.turns import in_group, release, shared
 
 _MEMORY_SHARE = 8  # the outputs of an epoch may take one eighth of the device's free memory
 _FOLDER = "teacher-logits"
@@ -194,13 +196,12 @@ class CachedTeacher:
         self._kind = "teacher logits and taps" if len(shape.widths) > 1 else "teacher logits"
         self._reading = self._writing = True
         self._epoch: int | None = None
-        self._table: Table | None = None
+        self._known = KnownOutputs()
         self._hit = False
         self._images_seen = 0  # in the current epoch
         self._batch = 0
-        self._images_from_disk = 0
+        self._images_reused = 0
         self._checked_batch = 0
-        self._all_fit: Tensor | None = None
         self._epochs_read = self._epochs_written = self._bytes_written = self._checks = 0
         self._opened = False
         # Writing 10 MB takes longer than reading it, and an epoch of a small network on a fast GPU takes a second.
@@ -217,18 +218,18 @@ class CachedTeacher:
         number = self._batch
         self._batch += 1
         self._images_seen += len(batch.index)
-        index = batch.index.to(device, non_blocking=True)
-        if self._hit and self._table:
-            cached = {name: dequantize(rows.select(index)) for name, rows in self._table.items()}
+        if self._hit and self._known.table:
+            index = batch.index.to(device, non_blocking=True)
+            cached = {name: dequantize(rows.select(index)) for name, rows in self._known.table.items()}
             if number != self._checked_batch or self._confirm(batch, epoch, cached):
-                self._images_from_disk += len(batch.index)
+                self._images_reused += len(batch.index)
                 return outputs_of(cached)
+        elif (known := self._known.batch(batch.index)) is not None:
+            self._images_reused += len(batch.index)
+            return outputs_of(known)
         results = quantize_outputs(self._live.outputs(batch, epoch))
-        if self._table and not self._hit:
-            for name, rows in self._table.items():
-                rows.replace_rows(index, results[name].stored)
-                fit = results[name].fits.all()
-                self._all_fit = fit if self._all_fit is None else self._all_fit & fit
+        if not self._hit:
+            self._known.add(batch.index, results)
         return outputs_of({name: result.values for name, result in results.items()})
 
     def end_epoch(self) -> dict[str, float]:
@@ -239,14 +240,15 @@ class CachedTeacher:
         """
         if self._epoch is None:
             return {}
-        share = 100 * self._images_from_disk / self._images_seen if self._images_seen else 0.0
+        share = 100 * self._images_reused / self._images_seen if self._images_seen else 0.0
         if self._hit:
             self._epochs_read += 1
         else:
             self.wait_for_writer()
-            if self._table and self._writing:
-                self._write_epoch(self._epoch, self._table)
-        self._epoch = self._table = None
+            if self._known.table and self._writing and not self._known.written:
+                self._write_epoch(self._epoch, self._known.table)
+        release(self._key(self._epoch))
+        self._epoch, self._known = None, KnownOutputs()
         return {"speed/teacher_reused": share}
 
     def finish(self) -> None:
@@ -274,9 +276,8 @@ class CachedTeacher:
         self._pending = None
 
     def _open_epoch(self, epoch: int, device: torch.device) -> None:
-        self._epoch, self._table, self._hit = epoch, None, False
-        self._images_seen = self._batch = self._images_from_disk = 0
-        self._all_fit = None
+        self._epoch, self._known, self._hit = epoch, KnownOutputs(), False
+        self._images_seen = self._batch = self._images_reused = 0
         if not self._opened:
             count = len(self._cache.epochs())
             self._log(f"{self._kind} are kept in {self._cache.folder}; {count} epochs are there", "info")
@@ -284,19 +285,33 @@ class CachedTeacher:
         samples, widths = self._shape.samples, self._shape.widths
         if not self._fits_in_memory(device):
             return
-        if self._reading and (table := self._cache.read(epoch, samples, widths)):
-            self._table, self._hit = {name: rows.to(device) for name, rows in table.items()}, True
+        if self._reading:
+            self._known = shared(self._key(epoch), lambda: self._read(epoch, device))
+            self._hit = self._known.from_disk
+        if self._hit:
             # The first batch at once, because a key that misses something would be wrong in every epoch.
             steps = -(-samples // self._shape.batch_size)
             seed = self._shape.data_seed
             self._checked_batch = int(hashed_randint(steps, 1, seed, epoch, "check")[0]) if self._checks else 0
-        elif self._writing:
-            self._table = {name: QuantizedRows.zeros(samples, width, device) for name, width in widths.items()}
+        elif self._writing and self._known.table is None:
+            self._known.table = {name: QuantizedRows.zeros(samples, width, device) for name, width in widths.items()}
+
+    def _read(self, epoch: int, device: torch.device) -> KnownOutputs:
+        """Return the outputs of an epoch that are on the disk, or none."""
+        table = self._cache.read(epoch, self._shape.samples, self._shape.widths)
+        if not table:
+            return KnownOutputs()
+        return KnownOutputs({name: rows.to(device) for name, rows in table.items()}, from_disk=True)
+
+    def _key(self, epoch: int) -> tuple[str, str, int]:
+        """Return the name of an epoch's outputs among the runs of a group."""
+        return "teacher", self._cache.name, epoch
 
     def _fits_in_memory(self, device: torch.device) -> bool:
         if not (self._reading or self._writing):
             return False
-        needed = self._shape.samples * sum(2 * width + 4 for width in self._shape.widths.values())
+        size = 6 if in_group() else 2  # the runs of a group also keep the numbers as they were before the rounding
+        needed = self._shape.samples * sum(size * width + 4 for width in self._shape.widths.values())
         free = _free_memory(device)
         if needed * _MEMORY_SHARE <= free:
             return True
@@ -322,19 +337,20 @@ class CachedTeacher:
             )
             self._cache.clear()
             self._reading = self._writing = self._hit = False
-            self._table = None
+            self._known = KnownOutputs()
             return False
         return True
 
     def _write_epoch(self, epoch: int, table: Table) -> None:
         # In an epoch that was resumed or stopped in its middle, some rows were not computed here.
-        if self._images_seen != self._shape.samples:
+        if self._known.images != self._shape.samples:
             return
-        if self._all_fit is None or not bool(self._all_fit):
+        if not self._known.all_fit():
             self._stop_writing(
                 f"some are further than {MAX_DEVIATION:g} from the mean of their row, and float16 is too coarse there"
             )
             return
+        self._known.written = True
         self._pending_bytes = sum(rows.nbytes for rows in table.values())
         on_cpu = {name: rows.to("cpu") for name, rows in table.items()}
         self._pending = self._writer.submit(self._cache.write, epoch, on_cpu)

@@ -35,6 +35,7 @@ from core.train.stepper import Stepper, Update
 from core.train.teacher import LiveTeacher, Teacher
 from core.train.teacher_time import TEACHER_SECONDS, TimedTeacher
 from core.train.throughput import ThroughputMeter
+from core.turns import pass_turn
 
 CHECK_FINITE_EVERY = 100
 """Steps between two checks of the running sums. A loss that is not finite is found soon, and the queue of a GPU is
@@ -240,6 +241,7 @@ class Engine:
     def _train_steps(self, batches: Iterator[Batch]) -> bool:
         progress = self.progress
         for batch in batches:
+            pass_turn()
             action = self._next_action()
             if action is StepAction.STOP:
                 return False

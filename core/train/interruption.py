@@ -41,6 +41,20 @@ class Interruption:
             self._interruptible = False
             raise StopRequested
 
+    def ask(self) -> None:
+        """Request a stop from another thread, which cannot interrupt this one: ``check`` does it."""
+        self._requested = True
+
+    def check(self) -> None:
+        """Interrupt an interruptible block if a stop was requested.
+
+        Raises:
+            StopRequested: It was, and the training is in such a block.
+        """
+        if self._requested and self._interruptible:
+            self._interruptible = False
+            raise StopRequested
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """A block that ``request`` ends with StopRequested, at once if a stop was requested before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from core.train.engine import Engine
 from core.train.ensemble import EnsembleNetwork
 from core.train.job import Job
 from core.train.performance import ExecutionPlan, plan_execution
+from core.turns import in_group
 from core.weights.metadata import Metadata
 
 _WHOLE_STEPS: tuple[Literal["compile", "cuda_graphs"], ...] = ("compile", "cuda_graphs")
@@ -71,8 +73,12 @@ def prepare(job: Job, device: torch.device, checkpoint: Checkpoint | None) -> tu
 def journal_data_messages(job: Job) -> Iterator[None]:
     """Log the messages of the task's data in the run's journal too: a first reading of images takes a while."""
 
+    own_thread = threading.get_ident() if in_group() else None  # the others of a group have journals of their own
+
     class JournalHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if own_thread not in (None, record.thread):
+                return
             with job.options.interruption.shielded():
                 job.journal.log(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "info")
 
@@ -84,7 +90,8 @@ def journal_data_messages(job: Job) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(previous_level)
+        if own_thread is None:  # the others may still need the level
+            logger.setLevel(previous_level)
 
 
 def _load_teacher(job: Job, task: Task) -> LoadedTeacher | None:

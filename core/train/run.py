@@ -29,6 +29,7 @@ from core.train.preparation import prepare
 from core.train.ranks import SINGLE_PROCESS, Ranks, is_peer_lost, process_group
 from core.train.rehearsal import rehearse
 from core.train.start_event import resumed_data_identity, start_event
+from core.turns import in_group
 from core.weights.network_weights import save_weights
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -150,6 +151,9 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
             if isinstance(error, MachineError) or is_broken_gpu(error):
                 job.journal.log(f"{error}; the run cannot continue here", "error")
                 raise MachineError(str(error).partition("\n")[0]) from error
+            if is_out_of_memory(error) and in_group():
+                job.journal.log(f"no memory beside the other trainings of the process: {error}", "error")
+                raise MachineError("no memory beside the other trainings of the process") from error
             if is_out_of_memory(error):
                 batch_size = job.spec.training.batch_size
                 _report_failure(job, out_of_memory_error(error, batch_size, training=steps_begun))

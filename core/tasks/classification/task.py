@@ -55,6 +55,7 @@ from core.tasks.classification.weights_metadata import image_identity, training_
 from core.tasks.measured_split import named_by_split
 from core.tasks.task import FeatureReport, LoadedTeacher, NetworkFn, RunContext, Task, TeacherSource
 from core.tasks.workload import Workload
+from core.turns import shared
 from core.weights.data_comparison import compare_checkpoint
 from core.weights.errors import WeightsError
 from core.weights.metadata import Metadata
@@ -93,7 +94,9 @@ class ClassificationTask(Task):
         """
         spec = context.spec
         try:
-            dataset = data.load(spec.dataset, context.settings)
+            dataset = shared(
+                ("images", spec.dataset.model_dump_json()), lambda: data.load(spec.dataset, context.settings)
+            )
         except data.DatasetError as error:
             raise TrainingError("error", str(error)) from error
         check_dataset_fits(spec, dataset)
@@ -103,7 +106,10 @@ class ClassificationTask(Task):
 
     def to(self, device: torch.device) -> Self:
         """Return the task with its batches on a device."""
-        return type(self)(self.context, self.dataset.to(device))
+        spec = self.context.spec
+        weights = spec.weights.model_dump_json() if spec.weights else ""  # they may bring another normalisation
+        key = ("images", spec.dataset.model_dump_json(), weights, str(device))
+        return type(self)(self.context, shared(key, lambda: self.dataset.to(device)))
 
     # The network, and weights from elsewhere
 

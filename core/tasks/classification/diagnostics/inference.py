@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from core.distill.objective import Outputs
 from core.tasks.classification.data import Dataset, Split
 from core.tasks.classification.models.taps import Tapped
+from core.turns import pass_turn
 
 _BATCH = 1024  # images; without gradients this fits wherever the training fits, for small images
 _PIXELS = 1024 * 64 * 64  # limit per batch for larger images
@@ -43,8 +44,11 @@ def predict(network: Callable[[Tensor], Tensor], dataset: Dataset, split: Split)
         dataset: the data set, for the normalisation.
         split: the images.
     """
-    chunks = split.chunks(inference_batch_size(dataset.image_size))
-    return torch.cat([network(dataset.normalise(images)).float() for images in chunks])
+    outputs = []
+    for images in split.chunks(inference_batch_size(dataset.image_size)):
+        pass_turn()
+        outputs.append(network(dataset.normalise(images)).float())
+    return torch.cat(outputs)
 
 
 def predict_logits(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
