@@ -24,6 +24,7 @@ from backend.queue.teacher_links import direct_teachers, students_of
 from backend.settings import Settings
 from core.protocol.worker import ArtifactRef, Claim, ClaimRequest, TeacherRef
 from core.specs import RunSpec, problems_of
+from core.specs.grouping import group_key
 
 _SEEDS = ("seed", "data_seed", "teacher", "further_teachers")
 """Fields of a run's spec that are left out when kinds of runs are told apart."""
@@ -265,6 +266,8 @@ def _claim_reply(session: Session, run: Run, spec: RunSpec, teacher: dict[str, A
         gpus=run.gpus,
         checkpoint=ArtifactRef(path=run.checkpoint_path) if run.checkpoint_path else None,
         students=students,
+        # After a lost attempt a run trains alone: it may be what ended the process, or have found no memory there.
+        group="" if run.faults else group_key(spec),
         **teacher,
     )
 

@@ -166,6 +166,9 @@ class Claim(Message):
         description="Of a teacher, the specs of runs that wait for it (RunSpec), one of each kind. The training checks "
         "them before its first step.",
     )
+    group: str = Field(
+        "", description="Runs with equal names may train in one process; empty for a run that has to train alone."
+    )
     label: str = Field("", description="The method's label, for the worker's log.")
     role: str = Field("", description="teacher or student.")
     weights_source: str = Field("", description="Source of the initial weights, if the spec names one: upload:SHA256 …")

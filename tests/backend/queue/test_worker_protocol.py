@@ -308,6 +308,21 @@ def test_shutdown_of_a_worker_counts_no_fault(make_lab: Callable[..., Lab]) -> N
         lab.finish(lab.claim(), "interrupted", reason="the worker is shutting down", fault=False)
 
 
+def test_run_that_was_lost_trains_alone_until_its_next_checkpoint(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(retry_delay_seconds=0)
+    lab.register()
+    lab.submit(plain())
+    first = lab.claim()
+    assert first["group"]
+    lab.events(first, checkpoint(1, 5))
+    lab.finish(first, "interrupted", reason="the group process ended")
+    lost = lab.claim()
+    assert lost["group"] == ""
+    lab.events(lost, checkpoint(1, 5), checkpoint(2, 10))
+    lab.finish(lost, "interrupted", reason="the worker is shutting down", fault=False)
+    assert lab.claim()["group"] == first["group"]
+
+
 def test_delay_doubles_with_each_interruption(make_lab: Callable[..., Lab]) -> None:
     lab = make_lab(retry_delay_seconds=1000, max_retry_delay_seconds=1000)
     lab.register()
