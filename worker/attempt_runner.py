@@ -13,7 +13,7 @@ import structlog
 
 from client import ApiError, BackendUnreachable
 from core.events import MACHINE_EXIT
-from core.protocol.worker import Outcome
+from core.protocol.worker import Claim, Outcome
 from worker import clock
 from worker.artifact_transfer import ArtifactTransfer, AttemptUpload
 from worker.attempt_folder import AttemptFolder, ClaimError, prepare_attempt
@@ -23,8 +23,9 @@ from worker.gpus import GpuGuard
 from worker.leased_run import LeasedRun, StopIntent
 from worker.outcome import AttemptEnd, build_outcome
 from worker.reporter import Reporter
+from worker.training_groups import TrainingGroups
 from worker.training_monitor import TimeLimits, monitor_training
-from worker.training_process import ProcessSpawner
+from worker.training_process import Files, ProcessSpawner, Training
 
 log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ class SupervisorConfig:
             GPUs.
         slots: Number of concurrent trainings.
         gpus: Number of GPUs that the slots use; 0 on a CPU worker.
+        group_command: Command of a process in which several runs train; None if each run trains in its own.
         gpu_guard: Finds other people's processes on the GPUs; None if the driver cannot be queried.
         share_gpus: Whether to use GPUs that other people's processes use.
         disk_full: Returns without waiting whether the disk is so full that a run would fail. No run is claimed then.
@@ -60,6 +62,7 @@ class SupervisorConfig:
     environment: Callable[[Sequence[int]], Mapping[str, str]]
     slots: int = 1
     gpus: int = 0
+    group_command: Sequence[str] | None = None
     gpu_guard: GpuGuard | None = None
     share_gpus: bool = False
     disk_full: Callable[[], bool] = lambda: False
@@ -85,6 +88,7 @@ class AttemptRunner:
         self._backoff = backoff
         self._shutting_down = shutting_down
         self._spawner = ProcessSpawner()
+        self._groups = TrainingGroups(config.group_command, self._spawner) if config.group_command else None
 
     def run(self, run: LeasedRun, gpus: tuple[int, ...]) -> Outcome | None:
         """Train the run until it has ended, and report the outcome.
@@ -136,12 +140,7 @@ class AttemptRunner:
         claim = run.claim
         guard = self._config.gpu_guard
         pids_before = guard.processes(gpus) if guard else frozenset[int]()
-        process = self._spawner.start(
-            [*self._config.command, *folder.arguments],
-            environment={**self._config.environment(gpus), "DKD_UPLOADS": str(self._config.artifacts / "uploads")},
-            stdout=folder.stdout,
-            stderr=folder.stderr,
-        )
+        process = self._start(folder, claim, gpus)
         reporter = Reporter(self._api, self._config.worker_id, run, folder.journal, upload)
         reporter.start()
         try:
@@ -165,6 +164,16 @@ class AttemptRunner:
         else:
             self._backoff.reset()
         return outcome
+
+    def _start(self, folder: AttemptFolder, claim: Claim, gpus: tuple[int, ...]) -> Training:
+        """Start the training: in the group process of its kind if it may share one, else in a process of its own."""
+        environment = {**self._config.environment(gpus), "DKD_UPLOADS": str(self._config.artifacts / "uploads")}
+        files = Files(folder.stdout, folder.stderr)
+        if self._groups:
+            member = self._groups.start(claim, gpus, folder.arguments, environment, files)
+            if member is not None:
+                return member
+        return self._spawner.start([*self._config.command, *folder.arguments], environment=environment, files=files)
 
     def _wait_for_gpu_memory(
         self, run: LeasedRun, gpus: tuple[int, ...], pids_before: Collection[int], training_pids: Collection[int]

@@ -9,10 +9,13 @@ from typing import Any, Protocol
 import psutil
 import structlog
 
+from common.mps import SERVER
 from core.protocol.public import GpuUse
 from worker.process_tree import WORKER_MARK
 
 log = structlog.get_logger()
+
+_NAME_LENGTH = 15
 
 
 @dataclass(frozen=True)
@@ -69,21 +72,41 @@ class NvmlMonitor:
     def _read(self, handle: Any) -> GpuReading:
         memory = self._query(self._library.nvmlDeviceGetMemoryInfo, handle)
         use = self._query(self._library.nvmlDeviceGetUtilizationRates, handle)
-        processes = self._query(self._library.nvmlDeviceGetComputeRunningProcesses, handle)
+        pids = self._pids(handle)
         name = self._query(self._library.nvmlDeviceGetName, handle) or ""
         return GpuReading(
             name=name.decode() if isinstance(name, bytes) else name,
             use=None if use is None else float(use.gpu),
             memory_used=None if memory is None else int(memory.used),
             memory_total=None if memory is None else int(memory.total),
-            pids=None if processes is None else frozenset(int(process.pid) for process in processes),
+            pids=pids,
         )
+
+    def _pids(self, handle: Any) -> frozenset[int] | None:
+        """Return the ids of the processes that compute, MPS clients among them; None if the driver does not tell."""
+        processes = self._query(self._library.nvmlDeviceGetComputeRunningProcesses, handle)
+        if processes is None:
+            return None
+        clients = None
+        if hasattr(self._library, "nvmlDeviceGetMPSComputeRunningProcesses"):  # not in drivers before 2021
+            clients = self._query(self._library.nvmlDeviceGetMPSComputeRunningProcesses, handle)
+        pids = frozenset(int(process.pid) for process in (*processes, *(clients or ())))
+        # A server keeps its memory while it has no clients, and computes nothing itself.
+        return frozenset(pid for pid in pids if not _is_mps_server(pid))
 
     def _query(self, function: Callable[[Any], Any], handle: Any) -> Any:
         try:
             return function(handle)
         except self._library.NVMLError:  # not supported on this GPU, or the GPU has been lost
             return None
+
+
+def _is_mps_server(pid: int) -> bool:
+    try:
+        # Linux cuts the name of a process.
+        return psutil.Process(pid).name()[:_NAME_LENGTH] == SERVER[:_NAME_LENGTH]
+    except (psutil.Error, OSError):
+        return False
 
 
 def find_gpu_monitor(gpus: Sequence[str]) -> GpuMonitor | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from client import WorkerClient
 from common.home import Home
+from common.mps import Mps, MpsStatus
 from common.object_store import ObjectStore
 from core.protocol.worker import Registration
 from worker.artifact_transfer import ArtifactTransfer
@@ -23,6 +24,7 @@ from worker.identity import WorkerIdentity
 from worker.process_tree import WORKER_MARK, kill_marked
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
+from worker.training_groups import group_command
 from worker.training_monitor import TimeLimits
 
 log = structlog.get_logger()
@@ -62,6 +64,8 @@ class WorkerService:
         self._gpus = min(self.slots, len(devices.gpus))
         monitor = find_gpu_monitor(devices.gpus[: self._gpus])
         self._gpu_guard = GpuGuard(monitor, identity.id) if monitor else None
+        self._mps = self._find_mps(len(devices.gpus))
+        self._mps_status = self._mps.start() if self._mps else MpsStatus()
         api = BackendLink(connect or (lambda: WorkerClient(settings.api_url)))
         self.supervisor = Supervisor(api, self._supervisor_config(devices))
         self._health_monitor = HealthMonitor(self._check_health)
@@ -94,13 +98,17 @@ class WorkerService:
         finished = self.supervisor.wait(settings.grace_seconds + 2 * settings.report_limit + 30.0)
         self._heartbeat.stop()
         self._health_monitor.stop()
+        if self._mps and (problem := self._mps.stop()):
+            log.warning("problem", reason=problem)
         return finished
 
     def _check_health(self) -> Health:
         occupied = self.supervisor.occupied_gpus()
         gpus = self._gpu_guard.usage(occupied) if self._gpu_guard else []
         disk = disk_space_problem(self._settings.artifact_root)
-        problems = [disk]
+        if self._mps:
+            self._mps_status = self._mps.status()
+        problems = [disk, self._mps_status.problem]
         if not self._settings.share_gpus:
             problems += [
                 f"GPU {gpu.index} is not used: {gpu.foreign} process(es) of somebody else use it"
@@ -116,16 +124,20 @@ class WorkerService:
             worker_id=worker_id,
             artifacts=settings.artifact_root,
             command=settings.training_command,
-            environment=lambda gpus: training_environment(
-                devices,
-                gpus,
-                threads=settings.threads,
-                share=settings.threads_share(self.slots),
-                worker_id=worker_id,
-                cache=Home(settings.home).cache,
+            environment=lambda gpus: (
+                training_environment(
+                    devices,
+                    gpus,
+                    threads=settings.threads,
+                    share=settings.threads_share(self.slots),
+                    worker_id=worker_id,
+                    cache=Home(settings.home).cache,
+                )
+                | (self._mps.variables(len(gpus)) if self._mps and self._mps_status.running else {})
             ),
             slots=self.slots,
             gpus=self._gpus,
+            group_command=self._group_command(),
             gpu_guard=self._gpu_guard,
             share_gpus=settings.share_gpus,
             disk_full=lambda: self._health_monitor.latest.disk_full,
@@ -139,6 +151,27 @@ class WorkerService:
                 store=settings.store_seconds,
             ),
         )
+
+    def _find_mps(self, gpus: int) -> Mps | None:
+        """Return the MPS daemon whose clients the trainings may become; None without GPUs, or if it is not wanted."""
+        settings = self._settings
+        if not gpus or settings.mps == "off":
+            return None
+        return Mps(
+            Home(settings.home).path / "mps" if settings.mps == "start" else None,
+            thread_percentage=settings.mps_thread_percentage,
+            memory_gb=settings.mps_memory_gb,
+        )
+
+    def _group_command(self) -> Sequence[str] | None:
+        """Return the command of group processes; None if each run trains in a process of its own."""
+        settings, mps = self._settings, self._mps_status
+        shared = self.slots > max(self._gpus, 1)
+        on_gpu_alone = bool(self._gpus) and not mps.running
+        used = shared and (settings.group_runs == "on" or (settings.group_runs == "auto" and on_gpu_alone))
+        if self._gpus:
+            log.info("sharing of GPUs", slots=self.slots, mps=mps.running, groups=used)
+        return group_command(settings.training_command) if used else None
 
     def _registration(self, devices: Devices) -> Registration:
         return Registration(

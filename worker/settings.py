@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.home import Home
@@ -15,6 +15,7 @@ from common.object_store import parse_artifacts
 from common.processors import default_cpu_slots, thread_share
 from common.service_settings import Seconds, ServiceSettings
 from core.protocol.worker import WorkerLabel, WorkerName
+from worker.training_groups import group_command
 
 
 def _home() -> Path:
@@ -60,6 +61,21 @@ class WorkerSettings(ServiceSettings):
     )
     runs_per_gpu: int = Field(1, ge=1, le=64, description="Trainings that share a GPU.")
     share_gpus: bool = Field(False, description="Use a GPU even if somebody else's process computes on it.")
+    group_runs: Literal["off", "auto", "on"] = Field(
+        "off",
+        description="Train runs with the same data and teacher in one process. auto: on GPUs that several trainings "
+        "share without MPS; on: always.",
+    )
+    mps: Literal["off", "auto", "start"] = Field(
+        "auto",
+        description="NVIDIA's MPS for trainings that share a GPU. auto: if its daemon runs; start: start a daemon.",
+    )
+    mps_thread_percentage: int | None = Field(
+        None, ge=1, le=100, description="With MPS: share of a GPU's multiprocessors that a training may use, %."
+    )
+    mps_memory_gb: float | None = Field(
+        None, gt=0, le=1e6, description="With MPS: memory of a GPU that a training may use, in GiB."
+    )
     labels: Annotated[tuple[WorkerLabel, ...], NoDecode] = Field(
         (), max_length=32, description="Labels that runs can require in resources.labels."
     )
@@ -101,6 +117,12 @@ class WorkerSettings(ServiceSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _check_group_command(self) -> Self:
+        if self.group_runs != "off":
+            group_command(self.training_command)
+        return self
 
     @field_validator("artifacts", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from worker import clock
 from worker.leased_run import LeasedRun, StopIntent
 from worker.reporter import Reporter
-from worker.training_process import ProcessExit, TrainingProcess
+from worker.training_process import ProcessExit, Training
 
 _POLL_SECONDS = 0.1
 
@@ -38,7 +38,7 @@ class TimeLimits:
 
 
 def monitor_training(
-    process: TrainingProcess, run: LeasedRun, reporter: Reporter, limits: TimeLimits
+    process: Training, run: LeasedRun, reporter: Reporter, limits: TimeLimits
 ) -> tuple[ProcessExit, set[int]]:
     """Wait until the training has ended, stop it if necessary, and kill its remaining processes.
 

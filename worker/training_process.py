@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -52,6 +53,36 @@ class ProcessExit:
         if self.code is None:
             return "the training's launcher was killed"
         return f"the training ended with exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files to which the output of a training is appended.
+
+    Attributes:
+        stdout: Its standard output.
+        stderr: The standard error of the training and of the launcher.
+    """
+
+    stdout: Path
+    stderr: Path
+
+
+class Training(Protocol):
+    """A started training, as its supervision sees it."""
+
+    @property
+    def seen_pids(self) -> set[int]:
+        """Ids of all recorded processes of the training."""
+
+    def poll(self) -> ProcessExit | None:
+        """Return the exit status or signal; None while the training runs."""
+
+    def terminate(self) -> None:
+        """Ask the training to write a checkpoint and end."""
+
+    def kill(self) -> set[int]:
+        """End the training if it still runs, and return the ids of processes that could not be killed."""
 
 
 class TrainingProcess:
@@ -152,32 +183,40 @@ class ProcessSpawner:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
     def start(
-        self, command: Sequence[str], *, environment: Mapping[str, str], stdout: Path, stderr: Path
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        files: Files,
+        descriptors: Sequence[int] = (),
     ) -> TrainingProcess:
         """Start a training.
 
         Args:
             command: The program and its arguments.
             environment: The complete environment.
-            stdout: File to which the training's standard output is appended.
-            stderr: File to which the standard error of the training and of the launcher is appended.
+            files: Where its output goes.
+            descriptors: Open files that the training inherits.
 
         Raises:
             OSError: The launcher cannot be started, or a file cannot be opened.
         """
-        return self._thread.submit(self._start, command, environment, stdout, stderr).result()
+        return self._thread.submit(self._start, command, environment, files, descriptors).result()
 
     @staticmethod
-    def _start(command: Sequence[str], environment: Mapping[str, str], stdout: Path, stderr: Path) -> TrainingProcess:
+    def _start(
+        command: Sequence[str], environment: Mapping[str, str], files: Files, descriptors: Sequence[int]
+    ) -> TrainingProcess:
         token = uuid.uuid4().hex
-        with stderr.open("ab") as errors:
+        with files.stderr.open("ab") as errors:
             launcher = subprocess.Popen(
                 # -S skips the search for installed packages; the launcher needs none.
-                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(stdout), *command],
+                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(files.stdout), *command],
                 env={**environment, RUN_MARK: token},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                pass_fds=descriptors,
                 # With its own session, the launcher does not get Ctrl-C from the terminal. The worker gets it and stops
                 # the training in an orderly way.
                 start_new_session=True,

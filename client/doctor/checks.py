@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.doctor.mps import check_mps
 from client.doctor.packages import check_packages, check_python
 from client.doctor.runner import Check
 from client.doctor.services import check_backend, check_broker, check_ports, check_tokens
@@ -13,6 +14,7 @@ ALL_CHECKS = (
     Check("python", check_python),
     Check("packages", check_packages),
     Check("torch", check_torch, seconds=IMPORT_SECONDS),
+    Check("mps", check_mps),
     Check("disk", check_disk),
     Check("datasets", check_datasets),
     Check("ports", check_ports),

@@ -20,21 +20,20 @@ KNOWN_SETTINGS = frozenset(
         r"\w+",
         """
     admin_token admin_token_file allowed_hosts allowed_origins api_bind api_port api_token api_token_file api_url
-    app_image artifacts artifacts_url artifact_folder audit_days backup_folder body_seconds broker_bind
-    broker_folder broker_password broker_port broker_url cache_dir checkpoint_seconds cpu_slots dashboard_allow
-    dashboard_bind dashboard_host dashboard_idle_hours dashboard_login dashboard_origin dashboard_password_hash
-    dashboard_port dashboard_session_hours dashboard_token dashboard_token_file dashboard_user data_folder
-    data_roots database_password database_url debug device download gpu_seconds gpus_given grace_seconds
-    heartbeat_file heartbeat_seconds home host hosts idempotency_hours index_url labels lease_seconds linger_seconds
-    log_format log_level margin_seconds max_attempts max_body_bytes max_retry_delay_seconds max_token_slots
-    max_upload_bytes max_weights_gb minio_client_image minio_image minio_port most_threads name oidc_client_id
-    oidc_create oidc_issuer pack_dir plugins port postgres_image project python_image rank ranks ranks_dir
-    ranks_parent rate_of_refused rate_per_address rate_per_token reconcile_seconds redis_image report_seconds
+    app_image artifact_folder artifacts artifacts_url audit_days backup_folder body_seconds broker_bind broker_folder
+    broker_password broker_port broker_url cache_dir checkpoint_seconds cpu_slots dashboard_allow dashboard_bind
+    dashboard_host dashboard_idle_hours dashboard_login dashboard_origin dashboard_password_hash dashboard_port
+    dashboard_session_hours dashboard_token dashboard_token_file dashboard_user data_folder data_roots
+    database_password database_url debug device download gpu_seconds gpus_given grace_seconds group_runs heartbeat_file
+    heartbeat_seconds home host hosts idempotency_hours index_url labels lease_seconds linger_seconds log_format
+    log_level margin_seconds max_attempts max_body_bytes max_retry_delay_seconds max_token_slots max_upload_bytes
+    max_weights_gb minio_client_image minio_image minio_port most_threads mps mps_memory_gb mps_thread_percentage name
+    oidc_client_id oidc_create oidc_issuer pack_dir plugins port postgres_image project python_image rank ranks
+    ranks_dir ranks_parent rate_of_refused rate_per_address rate_per_token reconcile_seconds redis_image report_seconds
     reserve_after_seconds retry_delay_seconds run_owner run_token runs_per_gpu scratch scratch_url secrets
     send_webhooks session_hours session_idle_hours share_gpus shm_size slots stack_mark stalled_minutes stop_grace
     store_seconds target_url teacher_logits_gb threads torch_backend training_command trusted_proxies uploads
-    watchdog_seconds webhook_hosts webhook_secret webhook_url worker_image worker_name worker_token
-    worker_token_file
+    watchdog_seconds webhook_hosts webhook_secret webhook_url worker_image worker_name worker_token worker_token_file
         """,
     )
 )

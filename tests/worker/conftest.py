@@ -42,6 +42,7 @@ class Rig:
         monitor: GpuMonitor | None = None,
         transfer: ArtifactTransfer | None = None,
         command: Sequence[str] = STANDIN,
+        group_command: Sequence[str] | None = None,
     ) -> None:
         self.backend = FakeBackend(lease=lease)
         self.devices = Devices(tuple(map(str, range(gpus))))
@@ -56,6 +57,7 @@ class Rig:
                 environment=self._environment,
                 slots=slots,
                 gpus=gpus,
+                group_command=group_command,
                 gpu_guard=GpuGuard(monitor, WORKER_ID) if monitor else None,
                 disk_full=lambda: self.health.disk_full,
                 transfer=transfer,

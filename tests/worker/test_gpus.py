@@ -151,6 +151,9 @@ class Library:
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> Any:
         return [SimpleNamespace(pid=self._supported(handle, NOBODY))]
 
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: int) -> Any:
+        return [SimpleNamespace(pid=self._supported(handle, NOBODY))]
+
     def nvmlDeviceGetName(self, handle: int) -> Any:
         return self._supported(handle, b"NVIDIA H200")
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.waiting import until
 from tests.worker.conftest import STANDIN, processes_of
-from worker.training_process import ProcessExit, ProcessSpawner, TrainingProcess
+from worker.training_process import Files, ProcessExit, ProcessSpawner, TrainingProcess
 
 
 @pytest.fixture
@@ -25,8 +25,7 @@ def start(spawner: ProcessSpawner, folder: Path, *command: str, **variables: str
     return spawner.start(
         command,
         environment={**os.environ, **variables},
-        stdout=folder / "stdout.txt",
-        stderr=folder / "stderr.txt",
+        files=Files(folder / "stdout.txt", folder / "stderr.txt"),
     )
 
 
