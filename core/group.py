@@ -48,7 +48,8 @@ STOP = "stop"
 def make_turns() -> Turns:
     """Return the turns of a group of trainings in this process, in whose present state each of them begins."""
     if torch.cuda.is_available():
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # before it, there are no generators that a member could have for itself
+        # Before this, there are no generators that a member could have for itself.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     initial = ProcessState.now()
     return Turns(ProcessState.now, initial.copy, _finish_device_work)
 

@@ -49,5 +49,9 @@ def test_what_a_process_has_once_or_runs_share_tells_groups_apart(changes: dict[
 
 
 def test_what_is_the_runs_own_does_not() -> None:
-    others = [{"student": {"model": "resnet20"}}, {"training": {"epochs": 3}}, {"training": {"optimizer": {"lr": 0.2}}}]
+    others: list[dict[str, Any]] = [
+        {"student": {"model": "resnet20"}},
+        {"training": {"epochs": 3}},
+        {"training": {"optimizer": {"lr": 0.2}}},
+    ]
     assert {group_key(_runs(**other)[0]) for other in others} == {group_key(_runs()[0])}
