@@ -316,7 +316,7 @@ def test_claim_and_heartbeat_send_as_many_statements_whatever_the_length_of_a_fu
         lengths.append(len(statements))
     assert lengths[0] == lengths[1]
     with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Run).where(Run.state == "queued")) > 3000
+        assert (session.scalar(select(func.count()).select_from(Run).where(Run.state == "queued")) or 0) > 3000
 
 
 @pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.services)], indirect=True)
