@@ -191,10 +191,10 @@ def _quota(project: Project) -> None:
     table([{"Quota": name, "Used": used, "Limit": limit} for name, used, limit in quota_rows(quota)])
     with st.popover("Set the quota", icon=":material/speed:"), st.form(f"quota.{project.name}", border=False):
         st.caption("An empty field is no limit. Runs beyond a limit wait; what trains goes on.")
-        slots = st.number_input("Slots at once", 0, MAX_SLOTS, value=quota.slots_limit, step=1)
-        hours = st.number_input("GPU-hours in seven days", 0.0, MAX_GPU_HOURS, value=quota.gpu_hours_limit, step=10.0)
+        slots = _limit(project, "Slots at once", quota.slots_limit, MAX_SLOTS, 1)
+        hours = _limit(project, "GPU-hours in seven days", quota.gpu_hours_limit, MAX_GPU_HOURS, 10.0)
         size = None if quota.disk_bytes_limit is None else quota.disk_bytes_limit / _GB
-        disk = st.number_input("Stored files (GB)", 0.0, MAX_DISK_BYTES / _GB, value=size, step=10.0)
+        disk = _limit(project, "Stored files (GB)", size, MAX_DISK_BYTES / _GB, 10.0)
         if st.form_submit_button("Set", type="primary"):
             limits = {"slots": slots, "gpu_hours": hours, "disk_bytes": None if disk is None else round(disk * _GB)}
             _do(
@@ -202,6 +202,14 @@ def _quota(project: Project) -> None:
                 f"The quota of {project.name} was set.",
             )
     st.caption(f"On the command line: {code(f'dkd project quota {project.name} --slots 8 --gpu-hours 500 --disk 1TB')}")
+
+
+def _limit(project: Project, label: str, limit: float | None, most: float, step: float) -> float | None:
+    """Draw the field of a limit and return its value; None if it is empty."""
+    # Not as the field's default, to which Streamlit returns when the field is emptied.
+    key = f"quota.{project.name}.{label}.{limit}"
+    st.session_state.setdefault(key, limit)
+    return st.number_input(label, type(step)(0), most, value=None, step=step, key=key)
 
 
 def _members(project: Project, people: Sequence[Person]) -> None:
