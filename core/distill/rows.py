@@ -39,6 +39,8 @@ class Rows:
     label_weight: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.weight is None and self.label_weight is None:
+            return
         for weight in (self.weight, self.label_weight):
             if weight is not None and weight.shape != self.target.shape:
                 shapes = f"{tuple(weight.shape)} for targets {tuple(self.target.shape)}"

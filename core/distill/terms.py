@@ -106,7 +106,7 @@ def cross_entropy(student: Tensor, target: Tensor, weight: Tensor | None = None,
     """
     log_p = student.log_softmax(1)
     # A rank of several may have no rows of a small last batch, and its mean of nothing is left out.
-    scale = 1 / max(len(target), 1)
+    scale = 1 / max(target.shape[0], 1)
     if weight is None:  # a mean inside nll_loss adds up in another order than the mean of its rows
         value = F.nll_loss(log_p, target)
         if label_smoothing:

@@ -113,7 +113,7 @@ def reduced(
     Raises:
         ValueError: The reduction is unknown.
     """
-    size = len(direction)
+    size = direction.shape[0]
     if reduction == "sample":
         return Term(value, direction, factor)
     if reduction == "batch":

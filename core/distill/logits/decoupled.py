@@ -76,7 +76,7 @@ class Decoupled:
     def tckd(self) -> Term:
         """Return T²·KL([q_t, 1−q_t] ‖ [p_t, 1−p_t]), averaged over the rows (Zhao et al. 2022, equation 7)."""
         log_p, log_q = self._log_binary.view(2, -1).unbind()
-        q, relative = self._binary[1], self._rows.relative_weight
+        q, relative = self._binary[1], None if self._rows.weight is None else self._rows.relative_weight
         kl = torch.dot((q if relative is None else q * relative).view(-1), log_q - log_p)
         scale = self.temperature / self.num_rows
         return Term(kl.mul_(self.temperature * scale), self._rows.weigh(self._tckd_direction), -scale)

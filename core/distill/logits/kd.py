@@ -29,5 +29,6 @@ def softened_divergence(batch: Rows, temperature: float) -> Term:
     log_p = F.log_softmax(batch.student32 / temperature, dim=1)
     log_q = F.log_softmax(batch.teacher32 / temperature, dim=1)
     divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-    value = temperature**2 * (batch.weigh(divergence).sum() / len(log_p))
-    return Term(value, batch.weigh(temperature / len(log_p) * (log_p.exp() - log_q.exp())))
+    size = log_p.shape[0]
+    value = temperature**2 * (batch.weigh(divergence).sum() / size)
+    return Term(value, batch.weigh(temperature / size * (log_p.exp() - log_q.exp())))
