@@ -80,7 +80,8 @@ def show() -> None:
             st.markdown(f"Comparing **{wording.counted(len(run_ids), 'run')}** selected by the link")
             st.page_link(session.page("compare"), label="Compare experiments instead", icon=":material/science:")
     selected = _fetch_selected(experiment_ids, run_ids)
-    session.tab_title(", ".join(dict.fromkeys(run.experiment for run in selected.runs))[:_TITLE_CHARACTERS], "Compare")
+    title = ", ".join(dict.fromkeys(run.experiment for run in selected.runs))[:_TITLE_CHARACTERS]
+    session.tab_title(title, "Compare")
     if refusal := _several_tasks(selected):
         st.info(escape(refusal), icon=":material/balance:")
         _states(selected)
@@ -89,6 +90,7 @@ def show() -> None:
         "Show", (_RESULTS, _BOARD), default=_RESULTS, required=True, key="as", bind="query-params", width="content"
     )
     if view == _BOARD:
+        session.tab_title("Board", title, "Compare")
         key = ".".join(experiment_ids or run_ids)
         compare_board.show(selected, lambda: _fetch_selected(experiment_ids, run_ids), key)
         return

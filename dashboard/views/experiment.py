@@ -47,7 +47,6 @@ def show() -> None:
         raise
     experiment = reply.value
     st.title(escape(experiment.name))
-    session.tab_title(experiment.name, "Experiment")
     bulk.show_message()
     _links(experiment)
     experiment_actions.draw(experiment)
@@ -120,6 +119,8 @@ def _live(key: str, controls: experiment_table.Controls, first: session.Fetched[
                 key="section",
                 bind="query-params",
             )
+            named = () if tab == _TABS[0] else (str(tab),)
+            session.tab_title(*named, experiment.name, "Experiment")
             with st.container(key=f"experiment.tab.{_TABS.index(str(tab))}"):
                 _draw_tab(str(tab), experiment, controls)
             if not loaded and experiment_table.all_loaded(experiment, controls):

@@ -31,11 +31,12 @@ from dashboard.views import (
 REFRESH_SECONDS = 1.0
 """Interval between two refreshes. A reply without new data has about 300 bytes; a metric appears within two seconds."""
 _TAIL = 8  # number of log lines below the curves
+_CURVES = "Curves"
 _DETECTIONS = "Detections"
 _PREDICTIONS = "Predictions"
 _FEATURES = "Features"
 _TABS = (
-    *("Curves", _PREDICTIONS, _DETECTIONS, _FEATURES, "More measurements", "Machine", "Log", "Attempts", "Spec"),
+    *(_CURVES, _PREDICTIONS, _DETECTIONS, _FEATURES, "More measurements", "Machine", "Log", "Attempts", "Spec"),
     *("Environment", "Files"),
 )
 
@@ -96,7 +97,6 @@ def _list_newest() -> None:
 def _header(run: Run) -> None:
     """Draw the title, the links and the buttons."""
     st.title(escape(row_text.run_title(run)))
-    session.tab_title(row_text.run_title(run), run.experiment or run.model)
     with st.container(horizontal=True, vertical_alignment="center"):
         if run.experiment_id:
             _link("experiment", escape(run.experiment), "science", id=run.experiment_id)
@@ -159,12 +159,14 @@ def _live(feed: RunFeed, first: session.Fetched[RunFeed]) -> None:
             tab = st.segmented_control(
                 "Show",
                 _tabs(run),
-                default="Curves",
+                default=_CURVES,
                 required=True,
                 label_visibility="collapsed",
                 key="part",
                 bind="query-params",
             )
+            named = () if tab == _CURVES else (str(tab),)
+            session.tab_title(*named, row_text.run_title(run), run.experiment or run.model)
             with st.container(key=f"run.tab.{_TABS.index(str(tab))}"):
                 _draw_tab(str(tab), feed)
 

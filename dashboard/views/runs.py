@@ -42,6 +42,7 @@ def show() -> None:
         bind="query-params",
     )
     if view == "Experiments":
+        session.tab_title("Experiments")
         experiment_list.show()
         return
     query = filters.draw("runs")

@@ -39,7 +39,6 @@ def show() -> None:
         st.title("Sweep")
         raise
     st.title(escape(reply.value.name))
-    session.tab_title(reply.value.name, "Sweep")
     _live(name, reply)
 
 
@@ -125,6 +124,8 @@ def _draw(sweep: Sweep) -> None:
         key="tab",
         bind="query-params",
     )
+    named = () if tab == _TABS[0] else (str(tab),)
+    session.tab_title(*named, sweep.name, "Sweep")
     with st.container(key=f"sweep.tab.{_TABS.index(str(tab))}"):
         if tab == "Table":
             _table(sweep, found, axis)

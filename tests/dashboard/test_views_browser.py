@@ -132,6 +132,24 @@ def test_detections_are_drawn_on_pictures_and_filtered(page: Page, lab: Stand) -
     assert browser.error_texts(page) == []
 
 
+def test_views_of_a_page_have_titles_of_their_own(page: Page, lab: Stand) -> None:
+    experiment = lab.client.experiment(recorded_lab.METHODS)
+    visit(page, f"run?id={run_of(experiment, 'dkd')}&part=Log")
+    assert page.title() == f"Log · dkd · seed 0 · {recorded_lab.METHODS} · DKD Lab"
+    page.get_by_text("Files", exact=True).click()
+    page.wait_for_function("() => document.title.startsWith('Files · dkd · seed 0')")
+    page.get_by_text("Curves", exact=True).click()
+    page.wait_for_function("() => document.title.startsWith('dkd · seed 0')")
+    visit(page, f"experiment?id={experiment.id}&section=Spec")
+    assert page.title() == f"Spec · {recorded_lab.METHODS} · Experiment · DKD Lab"
+    visit(page, "runs")
+    assert page.title() == "Runs · DKD Lab"
+    page.get_by_text("Experiments", exact=True).click()
+    page.wait_for_function("() => document.title === 'Experiments · DKD Lab'")
+    visit(page, f"compare?experiment={experiment.id}&as=board")
+    assert page.title() == f"Board · {recorded_lab.METHODS} · Compare · DKD Lab"
+
+
 def test_experiment_is_annotated_and_leads_to_its_copy(page: Page, lab: Stand) -> None:
     original, copy = (lab.client.experiment(name) for name in (recorded_lab.METHODS, recorded_lab.COPY))
     visit(page, f"experiment?id={original.id}")
