@@ -138,8 +138,18 @@ def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str)
     for index, named in enumerate([*named_places, ticks]):
         figure.add_vline(x=index, line={"color": theme.GREY, "width": 1})
         for text, place in named:
+            # Beyond the lines that end there, so that none passes through the text of the ends.
+            above = place >= 0.5
             figure.add_annotation(
-                x=index, y=place, text=figure_text(text), showarrow=False, xshift=-8, xanchor="right", font={"size": 11}
+                x=index,
+                y=place,
+                text=figure_text(text),
+                showarrow=False,
+                xshift=-6,
+                yshift=1 if above else -1,
+                xanchor="right",
+                yanchor="bottom" if above else "top",
+                font={"size": 11},
             )
     titles = [figure_text(title) for title in (*(scale.field.path for scale in scales), axis)]
     figure.update_layout(showlegend=False, hovermode="closest")

@@ -153,6 +153,7 @@ def test_parallel_coordinates_have_an_axis_per_field_and_the_result() -> None:
     assert (list(worst.y), list(best.y)) == ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0])
     assert worst.meta["link"] == "experiment?id=e0"
     assert {item.text for item in figure.layout.annotations} >= {"0.001", "0.01", "0.1", "kd", "dkd", "5", "10"}
+    assert all((item.yanchor == "bottom") == (item.y >= 0.5) for item in figure.layout.annotations), "beyond the lines"
     assert sweep_figures.parallel_figure([], scales, "Accuracy") is None
 
 
