@@ -141,7 +141,7 @@ def _actions(selection: RowSelection, selected: Sequence[ExperimentSummary]) -> 
             )
         with st.popover("More", icon=":material/more_horiz:", disabled=not selected):
             _priority(client, live)
-            tag_and_archive(keys)
+            tag_and_archive(keys, archived=[item.id for item in selected if item.archived_at is not None])
             _delete([item for item in selected if item.state != "active"])
         st.caption(escape(selection.sentence([item.name for item in selected])))
         if selected:
@@ -176,8 +176,14 @@ def _priority(client: Client, keys: Sequence[str]) -> None:
     )
 
 
-def tag_and_archive(keys: Sequence[str]) -> None:
-    """Draw the fields and buttons that change the tags of these experiments and archive them."""
+def tag_and_archive(keys: Sequence[str], *, archived: Sequence[str] | None = None) -> None:
+    """Draw the fields and buttons that change the tags of these experiments and archive them.
+
+    Args:
+        keys: The experiments.
+        archived: Those of them that are archived; None if it is not known.
+    """
+    archivable = keys if archived is None else [key for key in keys if key not in archived]
     text = st.text_input("Tags (comma-separated)", key="bulk.tags", placeholder="paper, seed check")
     tags = list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))
     with st.container(horizontal=True):
@@ -191,14 +197,17 @@ def tag_and_archive(keys: Sequence[str]) -> None:
                 key=f"bulk.tags.{name.lower()}",
             )
     with st.container(horizontal=True):
-        for name, icon, archived in (("Archive", "archive", True), ("Unarchive", "unarchive", False)):
+        for name, icon, hide, those in (
+            ("Archive", "archive", True, archivable),
+            ("Unarchive", "unarchive", False, keys if archived is None else archived),
+        ):
             st.button(
                 name,
                 icon=f":material/{icon}:",
-                disabled=not keys,
+                disabled=not those,
                 on_click=bulk.on_click,
-                args=(keys, _archive_action(session.action_client(), archived), "experiment", f"{name.lower()}d"),
-                help="Archived experiments keep all their data and are hidden in lists." if archived else None,
+                args=(those, _archive_action(session.action_client(), hide), "experiment", f"{name.lower()}d"),
+                help="Archived experiments keep all their data and are hidden in lists." if hide else None,
                 key=f"bulk.{name.lower()}",
             )
 

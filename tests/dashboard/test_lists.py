@@ -249,7 +249,10 @@ class TestRuns:
         button(app, "Remove tags").click().run()
         assert sorted(stand.client.experiment("first").tags) == ["check", "paper"]
         button(app, "Cancel").click().run()
+        assert button(app, "Unarchive").disabled, "nothing is archived"
         button(app, "Archive").click().run()
+        assert button(app, "Archive").disabled, "it is archived"
+        assert not button(app, "Unarchive").disabled
         table = app.dataframe[0].value
         assert list(table["Experiment"]) == ["second", "first"], "what the actions apply to stays on the page"
         assert table["State"][1].endswith(", archived")
