@@ -179,21 +179,22 @@ def p_text(p: float | None, digits: int = 2) -> str:
     return f"{p:.8g}"
 
 
-def title_with_count(title: str, values: Iterable[float | None]) -> str:
+def title_with_count(title: str, values: Iterable[float | None], item: str = "image") -> str:
     """Return the title of a metric that is a mean over a part of the test images, with the number of these images.
 
     Args:
         title: The metric's title.
         values: The number of images of every run that the metric is shown for; None if a run did not record it.
+        item: What the task calls an image.
     """
     recorded = list(values)
     counts = sorted({int(value) for value in recorded if value is not None})
     parts = []
     if counts:
         span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-        parts.append(f"of {span} image{'' if counts == [1] else 's'}")
+        parts.append(f"of {span} {item}{'' if counts == [1] else 's'}")
     if not counts or None in recorded:
-        parts.append(f"{'of some runs ' if counts else ''}number of images not recorded")
+        parts.append(f"{'of some runs ' if counts else ''}number of {item}s not recorded")
     return f"{title} ({'; '.join(parts)})"
 
 

@@ -71,7 +71,7 @@ def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[s
         runs = [points for points in newest.values() if metric in points]
         if entry and metric in count_metrics and runs:
             counts = [points.get(entry.of) for points in runs]
-            title = title_with_count(title, [point.value if point else None for point in counts])
+            title = title_with_count(title, [point.value if point else None for point in counts], sample.task.item)
         titles[metric] = title
     return titles
 

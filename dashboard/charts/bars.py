@@ -32,6 +32,7 @@ def grouped_bars(
     axis: str,
     *,
     in_rows: bool,
+    texts: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Draw numbers of networks as bars.
 
@@ -42,6 +43,7 @@ def grouped_bars(
         labels: The labels, from left to right or from top to bottom.
         axis: Title of the axis of values, with the unit.
         in_rows: Whether labels are rows instead of columns.
+        texts: What follows a number in its tooltip, by label: its unit, and what it is of.
     """
     height = max(_HEIGHT, 90 + 28 * len(labels)) if in_rows else _HEIGHT
     figure = figures.plain_figure("" if in_rows else axis, axis if in_rows else "", height=height)
@@ -56,7 +58,8 @@ def grouped_bars(
                 orientation="h" if in_rows else "v",
                 name=figures.label_text(names[source]),
                 marker={"color": colours[source]},
-                hovertemplate="%{x:.2f}" if in_rows else "%{y:.2f}",
+                customdata=[figures.label_text((texts or {}).get(label, "")) for label in labels],
+                hovertemplate=("%{x:.2f}" if in_rows else "%{y:.2f}") + ("%{customdata}" if texts else ""),
             )
     if in_rows:
         figure.update_layout(hovermode="y unified", legend={"traceorder": "reversed"})

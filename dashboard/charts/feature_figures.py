@@ -47,12 +47,13 @@ def class_style(number: int) -> theme.Style:
     return theme.Style(_COLOURS[number % len(_COLOURS)], symbol)
 
 
-def points_figure(found: FeatureMap, shown: Collection[str], *, small: bool = False) -> go.Figure:
-    """Draw the images of one network as points, in the colours of their classes.
+def points_figure(found: FeatureMap, shown: Collection[str], item: str, *, small: bool = False) -> go.Figure:
+    """Draw the items of one network as points, in the colours of their classes.
 
     Args:
         found: The points.
-        shown: Names of the classes that are coloured; the images of the others are grey.
+        shown: Names of the classes that are coloured; those of the others are grey.
+        item: What an item of the data is called, such as an image.
         small: Whether more than two figures are in a row.
     """
     pca = found.projection == "pca"
@@ -76,7 +77,8 @@ def points_figure(found: FeatureMap, shown: Collection[str], *, small: bool = Fa
                 "size": 6 if coloured else 4,
                 "opacity": 0.85,
             },
-            hovertemplate=f"image %{{customdata:,}}, class {figures.label_text(name)}<extra></extra>",
+            hovertemplate=f"{figures.label_text(item)} %{{customdata:,}}, class {figures.label_text(name)}"
+            "<extra></extra>",
         )
     reach = found.extent or max((abs(value) for value in (*found.x, *found.y)), default=0.0)
     reach = (reach or 1.0) * _MARGIN

@@ -30,8 +30,14 @@ _BEYOND = 1.08
 """While runs train, the x axis ends at this multiple of the last point."""
 
 
-def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
-    """Draw one panel of a run over epochs; None if the run has none of the panel's metrics."""
+def run_figure(panel: Panel, curves: Mapping[str, Curve], item: str = "image") -> go.Figure | None:
+    """Draw one panel of a run over epochs; None if the run has none of the panel's metrics.
+
+    Args:
+        panel: The panel.
+        curves: The curves of the run by metric.
+        item: What an item of the run's data is called.
+    """
     traces = [(trace, curves[trace.metric]) for trace in panel.drawn(curves)]
     if not traces:
         return None
@@ -43,7 +49,7 @@ def run_figure(panel: Panel, curves: Mapping[str, Curve]) -> go.Figure | None:
         figure.add_scatter(
             x=curve.epoch,
             y=nonfinite_to_none(curve.value),
-            name=label_text(trace.legend(curves)),
+            name=label_text(trace.legend(curves, item)),
             legendgroup=trace.metric,
             mode="lines+markers" if len(curve) <= 40 else "lines",
             marker={"size": 5},

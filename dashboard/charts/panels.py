@@ -38,12 +38,12 @@ class Trace:
     count_metric: str = ""
     unit: str = ""
 
-    def legend(self, curves: Mapping[str, Curve]) -> str:
-        """Return the title, with the number of images if the metric does not cover all of them."""
+    def legend(self, curves: Mapping[str, Curve], item: str) -> str:
+        """Return the title, with the number of images (``item``) if the metric does not cover all of them."""
         if not self.count_metric:
             return self.title
         counts = curves.get(self.count_metric)
-        return title_with_count(self.title, [counts.value[-1] if counts is not None and len(counts) else None])
+        return title_with_count(self.title, [counts.value[-1] if counts is not None and len(counts) else None], item)
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,27 @@ _SIGNED = (
 )
 
 
-def accuracy_figure(values: Mapping[Side, Values], names: Mapping[Side, str], classes: Sequence[str]) -> go.Figure:
+def accuracy_figure(
+    values: Mapping[Side, Values], names: Mapping[Side, str], classes: Sequence[str], totals: Mapping[str, str]
+) -> go.Figure:
     """Draw the accuracy on each class of a run beside its reference, as bars.
 
     Args:
         values: Accuracy in % of ``run`` and ``reference``, by class.
         names: Names of the networks in the legend.
         classes: The classes in their order.
+        totals: Of how many images the accuracy on each class is, such as "90 images".
     """
-    return grouped_bars(values, names, COLOURS, classes, "Accuracy (%)", in_rows=len(classes) > MOST_COLUMNS)
+    texts = {name: f" % of {total}" for name, total in totals.items()}
+    in_rows = len(classes) > MOST_COLUMNS
+    return grouped_bars(values, names, COLOURS, classes, "Accuracy (%)", in_rows=in_rows, texts=texts)
 
 
 def reliability_figure(
-    bins: Mapping[Source, Sequence[ConfidenceBin]], names: Mapping[Source, str], styles: Mapping[Source, theme.Style]
+    bins: Mapping[Source, Sequence[ConfidenceBin]],
+    names: Mapping[Source, str],
+    styles: Mapping[Source, theme.Style],
+    item: str,
 ) -> go.Figure:
     """Draw the share of right images over the mean confidence, and below it how many images each range has.
 
@@ -51,6 +59,7 @@ def reliability_figure(
         bins: Ranges of the confidence of each network.
         names: Names of the networks in the legend.
         styles: Their styles.
+        item: What an item of the data is called, such as an image.
     """
     figure = figures.plain_figure("Accuracy (%)", "Confidence (largest probability)", height=400)
     figure.add_scatter(
@@ -61,48 +70,56 @@ def reliability_figure(
         showlegend=False,
         hoverinfo="skip",
     )
+    items = figures.label_text(f"{item}s")
     for key, found in bins.items():
         style = styles[key]
         figure.add_scatter(
-            x=[item.confidence for item in found],
-            y=[100 * item.right for item in found],
-            customdata=[[item.low, item.high, item.images] for item in found],
+            x=[one.confidence for one in found],
+            y=[100 * one.right for one in found],
+            customdata=[[one.low, one.high, one.images] for one in found],
             mode="lines+markers",
             name=figures.label_text(names[key]),
             legendgroup=key,
             line={"color": style.colour, "width": 1.5},
             marker={"color": style.colour, "symbol": style.symbol, "size": 7},
-            hovertemplate="%{y:.1f} % of %{customdata[2]:,} images with a confidence from %{customdata[0]:.2f} to "
-            "%{customdata[1]:.2f}",
+            hovertemplate=f"%{{y:.1f}} % of %{{customdata[2]:,}} {items} with a confidence from "
+            "%{customdata[0]:.2f} to %{customdata[1]:.2f}",
         )
         figure.add_bar(
-            x=[(item.low + item.high) / 2 for item in found],
-            y=[item.images for item in found],
+            x=[(one.low + one.high) / 2 for one in found],
+            y=[one.images for one in found],
             offsetgroup=key,
             name=figures.label_text(names[key]),
             legendgroup=key,
             showlegend=False,
             marker={"color": style.colour},
             yaxis="y2",
-            hovertemplate="%{y:,} images",
+            hovertemplate=f"%{{y:,}} {items}",
         )
     figure.update_layout(
         hovermode="closest",
         barmode="group",
         showlegend=len(bins) > 1,
         yaxis={"domain": [0.34, 1], "range": [0, 104]},
-        yaxis2={"domain": [0, 0.24], "anchor": "x", "title": {"text": "Images"}, "automargin": True, "nticks": 4},
+        yaxis2={
+            "domain": [0, 0.24],
+            "anchor": "x",
+            "title": {"text": items[:1].upper() + items[1:]},
+            "automargin": True,
+            "nticks": 4,
+        },
     )
     figure.update_xaxes(range=[0, 1.02], anchor="y2")  # below the numbers of images
     return figure
 
 
-def confusion_figure(matrix: ConfusionMatrix, shown: str, *, diagonal: bool) -> go.Figure:
+def confusion_figure(matrix: ConfusionMatrix, shown: str, item: str, *, diagonal: bool) -> go.Figure:
     """Draw how often each class is predicted for the images of each class, in % of the images of that class.
 
     Args:
         matrix: The counts.
         shown: ``run``, ``reference`` or ``difference`` (run minus reference).
+        item: What an item of the data is called, such as an image.
         diagonal: Whether the right predictions are drawn too.
     """
     size = len(matrix.classes)
@@ -128,14 +145,15 @@ def confusion_figure(matrix: ConfusionMatrix, shown: str, *, diagonal: bool) -> 
     figure = class_map(
         shares,
         matrix.classes,
-        ("Predicted class", "Class of the images"),
+        ("Predicted class", f"Class of the {figures.label_text(item)}s"),
         limits=(-greatest if signed else 0, greatest),
         bar="Points" if signed else "%",
     )
     figure.data[0].update(
         customdata=texts,
         colorscale=_SIGNED if signed else COLOUR_SCALE,
-        hovertemplate=f"%{{y}} predicted as %{{x}}: %{{z:.1f}} {unit} (%{{customdata}} images)<extra></extra>",
+        hovertemplate=f"%{{y}} predicted as %{{x}}: %{{z:.1f}} {unit} (%{{customdata}} {figures.label_text(item)}s)"
+        "<extra></extra>",
     )
     return figure
 

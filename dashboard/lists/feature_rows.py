@@ -118,13 +118,13 @@ def measure_rows(networks: Mapping[str, tuple[FeaturesOverTime, int]]) -> list[d
     ]
 
 
-def images_text(kept: Sequence[FeaturesOverTime], classes: int, all_classes: int) -> str:
-    """Return of how many images the pictures and the measures are."""
+def images_text(kept: Sequence[FeaturesOverTime], classes: int, all_classes: int, item: str) -> str:
+    """Return of how many items the pictures and the measures are."""
     pictured, measured = ({getattr(one, name) for one in kept} for name in ("images", "measured"))
     of = f"{classes:,} classes" if classes == all_classes else f"{classes:,} of {all_classes:,} classes"
     return (
-        f"A picture has {_span(pictured)} test images of {of}, chosen once by chance: the same ones at each epoch and "
-        f"in each run on these data. NC1–NC4 and angles are of {_span(measured)} test images of all classes."
+        f"A picture has {_span(pictured)} test {item}s of {of}, chosen once by chance: the same ones at each epoch and "
+        f"in each run on these data. NC1–NC4 and angles are of {_span(measured)} test {item}s of all classes."
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of tables about predictions; every share says of how many images it is."""
+"""Rows of tables about predictions; every share says of how many images it is, or of what the task calls its items."""
 
 from __future__ import annotations
 
@@ -14,44 +14,55 @@ from core.protocol.predictions import (
     SeedsSummary,
     Side,
 )
+from dashboard.wording import counted
 
 _MOST_CONFUSIONS = 10
 
 
-def share_of(count: int, total: int) -> str:
-    """Return a share with its numbers, as "71.4 % (642 of 899 images)"."""
-    images = f"{count:,} of {total:,} image{'' if total == 1 else 's'}"
-    return f"{100 * count / total:.1f} % ({images})" if total else NOTHING
+def share_of(count: int, total: int, item: str) -> str:
+    """Return a share with its numbers, as "71.4 % (642 of 899 images)".
+
+    Args:
+        count: Number of items that count.
+        total: Number of all.
+        item: What an item of the data is called.
+    """
+    return f"{100 * count / total:.1f} % ({count:,} of {counted(total, item)})" if total else NOTHING
 
 
-def accuracy_rows(found: RunPredictions, names: Mapping[Side, str]) -> list[dict[str, str]]:
+def error_of(value: float | None, total: int, item: str) -> str:
+    """Return an expected calibration error with the number of items that it is of, as "2.31 % (of 899 images)"."""
+    return NOTHING if value is None else f"{value_text(value, '%', 2)} (of {counted(total, item)})"
+
+
+def accuracy_rows(found: RunPredictions, names: Mapping[Side, str], item: str) -> list[dict[str, str]]:
     """Return a row for each network."""
     return [
         {
             "Network": name,
-            "Right": share_of(found.networks[side].right, found.images),
-            "Expected calibration error": value_text(found.networks[side].ece, "%", 2),
+            "Right": share_of(found.networks[side].right, found.images, item),
+            "Expected calibration error": error_of(found.networks[side].ece, found.images, item),
         }
         for side, name in names.items()
     ]
 
 
-def agreement_rows(agreement: Agreement, names: Mapping[Side, str]) -> list[dict[str, str]]:
-    """Return how often two networks predict the same class, on all images and by whether the reference is right."""
+def agreement_rows(agreement: Agreement, names: Mapping[Side, str], item: str) -> list[dict[str, str]]:
+    """Return how often two networks predict the same class, on all items and by whether the reference is right."""
     run, reference = names["run"], names["reference"]
     right = agreement.both_right + agreement.only_reference_right
     wrong = agreement.only_run_right + agreement.same_error + agreement.different_errors
     rows = (
-        ("all test images", agreement.both_right + agreement.same_error, agreement.both_right, right + wrong),
+        (f"all test {item}s", agreement.both_right + agreement.same_error, agreement.both_right, right + wrong),
         (f"where {reference} is right", agreement.both_right, agreement.both_right, right),
         (f"where {reference} is wrong", agreement.same_error, agreement.only_run_right, wrong),
     )
     right_of_all = agreement.both_right + agreement.only_run_right
     return [
         {
-            "Images": title,
-            f"{run} predicts the same class as {reference}": share_of(same, total),
-            f"{run} is right": share_of(right_of_all if number == 0 else run_right, total),
+            f"{item[:1].upper()}{item[1:]}s": title,
+            f"{run} predicts the same class as {reference}": share_of(same, total, item),
+            f"{run} is right": share_of(right_of_all if number == 0 else run_right, total, item),
         }
         for number, (title, same, run_right, total) in enumerate(rows)
     ]
@@ -66,7 +77,7 @@ def accuracy_by_class(found: RunPredictions, side: Side) -> dict[str, float]:
     }
 
 
-def confusion_rows(matrix: ConfusionMatrix, names: Mapping[Side, str], shown: str) -> list[dict[str, str]]:
+def confusion_rows(matrix: ConfusionMatrix, names: Mapping[Side, str], shown: str, item: str) -> list[dict[str, str]]:
     """Return the largest entries beside the diagonal: the most frequent confusions, or the largest differences."""
     totals: dict[int, int] = {}
     for target, count in zip(matrix.target, matrix.run, strict=True):
@@ -85,21 +96,21 @@ def confusion_rows(matrix: ConfusionMatrix, names: Mapping[Side, str], shown: st
         row = {
             "Class": matrix.classes[target],
             "Predicted as": matrix.classes[predicted],
-            names["run"]: share_of(own, total),
+            names["run"]: share_of(own, total, item),
         }
         if theirs is not None:
-            row[names["reference"]] = share_of(other, total)
-            row["Difference (images)"] = f"{own - other:+,}".replace("-", "−")
+            row[names["reference"]] = share_of(other, total, item)
+            row[f"Difference ({item}s)"] = f"{own - other:+,}".replace("-", "−")
         rows.append(row)
     return rows
 
 
-def class_rows(found: ComparedPredictions, labels: list[str]) -> list[dict[str, str]]:
+def class_rows(found: ComparedPredictions, labels: list[str], item: str) -> list[dict[str, str]]:
     """Return the accuracy of teacher and methods on each class, with the paired differences to the baseline."""
     methods = {method.label: method for method in found.methods}
     rows = []
     for at, name in enumerate(found.classes):
-        row = {"Class": name, "Test images": f"{found.images_by_class[at]:,}"}
+        row = {"Class": name, f"Test {item}s": f"{found.images_by_class[at]:,}"}
         if found.teacher:
             row["teacher"] = value_text(found.teacher.by_class[at], "%", 1)
         for label in labels:
@@ -123,7 +134,7 @@ def summary_text(summary: SeedsSummary) -> str:
     return difference_text(summary.mean, summary.interval)
 
 
-def method_rows(found: ComparedPredictions, labels: list[str]) -> list[dict[str, str]]:
+def method_rows(found: ComparedPredictions, labels: list[str], item: str) -> list[dict[str, str]]:
     """Return calibration and correlation of each method."""
     methods = {method.label: method for method in found.methods}
     rows = []
@@ -132,7 +143,7 @@ def method_rows(found: ComparedPredictions, labels: list[str]) -> list[dict[str,
         row = {
             "Method": label,
             "Runs": f"{len(method.runs):,}",
-            "Expected calibration error": value_text(method.ece.mean, "%", 2),
+            "Expected calibration error": error_of(method.ece.mean, found.images, item),
         }
         if any(other.correlation.mean is not None for other in found.methods):
             paired = method.correlation_to_baseline

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import streamlit as st
 
-from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.layouts import BoardFigure, BoardLayout, BoardSize, BoardSpread, BoardX
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
@@ -254,7 +253,10 @@ def _draw(shown: Shown, board: _Board, curves: Mapping[str, RunCurves], methods_
                     _empty(figure, shown, board)
                     continue
                 axes = BoardAxes(
-                    (board.label(figure.metric), f"{board.label(figure.right)}, dashed" if figure.right else ""),
+                    (
+                        _title(figure.metric, shown, board, curves),
+                        f"{_title(figure.right, shown, board, curves)}, dashed" if figure.right else "",
+                    ),
                     (board.unit(figure.metric), board.unit(figure.right)),
                     f"{key}.{settings.x}",
                     end,
@@ -267,7 +269,6 @@ def _draw(shown: Shown, board: _Board, curves: Mapping[str, RunCurves], methods_
                     alt=f"{axes.titles[0]} of each method over {settings.x}",
                     filename=wording.file_stem(files, figure.metric),
                 )
-                _image_counts(figure, board, curves)
     _captions(board, settings, gpus, comparison, len(labels), len(labelled))
 
 
@@ -325,14 +326,13 @@ def _empty(figure: BoardFigure, shown: Shown, board: _Board) -> None:
     st.info(text, icon=":material/query_stats:")
 
 
-def _image_counts(figure: BoardFigure, board: _Board, curves: Mapping[str, RunCurves]) -> None:
-    """Draw of how many images each point of a share is."""
-    described: Mapping[str, Any] = board.descriptions.get(figure.metric, {})
-    name = str(described.get("of", ""))
-    drawn = [stored.curves for stored in curves.values() if len(stored.curves.get(figure.metric, ()))]
-    if name and drawn:
-        counts = [found[name].value[-1] if name in found and len(found[name]) else None for found in drawn]
-        st.caption(escape(f"{title_with_count('Each point', counts)}."))
+def _title(metric: str, shown: Shown, board: _Board, curves: Mapping[str, RunCurves]) -> str:
+    """Return the title of an axis, with the number of images that a share is of."""
+    described: Mapping[str, Any] = board.descriptions.get(metric, {})
+    title, count_metric = board.label(metric), str(described.get("of", ""))
+    if not count_metric or not shown.runs:
+        return title
+    return compare_curves.with_count(title, metric, count_metric, curves, session.item(shown.runs[0].dataset))
 
 
 def _captions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -258,6 +258,10 @@ def draw(
     if not any(method.main for method in methods):
         _no_curves(chart, every_run)
         return
+    if chart.count_metric:
+        item = session.item(every_run[0].dataset)
+        title = with_count(chart.titles[0], chart.metrics[0], chart.count_metric, curves, item)
+        chart = replace(chart, titles=(title, chart.titles[1]))
     looks = _Looks(
         teacher=comparison.teacher_top1 if comparison and chart.metrics[0] == chart.headline else None,
         units=chart.units,
@@ -295,7 +299,7 @@ def draw(
             "shows all."
         )
     caption = _caption(chart, max(len(runs) for runs in labelled.values()), comparison)
-    st.caption(escape(caption + _image_counts(chart, curves)))
+    st.caption(escape(caption))
 
 
 @dataclass(frozen=True)
@@ -375,10 +379,16 @@ def _caption(chart: ComparisonChart, n: int, comparison: Comparison | None) -> s
     return " ".join(parts)
 
 
-def _image_counts(chart: ComparisonChart, curves: Mapping[str, RunCurves]) -> str:
-    name = chart.count_metric
-    if not name:
-        return ""
-    drawn_runs = [stored.curves for stored in curves.values() if len(stored.curves.get(chart.metrics[0], ()))]
-    counts = [stored[name].value[-1] if name in stored and len(stored[name]) else None for stored in drawn_runs]
-    return f" {title_with_count('Each point', counts)}." if counts else ""
+def with_count(title: str, metric: str, count_metric: str, curves: Mapping[str, RunCurves], item: str) -> str:
+    """Return the title of a share with the number of test images that it is of in the drawn runs.
+
+    Args:
+        title: The title.
+        metric: Name of the share.
+        count_metric: Name of the metric with the number of images.
+        curves: Curves by run id.
+        item: What an item of the data is called.
+    """
+    drawn = [stored.curves for stored in curves.values() if len(stored.curves.get(metric, ()))]
+    counts = [found[count_metric].value[-1] if len(found.get(count_metric, ())) else None for found in drawn]
+    return title_with_count(title, counts, item) if counts else title

@@ -43,10 +43,10 @@ def section(experiments: Sequence[Experiment], options: ComparisonOptions | None
     if not shown:
         return
     with session.error_boundary():
-        _draw(experiments, options)
+        _draw(experiments, options, session.item(experiments[0].dataset))
 
 
-def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None:
+def _draw(experiments: Sequence[Experiment], options: ComparisonOptions, item: str) -> None:
     ended = [run for experiment in experiments for run in experiment.runs if run.state == "succeeded"]
     students = [run for run in ended if run.role == "student"]
     if not students:
@@ -92,7 +92,7 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None
         feature_panels.Panel(label, runs[label].id, "run", kept.networks["run"], styles[label])
         for label, kept in found.items()
     ]
-    feature_panels.draw(panels, next(iter(found.values())), key="compare.features")
+    feature_panels.draw(panels, next(iter(found.values())), item, key="compare.features")
     if len(seeds) > 1:
         st.caption(f"All of this is of seed {escape(seed)} alone, and says nothing of how much other seeds differ.")
 

@@ -51,10 +51,10 @@ def section(experiments: Sequence[Experiment], options: ComparisonOptions | None
     if not shown:
         return
     with session.error_boundary():
-        _draw(experiments, options)
+        _draw(experiments, options, session.item(experiments[0].dataset))
 
 
-def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None:
+def _draw(experiments: Sequence[Experiment], options: ComparisonOptions, item: str) -> None:
     ids = tuple(experiment.id for experiment in experiments)
     finished = sum(experiment.counts.succeeded for experiment in experiments)
     url = session.client().url
@@ -67,10 +67,10 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None
     styles = theme.styles(labels, session.method_colours(), kinds)
     chosen = _choice(found, labels)
     looked = chosen[0].label if chosen else found.baseline
-    _overall(found, labels, styles, looked)
+    _overall(found, labels, styles, looked, item)
     with st.expander("Accuracy by class of all methods", icon=":material/table_rows:"):
         with st.container(height=_ROWS_HEIGHT if len(found.classes) > MOST_COLUMNS else "content"):
-            table(prediction_rows.class_rows(found, labels))
+            table(prediction_rows.class_rows(found, labels, item))
         st.caption(
             f"Mean over n seeds, followed by the paired difference to {escape(found.baseline)} in percentage points "
             "with its 95 % t interval."
@@ -79,15 +79,15 @@ def _draw(experiments: Sequence[Experiment], options: ComparisonOptions) -> None
         return
     method, against = chosen
     names: dict[Side, str] = {"run": method.label, "reference": against or _TEACHER}
-    _by_class(found, method, against, styles)
+    _by_class(found, method, against, styles, item)
     matrix, problem = run_predictions.optional(lambda: _matrix(url, ids, method.label, against, finished))
     if matrix is None:
         st.caption(escape(problem))
     else:
-        run_predictions.confusion(matrix, names, key="compare.confusion")
+        run_predictions.confusion(matrix, names, item, key="compare.confusion")
         st.caption(f"Sums over {matrix.runs:,} runs of {escape(method.label)} and their counterparts.")
-    _correlations(url, ids, found, method, finished)
-    _images(experiments, found, method, against)
+    _correlations(url, ids, found, method, finished, item)
+    _images(experiments, found, method, against, item)
     for note in found.notes:
         st.caption(escape(note))
 
@@ -107,7 +107,9 @@ def _map(url: str, ids: tuple[str, ...], label: str, finished: int) -> Correlati
     return session.client().comparisons.correlations(ids, label)
 
 
-def _overall(found: ComparedPredictions, labels: list[str], styles: Mapping[str, theme.Style], looked: str) -> None:
+def _overall(
+    found: ComparedPredictions, labels: list[str], styles: Mapping[str, theme.Style], looked: str, item: str
+) -> None:
     """Draw calibration, of many methods that of the baseline and of the one that is looked at, and a table of all."""
     shown = labels if len(labels) <= families.MANY else (found.baseline, looked)
     bins = {
@@ -120,12 +122,13 @@ def _overall(found: ComparedPredictions, labels: list[str], styles: Mapping[str,
     with left:
         st.markdown(
             "**Calibration**",
-            help="Accuracy over the confidence, the largest probability, of the images of all seeds together; below it "
-            "the number of images in each range. Below the dashed line, a network is too confident.",
+            help=f"Accuracy over the confidence, the largest probability, of the {escape(item)}s of all seeds "
+            f"together; below it the number of {escape(item)}s in each range. Below the dashed line, a network is too "
+            "confident.",
         )
         if bins:
             chart_component.chart(
-                prediction_figures.reliability_figure(bins, {label: label for label in bins}, all_styles),
+                prediction_figures.reliability_figure(bins, {label: label for label in bins}, all_styles, item),
                 key="compare.reliability",
                 alt="Accuracy of each method over its confidence",
                 filename="reliability",
@@ -134,8 +137,8 @@ def _overall(found: ComparedPredictions, labels: list[str], styles: Mapping[str,
             st.caption("These runs kept no confidences: an older version trained them.")
     with right:
         st.markdown("**Over the seeds**")
-        table(prediction_rows.method_rows(found, labels), wrap=True)
-        st.caption(f"Means over the seeds, each run on {found.images:,} test images.")
+        table(prediction_rows.method_rows(found, labels, item), wrap=True)
+        st.caption(f"Means over the seeds, each run on {found.images:,} test {escape(item)}s.")
 
 
 def _choice(found: ComparedPredictions, labels: Sequence[str]) -> tuple[MethodPredictions, str | None] | None:
@@ -164,7 +167,11 @@ def _choice(found: ComparedPredictions, labels: Sequence[str]) -> tuple[MethodPr
 
 
 def _by_class(
-    found: ComparedPredictions, method: MethodPredictions, against: str | None, styles: Mapping[str, theme.Style]
+    found: ComparedPredictions,
+    method: MethodPredictions,
+    against: str | None,
+    styles: Mapping[str, theme.Style],
+    item: str,
 ) -> None:
     summaries: dict[str, SeedsSummary] = {}
     for name, values in zip(found.classes, method.by_class, strict=True):
@@ -179,7 +186,7 @@ def _by_class(
     if not summaries:
         st.caption("No seed has both.")
         return
-    ordered = dict(sorted(summaries.items(), key=lambda item: item[1].mean or 0.0))
+    ordered = dict(sorted(summaries.items(), key=lambda entry: entry[1].mean or 0.0))
     images = dict(zip(found.classes, found.images_by_class, strict=True))
     axis = f"{method.label} − {against or _TEACHER} (percentage points)"
     in_rows = len(ordered) > MOST_COLUMNS
@@ -195,17 +202,17 @@ def _by_class(
     pairs = {summary.n for summary in ordered.values()}
     count = f"{max(pairs):,}" if len(pairs) == 1 else f"{min(pairs):,} to {max(pairs):,}"
     none = "" if max(pairs) > 1 else " One pair has no interval."
-    st.caption(f"In brackets the number of test images of the class; n = {count}.{none}")
+    st.caption(f"In brackets the number of test {escape(item)}s of the class; n = {count}.{none}")
 
 
 def _correlations(
-    url: str, ids: tuple[str, ...], found: ComparedPredictions, method: MethodPredictions, finished: int
+    url: str, ids: tuple[str, ...], found: ComparedPredictions, method: MethodPredictions, finished: int, item: str
 ) -> None:
     shown = [label for label in dict.fromkeys((found.baseline, method.label)) if _has_correlation(found, label)]
     st.markdown(
         "**Difference of the correlations of logits to the teacher's**",
         help="The absolute difference between the correlation matrices of the logits of student and teacher, over the "
-        "test images, as the mean over the seeds, after Zhao et al. 2022 (Decoupled Knowledge Distillation).",
+        f"test {escape(item)}s, as the mean over the seeds, after Zhao et al. 2022 (Decoupled Knowledge Distillation).",
     )
     if not shown:
         st.caption("These runs have no teacher, or kept no correlations of their logits.")
@@ -225,10 +232,14 @@ def _has_correlation(found: ComparedPredictions, label: str) -> bool:
 
 
 def _images(
-    experiments: Sequence[Experiment], found: ComparedPredictions, method: MethodPredictions, against: str | None
+    experiments: Sequence[Experiment],
+    found: ComparedPredictions,
+    method: MethodPredictions,
+    against: str | None,
+    item: str,
 ) -> None:
-    """Draw the images of one seed on which the method and its counterpart differ."""
-    st.markdown("**Test images**")
+    """Draw the items of one seed on which the method and its counterpart differ."""
+    st.markdown(f"**Test {escape(item)}s**")
     base = next((other for other in found.methods if other.label == against), None)
     seeds = sorted(seed for seed in method.runs if base is None or seed in base.runs)
     if not seeds:
@@ -238,7 +249,7 @@ def _images(
     run_id = method.runs[seed]
     other = base.runs[seed] if base else _teacher_of(experiments, run_id)
     names: dict[Side, str] = {"run": method.label, "reference": against or _TEACHER}
-    prediction_images.gallery(prediction_images.Pair(run_id, other, names, found.classes))
+    prediction_images.gallery(prediction_images.Pair(run_id, other, names, found.classes, item))
 
 
 def _teacher_of(experiments: Sequence[Experiment], run_id: str) -> str:

@@ -64,12 +64,13 @@ def _map_of(url: str, run_id: str, network: FeatureNetwork, projection: Projecti
     return session.client().runs.feature_map(run_id, network=network, projection=projection, epoch=epoch)
 
 
-def draw(panels: Sequence[Panel], found: RunFeatures, *, key: str) -> None:
+def draw(panels: Sequence[Panel], found: RunFeatures, item: str, *, key: str) -> None:
     """Draw pictures, angles and measures with their controls.
 
     Args:
         panels: The networks, the teacher first.
         found: What one of the runs kept, for the classes.
+        item: What an item of the data is called, such as an image.
         key: Begins the keys of the charts.
     """
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -82,7 +83,7 @@ def draw(panels: Sequence[Panel], found: RunFeatures, *, key: str) -> None:
             bind="query-params",
             placeholder="all classes",
             width=320,
-            help="The images of other classes become grey.",
+            help=f"The {escape(item)}s of other classes become grey.",
         )
     if projection in found.unavailable:
         st.info(escape(f"{found.unavailable[projection]}."), icon=":material/download:")
@@ -90,13 +91,13 @@ def draw(panels: Sequence[Panel], found: RunFeatures, *, key: str) -> None:
     _legend(found.classes, shown)
     with st.spinner("Points are computed once for each network and epoch …", show_time=True):
         maps = _maps(panels, projection, epoch)
-    _pictures(panels, maps, epoch, shown or found.classes, key)
+    _pictures(panels, maps, epoch, shown or found.classes, key, item)
     st.caption(escape(feature_rows.MEANINGS[projection]))
     st.caption(
-        escape(feature_rows.images_text([panel.kept for panel in panels], len(found.classes), found.all_classes))
+        escape(feature_rows.images_text([panel.kept for panel in panels], len(found.classes), found.all_classes, item))
         + " A picture does not show which method is better: test that over the seeds."
     )
-    _measures(panels, epoch, key)
+    _measures(panels, epoch, key, item)
     _angles(panels, maps, key)
 
 
@@ -154,7 +155,7 @@ def _legend(classes: Sequence[str], shown: Sequence[str]) -> None:
 
 
 def _pictures(
-    panels: Sequence[Panel], maps: Sequence[FeatureMap | str], epoch: int, shown: Sequence[str], key: str
+    panels: Sequence[Panel], maps: Sequence[FeatureMap | str], epoch: int, shown: Sequence[str], key: str, item: str
 ) -> None:
     pairs = list(enumerate(zip(panels, maps, strict=True)))
     width = min(_PER_ROW, max(2, len(panels)))
@@ -167,7 +168,7 @@ def _pictures(
                     st.caption(escape(found))
                     continue
                 chart_component.chart(
-                    feature_figures.points_figure(found, shown, small=width > 2),
+                    feature_figures.points_figure(found, shown, item, small=width > 2),
                     key=f"{key}.points.{number}",
                     alt=f"Penultimate features of {panel.name} as points",
                     filename=file_stem([panel.name], f"features {found.projection} epoch {found.epoch}"),
@@ -184,12 +185,12 @@ def _when(panel: Panel, epoch: int) -> str:
     return f"after epoch {panel.epoch_at(epoch):,}"
 
 
-def _measures(panels: Sequence[Panel], epoch: int, key: str) -> None:
+def _measures(panels: Sequence[Panel], epoch: int, key: str, item: str) -> None:
     st.markdown(
-        "**Neural collapse on test images**",
+        f"**Neural collapse on test {escape(item)}s**",
         help="NC1–NC4 of Papyan, Han and Donoho 2020 (Prevalence of neural collapse during the terminal phase of deep "
-        "learning training). They measured training images; a run measures these too, under More measurements. On test "
-        "images, NC1 does not reach 0 even if the training images collapse.",
+        "learning training). They measured training images. A run measures those of its training data too, under More "
+        f"measurements. On test {escape(item)}s, NC1 does not reach 0 even if the training data collapse.",
     )
     table(feature_rows.measure_rows({panel.name: (panel.kept, panel.epoch_at(epoch)) for panel in panels}))
     if not any(panel.trained_here and len(panel.kept.epochs) > 1 for panel in panels):

@@ -1,4 +1,4 @@
-"""Test images on which a run and its reference differ, as a gallery with filters."""
+"""Test images, or what the task calls them, on which a run and its reference differ, as a gallery with filters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.formatting import value_text
 from core.protocol.predictions import Predicted, PredictedImage, PredictedImages, PredictionKind, Side
 from dashboard import session
 from dashboard.lists import paging
-from dashboard.markup import html
+from dashboard.markup import escape, html
 
 _PAGE_SIZE = 24
 _SECONDS = 600
@@ -28,12 +28,14 @@ class Pair:
         against: ``teacher`` or the id of a run; None without a reference.
         names: Names of the run and of its reference.
         classes: Names of the classes.
+        item: What an item of the data is called, such as an image.
     """
 
     run_id: str
     against: str | None
     names: Mapping[Side, str]
     classes: Sequence[str]
+    item: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class _Filter:
 
 def gallery(pair: Pair) -> None:
     """Draw the filters and a page of images."""
-    chosen = _controls(pair)
+    chosen, item = _controls(pair), escape(pair.item)
     cursor = paging.page_cursor("predicted", {**vars(chosen), "run": pair.run_id, "against": pair.against})
     url = session.client().url
     page = session.fetch(
@@ -57,23 +59,23 @@ def gallery(pair: Pair) -> None:
         lambda: _page(url, pair.run_id, pair.against, chosen, cursor),
     ).value
     if not page.items:
-        st.info("No test image is left by these filters.", icon=":material/filter_alt_off:")
+        st.info(f"No test {item} is left by these filters.", icon=":material/filter_alt_off:")
         return
     cards = ""
-    for item in page.items:
-        cards += _card(item, pair)
+    for predicted in page.items:
+        cards += _card(predicted, pair)
     st.html(f'<div class="dkd-thumbs">{cards}</div>')
-    paging.page_controls("predicted", page, _PAGE_SIZE, "test image")
+    paging.page_controls("predicted", page, _PAGE_SIZE, f"test {pair.item}")
     order = (
         "The largest margin comes first. The margin is the difference between the probabilities that the two give to "
-        "the image's class."
+        f"the {item}'s class."
         if pair.against
-        else "The image to whose class the network gives the smallest probability comes first."
+        else f"The {item} to whose class the network gives the smallest probability comes first."
     )
     st.caption(
-        f"{page.total or 0:,} of {page.images:,} test images. {order} Small pictures were made once, at the end of the "
-        "training, of at most 512 images for a run: those on which it and its teacher differ, and some that it gets "
-        "wrong."
+        f"{page.total or 0:,} of {page.images:,} test {item}s. {order} Small pictures were made once, at the end of "
+        f"the training, of at most 512 {item}s for a run: those on which it and its teacher differ, and some that it "
+        "gets wrong."
     )
 
 
@@ -89,9 +91,15 @@ def _controls(pair: Pair) -> _Filter:
             "both are wrong": "both_wrong",
             "both are right": "both_right",
         }
-    kinds["all images"] = None
+    kinds[f"all {pair.item}s"] = None
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        title = st.selectbox("Images on which", list(kinds), key="images", bind="query-params", width=280)
+        title = st.selectbox(
+            f"{escape(pair.item[:1].upper() + pair.item[1:])}s on which",
+            list(kinds),
+            key="images",
+            bind="query-params",
+            width=280,
+        )
         label = st.selectbox(
             "Class",
             [_ANY, *pair.classes],
@@ -119,7 +127,8 @@ def _controls(pair: Pair) -> _Filter:
                 key="least-margin",
                 bind="query-params",
                 width=180,
-                help="Only images to whose class the two give probabilities that differ at least this much.",
+                help=f"Only {escape(pair.item)}s to whose class the two give probabilities that differ at least this "
+                "much.",
             )
         pictured = st.toggle("With a picture", key="with_picture", bind="query-params")
     return _Filter(kinds.get(title), label or None, predicted or None, round(float(margin), 4), pictured)
@@ -154,12 +163,12 @@ def _card(image: PredictedImage, pair: Pair) -> str:
         url = session.client().url
         content = session.fetch(f"picture {owner} {image.item}", lambda: _picture(url, owner, image.item)).value
         encoded = base64.b64encode(content).decode()
-        picture = f'<img alt="Test image {image.item:,}" src="data:image/jpeg;base64,{html(encoded)}">'
+        picture = f'<img alt="Test {html(pair.item)} {image.item:,}" src="data:image/jpeg;base64,{html(encoded)}">'
     lines = ""
     for side, found in image.networks.items():
         lines += _line(pair.names[side], found)
     return (
-        f"<figure>{picture}<figcaption><b>{html(image.label)}</b> · image {image.item:,}"
+        f"<figure>{picture}<figcaption><b>{html(image.label)}</b> · {html(pair.item)} {image.item:,}"
         f"<ul>{lines}</ul></figcaption></figure>"
     )
 

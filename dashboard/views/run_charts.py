@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.protocol.public import Run
-from dashboard import wording
+from dashboard import session, wording
 from dashboard.charts import chart_component, figures, panels
 from dashboard.curves.curve import Curve
 from dashboard.lists import row_text
@@ -26,7 +26,7 @@ def grid(run: Run, shown: Sequence[panels.Panel], curves: Mapping[str, Curve]) -
     drawn = 0
     columns: Sequence[DeltaGenerator] = ()
     for panel in shown:
-        figure = figures.run_figure(panel, curves)
+        figure = figures.run_figure(panel, curves, session.item(run.dataset))
         if figure is None:
             continue
         if drawn % 2 == 0:

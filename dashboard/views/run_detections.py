@@ -44,14 +44,14 @@ def show(run: Run, stored: RunCurves) -> None:
 
 
 def _show(run: Run, stored: RunCurves) -> None:
-    networks = _networks(run)
+    networks, item = _networks(run), session.item(run.dataset)
     about, problem = _about(run)
     _figures(stored, about, networks)
-    st.markdown("**Test images**")
+    st.markdown(f"**Test {escape(item)}s**")
     if about is None:
         st.info(escape(problem), icon=":material/image_search:")
     else:
-        _images(run.id, about, networks)
+        _images(run.id, about, networks, item)
 
 
 def _networks(run: Run) -> dict[DetectionSource, str]:
@@ -63,7 +63,12 @@ def _about(run: Run) -> tuple[DetectionImages | None, str]:
     """Return a summary of all test images; or None and the reason why there is none."""
     if run.state != "succeeded":
         ended = "This run ended before it wrote its detections."
-        return None, ended if run.state in TERMINAL else "Boxes on test images appear when the run has succeeded."
+        return (
+            None,
+            ended
+            if run.state in TERMINAL
+            else f"Boxes on test {escape(session.item(run.dataset))}s appear when the run has succeeded.",
+        )
     try:
         return _fetched_page(run.id, _Filter(None, "student", None, _SCORE, False), None), ""
     except ApiError as error:
@@ -183,28 +188,28 @@ def _lost_ap(
     return found, networks, kinds
 
 
-def _images(run_id: str, about: DetectionImages, networks: Mapping[DetectionSource, str]) -> None:
+def _images(run_id: str, about: DetectionImages, networks: Mapping[DetectionSource, str], item: str) -> None:
     networks = {source: title for source, title in networks.items() if source in about.counts}
-    chosen = _controls(about, networks)
+    chosen, items = _controls(about, networks, item), escape(f"{item}s")
     cursor = paging.page_cursor("run.images", {**vars(chosen), "run": run_id})
     page = _fetched_page(run_id, chosen, cursor)
     st.html(scenes.kinds_legend(page.kinds, page.counts, networks))
     if not about.pictures:
-        st.caption("This run kept no pictures of its test images, so that the boxes are on an empty canvas.")
+        st.caption(f"This run kept no pictures of its test {items}, so that the boxes are on an empty canvas.")
     if not page.items:
-        st.info("No test image is left by these filters.", icon=":material/filter_alt_off:")
+        st.info(f"No test {escape(item)} is left by these filters.", icon=":material/filter_alt_off:")
         return
-    for item in page.items:
-        _draw(run_id, item, page, chosen.score, networks)
-    paging.page_controls("run.images", page, _PAGE_SIZE, "test image")
+    for found in page.items:
+        _draw(run_id, found, page, chosen.score, networks, item)
+    paging.page_controls("run.images", page, _PAGE_SIZE, f"test {item}")
     kept = "" if about.pictures >= about.images else f" Pictures of {about.pictures:,} of them were kept."
     st.caption(
-        f"The run was tested on {about.images:,} images.{kept} Kinds of errors are those of TIDE at IoU 0.5. Point at "
+        f"The run was tested on {about.images:,} {items}.{kept} Kinds of errors are those of TIDE at IoU 0.5. Point at "
         "a box to read what it is."
     )
 
 
-def _controls(about: DetectionImages, networks: Mapping[DetectionSource, str]) -> _Filter:
+def _controls(about: DetectionImages, networks: Mapping[DetectionSource, str], item: str) -> _Filter:
     """Draw the filters, whose values are kept in the address."""
     titles: dict[str, DetectionKind] = {title: kind for kind, title in about.kinds.items()}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -227,7 +232,7 @@ def _controls(about: DetectionImages, networks: Mapping[DetectionSource, str]) -
             key="result",
             bind="query-params",
             width=220,
-            help="Only images in which the network has a detection of this kind, or missed an object.",
+            help=f"Only {escape(item)}s in which the network has a detection of this kind, or missed an object.",
         )
         by: DetectionSource = "student"
         if len(networks) > 1:
@@ -247,17 +252,22 @@ def _controls(about: DetectionImages, networks: Mapping[DetectionSource, str]) -
 
 
 def _draw(
-    run_id: str, item: DetectionImage, page: DetectionImages, score: float, networks: Mapping[DetectionSource, str]
+    run_id: str,
+    shown: DetectionImage,
+    page: DetectionImages,
+    score: float,
+    networks: Mapping[DetectionSource, str],
+    item: str,
 ) -> None:
     url = session.client().url
-    image = session.fetch(f"image {run_id} {item.item} {score}", lambda: _image(url, run_id, item.item, score)).value
+    image = session.fetch(f"image {run_id} {shown.item} {score}", lambda: _image(url, run_id, shown.item, score)).value
     picture = None
-    if item.picture:
-        picture = session.fetch(f"picture {run_id} {item.item}", lambda: _picture(url, run_id, item.item)).value
+    if shown.picture:
+        picture = session.fetch(f"picture {run_id} {shown.item}", lambda: _picture(url, run_id, shown.item)).value
     found = "; ".join(
-        f"{html(name.lower())}: {html(scenes.counts_text(item.counts[source], page.kinds))}"
+        f"{html(name.lower())}: {html(scenes.counts_text(shown.counts[source], page.kinds))}"
         for source, name in networks.items()
     )
-    title = html(item.name or f"Test image {item.item}")
+    title = html(shown.name or f"Test {item} {shown.item}")
     st.html(f'<p class="dkd-image"><b>{title}</b> · {found}</p>')
     st.html(scenes.scene(image, picture, networks, page.kinds))

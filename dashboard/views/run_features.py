@@ -18,9 +18,10 @@ def show(run: Run) -> None:
 
 
 def _show(run: Run) -> None:
+    item = session.item(run.dataset)
     if run.state != "succeeded":
         ended = "This run ended before it wrote its features."
-        until = f"Features of test {escape(session.item(run.dataset))}s appear when the run has succeeded."
+        until = f"Features of test {escape(item)}s appear when the run has succeeded."
         st.info(
             ended if run.state in TERMINAL else until,
             icon=":material/scatter_plot:",
@@ -37,4 +38,4 @@ def _show(run: Run) -> None:
         )
     name = f"this {run.label}" if run.label == "teacher" and panels else run.label
     panels.append(feature_panels.Panel(name, run.id, "run", found.networks["run"], STYLES["run"]))
-    feature_panels.draw(panels, found, key="run.features")
+    feature_panels.draw(panels, found, item, key="run.features")

@@ -17,7 +17,7 @@ from dashboard.forms.widgets import table
 from dashboard.lists import prediction_rows, row_text
 from dashboard.markup import escape
 from dashboard.views import prediction_images
-from dashboard.wording import sentence
+from dashboard.wording import counted, sentence
 
 T = TypeVar("T")
 
@@ -38,9 +38,10 @@ def show(run: Run) -> None:
 
 
 def _show(run: Run) -> None:
+    item = session.item(run.dataset)
     if run.state != "succeeded":
         ended = "This run ended before it wrote its predictions."
-        until = f"Predictions for the test {escape(session.item(run.dataset))}s appear when the run has succeeded."
+        until = f"Predictions for the test {escape(item)}s appear when the run has succeeded."
         st.info(
             ended if run.state in TERMINAL else until,
             icon=":material/image_search:",
@@ -53,16 +54,16 @@ def _show(run: Run) -> None:
         st.info(escape(problem), icon=":material/image_search:")
         return
     names = _names(run, other, found)
-    _summary(found, names)
-    _accuracy(found, names)
-    _confusion(run.id, found, names)
+    _summary(found, names, item)
+    _accuracy(found, names, item)
+    _confusion(run.id, found, names, item)
     left, right = st.columns(2, gap="large")
     with left:
-        _reliability(found, names)
+        _reliability(found, names, item)
     with right:
-        _correlations(run.id, found)
-    st.markdown("**Test images**")
-    prediction_images.gallery(prediction_images.Pair(run.id, found.reference or None, names, found.classes))
+        _correlations(run.id, found, item)
+    st.markdown(f"**Test {escape(item)}s**")
+    prediction_images.gallery(prediction_images.Pair(run.id, found.reference or None, names, found.classes, item))
 
 
 def optional(request: Callable[[], T]) -> tuple[T | None, str]:
@@ -130,17 +131,18 @@ def _names(run: Run, other: RunSummary | None, found: RunPredictions) -> dict[Si
     return names
 
 
-def _summary(found: RunPredictions, names: Mapping[Side, str]) -> None:
-    table(prediction_rows.accuracy_rows(found, names))
+def _summary(found: RunPredictions, names: Mapping[Side, str], item: str) -> None:
+    table(prediction_rows.accuracy_rows(found, names, item))
     if found.agreement:
-        table(prediction_rows.agreement_rows(found.agreement, names))
+        table(prediction_rows.agreement_rows(found.agreement, names, item))
     if not found.reference:
         st.caption("This run has no teacher to compare its predictions with. Choose another run above.")
 
 
-def _accuracy(found: RunPredictions, names: Mapping[Side, str]) -> None:
+def _accuracy(found: RunPredictions, names: Mapping[Side, str], item: str) -> None:
     by_class = {side: prediction_rows.accuracy_by_class(found, side) for side in names}
-    st.markdown("**Accuracy by class**", help="Right images of each class, in % of the test images of that class.")
+    items = escape(f"{item}s")
+    st.markdown("**Accuracy by class**", help=f"Right {items} of each class, in % of the test {items} of that class.")
     classes = list(found.classes)
     if found.reference:
         order = st.segmented_control(
@@ -155,10 +157,12 @@ def _accuracy(found: RunPredictions, names: Mapping[Side, str]) -> None:
         if order == _BY_DIFFERENCE:
             own, other = by_class["run"], by_class["reference"]
             classes.sort(key=lambda name: own.get(name, 0.0) - other.get(name, 0.0))
+    counted_classes = zip(found.classes, found.networks["run"].by_class, strict=True)
+    totals = {name: counted(counts.images, item) for name, counts in counted_classes}
     in_rows = len(classes) > MOST_COLUMNS
     with st.container(height=_ROWS_HEIGHT if in_rows else "content", border=False):
         chart_component.chart(
-            prediction_figures.accuracy_figure(by_class, names, classes),
+            prediction_figures.accuracy_figure(by_class, names, classes, totals),
             key="run.accuracy-by-class",
             alt="Accuracy of the run and its reference on each class",
             filename="accuracy-by-class",
@@ -166,28 +170,28 @@ def _accuracy(found: RunPredictions, names: Mapping[Side, str]) -> None:
     fewest = min((counts.images for counts in found.networks["run"].by_class if counts.images), default=0)
     most = max((counts.images for counts in found.networks["run"].by_class), default=0)
     images = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    st.caption(f"Each class has {images} test images, so that one image is {_points(most, fewest)}.")
+    st.caption(f"Each class has {images} test {items}, so that one {escape(item)} is {_points(most, fewest)}.")
 
 
 def _points(most: int, fewest: int) -> str:
-    """Return what one image of a class changes its accuracy by."""
+    """Return what one item of a class changes its accuracy by."""
     if not fewest:
         return "no share"
     low, high = f"{100 / most:.2f}", f"{100 / fewest:.2f}"
     return f"{low} percentage points" if low == high else f"{low} to {high} percentage points"
 
 
-def _confusion(run_id: str, found: RunPredictions, names: Mapping[Side, str]) -> None:
+def _confusion(run_id: str, found: RunPredictions, names: Mapping[Side, str], item: str) -> None:
     matrix = _matrix(session.client().url, run_id, found.reference or None)
-    confusion(matrix, names, key="run.confusion")
+    confusion(matrix, names, item, key="run.confusion")
 
 
-def confusion(matrix: ConfusionMatrix, names: Mapping[Side, str], *, key: str) -> None:
+def confusion(matrix: ConfusionMatrix, names: Mapping[Side, str], item: str, *, key: str) -> None:
     """Draw a confusion matrix with its controls, and the most frequent confusions."""
     st.markdown(
         "**Confusion**",
-        help="Images of each class (row) by predicted class (column), in % of the images of the class. The diagonal "
-        "is the accuracy by class.",
+        help=f"How many {escape(item)}s of each class (row) are predicted to be of each class (column), in % of the "
+        f"{escape(item)}s of the class. The diagonal is the accuracy by class.",
     )
     shown, diagonal = "run", False
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
@@ -208,21 +212,21 @@ def confusion(matrix: ConfusionMatrix, names: Mapping[Side, str], *, key: str) -
             diagonal = st.toggle("With the diagonal", key="diagonal", bind="query-params")
     if len(matrix.classes) <= prediction_figures.MOST_CLASSES:
         chart_component.chart(
-            prediction_figures.confusion_figure(matrix, shown, diagonal=diagonal),
+            prediction_figures.confusion_figure(matrix, shown, item, diagonal=diagonal),
             key=key,
-            alt="How often each class is predicted for the images of each class",
+            alt=f"How often each class is predicted for the {item}s of each class",
             filename="confusion",
         )
     else:
         st.caption(f"A matrix of {len(matrix.classes):,} classes is not drawn; these are its largest entries.")
-    table(prediction_rows.confusion_rows(matrix, names, shown))
+    table(prediction_rows.confusion_rows(matrix, names, shown, item))
 
 
-def _reliability(found: RunPredictions, names: Mapping[Side, str]) -> None:
+def _reliability(found: RunPredictions, names: Mapping[Side, str], item: str) -> None:
     st.markdown(
         "**Calibration**",
         help="Accuracy over the confidence, the largest probability, in 15 ranges of equal width; below it the number "
-        "of images in each range. Below the dashed line, a network is too confident.",
+        f"of {escape(item)}s in each range. Below the dashed line, a network is too confident.",
     )
     bins = {side: found.networks[side].calibration for side in names}
     kept = {side: ranges for side, ranges in bins.items() if ranges}
@@ -230,19 +234,20 @@ def _reliability(found: RunPredictions, names: Mapping[Side, str]) -> None:
         st.caption("This run kept no confidences: an older version trained it.")
         return
     chart_component.chart(
-        prediction_figures.reliability_figure(kept, names, STYLES),
+        prediction_figures.reliability_figure(kept, names, STYLES, item),
         key="run.reliability",
         alt="Accuracy of the run and its reference over their confidence",
         filename="reliability",
     )
     errors = ", ".join(f"{escape(names[side])} {found.networks[side].ece:.2f} %" for side in kept)
-    st.caption(f"Expected calibration error over {found.images:,} test images: {errors}.")
+    st.caption(f"Expected calibration error over {found.images:,} test {escape(item)}s: {errors}.")
 
 
-def _correlations(run_id: str, found: RunPredictions) -> None:
+def _correlations(run_id: str, found: RunPredictions, item: str) -> None:
     st.markdown(
         "**Difference of the correlations of logits**",
-        help="The absolute difference between the correlation matrices of the logits, over the test images, after "
+        help="The absolute difference between the correlation matrices of the logits, over the test "
+        f"{escape(item)}s, after "
         "Zhao et al. 2022 (Decoupled Knowledge Distillation). A student whose logits relate like its teacher's has a "
         "pale map.",
     )

@@ -202,7 +202,7 @@ def points() -> FeatureMap:
 
 class TestFigures:
     def test_point_has_image_and_class(self) -> None:
-        figure = points_figure(points(), featured.CLASSES)
+        figure = points_figure(points(), featured.CLASSES, "image")
         cats = figure.data[0]
         assert (cats.name, list(cats.customdata)) == ("cat", [0, 3, 6, 9])
         assert cats.marker.color == theme.PALETTE[0]
@@ -211,7 +211,7 @@ class TestFigures:
         assert figure.layout.yaxis.scaleanchor == "x"
 
     def test_classes_that_are_not_chosen_are_grey_and_below(self) -> None:
-        figure = points_figure(points(), ["dog"])
+        figure = points_figure(points(), ["dog"], "image")
         assert [trace.name for trace in figure.data] == ["cat", "owl", "dog"]
         assert len({trace.marker.color for trace in figure.data}) == 2
 

@@ -242,3 +242,11 @@ def test_share_of_few_images_names_their_number() -> None:
         "Agreement where the teacher is wrong (of 10 images)",
         "Agreement where the teacher is right (number of images not recorded)",
     }
+
+
+def test_share_counts_what_the_task_calls_an_image() -> None:
+    panel = run_panels()["agreement-with-the-teacher"]
+    curves = {"fidelity/agreement_wrong": curve([10.0, 20.0]), "fidelity/images_wrong": curve([10.0, 10.0])}
+    assert set(traces(figures.run_figure(panel, curves, "text"))) == {
+        "Agreement where the teacher is wrong (of 10 texts)"
+    }

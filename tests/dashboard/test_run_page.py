@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,20 @@ def test_items_of_a_plug_ins_data_have_the_name_of_its_task(
         compared = visit("compare", experiment=running.client.experiment(recorded_lab.METHODS).id)
         assert "Test set: 901 texts (one text is 0.11 %)" in texts(compared)
         assert "Over the test texts" in texts(compared)
+        for app in (
+            look(run_id, "Predictions"),
+            look(run_of(running.client.experiment(recorded_lab.COPY), "kd"), "Features"),
+            visit("compare", experiment=running.client.experiment(recorded_lab.METHODS).id, predictions="true"),
+        ):
+            assert not app.exception
+            rows = [row for rows in tables(app) for row in rows]
+            shown = texts(app) + str(rows)
+            assert "test texts" in shown.lower()
+            assert not re.search(r"\d images?\b|test images?\b", shown, re.IGNORECASE), shown
+        kept = running.client.runs.predictions(run_id).images
+        errors = [row["Expected calibration error"] for row in rows if "Expected calibration error" in row]
+        assert len(errors) == 4
+        assert all(error.endswith(f" % (of {kept:,} texts)") for error in errors), errors
 
 
 class TestTrainingRun:

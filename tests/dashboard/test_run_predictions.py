@@ -133,6 +133,7 @@ class TestTab:
     def test_every_share_says_of_how_many_images(self, lab: Lab) -> None:
         networks, agreement, *_ = tables(look(lab.run(lab.complete, "dkd")))
         assert [row["Right"] for row in networks] == ["50.0 % (4 of 8 images)", "50.0 % (4 of 8 images)"]
+        assert all(row["Expected calibration error"].endswith(" % (of 8 images)") for row in networks)
         same = "dkd predicts the same class as teacher"
         assert [(row["Images"], row[same], row["dkd is right"]) for row in agreement] == [
             ("all test images", "62.5 % (5 of 8 images)", "50.0 % (4 of 8 images)"),
@@ -250,17 +251,17 @@ def confusion(own_classes: tuple[int, ...] = predicted.STUDENT) -> Any:
 
 class TestFigures:
     def test_difference_of_confusions_is_in_points_of_the_class(self) -> None:
-        [cells] = confusion_figure(confusion(), "difference", diagonal=False).data
+        [cells] = confusion_figure(confusion(), "difference", "image", diagonal=False).data
         assert list(cells.z[0]) == [None, 25, 0]
         assert (cells.zmin, cells.zmax) == (-100, 100)
         assert cells.customdata[0][1] == "+1"
-        [cells] = confusion_figure(confusion(), "reference", diagonal=True).data
+        [cells] = confusion_figure(confusion(), "reference", "image", diagonal=True).data
         assert list(cells.z[0]) == [75, 25, 0]
         assert cells.customdata[0][0] == "3"
 
     def test_reliability_has_the_number_of_images_of_each_range(self) -> None:
         found = [ConfidenceBin(low=0.4, high=0.5, images=8, confidence=0.45, right=0.25)]
-        _, line, bars = reliability_figure({"run": found}, {"run": "dkd"}, {"run": theme.TEACHER}).data
+        _, line, bars = reliability_figure({"run": found}, {"run": "dkd"}, {"run": theme.TEACHER}, "image").data
         assert (list(line.x), list(line.y), list(bars.y)) == ([0.45], [25.0], [8])
 
     def test_map_of_correlations_has_a_common_scale_if_one_is_given(self) -> None:
@@ -275,14 +276,16 @@ class TestFigures:
         assert (list(points.x), list(points.y), list(points.error_x.array)) == ([2.0], ["cat (4)"], [0.0])
 
     def test_names_of_classes_are_escaped(self) -> None:
-        bars, *_ = accuracy_figure({"run": {"<b>": 1.0}}, {"run": "dkd"}, ["<b>"]).data
+        bars, *_ = accuracy_figure({"run": {"<b>": 1.0}}, {"run": "dkd"}, ["<b>"], {"<b>": "4 <i>s"}).data
         assert list(bars.x) == ["&lt;b&gt;"]
+        assert list(bars.customdata) == [" % of 4 &lt;i&gt;s"]
+        assert bars.hovertemplate == "%{y:.2f}%{customdata}"
 
 
 class TestRows:
     def test_most_frequent_confusions_say_of_how_many_images(self) -> None:
         names: Any = {"run": "dkd", "reference": "teacher"}
-        first, *_ = prediction_rows.confusion_rows(confusion(), names, "run")
+        first, *_ = prediction_rows.confusion_rows(confusion(), names, "run", "image")
         assert first == {
             "Class": "cat",
             "Predicted as": "dog",
@@ -292,5 +295,6 @@ class TestRows:
         }
 
     def test_share_of_nothing_is_a_dash(self) -> None:
-        assert prediction_rows.share_of(0, 0) == "–"
-        assert prediction_rows.share_of(1, 1) == "100.0 % (1 of 1 image)"
+        assert prediction_rows.share_of(0, 0, "image") == "–"
+        assert prediction_rows.error_of(None, 8, "image") == "–"
+        assert prediction_rows.share_of(1, 1, "image") == "100.0 % (1 of 1 image)"
