@@ -196,7 +196,10 @@ def test_metrics_of_all_groups_have_effects_in_their_own_decimals(done: Stand, n
     app = compare(names)
     [table] = [rows for rows in tables(app) if "Metric" in rows[0]]
     rows = {row["Metric"]: row for row in table}
-    assert {"Agreement with the teacher (%)", "NC1: variability within classes"} <= set(rows)
+    size = done.client.comparison([names[recorded_lab.METHODS]]).test_size
+    shares = {"Agreement with the teacher", "Expected calibration error, 15 bins", "Test accuracy"}
+    assert {f"{share} (of {size:,} images) (%)" for share in shares} <= set(rows)
+    assert "NC1: variability within classes" in rows
     nc1 = rows["NC1: variability within classes"]["dkd"].replace("\u00a0", " ")
     found = next(
         row for row in done.client.overview([names[recorded_lab.METHODS]]).rows if row.metric == "collapse/nc1"
