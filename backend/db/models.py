@@ -41,6 +41,12 @@ LIVE_TEACHER_CONDITION = text("role = 'teacher' AND state NOT IN ('failed','canc
 LEASED_CONDITION = text("state IN ('running','cancelling')")
 """The condition of the partial index of runs that workers hold."""
 
+_WAITING = "state IN ('waiting','queued','paused') AND reason"
+WAITING_CONDITION = text(f"{_WAITING} = ''")
+"""The condition of the partial index of runs that wait; texts of reasons are too long for an index."""
+EXPLAINED_CONDITION = text(f"{_WAITING} <> ''")
+"""The condition of the partial index of those that wait for a stored reason."""
+
 
 class Experiment(Base):
     """A submitted experiment, with its resolved spec; once settings have been chosen for its methods, with these."""
@@ -154,6 +160,20 @@ class Run(Base):
             "gpus",
             sqlite_where=LEASED_CONDITION,
             postgresql_where=LEASED_CONDITION,
+        ),
+        # What the overview groups the waiting runs by, and the id, by which their projects are found: the long rows of
+        # a queue are not read.
+        Index(
+            "ix_runs_waiting",
+            *("experiment_id", "state", "lane_id", "teacher_run_id", "priority", "created_at", "not_before", "id"),
+            sqlite_where=WAITING_CONDITION,
+            postgresql_where=WAITING_CONDITION,
+        ),
+        Index(
+            "ix_runs_explained",
+            "experiment_id",
+            sqlite_where=EXPLAINED_CONDITION,
+            postgresql_where=EXPLAINED_CONDITION,
         ),
         # The columns by which lists are sorted and filtered: reading the index alone avoids reading the long rows.
         Index("ix_runs_order", "priority", "id", "started_at", "ended_at", "experiment_id"),

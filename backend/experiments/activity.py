@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Row, and_, bindparam, case, false, func, literal_column, or_, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from backend.db import models, now
-from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricPoint, Run
+from backend.db.models import Experiment, ExperimentRun, MetricLatest, MetricPoint, QueueLane, Run
 from backend.experiments import serializers
 from backend.metrics.point_store import HAS_VALUE
 from backend.queue import worker_queries
@@ -89,64 +89,72 @@ def seconds_per_step(session: Session, run_ids: Sequence[str]) -> dict[str, floa
 
 def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRuns], int]:
     """Return groups of waiting runs, at most ``_MAX_WAITING``, and the number of groups."""
+    columns = (
+        Run.experiment_id,
+        Run.state,
+        Run.lane_id,
+        case((Run.state == "waiting", Run.teacher_run_id)).label("teacher"),
+        func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
+        Run.priority,
+        Run.created_at,
+        Run.not_before,
+    )
+    # Only queued runs have a stored reason, why they were requeued; other reasons follow from the group.
+    stored_reason = case((Run.state == "queued", Run.reason), else_="")
+    # Two conditions in the form of the two partial indexes, of which the first has all of these columns.
+    no_reason: ColumnElement[str] = literal_column("''")
     waiting_run = (
-        select(
-            Run.experiment_id,
-            Run.state,
-            case((Run.state == "waiting", Run.teacher_run_id)).label("teacher"),
-            Run.device,
-            Run.gpus,
-            Run.labels,
-            Run.lane_id,
-            func.coalesce(Run.not_before > timestamp, false()).label("held_back"),
-            # Only queued runs have a stored reason, why they were requeued; other reasons follow from the group.
-            case((Run.state == "queued", Run.reason), else_="").label("reason"),
-            Run.priority,
-            Run.created_at,
-            Run.not_before,
+        union_all(
+            select(*columns, no_reason.label("reason")).where(_is_waiting(), Run.reason == no_reason),
+            select(*columns, stored_reason.label("reason")).where(_is_waiting(), Run.reason != no_reason),
         )
-        .where(Run.state.in_(_WAITING_STATES))
         .subquery()
         .c
     )
     keys = (
         waiting_run.experiment_id,
         waiting_run.state,
-        waiting_run.teacher,
-        waiting_run.device,
-        waiting_run.gpus,
-        waiting_run.labels,
         waiting_run.lane_id,
+        waiting_run.teacher,
         waiting_run.held_back,
         waiting_run.reason,
     )
-    grouped = (
+    priority = func.max(waiting_run.priority).label("priority")
+    since = func.min(waiting_run.created_at).label("since")
+    # Limited before the joins, so that a teacher is looked up for each group and not for each run.
+    groups = (
         select(
             *keys,
+            priority,
+            since,
             func.count().label("runs"),
-            func.max(waiting_run.priority).label("priority"),
-            func.min(waiting_run.created_at).label("since"),
             func.min(waiting_run.not_before).label("not_before"),
+            func.count().over().label("groups"),
         )
         .group_by(*keys)
+        .order_by(priority.desc(), since, waiting_run.state)
+        .limit(_MAX_WAITING)
         .subquery()
     )
     teacher = aliased(Run)
-    groups = grouped.c
     query = (
         select(
-            grouped,
+            groups,
+            QueueLane.device,
+            QueueLane.gpus,
+            QueueLane.labels,
             Experiment.name.label("experiment"),
             teacher.model.label("teacher_model"),
             teacher.state.label("teacher_state"),
             teacher.epoch.label("teacher_epoch"),
             teacher.total_epochs.label("teacher_epochs"),
         )
-        .outerjoin(Experiment, Experiment.id == groups.experiment_id)
-        .outerjoin(teacher, teacher.id == groups.teacher)
-        .order_by(groups.priority.desc(), groups.since, groups.state)
-        .limit(_MAX_WAITING)
+        .join(QueueLane, QueueLane.id == groups.c.lane_id)
+        .outerjoin(Experiment, Experiment.id == groups.c.experiment_id)
+        .outerjoin(teacher, teacher.id == groups.c.teacher)
+        .order_by(groups.c.priority.desc(), groups.c.since, groups.c.state)
     )
+    rows = session.execute(query).all()
     reasons = WaitReasons.read(session.connection())
     shown = [
         WaitingRuns(
@@ -159,11 +167,14 @@ def _waiting_runs(session: Session, timestamp: datetime) -> tuple[list[WaitingRu
             priority=row.priority,
             since=row.since,
         )
-        for row in session.execute(query)
+        for row in rows
     ]
-    if len(shown) < _MAX_WAITING:
-        return shown, len(shown)
-    return shown, session.scalars(select(func.count()).select_from(grouped)).one()
+    return shown, rows[0].groups if rows else 0
+
+
+def _is_waiting() -> ColumnElement[bool]:
+    """Return the condition for runs that wait, in the form of the indexes of these runs."""
+    return Run.state.in_(bindparam("waiting_states", _WAITING_STATES, expanding=True, literal_execute=True))
 
 
 def _waiting_reason(row: Row[Any], wait: WaitReasons) -> str:

@@ -1,4 +1,4 @@
-"""Lanes of the queue, quotas of projects, and the sizes of stored files."""
+"""Lanes of the queue, quotas of projects, sizes of stored files, and indexes of waiting runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ branch_labels = None
 depends_on = None
 
 _LEASED = sa.text("state IN ('running','cancelling')")
+_WAITING = sa.text("state IN ('waiting','queued','paused') AND reason = ''")
+_EXPLAINED = sa.text("state IN ('waiting','queued','paused') AND reason <> ''")
 _UNMEASURED = sa.text("stored_bytes IS NULL")
 
 
@@ -49,6 +51,22 @@ def upgrade() -> None:
     op.create_index(
         "ix_runs_leased", "runs", ["lane_id", "gpus"], unique=False, sqlite_where=_LEASED, postgresql_where=_LEASED
     )
+    op.create_index(
+        "ix_runs_waiting",
+        "runs",
+        ["experiment_id", "state", "lane_id", "teacher_run_id", "priority", "created_at", "not_before", "id"],
+        unique=False,
+        sqlite_where=_WAITING,
+        postgresql_where=_WAITING,
+    )
+    op.create_index(
+        "ix_runs_explained",
+        "runs",
+        ["experiment_id"],
+        unique=False,
+        sqlite_where=_EXPLAINED,
+        postgresql_where=_EXPLAINED,
+    )
     op.add_column("projects", sa.Column("slots_limit", sa.Integer(), nullable=True))
     op.add_column("projects", sa.Column("gpu_hours_limit", sa.Double(), nullable=True))
     op.add_column("projects", sa.Column("disk_limit", BigInt, nullable=True))
@@ -68,6 +86,8 @@ def downgrade() -> None:
     op.drop_column("attempts", "stored_bytes")
     for column in ("disk_limit", "gpu_hours_limit", "slots_limit"):
         op.drop_column("projects", column)
+    op.drop_index("ix_runs_explained", table_name="runs")
+    op.drop_index("ix_runs_waiting", table_name="runs")
     op.drop_index("ix_runs_leased", table_name="runs")
     op.drop_index("ix_runs_lane_claim", table_name="runs")
     op.drop_index("ix_runs_state", table_name="runs")

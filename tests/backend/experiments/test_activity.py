@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, select
 
-from backend.db import Database
+from backend.db import Database, new_ids
+from backend.db.models import ExperimentRun, Run
+from backend.db.visibility import visible_projects
+from backend.experiments.activity import activity as read_activity
 from tests.backend import rows
 from tests.backend.lab import Json, Lab, metrics, plain, spec, started
 
@@ -98,3 +102,53 @@ def test_reply_size_does_not_grow_with_the_runs(lab: Lab, database: Database, st
     assert reply["counts"][state] == 120
     assert len(reply["running"]) == (50 if state == "running" else 0)
     assert len(reply["waiting"]) == (0 if state == "running" else 1)
+
+
+def test_stored_reasons_are_groups_of_their_own(lab: Lab, database: Database) -> None:
+    made = rows.experiment(database, teacher=None, methods=["ce"], seeds=[0, 1, 2, 3])
+    requeued, paused, *_ = rows.run_ids(database, made).values()
+    rows.change(database, requeued, reason="its worker was lost")
+    rows.change(database, paused, reason="its worker was lost", state="paused")
+    lab.register()
+    reply = activity(lab)
+    assert sorted((item["state"], item["runs"], item["reason"]) for item in reply["waiting"]) == [
+        ("paused", 1, "paused until it is resumed"),
+        ("queued", 1, "its worker was lost; waits for a free slot"),
+        ("queued", 2, "waits for a free slot"),
+    ]
+    assert reply["waiting_groups"] == 3
+
+
+def test_groups_beyond_the_shown_ones_are_counted(lab: Lab, database: Database) -> None:
+    made = rows.experiment(database, teacher=None, methods=["ce"], seeds=list(range(60)))
+    for number, run_id in enumerate(rows.run_ids(database, made).values()):
+        rows.change(database, run_id, reason=f"reason {number}")
+    reply = activity(lab)
+    assert (len(reply["waiting"]), reply["waiting_groups"]) == (50, 60)
+
+
+@pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.services)], indirect=True)
+@pytest.mark.parametrize("projects", [None, frozenset({"default"})])
+def test_the_rows_of_a_long_queue_are_not_read(lab: Lab, database: Database, projects: frozenset[str] | None) -> None:
+    """Waiting runs are counted from indexes; their rows, which hold the specs, are ten times as long."""
+    run_id = lab.submit(plain("long"))["runs"][0]["id"]
+    with database.write() as session:
+        row = dict(session.execute(select(*Run.__table__.c).where(Run.id == run_id)).mappings().one())
+        copies = [row | {"id": key, "fingerprint": key} for key in new_ids(5000)]
+        session.execute(insert(Run), copies)
+        keys = {"experiment_id": row["experiment_id"], "label": ""}
+        links = [keys | {"run_id": copy["id"], "position": number} for number, copy in enumerate(copies, 1)]
+        session.execute(insert(ExperimentRun), links)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")  # as autovacuum does
+    seen = visible_projects.set(projects)
+    try:
+        with database.read() as session:
+            query = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'runs'"
+            before = session.connection().exec_driver_sql(query).scalar_one()
+            reply = read_activity(session, 24.0)
+            read = session.connection().exec_driver_sql(query).scalar_one() - before
+    finally:
+        visible_projects.reset(seen)
+    assert [group.runs for group in reply.waiting] == [5001]
+    assert read < 100
