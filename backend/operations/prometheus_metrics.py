@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from backend.db import Database, db_now, models
 from backend.db.types import seconds_between
-from backend.people import project_quotas, rights
-from backend.queue import quotas
+from backend.people import rights
+from backend.queue import project_quotas, quotas
 from backend.queue.reconciler import LEASE_EXPIRED
 from core.protocol.public import RunState
 

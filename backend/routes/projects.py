@@ -6,7 +6,8 @@ from fastapi import APIRouter
 
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, NudgesDep, ReaderDep, SessionDep, administers
-from backend.people import project_quotas, projects, rights
+from backend.people import projects, rights
+from backend.queue import project_quotas
 from core.protocol.people import MemberList, Project, ProjectEdit, ProjectList, ProjectRequest, RoleRequest
 from core.protocol.quotas import Quota, QuotaEdit
 

@@ -16,7 +16,7 @@ from dashboard.lists import bulk
 from dashboard.lists.row_text import timestamp
 from dashboard.markup import escape
 from dashboard.server import login
-from dashboard.wording import sentence
+from dashboard.wording import counted, sentence
 
 _SERVICE = 409
 _METHODS = {"password": "password", "invitation": "invitation", "oidc": "identity provider"}
@@ -170,7 +170,7 @@ def _change(current: str, new: str, again: str) -> None:
         text = f"the new password {fields[0].message}" if fields else str(error)
         st.error(escape(sentence(text)), icon=":material/error:")
     else:
-        others = f" {ended} other session{'s' if ended != 1 else ''} ended." if ended else ""
+        others = f" {counted(ended, 'other session')} ended." if ended else ""
         st.success(f"The password was changed.{others}", icon=":material/check:")
 
 

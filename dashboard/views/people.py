@@ -209,7 +209,7 @@ def _limit(project: Project, label: str, limit: float | None, most: float, step:
     # Not as the field's default, to which Streamlit returns when the field is emptied.
     key = f"quota.{project.name}.{label}.{limit}"
     st.session_state.setdefault(key, limit)
-    return st.number_input(label, type(step)(0), most, value=None, step=step, key=key)
+    return st.number_input(escape(label), type(step)(0), most, value=None, step=step, key=key)
 
 
 def _members(project: Project, people: Sequence[Person]) -> None:

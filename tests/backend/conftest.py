@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 from fastapi import FastAPI
 from sqlalchemy import text
 
@@ -86,10 +87,14 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
-    embedded = database_url.startswith("sqlite")
+    broker_url = "filesystem://"
+    if not database_url.startswith("sqlite"):
+        broker_url = request.getfixturevalue("redis_server")
+        with redis.Redis.from_url(broker_url) as client:
+            client.flushdb()  # the limits of requests of the test before
     return Settings(
         database_url=database_url,
-        broker_url="filesystem://" if embedded else request.getfixturevalue("redis_server"),
+        broker_url=broker_url,
         broker_folder=tmp_path / "broker",
         artifacts=tmp_path / "artifacts",
         admin_token_file=tmp_path / "tokens" / "admin",

@@ -228,7 +228,7 @@ class TestKeys:
         assert exchange(lab, id_provider.token(kid=None)).status_code == 401
 
     def test_short_keys_are_not_used(self, lab: Lab, id_provider: Issuer) -> None:
-        id_provider.keys["2"] = RSAKey.generate_key(1024, {"kid": "2"})
+        id_provider.keys["2"] = RSAKey.import_key(rsa.generate_private_key(65537, 1024), {"kid": "2"})
         assert exchange(lab, id_provider.token(kid="2")).status_code == 401
         signed_in(lab, id_provider.token())
 

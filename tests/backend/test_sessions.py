@@ -15,7 +15,9 @@ import structlog
 from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
+from backend import errors
 from backend.access import sign_in_limits
+from backend.api import middleware
 from backend.db import Database, models, now
 from backend.logging import LogFormat, configure
 from backend.people import passwords
@@ -420,6 +422,8 @@ def captured_logs(form: LogFormat, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         patch.setattr(sys, "stderr", stream)
         configure(form, "debug")
     structlog.configure(**{**structlog.get_config(), "cache_logger_on_first_use": False})
+    for module in (errors, middleware):  # their loggers may have been bound to the streams of an earlier test
+        monkeypatch.setattr(module, "_log", structlog.get_logger())
     try:
         yield stream
     finally:

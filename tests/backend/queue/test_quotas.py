@@ -308,13 +308,13 @@ def test_claim_and_heartbeat_send_as_many_statements_whatever_the_length_of_a_fu
     full = submit(lab, "full", plain("full"))["runs"][0]["id"]
     lab.submit(plain("open", 4))
     lengths = []
-    for more in (1, 3000):
+    for more in (1, 1, 3000):  # the first claim also reads the shares of the queue, which are kept for a while
         many_queued(database, full, more)
         statements.clear()
         lab.claim()
         lab.heartbeat()
         lengths.append(len(statements))
-    assert lengths[0] == lengths[1]
+    assert lengths[1] == lengths[2]
     with database.read() as session:
         assert (session.scalar(select(func.count()).select_from(Run).where(Run.state == "queued")) or 0) > 3000
 
