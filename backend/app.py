@@ -28,15 +28,15 @@ from backend.experiments.seed_planner import SeedPlanner
 from backend.operations.prometheus_metrics import Monitor
 from backend.operations.stored_sizes import StoredSizes
 from backend.operations.webhooks import Webhooks
-from backend.people.oidc import IdTokens, OidcService
-from backend.people.passwords import Passwords
-from backend.people.sign_in import SignInService
 from backend.predictions.image_scores import ScoreCache
 from backend.predictions.projections import Projector
 from backend.queue.nudge import Nudger
 from backend.queue.nudge_debouncer import NudgeDebouncer
 from backend.queue.reconciler import Reconciler
 from backend.settings import Settings
+from backend.sign_in.oidc import IdTokens, OidcService
+from backend.sign_in.passwords import Passwords
+from backend.sign_in.service import SignInService
 from core.catalog import load_plugins
 
 DESCRIPTION = """Knowledge-distillation experiments: submit one, watch its runs converge, compare its methods.

@@ -84,7 +84,7 @@ class Person(Base):
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None] = mapped_column(doc="Since when all tokens of the person are refused.")
     password_hash: Mapped[str | None] = mapped_column(
-        String(255), doc="Argon2id in the PHC form (backend.people.passwords); NULL for a person without a password."
+        String(255), doc="Argon2id in the PHC form (backend.sign_in.passwords); NULL for a person without a password."
     )
     password_changed_at: Mapped[datetime | None]
 

@@ -8,8 +8,9 @@ from sqlalchemy import select
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import ReaderDep, SessionDep, SubmitterDep
 from backend.db import models, now
-from backend.people import persons, sessions
-from backend.people.sign_in import SignInService
+from backend.people import persons
+from backend.sign_in import sessions
+from backend.sign_in.service import SignInService
 from backend.tokens import to_token_info
 from core.protocol.sessions import Account, EndedSessions, PasswordChange
 

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import AdminDep, DatabaseDep, SessionDep, administers
-from backend.people import persons, sign_in
+from backend.people import persons
+from backend.sign_in import service as sign_in
 from core.protocol.people import Person, PersonEdit, PersonList, PersonRequest
 from core.protocol.sessions import EndedSessions, Invitation, InvitationRequest, PasswordRequest
 

@@ -11,9 +11,9 @@ from backend import audit
 from backend.access.last_use import LastUse
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, ReaderDep, SessionDep, SubmitterDep
-from backend.people import sessions
-from backend.people.oidc import OidcService
-from backend.people.sign_in import SignInService
+from backend.sign_in import sessions
+from backend.sign_in.oidc import OidcService
+from backend.sign_in.service import SignInService
 from core.protocol.sessions import (
     CreatedSession,
     EndedSessions,

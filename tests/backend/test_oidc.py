@@ -13,8 +13,8 @@ from sqlalchemy import update
 
 from backend.access.sign_in_limits import SignInLimits
 from backend.db import Database, models
-from backend.people import provider
 from backend.settings import Settings
+from backend.sign_in import provider
 from core.protocol.sessions import MAX_ID_TOKEN
 from tests.backend.conftest import TestClient
 from tests.backend.lab import Json, Lab

@@ -20,9 +20,9 @@ from backend.access import sign_in_limits
 from backend.api import middleware
 from backend.db import Database, models, now
 from backend.logging import LogFormat, configure
-from backend.people import passwords
-from backend.people.passwords import Passwords
-from backend.people.sessions import MAX_SESSIONS
+from backend.sign_in import passwords
+from backend.sign_in.passwords import Passwords
+from backend.sign_in.sessions import MAX_SESSIONS
 from tests.backend.conftest import TestClient
 from tests.backend.lab import Json, Lab, plain
 from tests.backend.test_audit import entries

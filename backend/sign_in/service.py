@@ -22,10 +22,11 @@ from backend import audit
 from backend.access.sign_in_limits import SignInLimits
 from backend.db import Database, models, now
 from backend.errors import ApiError, invalid
-from backend.people import persons, sessions
-from backend.people.passwords import Passwords, check_rules
+from backend.people import persons
 from backend.people.principal import Principal
 from backend.settings import Settings
+from backend.sign_in import sessions
+from backend.sign_in.passwords import Passwords, check_rules
 from backend.tokens import digest
 from core.protocol.base import ProblemField
 from core.protocol.sessions import (

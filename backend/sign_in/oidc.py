@@ -27,9 +27,9 @@ from backend.access.sign_in_limits import SignInLimits
 from backend.db import Database, models, new_id, now
 from backend.db.upsert import insert_if_absent
 from backend.errors import ApiError
-from backend.people import sessions
-from backend.people.provider import ALGORITHMS, ProviderKeys
 from backend.settings import Settings
+from backend.sign_in import sessions
+from backend.sign_in.provider import ALGORITHMS, ProviderKeys
 from core.protocol.people import PERSON_NAME
 from core.protocol.sessions import CreatedSession, OidcSignIn
 

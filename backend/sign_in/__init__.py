@@ -1,0 +1,1 @@
+"""Sign-in: passwords, ID tokens, and the sessions that they begin."""
