@@ -165,7 +165,7 @@ def _open_lanes(
     """Return the lanes with waiting runs of projects whose quotas are not used up."""
     connection = session.connection()
     lanes = waiting_lanes(connection, condition, timestamp)
-    state = quotas.for_claim(connection, lanes, timestamp)
+    state = quotas.for_claim(connection, lanes, timestamp, device)
     return [lane for lane in lanes if state.admits(lane, device)]
 
 

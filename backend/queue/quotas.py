@@ -116,26 +116,28 @@ def limits_of(connection: Connection, projects: Collection[str] | None = None) -
     return {row[0]: Limits(*row[1:]) for row in connection.execute(query)}
 
 
-def for_claim(connection: Connection, lanes: Iterable[WaitingLane], timestamp: datetime) -> QuotaState:
+def for_claim(connection: Connection, lanes: Sequence[WaitingLane], timestamp: datetime, device: str) -> QuotaState:
     """Return the quotas of the projects of these lanes, and let no other claim take slots of them meanwhile.
 
     The rows of projects with a limit of slots stay locked until the end of the transaction, in the order of their
-    names. A claim that waited for another one then counts the slot that the other took.
+    names. A claim that waited for another one then counts the slot that the other took. A project whose quota is used
+    up gives no run to this claim, so its row is not locked: claims of other projects do not wait for each other there.
 
     Args:
         connection: The claim's transaction.
         lanes: Lanes with runs that the worker could claim.
         timestamp: The database's time.
+        device: The worker's device.
     """
-    limits = limits_of(connection, {lane.project for lane in lanes})
-    if not limits:
-        return NO_QUOTAS
-    by_slots = sorted(name for name, limit in limits.items() if limit.slots is not None)
-    if by_slots:
-        rows = select(Project.name).where(Project.name.in_(by_slots)).order_by(Project.name)
-        connection.execute(rows.with_for_update(key_share=True)).all()
-        limits |= limits_of(connection, by_slots)
-    return QuotaState(limits, _use(connection, limits, timestamp))
+    seen = without_locks(connection, lanes, timestamp)
+    with_free_slots = {lane.project for lane in lanes if lane.project in seen.limits and seen.admits(lane, device)}
+    locked = sorted(name for name in with_free_slots if seen.limits[name].slots is not None)
+    if not locked:
+        return seen
+    rows = select(Project.name).where(Project.name.in_(locked)).order_by(Project.name)
+    connection.execute(rows.with_for_update(key_share=True)).all()
+    limits = {name: seen.limits[name] for name in locked} | limits_of(connection, locked)
+    return QuotaState({**seen.limits, **limits}, {**seen.use, **_use(connection, limits, timestamp)})
 
 
 def without_locks(connection: Connection, lanes: Iterable[WaitingLane], timestamp: datetime) -> QuotaState:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, func, insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from backend.db import Database, models, new_ids, now
 from backend.db.models import Attempt, QueueLane, Run
@@ -338,3 +339,28 @@ def test_claim_and_heartbeat_read_few_rows_of_a_long_queue(lab: Lab, database: D
         assert claim(session, "worker-one", ClaimRequest(), settings) is not None
         assert heartbeat(session, "worker-one", Heartbeat(), settings).eligible == 16
         assert connection.exec_driver_sql(query).scalar_one() - before < 100
+
+
+@pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.services)], indirect=True)
+def test_claims_wait_for_each_other_only_at_projects_with_free_slots(lab: Lab, database: Database) -> None:
+    project(lab, "full", slots=0)
+    project(lab, "free", slots=1)
+    lab.register()
+    submit(lab, "full", plain("full"))
+    lab.submit(plain("open"))
+    settings = lab.app.state.settings
+    locking = select(models.Project.name).with_for_update(key_share=True)
+
+    def claimed() -> bool:
+        with database.write() as session:
+            session.connection().exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+            return claim(session, "worker-one", ClaimRequest(), settings) is not None
+
+    with database.write() as other:
+        other.execute(locking).all()
+        assert claimed()
+        submitted = submit(lab, "free", plain("free"))["runs"]
+        with pytest.raises(OperationalError, match="lock timeout"):
+            claimed()
+    assert claimed()
+    assert lab.run(submitted[0]["id"])["state"] == "running"
