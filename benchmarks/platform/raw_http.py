@@ -7,6 +7,7 @@ server's.
 from __future__ import annotations
 
 import json
+import select
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,8 @@ class Connection:
         """
         response = _Response()
         try:
+            if self._socket is not None and _has_ended(self._socket):  # after some seconds without a request
+                self.close()
             if self._socket is None:
                 self._socket = socket.create_connection(self._address, _TIMEOUT_SECONDS)
             body = call.body or b""
@@ -92,6 +95,13 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Return whether the server has closed a connection on which no answer is awaited."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 class _Response:

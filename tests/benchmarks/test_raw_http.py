@@ -73,3 +73,24 @@ def test_closed_connection_is_opened_again(first: bytes) -> None:
         assert connection.send(Call.get("/x")) == b"{}"
         connection.close()
     assert counts == [1, 1]
+
+
+def test_connection_that_the_server_closed_while_idle_is_opened_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = threading.Event()
+
+        def serve() -> None:
+            for _ in range(2):
+                with server.accept()[0] as peer:
+                    peer.recv(65_536)
+                    peer.sendall(_KEEP_ALIVE)
+                closed.set()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        connection = Connection(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert connection.send(Call.get("/x")) == b"{}"
+        assert closed.wait(30)
+        assert connection.send(Call.get("/x")) == b"{}"
+        connection.close()
+        thread.join(30)
