@@ -49,7 +49,7 @@ class Seeds:
                 predictions.
         """
         sample = comparisons.sample_of(session, experiments)
-        if sample.task != CLASSIFICATION:
+        if sample.task.name != CLASSIFICATION.name:
             text = "predictions of one class for each image are compared for experiments of classification only"
             raise invalid(text, ProblemField(path="experiment", message=text))
         ended = {run.run_id: None for run in sample.students if run.state == "succeeded" and not run.set_aside}

@@ -131,10 +131,11 @@ def test_items_of_a_plug_ins_data_have_the_name_of_its_task(
         compared = visit("compare", experiment=running.client.experiment(recorded_lab.METHODS).id)
         assert "Test set: 901 texts (one text is 0.11 %)" in texts(compared)
         assert "Over the test texts" in texts(compared)
+        compared.session_state["predictions"] = True
         for app in (
             look(run_id, "Predictions"),
             look(run_of(running.client.experiment(recorded_lab.COPY), "kd"), "Features"),
-            visit("compare", experiment=running.client.experiment(recorded_lab.METHODS).id, predictions="true"),
+            compared.run(),
         ):
             assert not app.exception
             rows = [row for rows in tables(app) for row in rows]
