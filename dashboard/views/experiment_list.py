@@ -197,18 +197,16 @@ def tag_and_archive(keys: Sequence[str], *, archived: Sequence[str] | None = Non
                 key=f"bulk.tags.{name.lower()}",
             )
     with st.container(horizontal=True):
-        for name, icon, hide, those in (
-            ("Archive", "archive", True, archivable),
-            ("Unarchive", "unarchive", False, keys if archived is None else archived),
-        ):
+        for hide, those in ((True, archivable), (False, keys if archived is None else archived)):
+            action = "archive" if hide else "unarchive"
             st.button(
-                name,
-                icon=f":material/{icon}:",
+                "Archive" if hide else "Unarchive",
+                icon=f":material/{action}:",
                 disabled=not those,
                 on_click=bulk.on_click,
-                args=(those, _archive_action(session.action_client(), hide), "experiment", f"{name.lower()}d"),
+                args=(those, _archive_action(session.action_client(), hide), "experiment", f"{action}d"),
                 help="Archived experiments keep all their data and are hidden in lists." if hide else None,
-                key=f"bulk.{name.lower()}",
+                key=f"bulk.{action}",
             )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 if TYPE_CHECKING:
     from httpx2 import Response
-    from starlette.testclient import TestClient
 
 Json = dict[str, Any]
 
@@ -69,6 +69,12 @@ class Lab:
     app: FastAPI
     admin: TestClient
     worker: TestClient
+
+    def client(self, **options: Any) -> TestClient:
+        """Return a client without a token, whose requests run in the event loop of the backend, as in a server."""
+        client = TestClient(self.app, **options)
+        client.portal = self.admin.portal
+        return client
 
     def submit(self, body: Json) -> Json:
         return _ok(self.admin.post("/api/v1/experiments", json=body), 201)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, RSAKey
 from pydantic import ValidationError
 from sqlalchemy import update
@@ -49,12 +50,12 @@ def lab(make_lab: Callable[..., Lab], id_provider: Issuer) -> Lab:
 
 
 def exchange(lab: Lab, token: str, **more: Any) -> Any:
-    return TestClient(lab.app).post(f"{API}/sessions/oidc", json={"id_token": token, **more})
+    return lab.client().post(f"{API}/sessions/oidc", json={"id_token": token, **more})
 
 
 def signed_in(lab: Lab, token: str, **more: Any) -> tuple[TestClient, Json]:
     made: Json = ok(exchange(lab, token, **more), 201)
-    return TestClient(lab.app, headers={"Authorization": f"Bearer {made['token']}"}), made
+    return lab.client(headers={"Authorization": f"Bearer {made['token']}"}), made
 
 
 def test_nothing_of_it_without_settings(make_lab: Callable[..., Lab], id_provider: Issuer) -> None:
@@ -229,7 +230,8 @@ class TestKeys:
         assert exchange(lab, id_provider.token(kid=None)).status_code == 401
 
     def test_short_keys_are_not_used(self, lab: Lab, id_provider: Issuer) -> None:
-        id_provider.keys["2"] = RSAKey.import_key(rsa.generate_private_key(65537, 1024), {"kid": "2"})
+        with pytest.warns(SecurityWarning):
+            id_provider.keys["2"] = RSAKey.import_key(rsa.generate_private_key(65537, 1024), {"kid": "2"})
         assert exchange(lab, id_provider.token(kid="2")).status_code == 401
         signed_in(lab, id_provider.token())
 

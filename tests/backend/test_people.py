@@ -42,7 +42,7 @@ def person(
 def token_of(lab: Lab, name: str, *scopes: str) -> TestClient:
     body = {"name": f"{name} {' '.join(scopes)}", "scopes": list(scopes), "person": name}
     made = ok(lab.admin.post(f"{API}/tokens", json=body), 201)
-    return TestClient(lab.app, headers={"Authorization": f"Bearer {made['token']}"})
+    return lab.client(headers={"Authorization": f"Bearer {made['token']}"})
 
 
 def submit(client: TestClient, body: Json, place: str | None = None) -> Json:

@@ -46,12 +46,12 @@ def with_password(lab: Lab, name: str = "anna", /, secret: str = SECRET, **roles
 
 
 def attempt(lab: Lab, name: str = "anna", secret: str = SECRET, **more: Any) -> Any:
-    return TestClient(lab.app).post(f"{API}/sessions", json={"person": name, "password": secret, **more})
+    return lab.client().post(f"{API}/sessions", json={"person": name, "password": secret, **more})
 
 
 def sign_in(lab: Lab, name: str = "anna", secret: str = SECRET, **more: Any) -> tuple[TestClient, Json]:
     made: Json = ok(attempt(lab, name, secret, **more), 201)
-    return TestClient(lab.app, headers={"Authorization": f"Bearer {made['token']}"}), made
+    return lab.client(headers={"Authorization": f"Bearer {made['token']}"}), made
 
 
 class TestSignIn:
@@ -204,7 +204,7 @@ class TestLimits:
         sign_in(lab)  # from "testclient"
 
         def elsewhere(number: int) -> int:
-            client = TestClient(lab.app, client=(f"192.0.2.{number}", 1))
+            client = lab.client(client=(f"192.0.2.{number}", 1))
             body = {"person": "anna", "password": "wrong wrong wrong"}
             status: int = client.post(f"{API}/sessions", json=body).status_code
             return status
@@ -220,7 +220,7 @@ class TestLimits:
         statuses = [attempt(lab, f"name{number}").status_code for number in range(62)]
         assert statuses == [401] * 60 + [429] * 2
         assert attempt(lab).status_code == 429
-        wrong = TestClient(lab.app).post(f"{API}/sessions/invitation", json={"code": "x", "password": SECRET})
+        wrong = lab.client().post(f"{API}/sessions/invitation", json={"code": "x", "password": SECRET})
         assert wrong.status_code == 429
 
 
@@ -379,7 +379,7 @@ class TestPasswords:
         first = ok(lab.admin.post(f"{API}/people/anna/invitation", json={}), 201)
         second = ok(lab.admin.post(f"{API}/people/anna/invitation", json={"expires_in_hours": 1}), 201)
         sign_in(lab)  # the present password is valid until then
-        client = TestClient(lab.app)
+        client = lab.client()
 
         def use(code: str, secret: str = "chosen by anna") -> Any:
             return client.post(f"{API}/sessions/invitation", json={"code": code, "password": secret})
@@ -444,7 +444,7 @@ def test_no_password_is_logged_recorded_or_answered(lab: Lab, form: LogFormat, m
             attempt(lab, secret=secret, client="x" * 101),
             attempt(lab, secret=secret, other="field"),
             attempt(lab, secret=secret * 20),
-            TestClient(lab.app).post(f"{API}/sessions", content=f'{{"person": "anna", "password": "{secret}"'),
+            lab.client().post(f"{API}/sessions", content=f'{{"person": "anna", "password": "{secret}"'),
             anna.put(f"{API}/account/password", json={"current": secret + "y", "new": secret + "z"}),
             anna.put(f"{API}/account/password", json={"current": secret, "new": [secret]}),
             anna.get(f"{API}/account"),
@@ -455,7 +455,7 @@ def test_no_password_is_logged_recorded_or_answered(lab: Lab, form: LogFormat, m
             raise RuntimeError("the hash cannot be computed")
 
         monkeypatch.setattr(Passwords, "_verify", broken)
-        client = TestClient(lab.app, raise_server_exceptions=False)
+        client = lab.client(raise_server_exceptions=False)
         failed = client.post(f"{API}/sessions", json={"person": "anna", "password": secret})
         assert failed.status_code == 500
     assert [answer.status_code for answer in answers] == [401, 422, 422, 422, 422, 403, 422, 200, 200]

@@ -309,13 +309,14 @@ def test_claim_and_heartbeat_send_as_many_statements_whatever_the_length_of_a_fu
     full = submit(lab, "full", plain("full"))["runs"][0]["id"]
     lab.submit(plain("open", 4))
     lengths = []
-    for more in (1, 1, 3000):  # the first claim also reads the shares of the queue, which are kept for a while
+    for more in (1, 1, 3000):
         many_queued(database, full, more)
         statements.clear()
         lab.claim()
         lab.heartbeat()
         lengths.append(len(statements))
-    assert lengths[1] == lengths[2]
+    # The first claim also reads what is then kept for a while, and on a slow machine a later one reads it again.
+    assert lengths[2] <= max(lengths[:2])
     with database.read() as session:
         assert (session.scalar(select(func.count()).select_from(Run).where(Run.state == "queued")) or 0) > 3000
 
