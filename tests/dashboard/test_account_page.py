@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client import Client
+from dashboard.markup import escape
 from dashboard.server import login
 from tests.dashboard.conftest import button, tables, texts, visit
 from tests.dashboard.stand import Stand
@@ -33,7 +34,7 @@ def test_page_shows_the_person(anna: Client) -> None:
     assert not app.exception
     text = texts(app)
     assert "anna" in text
-    assert "anna@lab.example" in text
+    assert escape("anna@lab.example") in text
     projects, tokens, sessions = tables(app)[:3]
     assert projects == [{"Project": "detection", "Your role": "submitter"}]
     assert [(row["Name"], row["State"], row["Last use (UTC)"]) for row in tokens] == [("nightly", "active", "never")]
