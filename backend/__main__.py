@@ -153,10 +153,8 @@ def _serve(settings: Settings, host: str, port: int) -> None:
 
     from backend.api.connections import LimitedConnection
     from backend.app import create_app
-    from backend.operations.allocator import limit_heaps
     from backend.operations.watchdog import Watchdog
 
-    limit_heaps()
     _bootstrap(settings)
     app = create_app(settings)
     config = uvicorn.Config(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pytest
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -29,6 +31,11 @@ def chromium() -> str | None:
     named = os.environ.get("DKD_CHROMIUM")
     paths = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     return named or next((path for path in paths if path), None)
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM"
+)
 
 
 @contextmanager

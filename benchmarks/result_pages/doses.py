@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +162,7 @@ def _paired(values: Values, baseline: Values) -> dict[int, float]:
     return {seed: values[seed] - baseline[seed] for seed in sorted(values) if seed in baseline}
 
 
-def _shared(found: Any) -> list[int]:
+def _shared(found: Iterable[Values]) -> list[int]:
     return sorted(set.intersection(*(set(values) for values in found)))
 
 

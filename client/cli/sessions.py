@@ -15,6 +15,7 @@ from client.client import Client
 from client.errors import ApiError
 from client.rendering.tables import console_for, new_table
 from common.atomic_write import atomic_write
+from common.formatting import count_text
 from common.home import Home
 from core.protocol.sessions import CreatedSession, Session
 
@@ -150,7 +151,7 @@ def end_session(
     if as_json:
         write_json(reply)
     else:
-        typer.echo(f"{reply.ended} session{'s' if reply.ended != 1 else ''} ended")
+        typer.echo(f"{count_text(reply.ended, 'session')} ended")
     return exit_codes.OK
 
 

@@ -13,6 +13,7 @@ from common.durations import duration_text
 from common.formatting import (
     NOTHING,
     convergence_text,
+    count_text,
     difference_text,
     difference_unit,
     mean_text,
@@ -165,7 +166,7 @@ def render_claims(claims: PaperClaims) -> RenderableType:
             parts += [*([Text()] if printed_number else []), Text(f"{claim.number}. {claim.claim}", style="bold")]
             printed_number = claim.number
         subject = claim.case or (f"{claim.label} against {claim.baseline}" if claim.label else "")
-        pairs = f" ({claim.n} pair{'s' if claim.n != 1 else ''})" if claim.n else ""
+        pairs = f" ({count_text(claim.n, 'pair')})" if claim.n else ""
         head = f"{subject}{pairs}: " if subject else ""
         verdict = Text(f"   {claim.verdict}", style=_VERDICTS[claim.verdict])
         parts.append(Text.assemble(verdict, f"  {head}{claim.reason}."))
@@ -269,7 +270,7 @@ def _pair_details(pair: PairedDifference) -> list[str]:
     lines = [f"  {'; '.join(facts)}."] if facts else []
     lines += [
         f"  under the teacher of seed {item.teacher_seed}: {signed(item.mean_difference)} "
-        f"({item.n} pair{'s' if item.n != 1 else ''})."
+        f"({count_text(item.n, 'pair')})."
         for item in pair.teachers
     ]
     lines += [

@@ -9,6 +9,7 @@ import pytest
 from core.catalog import describe
 from core.papers import PUBLISHED_NUMBERS, published_for
 from core.papers.cifar100_weights import pairs
+from core.papers.decoupled_kd import PAPER as DKD
 from core.specs import load_file, parse_experiment, parse_sweep, read_experiment
 from core.specs.sweep import expand
 
@@ -31,7 +32,9 @@ def test_example_of_a_sweep_has_experiments_with_the_name_of_its_file(path: Path
 
 @pytest.mark.parametrize("item", LISTED, ids=lambda item: item["name"])
 def test_listed_example_is_a_valid_spec(item: dict[str, object]) -> None:
-    assert parse_experiment(item["spec"]).name == item["name"]
+    spec = parse_experiment(item["spec"])
+    assert spec.name == item["name"]
+    assert spec.plan()
 
 
 def test_examples_are_grouped_by_publication() -> None:
@@ -58,3 +61,23 @@ def test_every_method_with_published_numbers_is_in_a_spec() -> None:
     shown = {method.name for path in (EXAMPLES / "cifar100").glob("*.yaml") for method in read_experiment(path).methods}
     assert published
     assert published <= shown
+
+
+def test_examples_contain_the_published_pairs() -> None:
+    """With the β of each pair, and the smaller rate of ShuffleNet and MobileNet students."""
+    rows = [read_experiment(path) for path in sorted((EXAMPLES / "decoupled-gradient-kd-2025").glob("*.yaml"))]
+    assert len(rows) == 14
+    assert {row.training.augment for row in rows} == {"flip"}
+    pairs = [read_experiment(path) for path in sorted((EXAMPLES / "cifar100").glob("*.yaml"))]
+    of_pair = {}
+    for pair in pairs:
+        assert pair.teacher
+        beta = next((method.params["beta"] for method in pair.methods if method.name == "dkd"), None)
+        of_pair[pair.teacher.model.name, pair.student.model.name] = beta
+        small = pair.student.model.name.startswith(("shufflenet", "mobilenet"))
+        assert pair.training.optimizer.lr == (0.01 if small else 0.05)
+    published = {(row.teacher, row.student) for row in DKD.published if row.dataset == "cifar100"}
+    assert len(published) == 11
+    assert sorted(of_pair[pair] or 0 for pair in published) == [2, 2, 6, 6, 6, 6, 8, 8, 8, 8, 8]
+    assert of_pair["resnet56", "resnet20"] == of_pair["resnet110", "resnet32"] == 2
+    assert len(of_pair) == 17

@@ -19,10 +19,7 @@ __all__ = ["chromium", "dashboard", "lab", "page", "window"]
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        browser.chromium() is None,
-        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
-    ),
+    browser.NEEDS_CHROMIUM,
 ]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)"),
+    browser.NEEDS_CHROMIUM,
 ]
 SECRETS = {
     "ada": "the admin of this lab, ada",

@@ -241,7 +241,7 @@ def test_the_server_names_no_program_in_handshakes_and_errors(served: Served) ->
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+@browser.NEEDS_CHROMIUM
 def test_every_page_works_in_a_browser_under_its_content_security_policy(served: Served, backend: FakeServer) -> None:
     with browser.browser() as running:
         context = running.new_context(base_url=served.url)
@@ -271,7 +271,7 @@ def test_every_page_works_in_a_browser_under_its_content_security_policy(served:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+@browser.NEEDS_CHROMIUM
 @pytest.mark.parametrize("width", [1440, 390])
 def test_sign_out_ends_the_session_and_shows_how_to_come_back(served: Served, width: int) -> None:
     with browser.browser() as running:

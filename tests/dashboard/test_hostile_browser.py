@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)"),
+    browser.NEEDS_CHROMIUM,
 ]
 _TEXT = quote(TEXT)
 _SHORT = quote(SHORT)

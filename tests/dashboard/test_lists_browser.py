@@ -21,10 +21,7 @@ __all__ = ["chromium"]
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(
-        browser.chromium() is None,
-        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
-    ),
+    browser.NEEDS_CHROMIUM,
 ]
 
 

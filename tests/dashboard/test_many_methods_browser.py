@@ -20,10 +20,7 @@ __all__ = ["chromium"]
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(
-        browser.chromium() is None,
-        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
-    ),
+    browser.NEEDS_CHROMIUM,
 ]
 
 VISIBLE = """() => [...document.querySelectorAll('.js-plotly-plot .scatterlayer .trace')]

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(
-        browser.chromium() is None,
-        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
-    ),
+    browser.NEEDS_CHROMIUM,
 ]
 
 RUN = "run-0001-000"

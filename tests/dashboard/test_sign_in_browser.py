@@ -84,7 +84,7 @@ def sign_out(page: Page) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+@browser.NEEDS_CHROMIUM
 def test_user_signs_in_once_and_signs_out(chromium: Browser, dashboard: str, server: FakeServer) -> None:
     context = chromium.new_context(base_url=dashboard)
     page = context.new_page()
@@ -106,7 +106,7 @@ def test_user_signs_in_once_and_signs_out(chromium: Browser, dashboard: str, ser
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(browser.chromium() is None, reason="needs Chromium; install it (Debian: apt install chromium)")
+@browser.NEEDS_CHROMIUM
 def test_people_of_the_provider_act_as_themselves(chromium: Browser, tmp_path: Path) -> None:
     port = free_port()
     with ExitStack() as stack:

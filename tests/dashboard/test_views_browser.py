@@ -18,10 +18,7 @@ __all__ = ["chromium", "dashboard", "lab", "page", "window"]
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(
-        browser.chromium() is None,
-        reason="needs Chromium; install it (Debian: apt install chromium) or set DKD_CHROMIUM",
-    ),
+    browser.NEEDS_CHROMIUM,
 ]
 
 
