@@ -216,9 +216,23 @@ def _train(options: argparse.Namespace) -> int:
     if options.ranks > 1 and info is None:
         code = launch.launch(options.ranks, options.arguments, options.out, settings)
         return code if code >= 0 else launch.exit_by_signal(-code)
+    with launch.collection_after_start() as begin:
+        status = _train_here(request, info, settings, begin)
+    with contextlib.suppress(OSError):  # stderr may be a file on the same disk
+        sys.stderr.write(f"{status.text}\n" if status.text else "")
+    return status.code
+
+
+def _train_here(
+    request: training_command.TrainingRequest,
+    info: launch.RankInfo | None,
+    settings: TrainingSettings,
+    on_prepared: Callable[[], None],
+) -> training_command.ExitStatus:
+    """Train in this process; return how it ended."""
     from core.train import TrainOptions, run_rank, run_training, stop_on_sigterm
 
-    start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds)
+    start = TrainOptions(checkpoint_seconds=settings.checkpoint_seconds, on_prepared=on_prepared)
     arguments = request.arguments() | {"settings": settings}
 
     def train() -> Result:
@@ -227,10 +241,7 @@ def _train(options: argparse.Namespace) -> int:
         with stop_on_sigterm(start) as stoppable:
             return run_training(options=stoppable, **arguments)
 
-    status = training_command.exit_status(train)
-    with contextlib.suppress(OSError):  # stderr may be a file on the same disk
-        sys.stderr.write(f"{status.text}\n" if status.text else "")
-    return status.code
+    return training_command.exit_status(train)
 
 
 def _group(options: argparse.Namespace) -> int:

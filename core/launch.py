@@ -8,6 +8,7 @@ the journal; if the training fails, the reason is appended here, because only th
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -54,6 +55,32 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     if "OMP_WAIT_POLICY" not in environment:
         for name, value in _WAITING.items():
             environment.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def collection_after_start() -> Iterator[Callable[[], None]]:
+    """A block at whose beginning Python does not search for cyclic garbage: the start of a training's process.
+
+    What is imported and prepared stays until the end, and makes half a million objects. Seven searches of them took
+    0.7 s of a start of 3.9 s, and found nothing.
+
+    Yields:
+        A function that ends the start: from now on, garbage is collected among what is made later.
+    """
+    if not gc.isenabled():
+        yield lambda: None
+        return
+
+    def begin() -> None:
+        gc.freeze()
+        gc.enable()
+
+    gc.disable()
+    try:
+        yield begin
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 @dataclass(frozen=True)

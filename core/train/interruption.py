@@ -85,11 +85,13 @@ class TrainOptions:
         checkpoint_seconds: The least time between two checkpoints, which are written between steps.
         stop_requested: Polled between steps; True ends the training with a checkpoint.
         interruption: Interrupts the work outside of the steps.
+        on_prepared: Called once, when everything is ready for the first step.
     """
 
     checkpoint_seconds: float = 60.0
     stop_requested: Callable[[], bool] = lambda: False
     interruption: Interruption = field(default_factory=Interruption)
+    on_prepared: Callable[[], None] = lambda: None
 
 
 @contextmanager

@@ -137,6 +137,7 @@ def _run(job: Job, checkpoint: Checkpoint | None) -> Result:
             job.journal.append(start_event(engine, identity))
             job.journal.log(engine.plan.summary())
             steps_begun = True
+            job.options.on_prepared()
             images = identity[IMAGES_KEY]
             return _evaluate_unchanged(engine, initial, images) if initial else _train(engine, images)
         except StopRequested:
