@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -31,6 +33,9 @@ def fault_loss(batch: Rows, params: FaultParams, epoch: int | None) -> LossTerms
         return compose(batch, {}, {"ce": (1.0, labels)})
     if params.kind == "raise":
         raise RuntimeError("the method has a fault")
+    if params.kind == "hang":
+        Path(params.mark).touch()
+        threading.Event().wait()
     return compose(
         batch, {}, {"ce": (1.0, replace(labels, value=labels.value * math.nan, direction=labels.direction * math.nan))}
     )

@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ import torch
 
 from core.catalog import load_plugins
 from core.catalog.metric import VARYING_PREFIXES
-from core.events import Failed, Finished, Metrics, Stopped
+from core.events import MACHINE_EXIT, Failed, Finished, Metrics, Stopped
 from core.group import GroupRun, make_turns
 from core.settings import TrainingSettings
 from core.specs import RunSpec, parse_experiment
@@ -194,7 +194,7 @@ def test_end_of_one_run_touches_no_other(lab: Lab) -> None:
 class GroupProcess:
     """The group process as a worker uses it."""
 
-    def __init__(self, lab: Lab, cache: str) -> None:
+    def __init__(self, lab: Lab, cache: str, command: Sequence[str]) -> None:
         self._control, theirs = socket.socketpair()
         self._sockets = [self._control]
         environment = os.environ | {
@@ -206,7 +206,7 @@ class GroupProcess:
         }
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "core", "group", "--control", str(theirs.fileno())],
+                [sys.executable, *command, "group", "--control", str(theirs.fileno())],
                 cwd=ROOT,
                 env=environment,
                 pass_fds=[theirs.fileno()],
@@ -227,12 +227,18 @@ class GroupProcess:
             opened.close()
 
 
+class Start(Protocol):
+    """Starts a group process; by default with the command that a worker uses."""
+
+    def __call__(self, cache: str, command: Sequence[str] = ...) -> GroupProcess: ...
+
+
 @pytest.fixture
-def start(lab: Lab) -> Iterator[Callable[[str], GroupProcess]]:
+def start(lab: Lab) -> Iterator[Start]:
     processes: list[GroupProcess] = []
 
-    def started(cache: str) -> GroupProcess:
-        processes.append(GroupProcess(lab, cache))
+    def started(cache: str, command: Sequence[str] = ("-m", "core")) -> GroupProcess:
+        processes.append(GroupProcess(lab, cache, command))
         return processes[-1]
 
     yield started
@@ -260,7 +266,7 @@ def _status(connection: socket.socket) -> dict[str, Any]:
     return status
 
 
-def test_runs_of_a_killed_group_continue_exactly(lab: Lab, start: Callable[[str], GroupProcess]) -> None:
+def test_runs_of_a_killed_group_continue_exactly(lab: Lab, start: Start) -> None:
     _, *specs = _plan(METHODS, epochs=4)
     whole = [lab.alone(spec, f"whole-{number}") for number, spec in enumerate(specs)]
     group = start("killed")
@@ -288,7 +294,7 @@ def test_runs_of_a_killed_group_continue_exactly(lab: Lab, start: Callable[[str]
     assert again.process.wait(SECONDS) == 0
 
 
-def test_group_process_says_how_each_run_ended(lab: Lab, start: Callable[[str], GroupProcess]) -> None:
+def test_group_process_says_how_each_run_ended(lab: Lab, start: Start) -> None:
     _, spec, fault = _plan(["kd", {"name": "group_fault", "params": {"kind": "raise", "step": 1}}])
     group = start("ends")
     unreadable = group.add(["--run", str(lab.folder / "none.json"), "--out", str(lab.folder / "none")])
@@ -306,6 +312,24 @@ def test_group_process_says_how_each_run_ended(lab: Lab, start: Callable[[str], 
     assert isinstance(events_of(lab.folder / "ends-stopped")[-1], Stopped)
     group.close()
     assert group.process.wait(SECONDS) == 0
+
+
+def test_run_that_hangs_when_nobody_waits_for_it_ends_the_process(lab: Lab, start: Start) -> None:
+    """It keeps the turn from the others, which continue elsewhere."""
+    mark = lab.folder / "hangs"
+    _, fault, other = _plan([{"name": "group_fault", "params": {"kind": "hang", "mark": str(mark)}}, "kd"])
+    impatient = "import sys; from core import cli, group; group.DROP_SECONDS = 0.1; sys.exit(cli.main())"
+    group = start("hangs", ("-c", impatient))
+    hanging = group.add(_arguments(lab, fault, "hanging"))
+    deadline = time.monotonic() + SECONDS
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        assert group.process.poll() is None
+        time.sleep(0.01)
+    waiting = group.add(_arguments(lab, other, "waiting"))
+    hanging.close()
+    assert group.process.wait(SECONDS) == MACHINE_EXIT
+    assert waiting.recv(1) == b"", "no exit status: the run has not ended"
 
 
 def test_process_state_is_restored() -> None:
