@@ -59,11 +59,19 @@ def select_for_all(
     }
 
 
-def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[str, str]:
-    """Return the title of each metric; if the metric is not measured on all images, with the number of its images."""
+def title_of(session: Session, sample: Sample, metrics: Sequence[str], *, count_all: bool = False) -> dict[str, str]:
+    """Return the title of each metric; if the metric is not measured on all images, with the number of its images.
+
+    Args:
+        session: Session for reading.
+        sample: The runs.
+        metrics: The names of the metrics.
+        count_all: Whether titles of shares of all test images have their number too.
+    """
     count_metrics = {name: METRICS[name].of for name in metrics if name in METRICS and METRICS[name].of}
     run_ids = [student.run_id for student in sample.students if _is_compared(student)]
     newest = latest(session, run_ids, sorted({*count_metrics, *count_metrics.values()})) if count_metrics else {}
+    test_sizes = {student.test_size for student in sample.students if _is_compared(student) and student.test_size}
     titles = {}
     for metric in metrics:
         entry = METRICS.get(metric)
@@ -72,6 +80,8 @@ def title_of(session: Session, sample: Sample, metrics: Sequence[str]) -> dict[s
         if entry and metric in count_metrics and runs:
             counts = [points.get(entry.of) for points in runs]
             title = title_with_count(title, [point.value if point else None for point in counts], sample.task.item)
+        elif count_all and entry and entry.of_all and test_sizes:
+            title = title_with_count(title, test_sizes, sample.task.item)
         titles[metric] = title
     return titles
 

@@ -42,7 +42,7 @@ def overview(
     baseline = baseline_of(sample, options.baseline)
     metrics = _measured(session, sample, groups)
     selected = metric_selection.select_for_all(session, sample, metrics, options.which)
-    titles = metric_selection.title_of(session, sample, metrics)
+    titles = metric_selection.title_of(session, sample, metrics, count_all=True)
     rows: list[OverviewRow] = []
     tests: dict[tuple[str, str], verdicts.Test] = {}
     for metric in metrics:

@@ -24,7 +24,8 @@ class Metric:
         title: Title of an axis.
         unit: "%", "nats" …; empty for a pure number.
         better: Whether higher or lower is better; None if neither is.
-        of: Name of the metric that counts the images of the mean, if these are a part of the test images; else "".
+        of: Name of the metric that counts the images of the mean, if these are not all test images; else "".
+        of_all: Whether it is a share of all test images.
         panel: Title of the chart among a run's curves that shows the metric. Metrics with the same panel share a
             chart. Empty: the metric is among the further measurements, grouped by the first part of its name.
         from_zero: Whether the chart's axis begins at 0, so that noise around a constant does not fill it.
@@ -38,6 +39,7 @@ class Metric:
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
     of: str = ""
+    of_all: bool = False
     panel: str = ""
     from_zero: bool = False
     drawn: bool = True

@@ -81,6 +81,7 @@ class TaskRegistry(Registry[TaskEntry]):
 TASKS = TaskRegistry("task")
 
 RIGHT, WRONG = "fidelity/images_right", "fidelity/images_wrong"
+COLLAPSE_IMAGES = "collapse/images"
 
 _SEVERITIES = range(1, 6)
 
@@ -96,26 +97,33 @@ ROBUSTNESS: dict[str, str] = (
 def _robustness() -> Iterator[Metric]:
     for kind, title in ROBUSTNESS.items():
         for suffix, whose in (("", "Accuracy"), ("_teacher", "Teacher's accuracy")):
-            yield Metric(f"robustness/{kind}{suffix}", f"{whose}: {title}", "%", "higher")
-            yield Metric(f"robustness/{kind}{suffix}_drop", f"{whose} lost: {title}", "%", "lower")
+            name, of_all = f"robustness/{kind}{suffix}", kind != "stylised"
+            yield Metric(name, f"{whose}: {title}", "%", "higher", of_all=of_all)
+            yield Metric(f"{name}_drop", f"{whose} lost: {title}", "%", "lower", of_all=of_all)
 
 
 _ACCURACY, _AGREEMENT = "Accuracy", "Agreement with the teacher"
 
 _CLASSIFICATION = (
     Metric(
-        "test/top1", "Test accuracy", "%", "higher", panel=_ACCURACY, aliases=("acc", "accuracy", "test_acc", "acc1")
+        "test/top1",
+        "Test accuracy",
+        "%",
+        "higher",
+        of_all=True,
+        panel=_ACCURACY,
+        aliases=("acc", "accuracy", "test_acc", "acc1"),
     ),
-    Metric("oracle/top1", "Best test accuracy of any epoch (oracle)", "%", "higher"),
-    Metric("test/top5", "Test accuracy, top 5", "%", "higher"),
+    Metric("oracle/top1", "Best test accuracy of any epoch (oracle)", "%", "higher", of_all=True),
+    Metric("test/top5", "Test accuracy, top 5", "%", "higher", of_all=True),
     Metric("test/loss", "Test cross-entropy (NLL)", "nats", "lower", panel=LOSS_PANEL, aliases=("nll", "test_nll")),
     Metric(
         "val/top1", "Validation accuracy", "%", "higher", panel=_ACCURACY, aliases=("val_acc", "validation_accuracy")
     ),
     Metric("val/top5", "Validation accuracy, top 5", "%", "higher"),
     Metric("val/loss", "Validation cross-entropy (NLL)", "nats", "lower"),
-    Metric("test_ema/top1", "Test accuracy of averaged weights", "%", "higher", panel=_ACCURACY),
-    Metric("test_ema/top5", "Test accuracy of averaged weights, top 5", "%", "higher"),
+    Metric("test_ema/top1", "Test accuracy of averaged weights", "%", "higher", of_all=True, panel=_ACCURACY),
+    Metric("test_ema/top5", "Test accuracy of averaged weights, top 5", "%", "higher", of_all=True),
     Metric("test_ema/loss", "Test cross-entropy (NLL) of averaged weights", "nats", "lower"),
     Metric("val_ema/top1", "Validation accuracy of averaged weights", "%", "higher", panel=_ACCURACY),
     Metric("val_ema/top5", "Validation accuracy of averaged weights, top 5", "%", "higher"),
@@ -131,7 +139,7 @@ _CLASSIFICATION = (
     Metric("logits/student_others", "Student's non-target logits, mean norm"),
     Metric("logits/teacher_target", "Teacher's target logit, mean magnitude"),
     Metric("logits/teacher_others", "Teacher's non-target logits, mean norm"),
-    Metric("fidelity/agreement", "Agreement with the teacher", "%", "higher", panel=_AGREEMENT),
+    Metric("fidelity/agreement", "Agreement with the teacher", "%", "higher", of_all=True, panel=_AGREEMENT),
     Metric(
         "fidelity/agreement_right", "Agreement where the teacher is right", "%", "higher", of=RIGHT, panel=_AGREEMENT
     ),
@@ -141,14 +149,15 @@ _CLASSIFICATION = (
     Metric("fidelity/kl_wrong", "KL(teacher ‖ student) where the teacher is wrong", "nats", of=WRONG),
     Metric(RIGHT, "Test images on which the teacher is right", "images"),
     Metric(WRONG, "Test images on which the teacher is wrong", "images"),
-    Metric("calibration/ece", "Expected calibration error, 15 bins", "%", "lower"),
+    Metric("calibration/ece", "Expected calibration error, 15 bins", "%", "lower", of_all=True),
     Metric("collapse/nc1", "NC1: variability within classes"),
     Metric("collapse/nc2_norms", "NC2: spread of the class means' norms"),
     Metric("collapse/nc2_angles", "NC2: class means' distance from maximal angles"),
     Metric("collapse/nc2_weight_norms", "NC2: spread of the classifier's norms"),
     Metric("collapse/nc2_weight_angles", "NC2: classifier's distance from maximal angles"),
     Metric("collapse/nc3", "NC3: classifier's distance from the class means"),
-    Metric("collapse/nc4", "NC4: disagreement with the nearest class mean", "%"),
+    Metric("collapse/nc4", "NC4: disagreement with the nearest class mean", "%", of=COLLAPSE_IMAGES),
+    Metric(COLLAPSE_IMAGES, "Training images of the measures of collapse", "images"),
     *_robustness(),
     Metric("grad/norm", "Gradient of all weights, norm before it is limited"),
     Metric("lr", "Learning rate", panel="Learning rate"),

@@ -21,7 +21,6 @@ from common.formatting import (
     median_epochs_text,
     p_text,
     spread_text,
-    title_with_count,
     value_text,
 )
 from core.protocol.comparison_queries import ComparisonOptions
@@ -38,8 +37,6 @@ from dashboard.views.compare_methods import MethodView
 T = TypeVar("T")
 
 GROUPS = ("fidelity", "calibration", "errors", "collapse", "robustness", "test")
-_OF_THE_TEST_SET = ("test/", "test_ema/", "fidelity/agreement", "calibration/")
-"""How the names of metrics begin that are shares of the test set, or of a part that their title names."""
 _FORMATS: dict[TextFormat, tuple[str, str, str]] = {
     "csv": ("CSV", "csv", "text/csv"),
     "latex": ("LaTeX", "tex", "application/x-tex"),
@@ -230,7 +227,7 @@ def results(
     _differences(selected, name, shown.styles, files)
     _convergence(selected, shown.groups)
     comparison_costs.draw(result.costs, shown.labels)
-    _other_metrics(experiments, options, shown, result.test_size)
+    _other_metrics(experiments, options, shown)
     ids = [experiment.id for experiment in experiments]
     st.markdown("**Download these tables**")
     downloads("comparison", "Comparison", {"experiment": ids} | _comparison_params(options), files)
@@ -299,9 +296,7 @@ def _convergence(result: Comparison, groups: Sequence[str]) -> None:
     )
 
 
-def _other_metrics(
-    experiments: Sequence[Experiment], options: ComparisonOptions, shown: _Shown, test_size: int
-) -> None:
+def _other_metrics(experiments: Sequence[Experiment], options: ComparisonOptions, shown: _Shown) -> None:
     overview = _overview(experiments, options)
     if not overview.rows:
         return
@@ -309,7 +304,6 @@ def _other_metrics(
     st.subheader(escape(", ".join(present).capitalize()))
     selected = st.pills("Show", present, selection_mode="multi", default=present, key="groups", bind="query-params")
     metrics = [row for row in overview.rows if row.metric.partition("/")[0] in (selected or present)]
-    metrics = _with_counts(metrics, test_size, session.item(experiments[0].dataset))
     if shown.many:
         table(_method_rows(metrics, shown.labels, overview.baseline), groups=shown.groups)
     else:
@@ -321,22 +315,6 @@ def _other_metrics(
     )
     for note in overview.notes:
         st.caption(escape(note))
-
-
-def _with_counts(metrics: Sequence[OverviewRow], test_size: int, item: str) -> list[OverviewRow]:
-    """Return the rows, with the number of test items in the titles of shares of all of them.
-
-    The backend names the number where a share is of some of them.
-    """
-    if not test_size:
-        return list(metrics)
-    partial = {str(metric["name"]) for metric in session.catalog().metrics if metric.get("of")}
-    return [
-        row.model_copy(update={"title": title_with_count(row.title, [test_size], item)})
-        if row.unit == "%" and row.metric.startswith(_OF_THE_TEST_SET) and row.metric not in partial
-        else row
-        for row in metrics
-    ]
 
 
 def _metric_rows(metrics: Sequence[OverviewRow], baseline: str) -> list[dict[str, str]]:

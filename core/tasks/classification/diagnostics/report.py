@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from core.catalog.tasks import COLLAPSE_IMAGES
 from core.tasks.classification.data import Dataset, Split
 from core.tasks.classification.diagnostics.accuracy import top_accuracies
 from core.tasks.classification.diagnostics.calibration import expected_calibration_error, negative_log_likelihood
@@ -64,7 +65,8 @@ def collapse_report(model: Network, dataset: Dataset) -> dict[str, float]:
         features = predict(model.features, dataset, split)
         # In eval mode only the linear layer is between the features and the logits (dropout is off).
         classes = model.linear(features.to(model.linear.weight.dtype)).argmax(1)
-    return to_floats(neural_collapse(Features(features, classes, split.labels), model.linear.weight))
+    values = to_floats(neural_collapse(Features(features, classes, split.labels), model.linear.weight))
+    return values | {COLLAPSE_IMAGES: float(len(split))}
 
 
 def final_report(
