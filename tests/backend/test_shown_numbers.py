@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
-from backend.db import Database
+from backend.db import Database, models
 from common.formatting import difference_text
 from core.protocol.comparisons import Overview
 from tests.backend import rows
@@ -43,6 +44,21 @@ def test_share_of_part_of_the_images_names_their_number(
     assert [row["title"] for row in overview["rows"] if row["metric"].startswith("fidelity/")] == [title]
     for part in ("", "/overview", "/table"):
         text = api.get(f"/api/v1/comparisons{part}", params=query | {"format": "markdown"}).text
+        assert title in text.replace("\\", "")
+
+
+def test_share_of_all_images_names_their_number_among_all_metrics(database: Database, api: TestClient) -> None:
+    experiment = _finished(database, [0, 1])
+    with database.write() as session:
+        session.execute(update(models.Run).values(test_size=901))
+    query = {"experiment": experiment}
+    titles = {
+        row["metric"]: row["title"] for row in api.get("/api/v1/comparisons/overview", params=query).json()["rows"]
+    }
+    title = "Test accuracy (of 901 images)"
+    assert titles["test/top1"] == title
+    for kind in ("markdown", "latex"):
+        text = api.get("/api/v1/comparisons/overview", params=query | {"format": kind}).text
         assert title in text.replace("\\", "")
 
 
