@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backend.comparisons import verdicts
 from backend.comparisons.sheets import escape_markdown
 from backend.comparisons.statistics import Better
-from common.formatting import difference_text, p_text
+from common.formatting import SIGNIFICANCE, difference_text, p_text
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def decided(rows: Sequence[Row]) -> list[verdicts.Decision]:
 
 
 def table(rows: Sequence[Row], quantity: str, unit: str) -> str:
-    """Return the rows as a table in Markdown.
+    """Return the rows as a table in Markdown, with a sentence if they have too few pairs for any verdict.
 
     Args:
         rows: The family of tests.
@@ -54,7 +54,17 @@ def table(rows: Sequence[Row], quantity: str, unit: str) -> str:
             f"| {escape_markdown(row.subject)} | {difference_text(test.mean, test.interval)} | {test.n} | "
             f"{p_text(test.p)} | {p_text(decision.p_holm)} | {_word(decision)} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_too_few(rows)])
+
+
+def _too_few(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence if no test of the family could have a verdict, however large the differences are."""
+    bounds = [decision.smallest_p_holm for decision in decided(rows) if decision.smallest_p_holm is not None]
+    if not bounds or min(bounds) < SIGNIFICANCE:
+        return []
+    pairs = max(row.test.n for row in rows)
+    text = f"No row can have a verdict: over {len(rows)} tests {pairs} pairs cannot show p < {p_text(min(bounds))}"
+    return ["", escape_markdown(f"{text}, however large a difference is. More seeds could.")]
 
 
 def sentences(rows: Sequence[Row], decisions: Sequence[verdicts.Decision], unit: str) -> str:

@@ -326,6 +326,17 @@ class TestDoses:
         assert "- added, slope from 1 % to 30 %: 0.00 percentage points, which is not shown to differ" in section
         assert ET.fromstring(files["dosed-doses.svg"]).tag.endswith("svg")
 
+    @pytest.mark.parametrize(("seeds", "said"), [(8, True), (9, False)])
+    def test_too_few_pairs_for_a_verdict_are_said(self, tmp_path: Path, seeds: int, *, said: bool) -> None:
+        folder = trained(tmp_path / "out", parse_experiment(DOSED | {"seeds": list(range(seeds))}))
+        text = (
+            page.build(collect([folder], "dosed"))["dosed.md"].partition("## Dose and response")[2].partition("## ")[0]
+        )
+        sentence = (
+            "No row can have a verdict: over 11 tests 8 pairs cannot show p \\< 0.086, however large a difference is."
+        )
+        assert (sentence in text) == said
+
     def test_a_method_without_values_leaves_the_section_out(self, tmp_path: Path) -> None:
         spec = parse_experiment(DOSED | {"seeds": [0, 1]})
         folder = trained(tmp_path / "out", spec)
