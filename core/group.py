@@ -38,8 +38,8 @@ from core.training_command import ExitStatus, TrainingRequest, add_arguments, ex
 from core.turns import Member, TurnEnded, Turns
 
 DROP_SECONDS = 60.0
-"""How long a member that nobody waits for may take to its next turn. One that hangs keeps the turn from all others, and
-the process ends with it; the others continue elsewhere from their checkpoints."""
+"""How long a member that nobody waits for may keep the turn. One that hangs keeps it from all others, and the process
+ends with it; the others continue elsewhere from their checkpoints."""
 _POLL_SECONDS = 1.0
 _MOST_BYTES = 1 << 20
 STOP = "stop"
@@ -78,6 +78,7 @@ class GroupRun:
         self._ended = False
         self._interruption = Interruption()
         self._dropped_at: float | None = None
+        self._member: Member | None = None
         self.status: ExitStatus | None = None
         self._thread = threading.Thread(target=self._run, name=f"run {request.out}", daemon=True)
 
@@ -105,22 +106,32 @@ class GroupRun:
 
     @property
     def hangs(self) -> bool:
-        """Whether it was dropped, and has not had a turn since."""
-        return self._dropped_at is not None and time.monotonic() - self._dropped_at > DROP_SECONDS and not self.ended
+        """Whether it was dropped, and keeps the turn for too long. One that waits for its turn does not hang."""
+        if self._dropped_at is None or self._member is None or self.ended or not self._member.has_turn:
+            return False
+        return time.monotonic() - max(self._dropped_at, self._member.began) > DROP_SECONDS
 
     def _run(self) -> None:
-        with contextlib.suppress(TurnEnded), self._turns.member() as member:
+        try:
+            self._take_turns()
+        finally:
+            self._ended = True
+            self._on_end()
+
+    def _take_turns(self) -> None:
+        with self._turns.member() as member:
+            self._member = member
             member.on_turn = self._on_turn
             try:
                 self.status = self._train(member)
-            except Exception:  # noqa: BLE001 (whatever it is, it is this run's, and the others go on)
+            except TurnEnded:
+                pass
+            except BaseException:  # noqa: BLE001 (also SystemExit: it is this run's, and the others go on)
                 self.status = ExitStatus(1, traceback.format_exc())
             finally:
-                gc.collect()  # the cycles of networks and closures hold memory of the device
                 if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                    gc.collect()  # the cycles of networks and closures hold memory of the device
                     torch.cuda.empty_cache()
-        self._ended = True
-        self._on_end()
 
     def _train(self, member: Member) -> ExitStatus:
         options = TrainOptions(

@@ -56,6 +56,11 @@ class Turns:
         self._waiting: deque[Member] = deque()
         self._shared: dict[Hashable, _Shared] = {}
 
+    @property
+    def computing(self) -> Member | None:
+        """The member whose turn it is."""
+        return self._computing
+
     @contextmanager
     def member(self) -> Iterator[Member]:
         """A block in which the calling thread is a member of the group. It begins with the member's first turn."""
@@ -137,6 +142,11 @@ class Member:
         self.gate.acquire()
         self.began = time.monotonic()
         self.on_turn: Callable[[], None] = lambda: None
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether it is the one that computes."""
+        return self._turns.computing is self
 
     def pass_turn(self) -> None:
         """Let the others have a turn, if this one was long enough."""

@@ -162,6 +162,7 @@ def comparison_records(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "experiment": comparison.experiment,
             "metric": comparison.metric,
+            "title": comparison.title,
             "unit": comparison.unit,
             "epoch": comparison.epoch,
             "label": group.label,
@@ -206,7 +207,13 @@ def overview_sheet(overview: Overview) -> Sheet:
 
 def overview_records(overview: Overview) -> list[dict[str, Any]]:
     return [
-        {"metric": row.metric, "unit": row.unit, "better": row.better or "", "epoch": overview.epoch}
+        {
+            "metric": row.metric,
+            "title": row.title,
+            "unit": row.unit,
+            "better": row.better or "",
+            "epoch": overview.epoch,
+        }
         | {"baseline": overview.baseline, "label": cell.label, "n": cell.n, "mean": cell.mean, "sd": cell.sd}
         | {"pairs": cell.pairs, "difference": cell.mean_difference, **_ends("difference", cell.interval)}
         | {"sign_flip_p": cell.sign_flip_p, "sign_flip_p_holm": cell.sign_flip_p_holm, "verdict": cell.verdict or ""}

@@ -35,9 +35,15 @@ def read_person(person: str, session: SessionDep) -> Person:
 
 @router.patch("/{person}", responses={409: {"description": "The change would end the sender's own rights"}})
 def change_person(person: str, request: PersonEdit, principal: AdminDep, database: DatabaseDep) -> Person:
-    """Change a person. All tokens of a disabled person are refused from the next request on."""
+    """Change a person. All tokens of a disabled person are refused from the next request on.
+
+    The person's sessions and invitation end, and are not valid again when the person is enabled.
+    """
     with database.write() as session:
-        return persons.change(session, person, request, principal.person.id if principal.person else None)
+        changed = persons.change(session, person, request, principal.person.id if principal.person else None)
+        if request.disabled:
+            sign_in.end_access(session, person)
+        return changed
 
 
 @router.put("/{person}/password", dependencies=[administers])

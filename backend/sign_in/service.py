@@ -224,6 +224,17 @@ def invite(session: DbSession, name: str, hours: float) -> Invitation:
     return Invitation(person=name, code=code, ends_at=ends_at)
 
 
+def end_access(session: DbSession, name: str) -> EndedSessions:
+    """End the sessions and the invitation of a person for good, so that they do not return when the person does.
+
+    Raises:
+        ApiError: 404 if there is none of this name.
+    """
+    person = persons.find(session, name)
+    session.execute(delete(models.Invitation).where(models.Invitation.person_id == person.id))
+    return EndedSessions(ended=sessions.end_all(session, person.id))
+
+
 def forget_identities(session: DbSession, name: str) -> EndedSessions:
     """Forget the accounts at identity providers with which a person signs in; the person's sessions end.
 

@@ -138,6 +138,9 @@ class TestSignIn:
         anna, _ = sign_in(lab)
         ok(lab.admin.patch(f"{API}/people/anna", json={"disabled": True}))
         assert anna.get(f"{API}/account").status_code == 401
+        ok(lab.admin.patch(f"{API}/people/anna", json={"disabled": False}))
+        assert anna.get(f"{API}/account").status_code == 401, "an ended session does not begin again"
+        sign_in(lab)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +403,8 @@ class TestPasswords:
         ok(lab.admin.patch(f"{API}/people/anna", json={"disabled": True}))
         assert use(fourth["code"]).status_code == 401
         assert lab.admin.post(f"{API}/people/anna/invitation", json={}).status_code == 422
+        ok(lab.admin.patch(f"{API}/people/anna", json={"disabled": False}))
+        assert use(fourth["code"]).status_code == 401
         (entry,) = entries(lab, action="sessions.sign_in_invited", refused=False)
         assert (entry["person"], entry["kind"]) == ("anna", "session")
 

@@ -45,6 +45,8 @@ def test_share_of_part_of_the_images_names_their_number(
     for part in ("", "/overview", "/table"):
         text = api.get(f"/api/v1/comparisons{part}", params=query | {"format": "markdown"}).text
         assert title in text.replace("\\", "")
+    for part in ("", "/overview"):
+        assert title in api.get(f"/api/v1/comparisons{part}", params=query | {"format": "csv"}).text
 
 
 def test_share_of_all_images_names_their_number_among_all_metrics(database: Database, api: TestClient) -> None:
@@ -57,7 +59,7 @@ def test_share_of_all_images_names_their_number_among_all_metrics(database: Data
     }
     title = "Test accuracy (of 901 images)"
     assert titles["test/top1"] == title
-    for kind in ("markdown", "latex"):
+    for kind in ("markdown", "latex", "csv"):
         text = api.get("/api/v1/comparisons/overview", params=query | {"format": kind}).text
         assert title in text.replace("\\", "")
 

@@ -33,6 +33,8 @@ def fault_loss(batch: Rows, params: FaultParams, epoch: int | None) -> LossTerms
         return compose(batch, {}, {"ce": (1.0, labels)})
     if params.kind == "raise":
         raise RuntimeError("the method has a fault")
+    if params.kind == "exit":
+        raise SystemExit(3)
     if params.kind == "hang":
         Path(params.mark).touch()
         threading.Event().wait()

@@ -19,7 +19,7 @@ _most_steps = 0
 class FaultParams(Params):
     """What goes wrong, and when."""
 
-    kind: Literal["nan", "raise", "hang"] = Field("raise", description="What happens.")
+    kind: Literal["nan", "raise", "exit", "hang"] = Field("raise", description="What happens.")
     step: int = Field(1, ge=1, description="In which step of the training's thread.")
     mark: str = Field("", description="A file that a step makes before it hangs.")
 

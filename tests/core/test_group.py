@@ -332,6 +332,31 @@ def test_run_that_hangs_when_nobody_waits_for_it_ends_the_process(lab: Lab, star
     assert waiting.recv(1) == b"", "no exit status: the run has not ended"
 
 
+def test_run_that_waits_for_its_turn_does_not_hang(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.group.DROP_SECONDS", 0.0)
+    _, spec = _plan(["kd"])
+    turns = make_turns()
+    with turns.member():
+        run = GroupRun(lab.request(spec, "waits"), lab.settings("waits"), turns)
+        run.start()
+        run.drop()
+        time.sleep(0.05)
+        assert not run.hangs
+        assert not run.ended
+    run.join(SECONDS)
+    assert run.ended
+    assert run.status is None
+
+
+def test_exit_of_a_method_is_a_failure_of_its_run(lab: Lab) -> None:
+    _, fault, other = _plan([{"name": "group_fault", "params": {"kind": "exit", "step": 6}}, "kd"])
+    runs = lab.group([lab.request(fault, "exits"), lab.request(other, "beside-exit")], "exits")
+    for run in runs:
+        run.join(SECONDS)
+    assert all(run.ended for run in runs)
+    assert [run.status.code for run in runs if run.status] == [1, 0]
+
+
 def test_process_state_is_restored() -> None:
     before = ProcessState.now()
     try:
