@@ -83,15 +83,39 @@ def journal_data_messages(job: Job) -> Iterator[None]:
                 job.journal.log(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "info")
 
     logger, handler = logging.getLogger(tasks.__name__), JournalHandler()
-    previous_level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        if own_thread is None:  # the others may still need the level
-            logger.setLevel(previous_level)
+    with _INFORMATION.logged_by(logger):
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+class _InformationLevel:
+    """The level INFO of a logger, from the first run of a group that needs it to the last."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._runs = 0
+        self._level_before = logging.NOTSET
+
+    @contextmanager
+    def logged_by(self, logger: logging.Logger) -> Iterator[None]:
+        with self._changing:
+            if not self._runs:
+                self._level_before = logger.level
+                logger.setLevel(logging.INFO)
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._runs -= 1
+                if not self._runs:
+                    logger.setLevel(self._level_before)
+
+
+_INFORMATION = _InformationLevel()
 
 
 def _load_teacher(job: Job, task: Task) -> LoadedTeacher | None:

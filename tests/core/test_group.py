@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -134,6 +135,7 @@ def test_three_runs_of_a_group_give_what_they_give_alone(lab: Lab) -> None:
     assert torch.equal(torch.get_rng_state(), before.torch_random), (
         "the group draws from the generator of another thread"
     )
+    assert logging.getLogger("core.tasks").level == logging.NOTSET, "the group leaves the level of its journals behind"
 
 
 def test_teacher_runs_once_for_runs_with_the_same_views(lab: Lab) -> None:
