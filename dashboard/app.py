@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Any
 
 import streamlit as st
 from starlette.middleware import Middleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dashboard.server.asset_middleware import AssetMiddleware
 from dashboard.server.banner import hide_server_name
@@ -36,9 +38,15 @@ async def _preload() -> None:
     gc.freeze()
 
 
+def _proxies() -> list[Middleware]:
+    """Return what reads the address and the scheme of a browser from the headers of proxies that are trusted."""
+    trusted = os.environ.get("DKD_DASHBOARD_TRUSTED_PROXIES", "").replace(",", " ").split()
+    return [Middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)] if trusted else []
+
+
 hide_server_name()
 app = st.App(
     Path(__file__).with_name("script.py"),
     lifespan=_lifespan,
-    middleware=[Middleware(Gate), Middleware(AssetMiddleware)],
+    middleware=[*_proxies(), Middleware(Gate), Middleware(AssetMiddleware)],
 )

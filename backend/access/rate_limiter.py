@@ -59,7 +59,9 @@ class RateLimiter:
             ApiError: 429 above the limit.
         """
         if wait := await self._take("address", network_of(client)):
-            raise too_many(f"from this address: at most {self._rates['address']:g} per second on average", wait)
+            raise too_many(
+                f"requests from this address: at most {self._rates['address']:g} per second on average", wait
+            )
 
     async def count_token(self, token_id: str, sha256: str) -> None:
         """Count a request with a valid token, and remember the token.
@@ -67,12 +69,16 @@ class RateLimiter:
         Raises:
             ApiError: 429 above the limit.
         """
+        self.remember(sha256)
+        if wait := await self._take("token", token_id):
+            raise too_many(f"requests with this token: at most {self._rates['token']:g} per second on average", wait)
+
+    def remember(self, sha256: str) -> None:
+        """Remember a token that is valid, such as that of a session that begins."""
         if sha256 not in self._known:
             if len(self._known) >= _MAX_KNOWN_TOKENS:
                 self._known.pop(next(iter(self._known)))
             self._known[sha256] = None
-        if wait := await self._take("token", token_id):
-            raise too_many(f"with this token: at most {self._rates['token']:g} per second on average", wait)
 
     def check_unknown(self, client: str, sha256: str) -> None:
         """Refuse to look up a token that this process has not accepted yet while too many requests are refused.
@@ -114,13 +120,13 @@ class RateLimiter:
         return await shared.take(key) if shared else 0.0
 
     def _too_many_refused(self, wait: float) -> ApiError:
-        return too_many("without a valid token from this address", wait)
+        return too_many("requests without a valid token from this address", wait)
 
 
 def too_many(what: str, wait: float) -> ApiError:
     """Return a 429 whose ``Retry-After`` is the time until a request is admitted again."""
     seconds = max(math.ceil(wait), 1)
-    return ApiError(429, f"too many requests {what}; try again in {seconds} s", headers={"Retry-After": str(seconds)})
+    return ApiError(429, f"too many {what}; try again in {seconds} s", headers={"Retry-After": str(seconds)})
 
 
 @lru_cache(4096)

@@ -37,7 +37,9 @@ class Refusals:
     """Records refused attempts.
 
     Two attempts are equal if address, token, action and status are, and for a sign-in the person. The counts of one
-    process are in its memory until their window ends, and are stored when the process stops.
+    process are in its memory until their window ends, and are stored when the process stops. Sign-ins are stored some
+    seconds later, or when somebody reads the log: the first attempt with each name that exists has a row, and
+    the time that this row takes must not tell the sender that the name exists.
 
     Args:
         database: The database.
@@ -47,12 +49,15 @@ class Refusals:
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
-        self._windows: dict[tuple[str, str, str, int], _Counted] = {}  # only the event loop's thread uses it
+        # Only the event loop's thread uses these two.
+        self._windows: dict[tuple[str, str, str, int], _Counted] = {}
+        self._sign_ins: list[tuple[Change, int]] = []
 
     async def record(self, change: Change, status: int) -> None:
         """Record an attempt. An error of the database is logged: the sender gets the refusal in any case."""
         # Failed sign-ins name people who exist, and nothing that the sender invents.
-        person = change.object if change.action.startswith("sessions.sign_in") else ""
+        sign_in = change.action.startswith("sessions.sign_in")
+        person = change.object if sign_in else ""
         key = (change.address, change.token_id + person, change.action, status)
         if key not in self._windows and len(self._windows) >= MAX_KINDS:
             change = Change("several", details={"note": "attempts beyond the number that is recorded one by one"})
@@ -62,14 +67,23 @@ class Refusals:
             window.more += 1
             return
         self._windows[key] = _Counted(change, status, self._clock() + WINDOW_SECONDS)
-        await self._store([(change, status)])
+        if sign_in:
+            self._sign_ins.append((change, status))
+        else:
+            await self._store([(change, status)])
+
+    async def store_sign_ins(self) -> None:
+        """Store the refused sign-ins that are not stored yet."""
+        refused, self._sign_ins = self._sign_ins, []
+        await self._store(refused)
 
     async def flush(self, *, everything: bool = False) -> None:
-        """Store the counts of the windows that have ended.
+        """Store refused sign-ins, and the counts of the windows that have ended.
 
         Args:
             everything: Also of those that have not ended.
         """
+        await self.store_sign_ins()
         time_now = self._clock()
         ended = {key: item for key, item in self._windows.items() if everything or item.until <= time_now}
         for key in ended:

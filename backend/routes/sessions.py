@@ -9,11 +9,13 @@ from fastapi.concurrency import run_in_threadpool
 
 from backend import audit
 from backend.access.last_use import LastUse
+from backend.access.rate_limiter import RateLimiter
 from backend.api.boundary import BoundedRoute
 from backend.api.dependencies import DatabaseDep, ReaderDep, SessionDep, SubmitterDep
 from backend.sign_in import sessions
 from backend.sign_in.oidc import OidcService
 from backend.sign_in.service import SignInService
+from backend.tokens import digest
 from core.protocol.sessions import (
     CreatedSession,
     EndedSessions,
@@ -33,15 +35,22 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def _remembered(http: Request, created: CreatedSession) -> CreatedSession:
+    """Return a new session, which works also while its network may try no further tokens."""
+    limiter: RateLimiter = http.app.state.rate_limiter
+    limiter.remember(digest(created.token))
+    return created
+
+
 @router.post("", status_code=201, responses={401: {"description": "The name or the password is wrong"}})
 async def sign_in(request: SignIn, http: Request) -> CreatedSession:
     """Sign in with a name and a password; needs no token. Only this answer contains the session's token.
 
     Every refusal has the same answer. After five failures with a name from a network, an attempt is admitted every 30
-    seconds.
+    seconds. `earlier_session` gives a device on which the person has signed in before attempts of its own.
     """
     service: SignInService = http.app.state.sign_in
-    return await service.by_password(request, _address(http))
+    return _remembered(http, await service.by_password(request, _address(http)))
 
 
 @router.post(
@@ -52,7 +61,7 @@ async def sign_in(request: SignIn, http: Request) -> CreatedSession:
 async def sign_in_invited(request: InvitationSignIn, http: Request) -> CreatedSession:
     """Set a password with the code of an invitation, and sign in; needs no token. Earlier sessions end."""
     service: SignInService = http.app.state.sign_in
-    return await service.by_invitation(request, _address(http))
+    return _remembered(http, await service.by_invitation(request, _address(http)))
 
 
 @router.post(
@@ -66,7 +75,7 @@ async def sign_in_invited(request: InvitationSignIn, http: Request) -> CreatedSe
 async def sign_in_oidc(request: OidcSignIn, http: Request) -> CreatedSession:
     """Sign in with an ID token of the configured issuer; needs no other token. Each ID token is accepted once."""
     service: OidcService = http.app.state.oidc
-    return await service.sign_in(request, _address(http))
+    return _remembered(http, await service.sign_in(request, _address(http)))
 
 
 @router.get("", responses=_SERVICE)

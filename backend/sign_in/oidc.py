@@ -11,13 +11,12 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
 import jwt
-from fastapi.concurrency import run_in_threadpool
 from jwt.exceptions import PyJWTError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session as DbSession
@@ -30,6 +29,7 @@ from backend.errors import ApiError
 from backend.settings import Settings
 from backend.sign_in import sessions
 from backend.sign_in.provider import ALGORITHMS, ProviderKeys
+from backend.sign_in.threads import FewThreads
 from core.protocol.people import PERSON_NAME
 from core.protocol.sessions import CreatedSession, OidcSignIn
 
@@ -38,6 +38,8 @@ MAX_AGE = timedelta(hours=1)
 _LEEWAY = timedelta(seconds=60)
 _CLAIMS = ["iss", "sub", "aud", "exp", "iat"]
 _MAX_SUBJECT = 255
+_AT_ONCE = 4
+"""Threads that sign-ins may hold: a provider that does not answer must not hold those of all routes."""
 _REFUSED = "this ID token is not accepted; sign in at the identity provider again"
 
 
@@ -146,6 +148,7 @@ class OidcService:
     settings: Settings
     limits: SignInLimits
     tokens: IdTokens | None
+    _threads: FewThreads = field(default_factory=lambda: FewThreads(_AT_ONCE))
 
     async def sign_in(self, request: OidcSignIn, address: str) -> CreatedSession:
         """Begin a session of the person whom an ID token names.
@@ -157,7 +160,6 @@ class OidcService:
         tokens = self.tokens
         if tokens is None:
             raise ApiError(404, "this backend has no identity provider; DKD_OIDC_ISSUER names one")
-        attempt = await self.limits.begin(None, address)
 
         def work() -> CreatedSession:
             nonce = None if request.nonce is None else request.nonce.get_secret_value()
@@ -175,32 +177,38 @@ class OidcService:
                 audit.about("session", created.id, method="oidc")
                 return created
 
-        created = await run_in_threadpool(work)
-        self.limits.succeed(attempt)
-        return created
+        try:
+            return await self._threads.run(work)
+        except ApiError as error:
+            if error.status == 401:
+                await self.limits.count_failure(address)
+            raise
 
     def _person(self, session: DbSession, claims: Claims) -> models.Person:
         """Return the person of an account; a new account is linked to a person first."""
         issuer = self.settings.oidc_issuer or ""
-        identity = session.get(models.PersonIdentity, (issuer, claims.subject))
-        if identity is not None:
-            return session.get_one(models.Person, identity.person_id)
+        identity = models.PersonIdentity
+        # Locked with its account, so that an admin who forgets the account at the same time ends this session too.
+        linked_person = (
+            select(models.Person)
+            .join(identity, identity.person_id == models.Person.id)
+            .where(identity.issuer == issuer, identity.subject == claims.subject)
+        )
+        known = session.scalars(linked_person.with_for_update()).one_or_none()
+        if known is not None:
+            return known
         if not claims.mail:
             raise _unknown("mail not verified")
         same_mail = select(models.Person).where(func.lower(models.Person.mail) == claims.mail.lower())
-        found = list(session.scalars(same_mail.limit(2)))
+        found = list(session.scalars(same_mail.limit(2).with_for_update()))
         if len(found) > 1:
             raise _unknown("several people have this mail address")
         person = found[0] if found else self._created(session, claims)
-        linked = select(models.PersonIdentity.subject).where(
-            models.PersonIdentity.person_id == person.id, models.PersonIdentity.issuer == issuer
-        )
+        linked = select(identity.subject).where(identity.person_id == person.id, identity.issuer == issuer)
         # A provider may give the mail address of somebody who has left to another account.
         if session.scalars(linked).first() is not None:
             raise _unknown("the person has another account")
-        session.add(
-            models.PersonIdentity(issuer=issuer, subject=claims.subject, person_id=person.id, created_at=now(session))
-        )
+        session.add(identity(issuer=issuer, subject=claims.subject, person_id=person.id, created_at=now(session)))
         session.flush()
         return person
 
@@ -245,7 +253,12 @@ def _free_name(session: DbSession, claims: Claims) -> str:
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "", plain)[:50].lstrip("._@+-")
     if not re.fullmatch(PERSON_NAME, name):
         name = "person"
-    taken = set(session.scalars(select(models.Person.name).where(models.Person.name.startswith(name, autoescape=True))))
+    # A new person must not look like a service, of which people see the name of its token.
+    taken = {
+        found
+        for named in (models.Person.name, models.Token.name)
+        for found in session.scalars(select(named).where(named.startswith(name, autoescape=True)))
+    }
     number = 2
     result = name
     while result in taken:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import unicodedata
 from functools import cached_property
 
-import anyio
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from pydantic import SecretStr
 
-from backend.errors import ApiError, invalid
+from backend.errors import invalid
+from backend.sign_in.threads import FewThreads
 from core.protocol.base import ProblemField
 from core.protocol.sessions import MAX_PASSWORD, MIN_PASSWORD
 
 _MIN_DISTINCT = 5
 _AT_ONCE = 2
 """Hashes that are computed at the same time; each needs 64 MiB."""
-_WAITING = 50
 
 
 def normalized(password: SecretStr) -> bytes:
@@ -71,10 +70,7 @@ class Passwords:
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
-
-    @cached_property
-    def _limiter(self) -> anyio.CapacityLimiter:
-        return anyio.CapacityLimiter(_AT_ONCE)  # belongs to the event loop
+        self._threads = FewThreads(_AT_ONCE)
 
     @cached_property
     def _nobody(self) -> str:
@@ -86,8 +82,7 @@ class Passwords:
         Raises:
             ApiError: 503 if too many wait for theirs.
         """
-        self._check_queue()
-        return await anyio.to_thread.run_sync(self._hasher.hash, normalized(password), limiter=self._limiter)
+        return await self._threads.run(self._hasher.hash, normalized(password))
 
     async def verify(self, stored: str | None, password: SecretStr) -> bool:
         """Return whether a password is the one of a hash. One verification is made in any case.
@@ -99,8 +94,7 @@ class Passwords:
         Raises:
             ApiError: 503 if too many wait for theirs.
         """
-        self._check_queue()
-        return await anyio.to_thread.run_sync(self._verify, stored, normalized(password), limiter=self._limiter)
+        return await self._threads.run(self._verify, stored, normalized(password))
 
     def needs_rehash(self, stored: str) -> bool:
         """Return whether a hash has other parameters than new ones."""
@@ -112,7 +106,3 @@ class Passwords:
             return self._hasher.verify(stored or nobody, password) and stored is not None
         except (VerificationError, InvalidHashError):
             return False
-
-    def _check_queue(self) -> None:
-        if self._limiter.statistics().tasks_waiting >= _WAITING:
-            raise ApiError(503, "too many sign-ins at once; try again", headers={"Retry-After": "5"})

@@ -24,6 +24,9 @@ KEYS_SECONDS = 900.0
 RETRY_SECONDS = 30.0
 """A key that is not known, or a provider that does not answer, causes a request at most once in this time."""
 _TIMEOUT_SECONDS = 5.0
+"""For each part of an answer."""
+_ANSWER_SECONDS = 10.0
+"""For an answer."""
 _MAX_BYTES = 512 * 1024
 _MIN_RSA_BITS = 2048
 _MAX_KEYS = 100
@@ -60,7 +63,10 @@ class ProviderKeys:
         Raises:
             ApiError: 503 if the provider does not answer and its keys are not known.
         """
-        with self._lock:
+        key = self._keys.get(key_id)
+        if not self._lock.acquire(blocking=key is None):
+            return key  # another thread reads the keys again
+        try:
             now = self._clock()
             old = self._read_at is None or now - self._read_at >= KEYS_SECONDS
             may_try = self._tried_at is None or now - self._tried_at >= RETRY_SECONDS
@@ -75,6 +81,8 @@ class ProviderKeys:
                 text = "the identity provider does not answer; try again"
                 raise ApiError(503, text, headers={"Retry-After": f"{RETRY_SECONDS:.0f}"})
             return self._keys.get(key_id)
+        finally:
+            self._lock.release()
 
     def _read(self) -> dict[str | None, PyJWK]:
         document = _get(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -109,9 +117,11 @@ def _get(url: str) -> dict[str, Any]:
         with open_client(url, timeout=_TIMEOUT_SECONDS) as client, client.stream("GET", url) as response:
             if response.status_code != 200:
                 raise ProviderError(f"{url} answers with status {response.status_code}")
-            body = b""
+            body, end = b"", time.monotonic() + _ANSWER_SECONDS
             for block in response.iter_bytes():
                 body += block
+                if time.monotonic() > end:
+                    raise ProviderError(f"{url} takes more than {_ANSWER_SECONDS:g} seconds for its answer")
                 if len(body) > _MAX_BYTES:
                     raise ProviderError(f"{url} answers with more than {_MAX_BYTES} bytes")
         document = json.loads(body)

@@ -63,37 +63,35 @@ class SignInService:
         Raises:
             ApiError: 401 otherwise; 429 after too many failures.
         """
-        attempt = await self.limits.begin(request.person, address)
-        row = await self._read(lambda session: _by_name(session, request.person))
-        stored = row.password_hash if row is not None else None
-        right = await self.passwords.verify(stored, request.password)
-        reason = (
-            "no such person"
-            if row is None
-            else "no password"
-            if stored is None
-            else "wrong password"
-            if not right
-            else "disabled"
-            if row.disabled_at
-            else ""
-        )
-        if row is not None:
-            audit.about("person", row.name)
-        if reason or row is None or stored is None:
-            raise _refused(reason)
-        new = await self.passwords.hash(request.password) if self.passwords.needs_rehash(stored) else None
+        row, device = await self._read(lambda session: _by_name(session, request.person, request.earlier_session))
+        async with self.limits.attempt(request.person, address, device):
+            stored = row.password_hash if row is not None else None
+            right = await self.passwords.verify(stored, request.password)
+            reason = (
+                "no such person"
+                if row is None
+                else "no password"
+                if stored is None
+                else "wrong password"
+                if not right
+                else "disabled"
+                if row.disabled_at
+                else ""
+            )
+            if row is not None:
+                audit.about("person", row.name)
+            if reason or row is None or stored is None:
+                raise _refused(reason)
+            new = await self.passwords.hash(request.password) if self.passwords.needs_rehash(stored) else None
 
-        def begin(session: DbSession) -> CreatedSession:
-            person = session.get_one(models.Person, row.id, with_for_update=True)
-            if person.password_hash != stored or person.disabled_at:
-                raise _refused("changed meanwhile")
-            person.password_hash = new or stored
-            return self._begun(session, person, "password", request.client, address)
+            def begin(session: DbSession) -> CreatedSession:
+                person = session.get_one(models.Person, row.id, with_for_update=True)
+                if person.password_hash != stored or person.disabled_at:
+                    raise _refused("changed meanwhile")
+                person.password_hash = new or stored
+                return self._begun(session, person, "password", request.client, address)
 
-        created = await self._write(begin)
-        self.limits.succeed(attempt)
-        return created
+            return await self._write(begin)
 
     async def by_invitation(self, request: InvitationSignIn, address: str) -> CreatedSession:
         """Set the password of an invited person, and begin a session. The invitation and earlier sessions end.
@@ -102,10 +100,10 @@ class SignInService:
             ApiError: 401 if the code is unknown, was used or has ended; 422 if the password breaks a rule; 429 after
                 too many failures.
         """
-        attempt = await self.limits.begin(None, address)
         sha256 = digest(request.code.get_secret_value())
         row = await self._read(lambda session: _invited(session, sha256))
         if row is None:
+            await self.limits.count_failure(address)
             raise _refused("no such invitation", "this invitation is unknown, was used, or has ended")
         audit.about("person", row.name)
         check_rules(request.password, name=row.name, mail=row.mail, path="password")
@@ -119,9 +117,7 @@ class SignInService:
             sessions.end_all(session, person.id)
             return self._begun(session, person, "invitation", request.client, address)
 
-        created = await self._write(begin)
-        self.limits.succeed(attempt)
-        return created
+        return await self._write(begin)
 
     async def change(self, request: PasswordChange, principal: Principal, address: str) -> EndedSessions:
         """Change the sender's own password. All other sessions of the person end.
@@ -132,12 +128,12 @@ class SignInService:
         """
         own = sessions.person_of(principal)
         audit.about("person", own.name)
-        attempt = await self.limits.begin(own.name, address)
-        row = await self._read(lambda session: session.get_one(models.Person, own.id))
-        if not await self.passwords.verify(row.password_hash, request.current):
-            audit.note(reason="wrong password")
-            raise ApiError(403, "the current password is wrong")
-        self.limits.succeed(attempt)
+        # Whoever has a session of the person is on a device of that person: nobody else can use up its attempts.
+        async with self.limits.attempt(own.name, address, principal.token_id):
+            row = await self._read(lambda session: session.get_one(models.Person, own.id))
+            if not await self.passwords.verify(row.password_hash, request.current):
+                audit.note(reason="wrong password")
+                raise ApiError(403, "the current password is wrong")
         if request.new.get_secret_value() == request.current.get_secret_value():
             raise _broken_rule("new", "is the current password")
         check_rules(request.new, name=row.name, mail=row.mail, path="new")
@@ -247,8 +243,16 @@ def forget_identities(session: DbSession, name: str) -> EndedSessions:
     return EndedSessions(ended=sessions.end_all(session, person.id))
 
 
-def _by_name(session: DbSession, name: str) -> models.Person | None:
-    return session.scalars(select(models.Person).where(models.Person.name == name)).one_or_none()
+def _by_name(session: DbSession, name: str, earlier: SecretStr | None) -> tuple[models.Person | None, str]:
+    """Return the person of a name, and the id of an earlier session of that person; empty without one."""
+    person = session.scalars(select(models.Person).where(models.Person.name == name)).one_or_none()
+    token = models.Token
+    device = select(token.id).where(
+        token.sha256 == digest(earlier.get_secret_value() if earlier else ""),
+        token.session.is_not(None),
+        token.person_id == (person.id if person else ""),
+    )
+    return person, session.scalar(device) or ""
 
 
 def _invited(session: DbSession, sha256: str, *, lock: bool = False) -> models.Person | None:

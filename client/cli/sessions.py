@@ -77,7 +77,8 @@ def login(
             created = client.sessions.sign_in_invited(code, read_new_secret("New password"), client=name)
         else:
             who = person or typer.prompt("Name", err=True)
-            created = client.sessions.sign_in(who, read_secret("Password"), client=name)
+            secret, earlier = read_secret("Password"), _stored(client.url)
+            created = client.sessions.sign_in(who, secret, client=name, earlier_session=earlier)
         url = client.url
     _store(url, created)
     if as_json:
@@ -94,18 +95,16 @@ def logout() -> int:
     """End the session of `dkd login` at this backend, and remove it from this account."""
     with Client(token=_NO_TOKEN, use_login=False) as client:
         url = client.url
-    file = Home.find().session(url)
-    try:
-        token = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise exit_codes.CliExit(f"there is no session at {url}; `dkd login` begins one") from None
+    token = _stored(url)
+    if token is None:
+        raise exit_codes.CliExit(f"there is no session at {url}; `dkd login` begins one")
     with Client(token=token, use_login=False) as client:
         try:
             client.sessions.end()
         except ApiError as error:
             if error.status not in (401, 404):  # it has ended already
                 raise
-    file.unlink(missing_ok=True)
+    Home.find().session(url).unlink(missing_ok=True)
     typer.echo(f"signed out at {url}")
     return exit_codes.OK
 
@@ -153,6 +152,14 @@ def end_session(
     else:
         typer.echo(f"{count_text(reply.ended, 'session')} ended")
     return exit_codes.OK
+
+
+def _stored(url: str) -> str | None:
+    """Return the session of `dkd login`, which may have ended; None without one."""
+    try:
+        return Home.find().session(url).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _store(url: str, created: CreatedSession) -> None:

@@ -23,7 +23,8 @@ KNOWN_SETTINGS = frozenset(
     app_image artifact_folder artifacts artifacts_url audit_days backup_folder body_seconds broker_bind broker_folder
     broker_password broker_port broker_url cache_dir checkpoint_seconds cpu_slots dashboard_allow dashboard_bind
     dashboard_host dashboard_idle_hours dashboard_login dashboard_origin dashboard_password_hash dashboard_port
-    dashboard_session_hours dashboard_token dashboard_token_file dashboard_user data_folder data_roots
+    dashboard_session_hours dashboard_token dashboard_token_file dashboard_trusted_proxies dashboard_user
+    data_folder data_roots
     database_password database_url debug device download gpu_seconds gpus_given grace_seconds group_runs heartbeat_file
     heartbeat_seconds home host hosts idempotency_hours index_url labels lease_seconds linger_seconds log_format
     log_level margin_seconds max_attempts max_body_bytes max_retry_delay_seconds max_token_slots max_upload_bytes

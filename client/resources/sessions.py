@@ -24,19 +24,25 @@ _ACCOUNT = f"{API}/account"
 class Sessions(Resource):
     """Calls on sessions. To sign in, the client needs no token; it does not use the new one by itself."""
 
-    def sign_in(self, person: str, password: str, *, client: str = "") -> CreatedSession:
+    def sign_in(
+        self, person: str, password: str, *, client: str = "", earlier_session: str | None = None
+    ) -> CreatedSession:
         """Sign in with a name and a password. Only this reply contains the token. The request is not repeated.
 
         Args:
             person: The name.
             password: The password.
             client: What the session is used with; shown in the list of sessions.
+            earlier_session: Token of an earlier session of the person on this device, which may have ended. Failed
+                sign-ins of others do not count for the device.
 
         Raises:
             SpecError: A field has an invalid value.
         """
-        build_body(SignIn, person=person, password=password, client=client)
         body = {"person": person, "password": password, "client": client}
+        if earlier_session is not None:  # a field that earlier backends refuse
+            body["earlier_session"] = earlier_session
+        build_body(SignIn, **body)
         return self._connection.send("POST", _SESSIONS, CreatedSession, body=body)
 
     def sign_in_invited(self, code: str, password: str, *, client: str = "") -> CreatedSession:

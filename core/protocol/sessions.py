@@ -45,6 +45,12 @@ class SignIn(RequestBody):
     person: str = Field(min_length=1, max_length=60, description="Name of the person.")
     password: Password
     client: ClientName = ""
+    earlier_session: SecretStr | None = Field(
+        None,
+        max_length=200,
+        description="Token of an earlier session of the person, which may have ended. It shows that the person has "
+        "signed in on this device before, where failed sign-ins of others do not count.",
+    )
 
 
 class InvitationSignIn(RequestBody):

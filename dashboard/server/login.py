@@ -32,6 +32,8 @@ from dashboard.wording import sentence
 
 Mode = Literal["none", "address", "token", "password", "oidc"]
 _TOKEN, _MESSAGE, _REMEMBER = "login.token", "login.message", "login.remember"
+_REFUSED = "login.refused"
+"""Hash of the ID token that the backend has refused in this session."""
 _NO_KEY = ":material/key_off:"
 
 
@@ -213,19 +215,22 @@ def _has_session() -> bool:
     """
     if _TOKEN not in st.session_state:
         id_token = _id_token()
+        key = hashlib.sha256(id_token.encode()).hexdigest()
+        if st.session_state.get(_REFUSED) == key:  # each further draw of the page would cause a failed sign-in
+            return False
         try:
-            st.session_state[_TOKEN] = _exchanged(hashlib.sha256(id_token.encode()).hexdigest(), id_token)
-        except (ApiError, SpecError) as error:
-            st.session_state[_MESSAGE] = sentence(str(error))
+            st.session_state[_TOKEN] = _exchanged(key, id_token, st.context.ip_address)
+        except (ApiError, SpecError, BackendUnreachable) as error:
+            st.session_state[_MESSAGE], st.session_state[_REFUSED] = sentence(str(error)), key
             return False
     st.session_state.pop(_MESSAGE, None)
     return True
 
 
 @st.cache_resource(show_spinner=False, max_entries=10_000)
-def _exchanged(key: str, _id_token: str) -> str:
+def _exchanged(key: str, _id_token: str, _address: str | None) -> str:
     """Return the session of an ID token. The backend accepts each token once, so all tabs of a browser share it."""
-    with Client(token="none", timeout=6.0, use_login=False) as client:
+    with Client(token="none", timeout=6.0, use_login=False, forwarded_for=_address) as client:
         return client.sessions.sign_in_oidc(_id_token, client="dashboard").token
 
 
@@ -237,7 +242,7 @@ def _end_session() -> None:
         ):
             client.sessions.end()
         id_token = _id_token()
-        _exchanged.clear(hashlib.sha256(id_token.encode()).hexdigest(), id_token)
+        _exchanged.clear(hashlib.sha256(id_token.encode()).hexdigest(), id_token, None)
 
 
 def _id_token() -> str:

@@ -2,6 +2,8 @@
 
 The cookie contains the token of the session, which scripts of the page cannot read. The dashboard's own script reads it
 from a header that this module adds to the WebSocket's handshake. Nothing is stored here, so a restart signs nobody out.
+A second cookie keeps the token of the browser's last session after its end. At the next sign-in it shows that the
+person has used this browser before, so that failed attempts of strangers do not count there.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs, quote
 
@@ -37,6 +40,9 @@ _TIMEOUT_SECONDS = 6.0
 _MAX_BODY = 16 * 1024
 _MAX_TOKEN = 200
 _MAX_CHECKS = 10_000
+_MAX_COOKIES = 3
+"""Sessions of one request that are checked; a page on another port may have set a second one."""
+_DEVICE_SECONDS = 400 * 24 * 3600  # the longest time for which browsers keep a cookie
 _HEALTH = "_stcore/health"
 
 
@@ -69,8 +75,11 @@ class PasswordSessions:
         path = scope["path"].removeprefix(self._root)
         own = [item for item in scope["headers"] if item[0].lower() != HEADER.encode()]
         scope = {**scope, "headers": own}
+        if path == _HEALTH and scope["type"] == "http":
+            await app(scope, receive, secured(send))
+            return
         try:
-            token = await self._session(scope)
+            token = "" if _submits_form(scope, path) else await self._session(scope)
         except BackendUnreachable:
             token = None
         if scope["type"] == "websocket":
@@ -80,11 +89,14 @@ class PasswordSessions:
             scope["headers"].append((HEADER.encode(), token.encode()))
 
             async def accepts(_: bool) -> bool:
-                return await self._is_accepted(token)
+                try:
+                    return await self._is_accepted(scope, token)
+                except BackendUnreachable:  # it has accepted the session before, and now decides each request itself
+                    return True
 
             await sessions.while_session_lasts(app, accepts, scope, receive, send)
             return
-        if path == _HEALTH or (token and path not in _OWN_PATHS):
+        if token and path not in _OWN_PATHS:
             await app(scope, receive, secured(send))
             return
         response = (
@@ -94,11 +106,13 @@ class PasswordSessions:
 
     async def _answer(self, scope: Scope, receive: Receive, path: str, token: str) -> Response:
         """Return the answer to a request without a session, or for one of the pages of this module."""
-        method = scope["method"]
-        if path == sessions.END_PATH and method == "GET":
+        headers = Headers(scope=scope)
+        if path == sessions.END_PATH and scope["method"] == "GET":
+            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+                return _page(403, sign_in_page.opened_from_elsewhere())  # a page of others must not sign anybody out
             return await self._end(scope, token)
-        if path in (sign_in_page.SIGN_IN_PATH, sign_in_page.INVITATION_PATH):
-            if method == "POST":
+        if path in _FORM_PATHS:
+            if _submits_form(scope, path):
                 form = await _form(Request(scope, receive))
                 submit = self._sign_in if path == sign_in_page.SIGN_IN_PATH else self._redeem
                 return await submit(scope, form)
@@ -108,7 +122,6 @@ class PasswordSessions:
             if token:
                 return RedirectResponse(self._root, HTTPStatus.SEE_OTHER)
             return _page(200, sign_in_page.sign_in(self._root, ""))
-        headers = Headers(scope=scope)
         if headers.get("sec-fetch-site") == "cross-site":
             return _page(200, sign_in_page.opened_from_elsewhere())
         query = scope.get("query_string", b"").decode("latin-1")
@@ -122,10 +135,13 @@ class PasswordSessions:
 
     async def _sign_in(self, scope: Scope, form: Mapping[str, str]) -> Response:
         person, page = form.get("person", "").strip(), form.get("page", "")
+        earlier = next(_well_formed(scope, sessions.device_cookie_name(scope)), None)
         try:
             created = await _call(
                 scope,
-                lambda client: client.sessions.sign_in(person, form.get("password", ""), client=_client_name(scope)),
+                lambda client: client.sessions.sign_in(
+                    person, form.get("password", ""), client=_client_name(scope), earlier_session=earlier
+                ),
             )
         except _FAILURES as error:
             status, text = _reason(error, "The name or the password is wrong.")
@@ -152,7 +168,10 @@ class PasswordSessions:
         response = RedirectResponse(self._root + page.lstrip("/\\"), HTTPStatus.SEE_OTHER)
         seconds = int((created.ends_at - created.created_at).total_seconds())
         response.headers["set-cookie"] = self._set_cookie(scope, created.token, seconds)
+        device = self._set_cookie(scope, created.token, _DEVICE_SECONDS, name=sessions.device_cookie_name(scope))
+        response.headers.append("set-cookie", device)
         response.headers["cache-control"] = "no-store"
+        self._remember(_digest(created.token), accepted=True)
         return response
 
     async def _end(self, scope: Scope, token: str) -> Response:
@@ -169,8 +188,8 @@ class PasswordSessions:
         response.headers["set-cookie"] = self._set_cookie(scope, "", 0)
         return response
 
-    def _set_cookie(self, scope: Scope, value: str, seconds: int) -> str:
-        return sessions.set_cookie(scope, value, seconds, root=self._root, origins=self._origins)
+    def _set_cookie(self, scope: Scope, value: str, seconds: int, *, name: str = "") -> str:
+        return sessions.set_cookie(scope, value, seconds, root=self._root, origins=self._origins, name=name)
 
     async def _session(self, scope: Scope) -> str:
         """Return the token of a session that lasts; empty without one.
@@ -178,12 +197,12 @@ class PasswordSessions:
         Raises:
             BackendUnreachable: The backend does not answer, and has not accepted the token before.
         """
-        for token in sessions.cookie_values(scope, sessions.cookie_name(scope)):
-            if 0 < len(token) <= _MAX_TOKEN and token.isascii() and await self._is_accepted(token):
+        for token in islice(_well_formed(scope, sessions.cookie_name(scope)), _MAX_COOKIES):
+            if await self._is_accepted(scope, token):
                 return token
         return ""
 
-    async def _is_accepted(self, token: str) -> bool:
+    async def _is_accepted(self, scope: Scope, token: str) -> bool:
         """Return whether the backend accepts a token; during an outage, what it answered before.
 
         Raises:
@@ -194,29 +213,38 @@ class PasswordSessions:
         if known is not None and time.monotonic() - known[0] < _CHECK_SECONDS:
             return known[1]
         try:
-            await _call(None, lambda client: client.sessions.get(), token)
+            await _call(scope, lambda client: client.sessions.get(), token)
             accepted = True
-        except ApiError as error:
-            if error.status not in (401, 403, 404, 409):  # an outage of another kind
+        except (ApiError, BackendUnreachable, ClientSettingsError) as error:
+            if isinstance(error, ApiError) and error.status in _ENDED:
+                accepted = False
+            elif known is not None:
+                accepted = known[1]
+            else:
                 raise BackendUnreachable("", str(error)) from error
-            accepted = False
-        except (BackendUnreachable, ClientSettingsError):
-            if known is None:
-                raise
-            accepted = known[1]
-        if len(self._checked) >= _MAX_CHECKS:
-            self._checked.clear()
-        self._checked[key] = (time.monotonic(), accepted)
+        self._remember(key, accepted=accepted)
         return accepted
 
+    def _remember(self, key: str, *, accepted: bool) -> None:
+        """Remember what the backend answered about a token; many refused ones do not replace those of sessions."""
+        self._checked.pop(key, None)
+        if len(self._checked) >= _MAX_CHECKS:
+            self._checked = {other: answer for other, answer in self._checked.items() if answer[1]}
+        if len(self._checked) >= _MAX_CHECKS:
+            self._checked.pop(next(iter(self._checked)))  # the one that was asked about first
+        self._checked[key] = (time.monotonic(), accepted)
 
-_OWN_PATHS = (sessions.END_PATH, sign_in_page.SIGN_IN_PATH, sign_in_page.INVITATION_PATH)
+
+_FORM_PATHS = (sign_in_page.SIGN_IN_PATH, sign_in_page.INVITATION_PATH)
+_OWN_PATHS = (sessions.END_PATH, *_FORM_PATHS)
+_ENDED = (401, 403, 404, 409)
+"""Statuses with which the backend says that a token is of no session that lasts."""
 _FAILURES = (ApiError, BackendUnreachable, ClientSettingsError, SpecError)
 
 
-async def _call(scope: Scope | None, request: Callable[[Client], T], token: str = "") -> T:
+async def _call(scope: Scope, request: Callable[[Client], T], token: str = "") -> T:
     """Send a request to the backend in a thread, on behalf of the browser that sends this one."""
-    sender = scope.get("client") if scope else None
+    sender = scope.get("client")
 
     def send() -> T:
         with Client(
@@ -254,6 +282,16 @@ def _reason(error: Exception, refused: str) -> tuple[int, str]:
     if isinstance(error, SpecError):  # a field is empty or too long
         return 401, refused
     return 503, "The backend does not answer. Try again in a minute."
+
+
+def _submits_form(scope: Scope, path: str) -> bool:
+    """Return whether a request needs no session, since it is to begin one."""
+    return scope["type"] == "http" and scope["method"] == "POST" and path in _FORM_PATHS
+
+
+def _well_formed(scope: Scope, name: str) -> Iterator[str]:
+    """Yield the tokens in the cookies of a name."""
+    return (text for text in sessions.cookie_values(scope, name) if 0 < len(text) <= _MAX_TOKEN and text.isascii())
 
 
 def _cookie(scope: Scope) -> bool:

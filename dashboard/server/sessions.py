@@ -53,6 +53,11 @@ def cookie_name(scope: Scope) -> str:
     return f"{_COOKIE}{requested.port if requested else 0}"
 
 
+def device_cookie_name(scope: Scope) -> str:
+    """Return the name of the cookie that keeps the browser's last session after its end."""
+    return f"{cookie_name(scope)}-device"
+
+
 def cookie_values(scope: Scope, name: str) -> Iterator[str]:
     """Yield the value of every cookie with that name: a page on another port may have set a second one."""
     for header in Headers(scope=scope).getlist("cookie"):
@@ -62,8 +67,8 @@ def cookie_values(scope: Scope, name: str) -> Iterator[str]:
                 yield value
 
 
-def set_cookie(scope: Scope, value: str, seconds: int, *, root: str, origins: Iterable[str]) -> str:
-    """Return the header that sets the cookie of a session, which scripts cannot read and other sites do not send.
+def set_cookie(scope: Scope, value: str, seconds: int, *, root: str, origins: Iterable[str], name: str = "") -> str:
+    """Return the header that sets a cookie, which scripts cannot read and other sites do not send.
 
     Args:
         scope: The scope of the request.
@@ -71,13 +76,14 @@ def set_cookie(scope: Scope, value: str, seconds: int, *, root: str, origins: It
         seconds: Time for which the browser keeps it.
         root: Path of the dashboard.
         origins: Further origins of the dashboard, one with https if a proxy provides TLS.
+        name: Name of the cookie; empty for that of a session.
     """
     host = Headers(scope=scope).get("host", "")
     secure = scope["scheme"] == "https" or any(
         item.startswith("https://") and origin_allowed(item, host, "https") for item in origins
     )
     return (
-        f"{cookie_name(scope)}={value}; Max-Age={seconds}; Path={root}; HttpOnly; "
+        f"{name or cookie_name(scope)}={value}; Max-Age={seconds}; Path={root}; HttpOnly; "
         f"SameSite=Strict{'; Secure' if secure else ''}"
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.errors import SecurityWarning
@@ -15,9 +18,11 @@ from sqlalchemy import update
 
 from backend.access.sign_in_limits import SignInLimits
 from backend.db import Database, models
+from backend.errors import ApiError
 from backend.settings import Settings
 from backend.sign_in import provider
-from core.protocol.sessions import MAX_ID_TOKEN
+from backend.sign_in.oidc import OidcService
+from core.protocol.sessions import MAX_ID_TOKEN, OidcSignIn
 from tests.backend.conftest import TestClient
 from tests.backend.lab import Json, Lab
 from tests.backend.test_audit import entries
@@ -201,6 +206,9 @@ def test_people_are_created_for_the_configured_addresses_only(
     assert ok(client.get(f"{API}/projects"))["items"] == []
     _, named = signed_in(lab, id_provider.token(email="c@lab.example", sub="c", preferred_username="Céline Ünal/../"))
     assert named["person"] == "CelineUnal.."
+    ok(lab.admin.post(f"{API}/tokens", json={"name": "nightly", "scopes": ["submit"]}), 201)
+    _, other = signed_in(lab, id_provider.token(email="d@lab.example", sub="d", preferred_username="nightly"))
+    assert other["person"] == "nightly-2", "a new account must not look like a service"
 
 
 class TestKeys:
@@ -255,13 +263,70 @@ class TestKeys:
         monkeypatch.setattr(provider, "KEYS_SECONDS", 0.0)
         signed_in(lab, id_provider.token())  # keys that are known stay valid
 
+    def test_while_one_thread_reads_the_keys_again_the_others_use_those_that_are_known(
+        self, id_provider: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reading, go_on = threading.Event(), threading.Event()
+        keys = provider.ProviderKeys(id_provider.url)
+        first = keys.find("1")
+        original = provider._get
+
+        def slow(url: str) -> Json:
+            reading.set()
+            assert go_on.wait(60)
+            return original(url)
+
+        monkeypatch.setattr(provider, "_get", slow)
+        monkeypatch.setattr(provider, "KEYS_SECONDS", 0.0)
+        monkeypatch.setattr(provider, "RETRY_SECONDS", 0.0)
+        thread = threading.Thread(target=keys.find, args=("1",))
+        thread.start()
+        assert reading.wait(60)
+        assert first is not None
+        assert keys.find("1") is first
+        go_on.set()
+        thread.join()
+
+    def test_provider_that_does_not_answer_holds_few_threads(
+        self, lab: Lab, id_provider: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Other routes need the threads that all routes share; sign-ins beyond a number are refused."""
+        holding, go_on = [], threading.Event()
+
+        def silent(*_: Any) -> None:
+            holding.append(1)
+            go_on.wait(60)
+
+        monkeypatch.setattr(provider.ProviderKeys, "find", silent)
+        text = id_provider.token()
+
+        async def flood() -> tuple[int, list[int]]:
+            service: OidcService = lab.app.state.oidc
+            request = OidcSignIn.model_validate({"id_token": text})
+            tasks = [asyncio.create_task(service.sign_in(request, "192.0.2.1")) for _ in range(70)]
+            while len(holding) < 4:
+                await asyncio.sleep(0.01)
+            held = len(holding)
+            refused = sum(task.done() for task in tasks)
+            borrowed = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
+            go_on.set()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            statuses = [answer.status for answer in answers if isinstance(answer, ApiError)]
+            assert (refused, borrowed) == (16, 0)
+            return held, statuses
+
+        held, statuses = asyncio.run(flood())
+        assert held == 4
+        assert sorted(statuses) == [401] * 54 + [503] * 16
+
 
 def test_failures_are_limited_by_network(lab: Lab, id_provider: Issuer) -> None:
     limits = SignInLimits(lab.app.state.settings, clock=lambda: 0.0)  # otherwise slow requests would be admitted
     object.__setattr__(lab.app.state.oidc, "limits", limits)
     statuses = [exchange(lab, "a.b.c").status_code for _ in range(61)]
     assert statuses == [401] * 60 + [429]
-    assert exchange(lab, id_provider.token()).status_code == 429
+    signed_in(lab, id_provider.token())  # who has a valid token is not kept out by others
+    assert exchange(lab, "a.b.c").status_code == 429
 
 
 def test_a_name_cannot_be_taken_by_an_unlinked_account(lab: Lab, database: Database, id_provider: Issuer) -> None:

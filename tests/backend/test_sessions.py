@@ -16,7 +16,6 @@ from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
 from backend import errors
-from backend.access import sign_in_limits
 from backend.api import middleware
 from backend.db import Database, models, now
 from backend.logging import LogFormat, configure
@@ -167,64 +166,6 @@ def test_rules_of_new_passwords(lab: Lab, secret: str, problem: str) -> None:
         assert problem in answer.json()["errors"][0]["message"]
         assert answer.json()["errors"][0]["path"] == "password"
         assert secret not in answer.text
-
-
-class TestLimits:
-    @pytest.fixture(autouse=True)
-    def _clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seconds = 0.0
-
-    def limited(self, lab: Lab) -> Lab:
-        limits = sign_in_limits.SignInLimits(
-            lab.app.state.settings.model_copy(update={"broker_url": "filesystem://"}), clock=lambda: self.seconds
-        )
-        for name in ("sign_in", "oidc"):
-            service = getattr(lab.app.state, name)
-            object.__setattr__(service, "limits", limits)
-        return lab
-
-    def test_failures_with_a_name_from_a_network(self, lab: Lab) -> None:
-        self.limited(lab)
-        with_password(lab)
-        for _ in range(5):
-            assert attempt(lab, secret="wrong wrong wrong").status_code == 401
-        refused = attempt(lab)
-        assert refused.status_code == 429, "also the right password, or else 429 would tell it"
-        assert refused.headers["retry-after"] == "30"
-        self.seconds += 30
-        sign_in(lab)
-        for _ in range(8):
-            sign_in(lab)  # a success costs nothing
-
-    def test_an_unknown_name_is_limited_like_a_known_one(self, lab: Lab) -> None:
-        self.limited(lab)
-        statuses = [attempt(lab, "nobody").status_code for _ in range(6)]
-        assert statuses == [401] * 5 + [429]
-
-    def test_failures_of_a_name_from_many_networks_do_not_lock_out_its_person(self, lab: Lab) -> None:
-        self.limited(lab)
-        with_password(lab)
-        sign_in(lab)  # from "testclient"
-
-        def elsewhere(number: int) -> int:
-            client = lab.client(client=(f"192.0.2.{number}", 1))
-            body = {"person": "anna", "password": "wrong wrong wrong"}
-            status: int = client.post(f"{API}/sessions", json=body).status_code
-            return status
-
-        statuses = [elsewhere(number) for number in range(40)]
-        assert statuses[:30] == [401] * 30
-        assert set(statuses[30:]) == {429}
-        sign_in(lab)
-
-    def test_failures_from_a_network(self, lab: Lab) -> None:
-        self.limited(lab)
-        with_password(lab)
-        statuses = [attempt(lab, f"name{number}").status_code for number in range(62)]
-        assert statuses == [401] * 60 + [429] * 2
-        assert attempt(lab).status_code == 429
-        wrong = lab.client().post(f"{API}/sessions/invitation", json={"code": "x", "password": SECRET})
-        assert wrong.status_code == 429
 
 
 class TestSessions:

@@ -73,6 +73,10 @@ def sign_in(page: Page, name: str, secret: str) -> None:
     page.get_by_label("Password").press("Enter")
 
 
+def session_cookies(page: Page) -> list[Any]:
+    return [item for item in page.context.cookies() if re.fullmatch(r"dkd-dashboard-\d+", item.get("name", ""))]
+
+
 def open_page(page: Page, path: str) -> str:
     """Open a page, and return its text."""
     page.goto(path)
@@ -127,10 +131,13 @@ def test_nothing_is_shown_without_a_session(lab: People) -> None:
     assert not [text for text in errors if "Content Security Policy" in text], errors
     sign_in(page, "rea", SECRETS["rea"])
     page.get_by_role("heading", name="vision-baseline").wait_for()  # the link keeps its target
-    (cookie,) = [item for item in context.cookies() if item["name"].startswith("dkd-dashboard-")]
-    assert cookie["httpOnly"] is True
-    assert cookie["sameSite"] == "Strict"
-    assert cookie["value"] not in page.evaluate("() => document.cookie + document.documentElement.outerHTML")
+    device, session = sorted(context.cookies(), key=lambda item: -len(item["name"]))[:2]
+    for cookie in (device, session):
+        assert cookie["name"].startswith("dkd-dashboard-")
+        assert cookie["httpOnly"] is True
+        assert cookie["sameSite"] == "Strict"
+        assert cookie["value"] not in page.evaluate("() => document.cookie + document.documentElement.outerHTML")
+    assert device["name"] == f"{session['name']}-device"
     context.close()
 
 
@@ -155,7 +162,7 @@ def test_reader_sees_the_project_and_changes_nothing(lab: People) -> None:
 def test_submitter_acts_under_the_own_name(lab: People) -> None:
     page = lab.signed_in("sam")
     open_page(page, f"/experiment?id={lab.experiment}")
-    token = next(item["value"] for item in page.context.cookies() if item["name"].startswith("dkd-dashboard-"))
+    token = session_cookies(page)[0]["value"]
     with Client(lab.backend, token) as client:
         mine = client.submit(plain("by-sam"), project="vision")
         assert mine.submitted_by == "sam"
@@ -243,10 +250,10 @@ def test_own_account_password_and_sessions(lab: People) -> None:
 
 def test_sign_out_and_too_many_failures(lab: People) -> None:
     page = lab.signed_in("rea")
-    token = next(item["value"] for item in page.context.cookies() if item["name"].startswith("dkd-dashboard-"))
+    token = session_cookies(page)[0]["value"]
     page.goto("/end-session")
     page.get_by_text("You have signed out.").wait_for()
-    assert not [item for item in page.context.cookies() if item["name"].startswith("dkd-dashboard-")]
+    assert not session_cookies(page)
     with Client(lab.backend, token) as client, pytest.raises(ApiError) as refused:
         client.account()
     assert refused.value.status == 401

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import streamlit as st
 
+from client import ApiError, BackendUnreachable
+from core.protocol.base import ProblemDetails
 from dashboard.server import login
 from tests.dashboard.conftest import button, choose, texts, visit
 from tests.dashboard.fakes import FakeBackend, FakeServer, digits_spec
@@ -110,3 +112,39 @@ class TestProvider:
         app = visit("runs")
         assert "no \\[auth\\] section" in app.error[0].value
         assert not app.title
+
+    @pytest.fixture
+    def exchanges(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The ID tokens that were sent to the backend, with the address of the browser."""
+        made: list[Any] = []
+
+        def exchange(_: str, text: str, address: str | None) -> str:
+            made.append((text, address))
+            if text == "refused":
+                raise ApiError(403, ProblemDetails(title="", status=403, detail="this account belongs to no person"))
+            if text == "lost":
+                raise BackendUnreachable("http://backend", "no answer")
+            return "dkd_session"
+
+        monkeypatch.setattr(login, "_exchanged", exchange)
+        monkeypatch.setattr(st, "session_state", {})
+        return made
+
+    def has_session(self, text: str, monkeypatch: pytest.MonkeyPatch) -> bool:
+        monkeypatch.setattr(login, "_id_token", lambda: text)
+        return login._has_session()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [("refused", "This account belongs to no person"), ("lost", "No backend answers at http://backend")],
+    )
+    def test_each_id_token_is_exchanged_once_also_if_it_is_refused(
+        self, exchanges: list[Any], text: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A page is drawn often, and the backend counts each refused token as a failed sign-in."""
+        assert [self.has_session(text, monkeypatch) for _ in range(5)] == [False] * 5
+        assert len(exchanges) == 1
+        assert st.session_state["login.message"].startswith(message)
+        assert self.has_session("a new one", monkeypatch), "after another sign-in at the provider"
+        assert "login.message" not in st.session_state
+        assert [text for text, _ in exchanges] == [text, "a new one"]

@@ -91,6 +91,25 @@ class TestShared:
         assert count == 2 * 10 + 90
         assert wait == pytest.approx(1e6 / 0.9, rel=0.01)
 
+    def test_replicas_give_back_to_the_same_bucket(self, url: str) -> None:
+        """One replica takes, another gives back, and no bucket holds more than its burst."""
+
+        async def counts() -> list[int]:
+            limit = Limit(rate=1e-6, burst=5.0)
+            first, second = (SharedBuckets("x", limit, url, local_share=0.0) for _ in range(2))
+            found = [sum([not await first.take("a") for _ in range(9)])]
+            for _ in range(2):
+                await second.give_back("a")
+            found.append(sum([not await first.take("a") for _ in range(9)]))
+            for _ in range(20):
+                await first.give_back("a")
+            found.append(sum([not await second.take("a") for _ in range(9)]))
+            for replica in (first, second):
+                await replica.close()
+            return found
+
+        assert asyncio.run(counts()) == [5, 2, 5]
+
     @pytest.mark.parametrize("forged", [b"9999999999999", b"inf", b"-inf", b"nan", b"a text", b""])
     def test_forged_count_blocks_nobody_for_long(self, url: str, forged: bytes) -> None:
         """Whoever can write to the broker can empty a bucket, which fills again as always."""
@@ -100,6 +119,9 @@ class TestShared:
         async def waits() -> list[float]:
             shared = SharedBuckets("x", Limit(rate=10.0, burst=10.0), url)
             taken = [await shared.take("a") for _ in range(3)]
+            server.set("dkd:rate:x:a", forged)
+            await shared.give_back("a")
+            taken.append(await shared.take("a"))
             await shared.close()
             return taken
 
