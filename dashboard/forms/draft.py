@@ -20,6 +20,25 @@ UNNAMED = "not named yet"
 """Name with which the preview of a form without a name is requested."""
 
 
+RejectedYaml = tuple[str, list[tuple[str, str]]]
+"""Edited YAML that the form cannot show, and its errors: each a path and a message."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a person has entered in the form.
+
+    Attributes:
+        draft: The draft.
+        parent: Id of the experiment that it is a copy of; empty if it is no copy.
+        rejected_yaml: Text of the YAML field that is not applied to the draft; None without one.
+    """
+
+    draft: dict[str, Any]
+    parent: str = ""
+    rejected_yaml: RejectedYaml | None = None
+
+
 @dataclass
 class FormState:
     """State of the page in one browser session.
@@ -41,7 +60,7 @@ class FormState:
         choosing_method: Whether the list of methods is open.
         left: By the name of a task, its draft when the data set was last changed to that of another task.
         untouched: The spec, as text, that the form showed before the person changed it; None until it is drawn.
-        replaced: The changed draft that a template has replaced, which can be brought back, and its parent.
+        replaced: The changed draft that a template has replaced, which can be brought back.
         asked: Which template would replace the changed draft, while the page asks whether it may; None if it does not.
         kept_in_browser: Whether the browser has answered which draft it kept before the page was reloaded.
     """
@@ -49,7 +68,7 @@ class FormState:
     draft: dict[str, Any]
     generation: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     submitted: tuple[str, Experiment] | None = None
-    rejected_yaml: tuple[str, list[tuple[str, str]]] | None = None
+    rejected_yaml: RejectedYaml | None = None
     yaml_source: str = ""
     superseded_yaml: set[str] = field(default_factory=set)
     example_number: int = 0
@@ -61,7 +80,7 @@ class FormState:
     choosing_method: bool = False
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
     untouched: str | None = None
-    replaced: tuple[dict[str, Any], str] | None = None
+    replaced: Input | None = None
     asked: str | None = None
     kept_in_browser: bool = False
 
@@ -72,9 +91,15 @@ class FormState:
 
     @property
     def touched(self) -> bool:
-        """Whether the draft contains input that would be lost with it."""
+        """Whether the form contains input that would be lost with it."""
         submitted = self.submitted is not None and self.submitted[0] == self.text
-        return self.untouched is not None and self.untouched != self.text and not submitted
+        changed = self.untouched != self.text and not submitted
+        return self.untouched is not None and (changed or self.rejected_yaml is not None)
+
+    @property
+    def input(self) -> Input:
+        """What the person has entered."""
+        return Input(self.draft, self.parent, self.rejected_yaml)
 
 
 def form_state(catalog: Catalog) -> FormState:
@@ -104,7 +129,7 @@ def load(
         edited: Whether the person has edited the draft, as text, so that it replaces nothing and stays a copy.
     """
     if not edited:
-        state.replaced = (state.draft, state.parent) if state.touched else state.replaced
+        state.replaced = state.input if state.touched else state.replaced
         state.untouched = None
         state.parent = ""
     redraw(state, draft)
@@ -118,19 +143,14 @@ def bring_back(state: FormState) -> None:
     """Show the draft that a template has replaced."""
     replaced, state.replaced = state.replaced, None
     if replaced is not None:
-        load_input(state, *replaced)
+        load_input(state, replaced)
 
 
-def load_input(state: FormState, draft: dict[str, Any], parent: str = "") -> None:
-    """Show a draft that contains a person's input, which must not be lost either.
-
-    Args:
-        state: State of the page.
-        draft: The draft.
-        parent: Id of the experiment that it is a copy of; empty if it is no copy.
-    """
-    load(state, draft)
-    state.parent = parent
+def load_input(state: FormState, entered: Input) -> None:
+    """Show what a person has entered, which must not be lost either."""
+    load(state, entered.draft)
+    state.parent = entered.parent
+    state.rejected_yaml = entered.rejected_yaml
     state.untouched = ""
 
 

@@ -16,7 +16,7 @@ from core.protocol.public import Catalog
 from dashboard import session
 from dashboard.forms import draft as drafts
 from dashboard.forms import spec_draft, yaml_import
-from dashboard.forms.draft import FormState
+from dashboard.forms.draft import FormState, Input
 
 _MAX_CHARACTERS = 200_000
 MESSAGE = "This is your draft from before the page was reloaded."
@@ -43,28 +43,32 @@ def restore(catalog: Catalog, state: FormState) -> None:
     if kept is None:
         return
     if kept.link == state.start_query and not state.touched:
-        drafts.load_input(state, kept.draft, kept.parent)
+        drafts.load_input(state, kept.input)
         state.message = MESSAGE
     else:
-        state.replaced = (kept.draft, kept.parent)
+        state.replaced = kept.input
 
 
 def keep(state: FormState) -> None:
     """Let the browser keep the draft; after a submission, and without input, it keeps none."""
     if not state.kept_in_browser:
         return
-    spec = {"link": state.start_query, "spec": spec_draft.to_spec(state.draft), "parent": state.parent}
+    kept = {
+        "link": state.start_query,
+        "spec": spec_draft.to_spec(state.draft),
+        "parent": state.parent,
+        "rejected_yaml": state.rejected_yaml,
+    }
     with st.container(key="dkd-draft-keep"):
-        _browser()(key="new.draft.keep", data={"text": json.dumps(spec) if state.touched else ""}, height=1)
+        _browser()(key="new.draft.keep", data={"text": json.dumps(kept) if state.touched else ""}, height=1)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a browser has kept: the link from which the draft was started, the draft, and the experiment it copies."""
+    """What a browser has kept: the link from which the draft was started, and the input."""
 
     link: dict[str, str]
-    draft: dict[str, Any]
-    parent: str
+    input: Input
 
 
 def _parsed(text: str, catalog: Catalog) -> _Kept | None:
@@ -72,7 +76,9 @@ def _parsed(text: str, catalog: Catalog) -> _Kept | None:
     try:
         data = json.loads(text[:_MAX_CHARACTERS])
         link, spec, parent = data["link"], data["spec"], data.get("parent", "")
-    except (ValueError, KeyError, TypeError):
+        rejected = data.get("rejected_yaml")  # drafts of earlier versions have none
+        rejected_yaml = rejected and (str(rejected[0]), [(str(path), str(text)) for path, text in rejected[1]])
+    except (ValueError, KeyError, TypeError, IndexError):
         return None
     if not isinstance(link, dict) or not isinstance(spec, dict) or not isinstance(parent, str):
         return None
@@ -86,7 +92,7 @@ def _parsed(text: str, catalog: Catalog) -> _Kept | None:
         shown = spec
     except BackendUnreachable:
         return None
-    return _Kept(link, spec_draft.to_draft(shown), parent)
+    return _Kept(link, Input(spec_draft.to_draft(shown), parent, rejected_yaml or None))
 
 
 def _ignore() -> None:

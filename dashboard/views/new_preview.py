@@ -175,7 +175,7 @@ def _show_plan(preview: Preview, warnings: list[tuple[str, str]], draft: dict[st
 def _as_yaml(catalog: Catalog, state: FormState, spec: dict[str, Any], text: str) -> None:
     """Draw the spec as editable YAML; changes are applied to the form."""
     if state.rejected_yaml is not None:
-        st.session_state.setdefault(_YAML, state.rejected_yaml[0])
+        st.session_state[_YAML] = state.rejected_yaml[0]
     elif state.yaml_source != text or _YAML not in st.session_state:
         if _YAML in st.session_state:
             state.superseded_yaml.add(st.session_state[_YAML])

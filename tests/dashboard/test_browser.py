@@ -261,6 +261,20 @@ def test_draft_survives_a_reload_until_it_is_submitted(page: Page, backend: Fake
     assert browser.error_texts(page) == []
 
 
+def test_yaml_that_the_form_cannot_show_survives_a_reload(page: Page) -> None:
+    page.goto("/new?example=digits-dkd-vs-dkd-align")
+    browser.wait_until_drawn(page)
+    text = page.get_by_role("textbox", name="Spec as YAML")
+    text.fill("methods: [an_unknown_one]")
+    text.press("Control+Enter")
+    page.get_by_text("This YAML cannot be applied to the form").wait_for()
+    browser.wait_until_drawn(page)
+    page.reload()
+    page.get_by_text("This YAML cannot be applied to the form").wait_for()
+    assert text.input_value() == "methods: [an_unknown_one]"
+    assert page.get_by_role("button", name="Start 10 runs").is_disabled()
+
+
 def test_form_and_yaml_update_each_other_and_start_submits_uncommitted_input(page: Page, backend: FakeBackend) -> None:
     page.goto("/new?example=digits-dkd-vs-dkd-align")
     browser.wait_until_drawn(page)

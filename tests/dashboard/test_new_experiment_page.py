@@ -366,6 +366,18 @@ class TestNewExperiment:
         assert field(form, ".name").value == "digits-dkd-vs-dkd-align"
         assert not [item for item in form.button if item.label == "Bring it back"]
 
+    @pytest.mark.parametrize("text", ["name: [", "name: mine\nmethods: [unknown_method]\n"])
+    def test_yaml_that_the_form_cannot_show_comes_back(self, form: AppTest, text: str) -> None:
+        form.text_area(key="new.yaml").set_value(text).run()
+        (error,) = (item.value for item in form.error)
+        button(form, "Empty form").click().run()
+        button(form, "Replace").click().run()
+        assert not form.error
+        assert form.text_area(key="new.yaml").value != text
+        button(form, "Bring it back").click().run()
+        assert form.text_area(key="new.yaml").value == text
+        assert [item.value for item in form.error] == [error]
+
     def test_an_unchanged_template_is_replaced_without_a_word(self, form: AppTest) -> None:
         button(form, "Empty form").click().run()
         assert not [item for item in form.button if item.label == "Replace"]
