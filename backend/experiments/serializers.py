@@ -38,6 +38,7 @@ _SHOWN = (
     *(Run.id, Run.role, Run.experiment_id, Run.state, Run.reason, Run.dataset, Run.model, Run.method),
     *(Run.seed, Run.teacher_run_id, Run.priority, Run.pausing, Run.attempt, Run.step, Run.total_steps, Run.epoch),
     *(Run.total_epochs, Run.created_at, Run.started_at, Run.ended_at, Run.device, Run.gpus, Run.labels, Run.lane_id),
+    Run.test_size,
 )
 
 
@@ -121,7 +122,6 @@ def full_run(session: Session, run_id: str) -> public.Run | None:
         ),
         parameters=run.parameters,
         train_size=run.train_size,
-        test_size=run.test_size,
         weights=run.weights_path,
         log_tail=_log_tail(session, run),
         warnings=_run_warnings(run),
@@ -277,6 +277,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], reasons: WaitReaso
         "headline": headlines.headline(run.dataset, latest),
         "latest": latest,
         "trial": run.trial,
+        "test_size": run.test_size,
         "created_at": run.created_at,
         "started_at": run.started_at,
         "ended_at": run.ended_at,

@@ -71,6 +71,7 @@ class RunSummary(Message):
     trial: bool = Field(
         False, description="In an experiment: settings are chosen from this run, which is none of its results."
     )
+    test_size: int = Field(0, description="Number of test images; 0 until the training has started.")
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -91,7 +92,6 @@ class Run(RunSummary):
     )
     parameters: int = Field(0, description="Number of parameters of the network that the run leaves.")
     train_size: int = 0
-    test_size: int = 0
     weights: str = Field("", description="Path of the weights in the artifact store, after the run has succeeded.")
     log_tail: list[str] = Field(default_factory=list, description="Last lines of the log, if the run failed.")
     warnings: list[ProblemField] = Field(

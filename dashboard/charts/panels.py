@@ -13,6 +13,7 @@ from typing import Any
 
 from common.formatting import title_with_count, value_text
 from dashboard import theme
+from dashboard.charts.counted_titles import counted_title
 from dashboard.curves.curve import Curve
 
 
@@ -289,18 +290,28 @@ def _group_panel(group: str, unit: str, members: Sequence[Described], start: int
     return Panel(f"{group}.{unit}.{start}", title, axis, traces, from_zero=group == "speed")
 
 
-def final_measurements(curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def final_measurements(
+    curves: Mapping[str, Curve], metrics: Sequence[Described], test_size: int, item: str
+) -> list[dict[str, str]]:
     """Return the metrics that a training reports once at its end, as rows of a table; those of its machine are apart.
 
     The result is empty during the first epoch, when every metric has a single value.
+
+    Args:
+        curves: The curves of the run by metric.
+        metrics: Entries of the catalog.
+        test_size: Number of test images.
+        item: What an item of the data is called.
     """
     if max((len(curve) for curve in curves.values()), default=0) < 2:
         return []
-    described = [metric for metric in metrics if not _is_of_machine(metric)]
-    final = [(metric, curves[metric["name"]]) for metric in described if len(curves.get(metric["name"], ())) == 1]
+    final = [metric for metric in metrics if not _is_of_machine(metric) and len(curves.get(metric["name"], ())) == 1]
     return [
-        {"Final measurement": metric["title"], "Value": value_text(curve.value[-1], metric["unit"])}
-        for metric, curve in final
+        {
+            "Final measurement": counted_title(metric["title"], metric, [curves], [test_size], item),
+            "Value": value_text(curves[metric["name"]].value[-1], metric["unit"]),
+        }
+        for metric in final
     ]
 
 

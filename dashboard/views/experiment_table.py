@@ -13,6 +13,8 @@ from common.formatting import NOTHING
 from core.protocol.public import Experiment, RunSummary
 from dashboard import session
 from dashboard.charts import panels
+from dashboard.charts.counted_titles import counted_title
+from dashboard.curves.curve import RunCurves
 from dashboard.lists import experiment_runs
 from dashboard.views import compare_metrics
 
@@ -26,19 +28,26 @@ class Controls:
 
     Attributes:
         columns: Chosen columns.
-        metrics: Title of each chosen metric, by name.
-        units: Unit of each of these metrics, by title.
+        metrics: The entry in the catalog of each chosen metric, by name.
         sparklines: Whether each metric has a column with its curve.
     """
 
     columns: tuple[str, ...]
-    metrics: Mapping[str, str]
-    units: Mapping[str, str]
+    metrics: Mapping[str, panels.Described]
     sparklines: bool
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.metrics)
+        """The chosen metrics, and those that count their images."""
+        return (*self.metrics, *sorted({metric["of"] for metric in self.metrics.values() if metric.get("of")}))
+
+    def titles(self, experiment: Experiment, curves: Mapping[str, RunCurves]) -> dict[str, str]:
+        """Return the title of each metric by name, with the number of images if it is a share of them."""
+        of_runs, item = [stored.curves for stored in curves.values()], session.item(experiment.dataset)
+        sizes = [run.test_size for run in experiment.runs]
+        return {
+            name: counted_title(metric["label"], metric, of_runs, sizes, item) for name, metric in self.metrics.items()
+        }
 
 
 def controls(experiment: Experiment) -> Controls:
@@ -46,7 +55,6 @@ def controls(experiment: Experiment) -> Controls:
     headline = session.headline_of([experiment], ())["name"]
     measured = compare_metrics.measured([experiment.id], [])
     described = panels.with_undescribed(session.catalog().metrics, measured)
-    labels = {metric["name"]: metric["label"] for metric in described}
     titles = compare_metrics.metric_titles(described)
     validation = (
         session.task(experiment.dataset).get("validation") if any(run.trial for run in experiment.runs) else None
@@ -71,8 +79,8 @@ def controls(experiment: Experiment) -> Controls:
             help="Metrics that the runs have measured.",
         )
         sparklines = st.toggle("Sparklines", value=True, key="sparklines", bind="query-params")
-    units = {metric["label"]: metric["unit"] for metric in described}
-    return Controls(tuple(columns), {name: labels[name] for name in metrics}, units, bool(sparklines))
+    entries = {metric["name"]: metric for metric in described}
+    return Controls(tuple(columns), {name: entries[name] for name in metrics}, bool(sparklines))
 
 
 def all_loaded(experiment: Experiment, chosen: Controls) -> bool:
@@ -95,11 +103,12 @@ def draw(experiment: Experiment, chosen: Controls) -> None:
         if chosen.names
         else {}
     )
+    titles = chosen.titles(experiment, curves)
     rows = experiment_runs.rows(
         experiment.runs,
         curves,
         chosen.columns,
-        chosen.metrics,
+        titles,
         datetime.now(UTC),
         sparklines=chosen.sparklines,
     )
@@ -108,19 +117,21 @@ def draw(experiment: Experiment, chosen: Controls) -> None:
         hide_index=True,
         placeholder=NOTHING,
         height=min(36 * len(rows) + 40, 680),
-        column_config=_configuration(experiment.runs, rows, chosen),
+        column_config=_configuration(experiment.runs, rows, {titles[name]: chosen.metrics[name] for name in titles}),
         key="experiment.runs",
     )
     st.caption("A click on a run's id opens the run.")
 
 
-def _configuration(runs: list[RunSummary], rows: Sequence[Mapping[str, Any]], chosen: Controls) -> dict[str, Any]:
+def _configuration(
+    runs: list[RunSummary], rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, panels.Described]
+) -> dict[str, Any]:
     column = st.column_config
     # As wide as the longest label, within bounds.
     width = min(max(80, 8 * max(len(run.label) for run in runs)), 240)
     formats = {
-        title: experiment_runs.number_format(chosen.units[title], [row[title] or 0.0 for row in rows])
-        for title in chosen.metrics.values()
+        title: experiment_runs.number_format(metric["unit"], [row[title] or 0.0 for row in rows])
+        for title, metric in metrics.items()
     }
     return {
         "Run": column.LinkColumn(display_text=r"id=(.+)", width=150, pinned=True),
@@ -135,8 +146,5 @@ def _configuration(runs: list[RunSummary], rows: Sequence[Mapping[str, Any]], ch
         "Priority": column.NumberColumn(format="%d", width=70),
         "Reason": column.TextColumn(width=300),
         **{title: column.NumberColumn(format=shown, width=120) for title, shown in formats.items()},
-        **{
-            experiment_runs.sparkline_title(title): column.LineChartColumn(width=140)
-            for title in chosen.metrics.values()
-        },
+        **{experiment_runs.sparkline_title(title): column.LineChartColumn(width=140) for title in metrics},
     }

@@ -264,7 +264,7 @@ def _curves(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) ->
 
 
 def _more_measurements(run: Run, stored: RunCurves, metrics: Sequence[panels.Described]) -> None:
-    final = panels.final_measurements(stored.curves, metrics)
+    final = panels.final_measurements(stored.curves, metrics, run.test_size, session.item(run.dataset))
     single = {name for name, curve in stored.curves.items() if final and len(curve) == 1}
     curves = {name: curve for name, curve in stored.curves.items() if name not in single}
     drawn = run_charts.grid(run, panels.additional_panels(metrics), curves)

@@ -181,6 +181,7 @@ class FakeBackend:
             total_epochs=run.epochs,
             headline=run.headline,
             latest=latest,
+            test_size=899 if run.attempts else 0,
             created_at=run.created,
             started_at=run.started,
             ended_at=run.ended,
@@ -216,7 +217,6 @@ class FakeBackend:
             environment={"python": "3.11.2", "torch": "2.14.0", "threads": "2", "precision": "fp32"},
             parameters=5_178,
             train_size=898,
-            test_size=899,
             weights=f"runs/{run_id}/attempt-1/weights.safetensors" if run.state == "succeeded" else "",
             log_tail=[line.message for line in run.lines[-20:]] if run.state == "failed" else [],
         )

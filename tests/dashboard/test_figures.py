@@ -10,6 +10,7 @@ import pytest
 
 from core.catalog import METHODS
 from core.catalog.metrics import METRICS, describe_metrics
+from core.catalog.tasks import RIGHT
 from core.protocol.public import MethodResult
 from dashboard.charts import chart_component, figures, panels
 from dashboard.curves.curve import Curve
@@ -172,9 +173,23 @@ def test_terms_of_one_method_are_drawn_together_in_their_unit(method: str, terms
 def test_metric_measured_once_is_a_table_row_and_no_chart() -> None:
     metrics = describe_metrics()
     once = curve([1.234], "collapse/nc1")
-    assert panels.final_measurements({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics) == []
-    rows = panels.final_measurements({"test/top1": curve([50.0, 60.0]), "collapse/nc1": once}, metrics)
+    assert panels.final_measurements({"test/top1": curve([50.0]), "collapse/nc1": once}, metrics, 20, "image") == []
+    rows = panels.final_measurements({"test/top1": curve([50.0, 60.0]), "collapse/nc1": once}, metrics, 20, "image")
     assert rows == [{"Final measurement": METRICS["collapse/nc1"].title, "Value": "1.234"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "count"),
+    [
+        ("calibration/ece", {}, "of 20 images"),
+        ("fidelity/agreement_right", {RIGHT: curve([17.0], RIGHT)}, "of 17 images"),
+        ("fidelity/agreement_right", {}, "number of images not recorded"),
+    ],
+)
+def test_share_among_final_measurements_names_its_images(name: str, more: dict[str, Curve], count: str) -> None:
+    curves = {"test/top1": curve([50.0, 60.0]), name: curve([1.5], name), **more}
+    titles = [row["Final measurement"] for row in panels.final_measurements(curves, describe_metrics(), 20, "image")]
+    assert f"{METRICS[name].title} ({count})" in titles
 
 
 def test_a_panel_without_data_is_left_out() -> None:
