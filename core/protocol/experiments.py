@@ -97,6 +97,11 @@ class Experiment(ExperimentSummary):
         None, description="How the settings of its methods were chosen; null if they were given, or are not chosen yet."
     )
 
+    @property
+    def results(self) -> list[RunSummary]:
+        """The runs without those from which settings are chosen, which are no results of their methods."""
+        return [run for run in self.runs if not run.trial]
+
 
 class TimeLeft(Message):
     """An estimate of the time until every run of an experiment has ended."""

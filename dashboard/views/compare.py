@@ -166,8 +166,7 @@ def _common_methods(experiments: list[Experiment]) -> list[str]:
 def _fetch_selected(experiment_ids: list[str], run_ids: list[str]) -> _Selected:
     experiments = [_fetch_experiment(item) for item in experiment_ids]
     single = [session.fetch(f"run {item}", partial(session.client().run, item)) for item in run_ids]
-    # Runs from which settings are chosen are no results.
-    runs: list[RunSummary] = [run for item in experiments for run in item.value.runs if not run.trial]
+    runs: list[RunSummary] = [run for item in experiments for run in item.value.results]
     runs += [item.value for item in single]
     outages = (*(item.outage_since for item in experiments), *(item.outage_since for item in single))
     return _Selected(

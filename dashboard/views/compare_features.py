@@ -47,7 +47,7 @@ def section(experiments: Sequence[Experiment], options: ComparisonOptions | None
 
 
 def _draw(experiments: Sequence[Experiment], options: ComparisonOptions, item: str) -> None:
-    ended = [run for experiment in experiments for run in experiment.runs if run.state == "succeeded"]
+    ended = [run for experiment in experiments for run in experiment.results if run.state == "succeeded"]
     students = [run for run in ended if run.role == "student"]
     if not students:
         st.info(

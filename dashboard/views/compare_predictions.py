@@ -255,7 +255,7 @@ def _images(
 def _teacher_of(experiments: Sequence[Experiment], run_id: str) -> str:
     """Return the reference of a run: its teacher, or, if its method uses none, the run of the experiment's teacher."""
     for experiment in experiments:
-        run = next((run for run in experiment.runs if run.id == run_id), None)
+        run = next((run for run in experiment.results if run.id == run_id), None)
         if run is not None and not run.teacher_run_id:
-            return next((other.id for other in experiment.runs if other.role == "teacher"), _TEACHER)
+            return next((other.id for other in experiment.results if other.role == "teacher"), _TEACHER)
     return _TEACHER

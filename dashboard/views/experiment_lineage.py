@@ -38,9 +38,9 @@ def stages(experiment: Experiment, unit: str, colours: Mapping[str, str]) -> lis
         unit: Unit of the metric by which results are judged.
         colours: Colour of each label.
     """
-    teachers = [run for run in experiment.runs if run.role == "teacher"]
+    teachers = [run for run in experiment.results if run.role == "teacher"]
     by_label: dict[str, list[RunSummary]] = {label: [] for label in experiment.methods}
-    for run in experiment.runs:
+    for run in experiment.results:
         if run.role == "student":
             by_label.setdefault(run.label, []).append(run)
     spec = experiment.spec

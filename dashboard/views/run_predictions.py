@@ -101,7 +101,7 @@ def _siblings(run: Run) -> list[RunSummary]:
     experiment = session.fetch(f"experiment {key}", lambda: session.client().experiment(key)).value
     return [
         other
-        for other in experiment.runs
+        for other in experiment.results
         if other.id != run.id and other.state == "succeeded" and (other.seed == run.seed or other.role == "teacher")
     ]
 

@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from common.formatting import NOTHING
 from core.protocol.public import TimeLeft
 from dashboard.views.experiment import estimate_sentence, left_text
+from dashboard.views.experiment_lineage import stages
 from tests.dashboard.conftest import button, tables, texts, visit
 from tests.dashboard.stand import Stand
 
@@ -37,6 +38,17 @@ def test_active_experiment_shows_progress_time_left_and_its_runs(stand: Stand) -
     [frame] = app.dataframe
     assert list(frame.value["Run"]) == [f"run?id={run.id}" for run in stand.client.experiment(key).runs]
     assert f"run?id={claim.run_id}" in list(frame.value["Run"])
+    assert "Test accuracy (%) (of 899 images)" in frame.value
+
+
+def test_runs_from_which_settings_are_chosen_are_no_results(stand: Stand) -> None:
+    """Lineage, features and predictions show results alone."""
+    experiment = stand.client.experiment(stand.submit("first"))
+    trial, result = experiment.runs
+    mixed = experiment.model_copy(update={"runs": [trial.model_copy(update={"trial": True}), result]})
+    assert mixed.results == [result]
+    students = next(stage for stage in stages(mixed, "%", {}) if stage.title == "Students")
+    assert [box.text for box in students.boxes] == ["0 of 1 done"]
 
 
 def test_page_without_an_id_lists_the_newest_and_an_unknown_one_is_explained(stand: Stand) -> None:
