@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, false, func, inspect, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, exists, false, func, inspect, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from backend.db import headlines, models
@@ -45,8 +45,11 @@ _SHOWN = (
 def _runs_labelled(label: InstrumentedAttribute[str], trial: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     experiment, project = Experiment.name.label("experiment"), Experiment.project.label("project")
     worker = models.Attempt.worker_name.label("worker")
+    link, user = aliased(ExperimentRun), aliased(Experiment)
+    in_use = exists().where(link.run_id == Run.id, link.experiment_id == user.id, user.archived_at.is_(None))
+    archived = (Experiment.archived_at.is_not(None) & ~in_use).label("archived")
     return (
-        select(*_SHOWN, label.label("label"), trial.label("trial"), experiment, project, worker)
+        select(*_SHOWN, label.label("label"), trial.label("trial"), experiment, project, worker, archived)
         .select_from(Run)
         .outerjoin(Experiment, Experiment.id == Run.experiment_id)
         .outerjoin(models.Attempt, (models.Attempt.run_id == Run.id) & (models.Attempt.number == Run.attempt))
@@ -203,7 +206,12 @@ def created_experiment(connection: Connection, created: CreatedExperiment) -> pu
         SimpleNamespace(**{**teachers[row["id"]]._mapping, "label": row["label"], "trial": trial})
         if row["id"] in teachers
         else SimpleNamespace(
-            **(_INITIAL | row), experiment=experiment.name, project=experiment.project, worker=None, trial=trial
+            **(_INITIAL | row),
+            experiment=experiment.name,
+            project=experiment.project,
+            worker=None,
+            trial=trial,
+            archived=False,
         )
         for row in created.runs
     ]
@@ -277,6 +285,7 @@ def _summary(run: Any, latest: dict[str, public.MetricValue], reasons: WaitReaso
         "headline": headlines.headline(run.dataset, latest),
         "latest": latest,
         "trial": run.trial,
+        "archived": bool(run.archived),
         "test_size": run.test_size,
         "created_at": run.created_at,
         "started_at": run.started_at,

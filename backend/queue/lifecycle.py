@@ -173,7 +173,7 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
     failed because of it.
 
     Raises:
-        ApiError: 404 if there is no such run, or 409 if it has succeeded or is still being cancelled.
+        ApiError: 404 if there is no such run, or 409 if it has succeeded, is still being cancelled, or is archived.
     """
     if session.get(Run, run_id) is None:
         raise not_found("run", run_id)
@@ -185,6 +185,7 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
         raise conflict("this run is still being cancelled; retry it after that")
     if run.state not in TERMINAL:
         return run
+    refuse_archived(session, run_id)
     if run.role == "teacher":
         _retry_teacher(session, run, timestamp)
     else:
@@ -196,6 +197,22 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
     closed = Experiment.id.in_(using) & Experiment.seeds_open.is_(False)
     session.execute(update(Experiment).where(closed).values(seeds_open=True))
     return run
+
+
+def refuse_archived(session: Session, run_id: str) -> None:
+    """Refuse to start the work of a run that lists do not show.
+
+    Raises:
+        ApiError: 409 if every experiment that uses the run is archived.
+    """
+    using = (
+        select(Experiment.name, Experiment.archived_at)
+        .join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id)
+        .where(ExperimentRun.run_id == run_id)
+    )
+    rows = session.execute(using).all()
+    if rows and all(archived_at is not None for _, archived_at in rows):
+        raise conflict(f"the experiment {rows[0][0]} is archived; unarchive it first")
 
 
 def end_run(session: Session, run: Run, state: str, reason: str, timestamp: datetime) -> None:

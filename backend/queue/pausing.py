@@ -13,8 +13,9 @@ from datetime import datetime
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from backend.db.models import Run
-from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teachers
+from backend.db.models import Experiment, Run
+from backend.errors import conflict
+from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teachers, refuse_archived
 from backend.queue.teacher_links import students_of
 from backend.queue.teachers import enqueue, reactivate
 from core.protocol.public import TERMINAL
@@ -34,11 +35,12 @@ def resume(session: Session, run_id: str, timestamp: datetime) -> None:
     """Resume one run and its teachers; a run that is not paused stays as it is.
 
     Raises:
-        ApiError: 404 if there is no such run.
+        ApiError: 404 if there is no such run, 409 if it is archived.
     """
     run, teachers = lock_run_and_teachers(session, run_id)
     if run.state != "paused" and not run.pausing:
         return
+    refuse_archived(session, run_id)
     for teacher in teachers:
         reactivate(session, teacher, timestamp)
     _resume(session, [run], timestamp)
@@ -59,9 +61,15 @@ def pause_experiment(session: Session, experiment_id: str) -> None:
                 session.flush()
 
 
-def resume_experiment(session: Session, experiment_id: str, timestamp: datetime) -> None:
-    """Resume the paused runs of an experiment."""
-    _resume(session, lock_experiment_runs(session, experiment_id), timestamp)
+def resume_experiment(session: Session, experiment: Experiment, timestamp: datetime) -> None:
+    """Resume the paused runs of an experiment.
+
+    Raises:
+        ApiError: 409 if it is archived.
+    """
+    if experiment.archived_at is not None:
+        raise conflict(f"the experiment {experiment.name} is archived; unarchive it first")
+    _resume(session, lock_experiment_runs(session, experiment.id), timestamp)
 
 
 def _pause(run: Run) -> None:

@@ -62,12 +62,15 @@ def pause(key: str, database: DatabaseDep) -> public.Experiment:
     return changed_experiment(database, experiment_id)
 
 
-@router.post("/{key:path}/resume", dependencies=[submits])
+@router.post(
+    "/{key:path}/resume", dependencies=[submits], responses={409: {"description": "The experiment is archived"}}
+)
 def resume(key: str, database: DatabaseDep, nudges: NudgesDep) -> public.Experiment:
     """Resume every paused run from its checkpoint. Repeating the request has no effect."""
     with database.write() as session:
-        experiment_id = find(session, key).id
-        pausing.resume_experiment(session, experiment_id, now(session))
+        experiment = find(session, key)
+        experiment_id = experiment.id
+        pausing.resume_experiment(session, experiment, now(session))
     nudges.request()
     return changed_experiment(database, experiment_id)
 

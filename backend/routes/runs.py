@@ -66,9 +66,14 @@ def pause(run_id: str, database: DatabaseDep) -> public.Run:
     return _changed_run(database, run_id)
 
 
-@router.post("/{run_id}/resume", dependencies=[submits])
+@router.post(
+    "/{run_id}/resume", dependencies=[submits], responses={409: {"description": "The run's experiment is archived"}}
+)
 def resume(run_id: str, database: DatabaseDep, nudges: NudgesDep) -> public.Run:
-    """Resume a paused run from its checkpoint, and its teacher too. Nothing changes if the run is not paused."""
+    """Resume a paused run from its checkpoint, and its teacher too. Nothing changes if the run is not paused.
+
+    409 if every experiment that uses the run is archived.
+    """
     with database.write() as session:
         pausing.resume(session, run_id, now(session))
     nudges.request()
@@ -94,12 +99,13 @@ def priority(run_id: str, change: public.PriorityChange, database: DatabaseDep) 
 @router.post(
     "/{run_id}/retry",
     dependencies=[submits],
-    responses={409: {"description": "The run has succeeded, or is being cancelled"}},
+    responses={409: {"description": "The run has succeeded or is being cancelled, or its experiment is archived"}},
 )
 def retry(run_id: str, database: DatabaseDep, nudges: NudgesDep) -> public.Run:
     """Queue a failed or cancelled run again with its last checkpoint, and its teacher if it has not succeeded.
 
-    Nothing changes if the run is queued or running; 409 if it has succeeded or is being cancelled.
+    Nothing changes if the run is queued or running; 409 if it has succeeded or is being cancelled, or if every
+    experiment that uses it is archived.
     """
     with database.write() as session:
         lifecycle.retry(session, run_id, now(session))

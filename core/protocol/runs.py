@@ -71,6 +71,10 @@ class RunSummary(Message):
     trial: bool = Field(
         False, description="In an experiment: settings are chosen from this run, which is none of its results."
     )
+    archived: bool = Field(
+        False,
+        description="Every experiment that uses the run is archived, so that it can be neither resumed nor retried.",
+    )
     test_size: int = Field(0, description="Number of test images; 0 until the training has started.")
     created_at: datetime
     started_at: datetime | None = None

@@ -107,11 +107,11 @@ def _header(run: Run) -> None:
         client = session.action_client()
         if run.state in ("waiting", "queued", "running") and not run.pausing:
             _button("Pause", "pause", client.pause, run.id)
-        if run.state == "paused" or run.pausing:
+        if (run.state == "paused" or run.pausing) and not run.archived:
             _button("Resume", "play_arrow", client.resume, run.id)
         if run.state not in TERMINAL and run.state != "cancelling":
             _button("Cancel", "cancel", client.cancel, run.id)
-        if run.state in ("failed", "cancelled"):
+        if run.state in ("failed", "cancelled") and not run.archived:
             _button("Retry", "replay", client.retry, run.id)
     for warning in run.warnings:
         st.caption(f":material/warning: {escape(warning.message)}")

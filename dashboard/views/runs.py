@@ -118,6 +118,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
     """Draw the actions on the selected runs. They are always drawn, so that the table does not move."""
     summaries: dict[str, RunSummary] = st.session_state["runs.selected"]
     selected = [summaries[run_id] for run_id in selection.ids if run_id in summaries]
+    shown = [run for run in selected if not run.archived]  # what lists do not show starts only after it is unarchived
     client = session.action_client()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         session.action_link("run", "Open", "show_chart", {"id": selected[0].id} if len(selected) == 1 else None)
@@ -130,7 +131,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
                 "replay",
                 "queued again",
                 client.retry,
-                [run.id for run in selected if run.state in ("failed", "cancelled")],
+                [run.id for run in shown if run.state in ("failed", "cancelled")],
             ),
             (
                 "Pause",
@@ -144,7 +145,7 @@ def _actions(selection: RowSelection, page: RunPage, query: Mapping[str, Any] | 
                 "play_arrow",
                 "resumed",
                 client.resume,
-                [run.id for run in selected if run.state == "paused" or run.pausing],
+                [run.id for run in shown if run.state == "paused" or run.pausing],
             ),
         ):
             st.button(

@@ -234,6 +234,23 @@ class TestRuns:
         assert "wait for this teacher" in app.error[0].value
         assert not app.exception
 
+    def test_archived_runs_are_not_started(self, stand: Stand) -> None:
+        """Neither from the list nor from the page of a run; the backend would refuse it."""
+        first, second = stand.client.experiment(stand.submit("away")).runs
+        stand.client.cancel(first.id)
+        stand.client.pause(second.id)
+        app = visit("runs", archived="show")
+        choose(app, "runs", first.id, second.id)
+        assert not button(app, "Retry").disabled
+        assert not button(app, "Resume").disabled
+        stand.client.archive_experiment("away")
+        app = visit("runs", archived="show")
+        choose(app, "runs", first.id, second.id)
+        assert button(app, "Retry").disabled
+        assert button(app, "Resume").disabled
+        for key in (first.id, second.id):
+            assert not {"Retry", "Resume"} & {item.label for item in visit("run", id=key).button}
+
     def test_experiments_are_tagged_archived_and_deleted(self, stand: Stand) -> None:
         stand.submit("first", tags=["old"])
         stand.submit("second")

@@ -40,6 +40,26 @@ def test_queued_run_is_paused_and_resumed(lab: Lab) -> None:
     assert lab.claim()
 
 
+def test_archived_work_starts_only_after_it_is_unarchived(lab: Lab) -> None:
+    """Lists do not show it, so that it would train unseen."""
+    lab.register()
+    made = lab.submit(plain(runs=2))
+    failed = lab.claim()
+    lab.finish(failed, "failed", reason="the disk is full")
+    [paused] = [run["id"] for run in made["runs"] if run["id"] != failed["run_id"]]
+    lab.pause(paused)
+    lab.admin.post("/api/v1/experiments/plain/archive").raise_for_status()
+    for path in (f"runs/{failed['run_id']}/retry", f"runs/{paused}/resume", "experiments/plain/resume"):
+        answer = lab.admin.post(f"/api/v1/{path}")
+        assert answer.status_code == 409
+        assert answer.json()["detail"] == "the experiment plain is archived; unarchive it first"
+    assert [run["archived"] for run in lab.experiment("plain")["runs"]] == [True, True]
+    lab.admin.post("/api/v1/experiments/plain/unarchive").raise_for_status()
+    assert lab.retry(failed["run_id"])["state"] == "queued"
+    assert lab.resume(paused)["state"] == "queued"
+    assert lab.run(paused)["archived"] is False
+
+
 def test_running_run_is_paused_with_its_checkpoint(lab: Lab, claim: Json) -> None:
     [order] = lab.heartbeat(claim)["orders"]
     assert (order["order"], order["pause"]) == ("continue", True)

@@ -70,6 +70,20 @@ def test_students_fail_and_are_retried_with_their_teacher(lab: Lab, shared: tupl
     assert lab.states("second") == {"teacher": "succeeded", "dkd": "queued", "kd": "queued"}
 
 
+def test_teacher_that_another_experiment_uses_is_not_archived(lab: Lab, shared: tuple[Json, Json]) -> None:
+    first, _ = shared
+    teacher = first["runs"][0]["id"]
+    lab.finish(lab.claim(), "failed", reason="loss is NaN")
+    lab.admin.post("/api/v1/experiments/first/archive").raise_for_status()
+    assert lab.run(teacher)["archived"] is False
+    assert [run["archived"] for run in lab.experiment("first")["runs"]] == [False, True, True]
+    assert lab.retry(teacher)["state"] == "queued"
+    lab.finish(lab.claim(), "failed", reason="loss is NaN")
+    lab.admin.post("/api/v1/experiments/second/archive").raise_for_status()
+    assert lab.run(teacher)["archived"] is True
+    assert lab.admin.post(f"/api/v1/runs/{teacher}/retry").status_code == 409
+
+
 def test_retry_of_a_teacher_retries_failed_but_not_cancelled_students(lab: Lab, shared: tuple[Json, Json]) -> None:
     first, _ = shared
     lab.cancel(first["runs"][1]["id"])
