@@ -163,6 +163,8 @@ def test_described_conflicts_are_those_of_the_routes(description: dict[str, Any]
     conflicts = {name for name, operation in _operations(description) if "409" in operation["responses"]}
     assert conflicts == {
         "POST /api/v1/experiments",
+        "POST /api/v1/experiments/{key}/resume",
+        "POST /api/v1/runs/{run_id}/resume",
         "GET /api/v1/runs/{run_id}/detections",
         "GET /api/v1/runs/{run_id}/detections/{item}",
         "GET /api/v1/runs/{run_id}/pictures/{item}",
