@@ -27,7 +27,8 @@ def ap_by_class_figure(values: Mapping[DetectionSource, Values], names: Mapping[
         names: Names of the networks in the legend.
     """
     in_rows = len(values["student"]) > MOST_COLUMNS
-    return grouped_bars(values, names, _COLOURS, list(values["student"]), "AP (%)", in_rows=in_rows)
+    classes = list(values["student"])
+    return grouped_bars(values, names, _COLOURS, classes, "AP (%)", in_rows=in_rows, texts=dict.fromkeys(classes, " %"))
 
 
 def lost_ap_figure(
@@ -40,7 +41,8 @@ def lost_ap_figure(
         names: Names of the networks in the legend.
         kinds: Titles of the kinds, from top to bottom.
     """
-    return grouped_bars(values, names, _COLOURS, kinds, "Lost AP at IoU 0.5 (%)", in_rows=True)
+    units = dict.fromkeys(kinds, " %")
+    return grouped_bars(values, names, _COLOURS, kinds, "Lost AP at IoU 0.5 (%)", in_rows=True, texts=units)
 
 
 def calibration_figure(

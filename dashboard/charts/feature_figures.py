@@ -102,12 +102,15 @@ def _rows(found: FeatureMap) -> list[tuple[int, list[float | None]]]:
     return list(enumerate(found.angles))
 
 
-def measure_figure(lines: Sequence[Line], axis: str, *, logarithmic: bool, ideal: float | None = None) -> go.Figure:
+def measure_figure(
+    lines: Sequence[Line], axis: str, unit: str, *, logarithmic: bool, ideal: float | None = None
+) -> go.Figure:
     """Draw one measure of several networks over the epochs.
 
     Args:
         lines: The networks.
         axis: Title of the measure, with its unit.
+        unit: Its unit, for the tooltips.
         logarithmic: Whether the axis is logarithmic.
         ideal: The value of full collapse, if it is not 0; drawn as a line.
     """
@@ -123,7 +126,7 @@ def measure_figure(lines: Sequence[Line], axis: str, *, logarithmic: bool, ideal
             mode="lines+markers" if line.epochs else "lines",
             marker={"size": 5, "symbol": line.style.symbol},
             line={"color": line.style.colour, "width": 2, "dash": line.style.dash if line.epochs else "dash"},
-            hovertemplate="%{y:.4~g}",
+            hovertemplate=f"%{{y:.4~g}}{figures.unit_text(unit)}",
         )
     if ideal is not None:
         figure.add_hline(

@@ -24,7 +24,7 @@ _MAX_NAMED = 12
 """More values of a field than this are not named in a legend."""
 
 
-def heat_map(points: Sequence[Point], across: Scale, down: Scale, axis: str) -> go.Figure | None:
+def heat_map(points: Sequence[Point], across: Scale, down: Scale, axis: str, unit: str = "") -> go.Figure | None:
     """Draw the mean result by two fields; each cell is the mean of the settings in it. None without results.
 
     Args:
@@ -32,6 +32,7 @@ def heat_map(points: Sequence[Point], across: Scale, down: Scale, axis: str) -> 
         across: Field of the x axis.
         down: Field of the y axis.
         axis: Title of the result, with its unit.
+        unit: Its unit, for the tooltips.
     """
     columns, lines = across.texts, down.texts
     cells: dict[tuple[str, str], list[Point]] = {}
@@ -51,7 +52,8 @@ def heat_map(points: Sequence[Point], across: Scale, down: Scale, axis: str) -> 
         texttemplate="%{text}",
         colorscale=_COLOURS,
         colorbar={"title": {"text": figure_text(axis), "side": "right"}},
-        hovertemplate="%{y}, %{x}: %{z:.6~g}, mean of %{customdata} setting(s)<extra></extra>",
+        hovertemplate=f"%{{y}}, %{{x}}: %{{z:.6~g}}{figures.unit_text(unit)}, "
+        "mean of %{customdata} setting(s)<extra></extra>",
         hoverongaps=False,
         xgap=2,
         ygap=2,
@@ -67,13 +69,14 @@ def _mean(points: Sequence[Point]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def slice_figure(points: Sequence[Point], scale: Scale, axis: str) -> go.Figure:
+def slice_figure(points: Sequence[Point], scale: Scale, axis: str, unit: str = "") -> go.Figure:
     """Draw the result of every setting over one field, with ± one sd over its seeds.
 
     Args:
         points: Settings with a result.
         scale: The field.
         axis: Title of the result, with its unit.
+        unit: Its unit, for the tooltips.
     """
     shown = [point for point in points if scale.position(point) is not None]
     figure = figures.plain_figure(axis, scale.field.path, height=300)
@@ -83,7 +86,7 @@ def slice_figure(points: Sequence[Point], scale: Scale, axis: str) -> go.Figure:
         error_y={"type": "data", "array": [point.result.sd for point in shown], "thickness": 1, "width": 4},
         mode="markers",
         marker={"size": 9, "color": theme.BLUE, "opacity": 0.7},
-        text=[_about(point) for point in shown],
+        text=[_about(point, unit) for point in shown],
         meta={"links": [_address(point) for point in shown]},
         hovertemplate="%{text}<extra></extra>",
     )
@@ -95,16 +98,16 @@ def slice_figure(points: Sequence[Point], scale: Scale, axis: str) -> go.Figure:
     return figure
 
 
-def _about(point: Point) -> str:
-    n = f"n = {point.result.n}"
-    return f"{figure_text(point.setting.name)}<br>{mean_text(point.mean, point.result.sd)}, {n}"
+def _about(point: Point, unit: str) -> str:
+    result = f"{mean_text(point.mean, point.result.sd)}{figures.unit_text(unit)}, n = {point.result.n}"
+    return f"{figure_text(point.setting.name)}<br>{result}"
 
 
 def _address(point: Point) -> str:
     return figures.experiment_address(point.setting.experiment_id)
 
 
-def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> go.Figure | None:
+def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str, unit: str = "") -> go.Figure | None:
     """Draw each setting as a line through its values and its result, coloured by the result; None without results.
 
     Plotly's own parallel coordinates need WebGL, which remote desktops and some browsers lack.
@@ -113,6 +116,7 @@ def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str)
         points: Settings with a result.
         scales: The fields, from left to right.
         axis: Title of the result, with its unit.
+        unit: Its unit, for the tooltips.
     """
     shown = [point for point in points if all(scale.position(point) is not None for scale in scales)]
     if not shown:
@@ -129,7 +133,7 @@ def parallel_figure(points: Sequence[Point], scales: Sequence[Scale], axis: str)
             mode="lines+markers",
             line={"color": colour_of(places[-1]), "width": 2},
             marker={"size": 7},
-            text=[_about(point)] * len(places),
+            text=[_about(point, unit)] * len(places),
             meta={"link": _address(point)},
             hovertemplate="%{text}<extra></extra>",
         )
@@ -189,7 +193,7 @@ def importance_figure(shares: Mapping[str, float]) -> go.Figure:
 
 
 def curves_figure(
-    points: Sequence[Point], curves: Mapping[str, Sequence[Curve]], scale: Scale, axis: str
+    points: Sequence[Point], curves: Mapping[str, Sequence[Curve]], scale: Scale, axis: str, unit: str = ""
 ) -> go.Figure | None:
     """Draw the mean curve over the seeds of each setting, coloured by its value of one field; None without curves.
 
@@ -198,6 +202,7 @@ def curves_figure(
         curves: Curves of the runs of each setting, by the experiment's id.
         scale: The field that gives the colour.
         axis: Title of the metric, with its unit.
+        unit: Its unit, for the tooltips.
     """
     shown = [point for point in points if curves.get(point.setting.experiment_id) and scale.position(point) is not None]
     if not shown:
@@ -220,7 +225,7 @@ def curves_figure(
             showlegend=len(texts) <= _MAX_NAMED and text not in named,
             text=[figure_text(point.setting.name)] * len(average),
             meta={"link": _address(point)},
-            hovertemplate="%{text}: %{y:.4g} at epoch %{x:.4~g}<extra></extra>",
+            hovertemplate=f"%{{text}}: %{{y:.4g}}{figures.unit_text(unit)} at epoch %{{x:.4~g}}<extra></extra>",
         )
         named.add(text)
     if scale.numeric and len(texts) > _MAX_NAMED:

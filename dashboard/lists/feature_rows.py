@@ -111,7 +111,7 @@ def measure_rows(networks: Mapping[str, tuple[FeaturesOverTime, int]]) -> list[d
     return [
         {"Measure": measure.title}
         | {
-            name: value_text(value_at(kept, key, epoch), measure.unit, 1 if measure.unit else None)
+            name: value_text(value_at(kept, key, epoch), measure.unit, 1 if measure.unit == "°" else None)
             for name, (kept, epoch) in networks.items()
         }
         for key, measure in MEASURES.items()

@@ -205,6 +205,7 @@ def _measures(panels: Sequence[Panel], epoch: int, key: str, item: str) -> None:
                     feature_figures.measure_figure(
                         [_line(panel, name) for panel in panels],
                         measure.axis,
+                        measure.unit,
                         logarithmic=measure.logarithmic,
                         ideal=feature_rows.largest_equal_angle(classes) if name == "angle_mean" else None,
                     ),

@@ -11,6 +11,7 @@ from common.formatting import NOTHING, mean_text
 from core.protocol.sweeps import Sweep
 from dashboard import addresses, session, wording
 from dashboard.charts import chart_component
+from dashboard.lists.experiment_runs import number_format
 from dashboard.lists.row_selection import RowSelection
 from dashboard.markup import escape
 from dashboard.sweeps import settings
@@ -187,14 +188,16 @@ def _table(sweep: Sweep, found: Sequence[Point], axis: str) -> None:
         )
         st.caption("Select two rows to compare them." if not pair else "Two settings are selected.")
     column = st.column_config
+    values = [value for point in found for value in (point.mean, point.result.sd) if value is not None]
+    number = number_format(sweep.unit, values)
     selection.table(
         settings.rows(found, sweep.fields, axis),
         placeholder=NOTHING,
         height=min(36 * len(found) + 40, 680),
         column_config={
             "Experiment": column.LinkColumn(display_text="Open", width=80),
-            axis: column.NumberColumn(format="%.3f", width=140),
-            "± sd": column.NumberColumn(format="%.3f", width=80),
+            axis: column.NumberColumn(format=number, width=140),
+            "± sd": column.NumberColumn(format=number, width=80),
             "n": column.NumberColumn(format="%d", width=50),
             "Runs": column.NumberColumn(format="%d", width=60),
             "Name": column.TextColumn(width=260),

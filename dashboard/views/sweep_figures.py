@@ -47,11 +47,11 @@ def draw(tab: str, sweep: Sweep, method: int, found: Sequence[Point], axis: str)
         return
     match tab:
         case "Heat map":
-            _heat_map(complete, scales, axis)
+            _heat_map(complete, scales, axis, sweep.unit)
         case "Slices":
-            _slices(complete, scales, axis)
+            _slices(complete, scales, axis, sweep.unit)
         case "Parallel coordinates":
-            _parallel(complete, scales, axis)
+            _parallel(complete, scales, axis, sweep.unit)
         case "Importance":
             _importance(complete, scales)
 
@@ -65,7 +65,7 @@ def _field(label: str, scales: Sequence[Scale], index: int, parameter: str) -> S
     return by_path[chosen]
 
 
-def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> None:
+def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str, unit: str) -> None:
     if len(scales) < 2:
         st.info("A heat map needs two fields that vary.", icon=":material/grid_view:")
         return
@@ -75,7 +75,7 @@ def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> No
     if across == down:
         st.info("Select two different fields.", icon=":material/grid_view:")
         return
-    figure = figures.heat_map(points, across, down, axis)
+    figure = figures.heat_map(points, across, down, axis, unit)
     if figure is not None:
         chart_component.chart(
             figure,
@@ -87,14 +87,14 @@ def _heat_map(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> No
         st.caption("Each cell is the mean over the settings in it, which differ in the other fields.")
 
 
-def _slices(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> None:
+def _slices(points: Sequence[Point], scales: Sequence[Scale], axis: str, unit: str) -> None:
     columns: Sequence[DeltaGenerator] = ()
     for index, scale in enumerate(scales):
         if index % 2 == 0:
             columns = st.columns(2, gap="large")
         with columns[index % 2]:
             chart_component.chart(
-                figures.slice_figure(points, scale, axis),
+                figures.slice_figure(points, scale, axis, unit),
                 key=f"sweep.slice.{index}",
                 alt=f"{axis} of each setting over {scale.field.path}",
                 filename=f"slice {scale.field.path}",
@@ -102,8 +102,8 @@ def _slices(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> None
     st.caption("Each point is a setting, which a click opens; bars: ± one sample sd over its seeds.")
 
 
-def _parallel(points: Sequence[Point], scales: Sequence[Scale], axis: str) -> None:
-    figure = figures.parallel_figure(points, scales, axis)
+def _parallel(points: Sequence[Point], scales: Sequence[Scale], axis: str, unit: str) -> None:
+    figure = figures.parallel_figure(points, scales, axis, unit)
     if figure is None:
         st.info("No setting has a value of every field.", icon=":material/grid_view:")
         return
@@ -175,7 +175,7 @@ def _curves(sweep: Sweep, method: int, found: Sequence[Point], scales: Sequence[
         curve = stored[run.id].curves.get(sweep.metric) if run.id in stored else None
         if curve is not None and len(curve):
             curves.setdefault(run.experiment_id, []).append(curve)
-    figure = figures.curves_figure(found, curves, scale, axis)
+    figure = figures.curves_figure(found, curves, scale, axis, sweep.unit)
     if figure is None:
         st.info("No run has finished an epoch yet.", icon=":material/hourglass_empty:")
         return

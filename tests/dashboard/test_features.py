@@ -227,7 +227,7 @@ class TestFigures:
             Line("teacher", (), [0.1], theme.TEACHER),
             Line("kd", [1, 9], [0.5, 0.0], theme.Style(theme.BLUE)),
         ]
-        teacher, kd = measure_figure(lines, "NC1", logarithmic=True).data
+        teacher, kd = measure_figure(lines, "NC1", "%", logarithmic=True).data
         assert (list(teacher.x), list(teacher.y)) == ([0, 9], [0.1, 0.1])
         assert list(kd.y) == [0.5, None], "0 has no logarithm"
 

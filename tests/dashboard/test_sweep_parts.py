@@ -171,3 +171,20 @@ def test_curves_are_coloured_by_the_value_of_a_field() -> None:
     assert colours[4] != colours[0]
     assert sum(bool(trace.showlegend) for trace in figure.data) == 2
     assert sweep_figures.curves_figure(points, {}, Scale.of(sweep().fields[0]), "Accuracy") is None
+
+
+def test_tooltips_of_results_have_their_unit() -> None:
+    points = settings.with_results(settings.points(sweep(), 1))
+    scales = [Scale.of(field) for field in sweep().fields]
+    line = Curve("test/top1", [1], [1.0], [1.0], [1.0], [1.0], [1.0])
+    curves = {point.setting.experiment_id: [line] for point in points}
+    drawn = [
+        sweep_figures.heat_map(points, scales[0], scales[1], "Accuracy (%)", "%"),
+        sweep_figures.slice_figure(points, scales[0], "Accuracy (%)", "%"),
+        sweep_figures.parallel_figure(points, scales, "Accuracy (%)", "%"),
+        sweep_figures.curves_figure(points, curves, scales[0], "Accuracy (%)", "%"),
+    ]
+    for figure in drawn:
+        assert figure is not None
+        trace = figure.data[0]
+        assert " %" in f"{trace.hovertemplate} {trace.text}".replace("%{", ""), trace
