@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from common.durations import duration_text
 from common.formatting import (
@@ -37,6 +38,8 @@ from core.protocol.public import (
 )
 from dashboard.theme import state_text
 
+EXPERIMENT_NAME = r"shown=(.*)&id="
+"""Finds in an ``experiment_link`` what its cell shows."""
 _NO_BREAK_SPACE = "\u00a0"
 """Space at which a narrow column does not wrap."""
 
@@ -90,7 +93,7 @@ def run_rows(runs: Sequence[RunSummary], now: datetime, headlines: Mapping[str, 
             "State": state_text(run.state),
             "Method": run.label,
             "Seed": run.seed,
-            "Experiment": run.experiment,
+            "Experiment": experiment_link(run.experiment_id, run.experiment),
             "Progress": round(progress(run) * 100),
             **cells,
             "Priority": run.priority,
@@ -105,12 +108,17 @@ def run_rows(runs: Sequence[RunSummary], now: datetime, headlines: Mapping[str, 
     ]
 
 
+def experiment_link(key: str, name: str) -> str | None:
+    """Return the address of an experiment's page for a cell, which shows and sorts by the name; None without a key."""
+    return f"experiment?{urlencode({'shown': name, 'id': key})}" if key else None
+
+
 def experiment_rows(experiments: Iterable[ExperimentSummary]) -> list[dict[str, Any]]:
     """Return the table of experiments, one row each, in the order given."""
     return [
         {
             "State": f"{item.state}, archived" if item.archived_at else item.state,
-            "Experiment": item.name,
+            "Experiment": experiment_link(item.id, item.name),
             "Progress": round(item.progress * 100),
             "Done": f"{item.counts.succeeded} of {item.counts.total}",
             "Running": item.counts.running + item.counts.cancelling,

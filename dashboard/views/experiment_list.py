@@ -258,7 +258,7 @@ def _table(selection: RowSelection, rows: Sequence[ExperimentSummary]) -> None:
         height=min(36 * len(rows) + 40, 680),
         column_config={
             "State": column.TextColumn(width=100),
-            "Experiment": column.TextColumn(width=260),
+            "Experiment": column.LinkColumn(display_text=row_text.EXPERIMENT_NAME, width=260),
             "Progress": column.ProgressColumn(min_value=0, max_value=100, format="%d %%", width=120),
             "Done": column.TextColumn(width=90),
             "Running": column.NumberColumn(format="%d", width=70),

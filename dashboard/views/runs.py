@@ -259,7 +259,7 @@ def _table(selection: RowSelection, runs: Sequence[RunSummary]) -> None:
             "Progress": column.ProgressColumn(min_value=0, max_value=100, format="%d %%", width=120),
             **{title: column.NumberColumn(format="%.2f", width=130) for title in headlines.values()},
             "Priority": column.NumberColumn(format="%d", width=70),
-            "Experiment": column.TextColumn(width=210),
+            "Experiment": column.LinkColumn(display_text=row_text.EXPERIMENT_NAME, width=210),
             "Model": column.TextColumn(width=100),
             "Data set": column.TextColumn(width=90),
             "Started": column.DatetimeColumn(format="distance", width=120),
