@@ -19,6 +19,7 @@ from backend.db.models import Attempt, Experiment, ExperimentRun, FurtherTeacher
 from backend.experiments.activity import seconds_per_step
 from backend.experiments.estimates import RunTimes, past_times
 from backend.queue import worker_queries
+from backend.queue.eligibility import WorkerCapacity, decode_labels, encode_labels
 from backend.queue.leased import LEASED_STATES
 from core.protocol.public import TERMINAL, TimeLeft
 from core.specs import PlannedRun, RunSpec, parse_stored_experiment
@@ -32,7 +33,7 @@ _MAX_ENDED = 200
 # Columns instead of objects: a run's spec is long, and an experiment may have thousands of runs.
 _COLUMNS = (
     *(Run.id, Run.role, Run.model, Run.method, Run.state, Run.step, Run.total_steps, Run.epoch, Run.total_epochs),
-    *(Run.gpus, Run.device, Run.teacher_run_id, Run.attempt),
+    *(Run.gpus, Run.device, Run.labels, Run.teacher_run_id, Run.attempt),
 )
 Timed = Any
 """The columns of a run."""
@@ -81,6 +82,10 @@ class _Following:
     @property
     def device(self) -> str:
         return self.resources.device
+
+    @property
+    def labels(self) -> str:
+        return encode_labels(self.resources.labels)
 
 
 def time_left(session: Session, experiment: Experiment) -> TimeLeft:
@@ -203,12 +208,17 @@ def _seconds(run: Timed, per_step: Mapping[str, float], times: Mapping[Kind, Run
 
 
 def _parallel(session: Session, unfinished: Sequence[Timed]) -> int:
-    """Return how many of the runs can train at once: those that do, and as many as there are free slots."""
+    """Return how many of the runs can train at once: those that do, and those for which workers have free slots."""
     training = sum(run.state in LEASED_STATES for run in unfinished)
-    workers = [worker for worker in worker_queries.list_workers(session) if worker.state == "online"]
-    free = sum(max(worker.slots - worker.busy, 0) for worker in workers if not worker.draining)
-    slots_of_a_run: int = max(max(run.gpus, 1) for run in unfinished)
-    return min(max(training + free // slots_of_a_run, 1), len(unfinished))
+    needs = {(run.device, max(run.gpus, 1), run.labels) for run in unfinished}
+    room = 0
+    for worker in worker_queries.list_workers(session):
+        gpus = (len(worker.gpus) or worker.slots) if worker.device == "gpu" else 0
+        capacity = WorkerCapacity(worker.device, gpus, frozenset(worker.labels))
+        possible = [gpus for device, gpus, labels in needs if capacity.can_run(device, gpus, decode_labels(labels))]
+        if possible and worker.state == "online" and not worker.draining:
+            room += max(worker.slots - worker.busy, 0) // max(possible)  # a run cannot have slots of two workers
+    return min(max(training + room, 1), len(unfinished))
 
 
 def _teachers_of(session: Session, runs: Sequence[Timed]) -> dict[str, set[str]]:

@@ -43,6 +43,18 @@ def test_waiting_runs_take_as_long_as_the_running_one(lab: Lab) -> None:
     assert time_left(lab, "one")["seconds"] == 15 + 20, "two at once: the third follows the first"
 
 
+def test_slots_of_workers_that_cannot_take_the_runs_do_not_count(lab: Lab) -> None:
+    lab.register("worker-gpu", device="gpu", slots=3)
+    lab.submit(plain("one", runs=5, resources={"device": "gpu", "gpus": 2, "labels": ["big"]}))
+    assert time_left(lab, "one")["parallel"] == 1, "no worker has the label; one is assumed"
+    for number in range(2):
+        lab.register(f"worker-{number}", device="cpu", slots=8, labels=["big"])
+    assert time_left(lab, "one")["parallel"] == 1
+    for number in range(2):
+        lab.register(f"worker-big-{number}", device="gpu", slots=3, labels=["big"])
+    assert time_left(lab, "one")["parallel"] == 2, "a run cannot have one GPU of each of two workers"
+
+
 def test_students_follow_their_teacher(lab: Lab) -> None:
     lab.register(slots=4)
     lab.submit(spec("past"))
