@@ -131,3 +131,19 @@ def test_a_token_of_the_environment_is_named(call: Dkd) -> None:
     code, _, err = call("login", "anna", stdin=f"{SECRET}\n", token=served.ADMIN_TOKEN)
     assert code == 0
     assert "DKD_API_TOKEN is set, and is used instead" in err
+
+
+def test_person_signs_in_where_a_session_has_ended_while_a_stranger_keeps_trying(call: Dkd, url: str) -> None:
+    call("person", "password", "anna", stdin=f"{SECRET}\n", token=served.ADMIN_TOKEN)
+    call("login", "anna", stdin=f"{SECRET}\n")
+    with Client() as client:
+        client.sessions.end()
+    statuses = []
+    with Client(url, token="none", use_login=False, patient=False) as stranger:
+        for _ in range(6):
+            with pytest.raises(ApiError) as refused:
+                stranger.sessions.sign_in("anna", "a wrong password")
+            statuses.append(refused.value.status)
+    assert statuses == [401] * 5 + [429]
+    code, out, _ = call("login", "anna", stdin=f"{SECRET}\n")
+    assert (code, "signed in as anna" in out) == (0, True)
