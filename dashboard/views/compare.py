@@ -12,6 +12,7 @@ from functools import partial
 
 import streamlit as st
 
+from client import ApiError
 from common.formatting import value_text
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, RunSummary
@@ -136,22 +137,34 @@ def _select_experiments() -> list[str] | None:
     names: dict[str, str] = {item.id: item.name for item in newest}
     for index, name in enumerate(linked):
         if name not in names:  # it is a name, or the experiment is older than the list
-            experiment = _fetch_experiment(name).value
+            try:
+                experiment = _fetch_experiment(name).value
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                st.caption(f"There is no experiment {escape(name)}; it may have been deleted.")
+                linked[index] = ""
+                continue
             names.setdefault(experiment.id, experiment.name)
             linked[index] = experiment.id
+    initial = [key for key in linked if key] if linked else [*names][:1]
     if not names:
         return None
     selected = st.multiselect(
         "Experiments",
         list(names),
-        default=linked or [next(iter(names))],
+        default=initial,
         format_func=lambda key: names.get(key, key),
         # The key depends on the link, so that an older selection does not take precedence over the link's.
         key=f"compare.choice.{','.join(linked)}",
-        help="Experiments that differ only in their seeds are combined.",
+        help="The newest 200 experiments; the name of any other can be entered. Experiments that differ only in their "
+        "seeds are combined.",
+        accept_new_options=True,
     )
     if selected and selected != linked:
         st.query_params["experiment"] = selected
+        if not names.keys() >= {*selected}:
+            st.rerun()
     return selected
 
 

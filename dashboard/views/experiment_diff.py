@@ -16,8 +16,14 @@ def draw(experiment: Experiment, parent: Experiment | None) -> None:
     """Draw the choice of the other experiment, and the differences. The choice is kept in the address as ``other``."""
     linked = addresses.query_value("other", "name")
     names = {parent.id: f"{parent.name} (the parent)"} if parent else {}
-    newest = session.fetch("experiments", lambda: session.client().experiments(limit=200)).value.items
-    names |= {item.id: item.name for item in newest if item.id not in (experiment.id, *names)}
+    newest = session.fetch(
+        "experiments to compare with", lambda: session.client().experiments(limit=200, archived="include")
+    ).value.items
+    names |= {
+        item.id: f"{item.name} (archived)" if item.archived_at else item.name
+        for item in newest
+        if item.id not in (experiment.id, *names)
+    }
     if linked and linked not in names:
         try:
             found = _fetch(linked)
@@ -37,7 +43,8 @@ def draw(experiment: Experiment, parent: Experiment | None) -> None:
         options,
         index=options.index(first) if first in options else None,
         format_func=lambda key: names.get(key, key),
-        placeholder="select an experiment",
+        placeholder="select one of the newest 200, or enter a name",
+        accept_new_options=True,
         key=f"experiment.other.{experiment.id}.{linked}",
     )
     if not chosen:
@@ -45,6 +52,8 @@ def draw(experiment: Experiment, parent: Experiment | None) -> None:
         return
     if chosen != first:
         st.query_params["other"] = chosen
+        if chosen not in names:  # a name, or an experiment that is older than the list
+            st.rerun()
     other = _fetch(chosen)
     rows = spec_diff.difference_rows(other.spec, experiment.spec, (other.name, f"{experiment.name} (this)"))
     if not rows:

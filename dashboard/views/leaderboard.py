@@ -131,7 +131,9 @@ def _choose_experiments() -> _Chosen:
             default=linked,
             placeholder="all",
             key=f"leaderboard.experiments.{','.join(linked)}",
-            help="The newest 200 experiments. Without a choice, all that are not archived are ranked.",
+            help="The newest 200 experiments; the name of any other can be entered. Without a choice, all that are not "
+            "archived are ranked.",
+            accept_new_options=True,
             width=420,
         )
     if selected != linked:

@@ -320,5 +320,6 @@ class TestOneExperiment:
 
     def test_unknown_experiment_is_reported(self, done: Stand, names: dict[str, str]) -> None:
         app = visit("compare", experiment="nowhere")
-        assert "There is no experiment 'nowhere'" in texts(app)
+        assert "There is no experiment nowhere; it may have been deleted." in texts(app)
         assert not app.exception
+        assert app.multiselect[0].value == [], "no other experiment is shown in its place"

@@ -123,6 +123,20 @@ def test_differences_to_the_parent_and_lineage_are_shown(stand: Stand) -> None:
     assert f'href="experiment?id={copy.id}"' in texts(look(first, "Lineage")), "a copy of it"
 
 
+def test_differences_to_an_archived_one_and_to_one_that_is_not_listed(stand: Stand) -> None:
+    old, new = stand.submit("old", tags=["a"]), stand.submit("new", training={"epochs": 7})
+    stand.client.archive_experiment(old)
+    [choice] = look(new, "Differences").selectbox
+    assert choice.options == ["old (archived)"]
+    for entered in ("old", old):
+        app = look(new, "Differences")
+        app.query_params["other"] = entered
+        assert {"Field": "training.epochs", "old": "20", "new (this)": "7"} in tables(app.run())[-1]
+    app.query_params["other"] = "nothing"  # AppTest cannot enter an option that is not listed
+    assert not app.run().exception
+    assert "There is no experiment nothing; it may have been deleted." in texts(app)
+
+
 def test_spec_is_shown(stand: Stand) -> None:
     app = look(stand.submit("first"), "Spec")
     assert not app.exception
