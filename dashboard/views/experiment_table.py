@@ -145,6 +145,9 @@ def _configuration(
         "Attempts": column.NumberColumn(format="%d", width=80),
         "Priority": column.NumberColumn(format="%d", width=70),
         "Reason": column.TextColumn(width=300),
-        **{title: column.NumberColumn(format=shown, width=120) for title, shown in formats.items()},
+        **{
+            title: column.NumberColumn(format=shown, width=min(max(120, 8 * len(title)), 300))
+            for title, shown in formats.items()
+        },
         **{experiment_runs.sparkline_title(title): column.LineChartColumn(width=140) for title in metrics},
     }
