@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.queue.fair_share import WINDOW, Standing, in_turn
+from backend.queue.fair_share import Standing, in_turn
+from backend.queue.usage import WINDOW
 
 RESULTS = Path(__file__).parent / "results"
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0

@@ -30,6 +30,9 @@ from backend.db.access_models import Token as Token
 from backend.db.access_models import UsedIdToken as UsedIdToken
 from backend.db.base import ID
 from backend.db.base import Base as Base
+from backend.db.queue_models import QueueLane as QueueLane
+from backend.db.queue_models import Share as Share
+from backend.db.queue_models import SlotUsage as SlotUsage
 from backend.db.types import BigInt
 from core.catalog.datasets import headline_of
 from core.protocol.people import DEFAULT_PROJECT
@@ -260,34 +263,6 @@ class FurtherTeacher(Base):
         primary_key=True, autoincrement=False, doc="Place among the run's teachers, from 1."
     )
     teacher_run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
-
-
-class Share(Base):
-    """The part of the queue that an owner of runs has, relative to others'. Each owner has a row."""
-
-    __tablename__ = "shares"
-    __table_args__ = (CheckConstraint("weight > 0", name="weight"),)
-
-    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
-    weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
-
-
-class QueueLane(Base):
-    """Runs of one owner and project with the same requirements. A claim chooses among lanes, and then among runs.
-
-    There are as many as combinations that were ever submitted, so that a claim does not depend on the queue's length.
-    """
-
-    __tablename__ = "queue_lanes"
-    __table_args__ = (UniqueConstraint("owner", "project", "device", "gpus", "labels"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    owner: Mapped[str] = mapped_column(String(100))
-    # Not a foreign key: the default project has a row only once it was changed.
-    project: Mapped[str] = mapped_column(String(60), index=True)
-    device: Mapped[str] = mapped_column(String(8))
-    gpus: Mapped[int]
-    labels: Mapped[str] = mapped_column(Text)
 
 
 class Attempt(Base):

@@ -34,6 +34,7 @@ _CONDITIONS = {
     "experiments": _OF_PROJECT,
     "uploads": _OF_PROJECT,
     "board_layouts": _OF_PROJECT,
+    "slot_usage": _OF_PROJECT,
     "experiment_runs": _OF_EXPERIMENT,
     "experiment_tags": _OF_EXPERIMENT,
     "runs": _OF_RUN.replace("{run}", "id"),

@@ -23,11 +23,13 @@ from backend.db.models import (
     Invitation,
     LogLine,
     Run,
+    SlotUsage,
     Token,
     Upload,
     UsedIdToken,
 )
 from backend.queue.claim import attempt_folder
+from backend.queue.usage import WINDOW
 from core.protocol.public import TERMINAL
 
 _log = structlog.get_logger(__name__)
@@ -194,6 +196,7 @@ def _rows(time_now: datetime, policy: RetentionPolicy) -> dict[str, tuple[type, 
         "audit log entries": (AuditEntry, AuditEntry.at < time_now - timedelta(days=policy.audit_days)),
         "tokens": (Token, or_(expired, Token.revoked_at < token_limit)),
         "invitations": (Invitation, Invitation.ends_at < time_now),
+        "used times": (SlotUsage, SlotUsage.ended_at < time_now - WINDOW),
         "used ID tokens": (UsedIdToken, UsedIdToken.ends_at < time_now),
     }
 

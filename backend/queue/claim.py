@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from backend.db import now
 from backend.db.models import Attempt, QueueLane, Run, Worker
 from backend.errors import not_found
-from backend.queue import quotas
+from backend.queue import quotas, usage
 from backend.queue.eligibility import WorkerCapacity, eligible_for, is_ready
 from backend.queue.fair_share import lanes_in_turn
 from backend.queue.lanes import WaitingLane, count_waiting, waiting_lanes
@@ -129,6 +129,7 @@ def claim(session: Session, worker_id: str, request: ClaimRequest, settings: Set
             waited=max((timestamp - ready_since).total_seconds(), 0.0),
         )
     )
+    usage.begin(session, run, worker, timestamp)
     return _claim_reply(session, run, spec, teacher, settings)
 
 

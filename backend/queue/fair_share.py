@@ -1,8 +1,9 @@
 """Whose turn it is: the queue is shared out among those who submit, by their weights and by what they have used.
 
 The runs of one owner are claimed by priority, then by age. Between owners, the one with the least used time per weight
-is next. Used time is that of the attempts of the last ``WINDOW``, times their slots. Each run that trains now counts as
-``RUNNING_SECONDS`` more, so that owners who have used equally much get equally many slots at once.
+is next. Used time is that of the attempts of the last ``usage.WINDOW``, times their slots, deleted runs included. Each
+run that trains now counts as ``RUNNING_SECONDS`` more, so that owners who have used equally much get equally many slots
+at once.
 
 Nobody starves: an owner who gets slots while another waits comes closer to the other's used time, and passes it.
 """
@@ -13,18 +14,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Pool, case, func, or_, select
+from sqlalchemy import Connection, Pool, func, select
 from sqlalchemy.orm import Session
 
-from backend.db.models import Attempt, QueueLane, Run, Share
-from backend.db.types import seconds_between
+from backend.db.models import QueueLane, Run, Share, SlotUsage
+from backend.queue import usage
 from backend.queue.lanes import TOTALS, WaitingLane
 from backend.queue.leased import is_leased
 
-WINDOW = timedelta(days=7)
 RUNNING_SECONDS = 3600.0
 _KEPT_SECONDS = 30.0
 """Time for which a process keeps the used times. Reading them costs a pass over the attempts of the window."""
@@ -100,16 +100,11 @@ def running_slots(connection: Connection) -> dict[str, int]:
 
 
 def used_seconds(connection: Connection, timestamp: datetime) -> dict[str, float]:
-    """Return the seconds that each owner's attempts have used since ``WINDOW`` before now, times their slots."""
-    since = timestamp - WINDOW
-    start = case((Attempt.started_at < since, since), else_=Attempt.started_at)
-    seconds = seconds_between(start, func.coalesce(Attempt.ended_at, timestamp))
+    """Return the seconds that each owner's attempts have used since ``usage.WINDOW`` before now, times their slots."""
     query = (
-        select(Run.owner, func.sum(seconds * Run.gpus))
-        .select_from(Attempt)
-        .join(Run, Run.id == Attempt.run_id)
-        .where(or_(Attempt.ended_at.is_(None), Attempt.ended_at > since))
-        .group_by(Run.owner)
+        select(SlotUsage.owner, usage.slot_seconds(timestamp))
+        .where(usage.in_window(timestamp))
+        .group_by(SlotUsage.owner)
     )
     sums = connection.execute(query, execution_options=TOTALS)
     return {owner: max(float(total), 0.0) for owner, total in sums}

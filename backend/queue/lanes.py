@@ -13,9 +13,11 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
+from backend.db import now
 from backend.db.models import QueueLane, Run
 from backend.db.upsert import insert_if_absent
 from backend.db.visibility import EVERY_PROJECT
+from backend.queue import usage
 from backend.queue.eligibility import is_ready
 
 TOTALS = {EVERY_PROJECT: True}
@@ -86,7 +88,7 @@ def set_lane(session: Session, run: Run) -> None:
 
 
 def move_runs(session: Session, condition: ColumnElement[bool], project: str) -> None:
-    """Move runs to the lanes of another project.
+    """Move runs to the lanes of another project, in which those that train count from now on.
 
     Args:
         session: A write transaction.
@@ -100,6 +102,7 @@ def move_runs(session: Session, condition: ColumnElement[bool], project: str) ->
         if ids[key] != old:
             statement = update(Run).where(condition, Run.lane_id == old).values(lane_id=ids[key])
             session.execute(statement.execution_options(synchronize_session=False))
+    usage.divide_open(session, condition, project, now(session))
 
 
 def waiting_lanes(

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, defer
 
 from backend.db.models import Attempt, Experiment, ExperimentRun, Run
 from backend.errors import conflict, not_found
+from backend.queue import usage
 from backend.queue.teacher_links import (
     all_teachers,
     direct_teachers,
@@ -275,6 +276,7 @@ def close_attempt(session: Session, run: Run, outcome: str, reason: str, timesta
     attempt = session.get(Attempt, (run.id, run.attempt))
     if attempt is not None and not attempt.outcome:
         attempt.outcome, attempt.reason, attempt.ended_at = outcome, reason, timestamp
+        usage.end(session, run.id, run.attempt, timestamp)
 
 
 def requeue_lost(session: Session, runs: Iterable[Run], settings: Settings, reason: str, timestamp: datetime) -> None:

@@ -11,7 +11,7 @@ from backend import audit
 from backend.db import now
 from backend.people.projects import project_row
 from backend.queue import quotas
-from backend.queue.fair_share import WINDOW
+from backend.queue.usage import WINDOW
 from core.protocol.quotas import Quota, QuotaEdit
 
 _COLUMNS = {"slots": "slots_limit", "gpu_hours": "gpu_hours_limit", "disk_bytes": "disk_limit"}

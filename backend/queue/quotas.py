@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Pool, case, func, or_, select
+from sqlalchemy import Connection, Pool, func, or_, select
 from sqlalchemy.orm import Session
 
-from backend.db.models import Attempt, Project, QueueLane, Run, Upload, Worker
-from backend.db.types import seconds_between
+from backend.db.models import Attempt, Project, QueueLane, Run, SlotUsage, Upload
 from backend.errors import conflict
 from backend.people import rights
-from backend.queue.fair_share import WINDOW
+from backend.queue import usage
 from backend.queue.lanes import TOTALS, WaitingLane
 from backend.queue.leased import is_leased
 from common.formatting import size_text
@@ -190,18 +189,11 @@ def slots_of(connection: Connection, projects: Sequence[str]) -> dict[str, int]:
 
 def gpu_hours_of(connection: Connection, projects: Sequence[str], timestamp: datetime) -> dict[str, float]:
     """Return the GPU-hours of projects since ``WINDOW`` before now: those of attempts on GPU workers, also running."""
-    since = timestamp - WINDOW
-    start = case((Attempt.started_at < since, since), else_=Attempt.started_at)
-    seconds = seconds_between(start, func.coalesce(Attempt.ended_at, timestamp))
     query = (
-        select(QueueLane.project, func.sum(seconds * Run.gpus))
-        .select_from(Attempt)
-        .join(Run, Run.id == Attempt.run_id)
-        .join(QueueLane, QueueLane.id == Run.lane_id)
-        .join(Worker, Worker.id == Attempt.worker_id)
-        .where(or_(Attempt.ended_at.is_(None), Attempt.ended_at > since))
-        .where(QueueLane.project.in_(projects), Worker.device == "gpu")
-        .group_by(QueueLane.project)
+        select(SlotUsage.project, usage.slot_seconds(timestamp))
+        .where(usage.in_window(timestamp))
+        .where(SlotUsage.project.in_(projects), SlotUsage.device == "gpu")
+        .group_by(SlotUsage.project)
     )
     rows = connection.execute(query, execution_options=TOTALS)
     return {project: max(float(total), 0.0) / 3600.0 for project, total in rows}

@@ -10,8 +10,9 @@ from backend.db import now
 from backend.db.models import Run, Share
 from backend.errors import not_found
 from backend.people.principal import Principal
-from backend.queue.fair_share import WINDOW, Standing, in_turn, running_slots, used_seconds
+from backend.queue.fair_share import Standing, in_turn, running_slots, used_seconds
 from backend.queue.lanes import TOTALS
+from backend.queue.usage import WINDOW
 from core.protocol.shares import ShareInfo, ShareList, ShareRequest
 
 

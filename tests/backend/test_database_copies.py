@@ -182,6 +182,11 @@ def test_migrations_keep_the_data_of_the_first_version(
             assert set(session.scalars(select(models.Token.person_id))) == {None}
             worker = session.scalars(select(models.Worker)).one()
             assert (worker.gpus, worker.draining) == (2, False)
+            used = session.scalars(select(models.SlotUsage)).all()
+            kept = {(row.run_id, row.attempt): (row.started_at, row.ended_at) for row in used}
+            attempts = session.scalars(select(models.Attempt)).all()
+            assert kept == {(row.run_id, row.number): (row.started_at, row.ended_at) for row in attempts}
+            assert {(row.project, row.device, row.slots) for row in used} == {("default", worker.device, 1)}
         rows.insert_records(database, "06f0000000000002", rows.metrics(10, {"a/new_name": 1.0}))
         assert copy_of(database, tmp_path) == contents(database), "and this version's commands work on it"
     finally:

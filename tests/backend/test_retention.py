@@ -51,7 +51,7 @@ def ids(lab: Lab, database: Database, settings: Settings) -> dict[str, str]:
         os.utime(path, (long_ago, long_ago))
     with database.write() as session:
         before = now(session) - timedelta(days=1000)
-        for table in (models.Attempt, models.Run):
+        for table in (models.Attempt, models.Run, models.SlotUsage):
             ended = update(table).where(table.ended_at.is_not(None)).values(ended_at=before)
             session.execute(ended.execution_options(synchronize_session=False))
         session.execute(update(models.IdempotencyKey).values(created_at=before))
@@ -84,6 +84,7 @@ def test_listing_removable_items_changes_nothing(
     assert "1 idempotency keys" in result.output
     assert "1 tokens" in result.output
     assert "1 log lines" in result.output
+    assert "3 used times" in result.output
     assert names(settings) == before
     with database.read() as session:
         assert session.scalars(select(models.Token).where(models.Token.name == "reader")).one()
@@ -101,6 +102,7 @@ def test_gc_deletes_unreferenced_items(
         assert sorted(session.scalars(select(models.Token.name))) == ["admin", "worker"]
         assert not session.scalars(select(models.IdempotencyKey)).all()
         assert not session.scalars(select(models.LogLine)).all()
+        assert session.scalars(select(models.SlotUsage.run_id)).all() == [ids["held"]], "what runs still counts"
         assert session.scalars(select(models.MetricPoint)).all(), "metrics are never old"
     assert lab.retry(ids["broken"])["state"] == "queued"
     assert lab.claim("worker-one")["checkpoint"]["path"].startswith(f"runs/{ids['broken']}/attempt-1/")

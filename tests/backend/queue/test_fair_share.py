@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import update
 
 from backend.db import Database, now
-from backend.db.models import Attempt
+from backend.db.models import SlotUsage
 from backend.queue import fair_share
-from backend.queue.fair_share import RUNNING_SECONDS, WINDOW, Standing, in_turn, used_seconds
+from backend.queue.fair_share import RUNNING_SECONDS, Standing, in_turn, used_seconds
+from backend.queue.usage import WINDOW
 from tests.backend.lab import Json, Lab, plain
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def used(database: Database, claim: Json, hours: float, *, ended: float = 0.0) -
     with database.write() as session:
         end = now(session) - timedelta(hours=ended)
         values = {"started_at": end - timedelta(hours=hours), "ended_at": end}
-        session.execute(update(Attempt).where(Attempt.run_id == claim["run_id"]).values(**values))
+        session.execute(update(SlotUsage).where(SlotUsage.run_id == claim["run_id"]).values(**values))
 
 
 @pytest.mark.parametrize(

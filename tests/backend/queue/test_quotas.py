@@ -13,7 +13,7 @@ from sqlalchemy import event, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from backend.db import Database, models, new_ids, now
-from backend.db.models import Attempt, QueueLane, Run
+from backend.db.models import QueueLane, Run, SlotUsage
 from backend.operations.stored_sizes import StoredSizes
 from backend.queue import quotas
 from backend.queue.claim import claim
@@ -138,7 +138,7 @@ def used(database: Database, claim: Json, hours: float, *, ended: float | None =
     with database.write() as session:
         end = now(session) - timedelta(hours=ended or 0.0)
         values = {"started_at": end - timedelta(hours=hours), "ended_at": None if ended is None else end}
-        session.execute(update(Attempt).where(Attempt.run_id == claim["run_id"]).values(**values))
+        session.execute(update(SlotUsage).where(SlotUsage.run_id == claim["run_id"]).values(**values))
 
 
 def test_gpu_hours_of_seven_days_count_with_those_of_running_trainings(lab: Lab, database: Database) -> None:
