@@ -107,7 +107,9 @@ def run_summaries(connection: Connection, rows: Sequence[Any]) -> list[public.Ru
 def full_run(session: Session, run_id: str) -> public.Run | None:
     """Return one run with all details; None if there is no such run."""
     connection = session.connection()
-    run, summaries = session.get(Run, run_id), run_summaries(connection, rows_of_runs(connection, [run_id]))
+    # The summary first: a run that ends meanwhile must not have the state of its end without its weights.
+    summaries = run_summaries(connection, rows_of_runs(connection, [run_id]))
+    run = session.get(Run, run_id)
     if run is None or not summaries:
         return None
     attempts = session.scalars(

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from backend.db import Database, models
+from backend.experiments import serializers
 from tests.backend.lab import Lab, metrics, plain, spec, started
 
 
@@ -277,3 +278,23 @@ def test_runs_are_listed_in_pages(lab: Lab) -> None:
         if cursor is None:
             break
     assert listed_ids == [run["id"] for run in reversed(made["runs"])]
+
+
+def test_run_that_ends_while_it_is_read_has_its_weights_with_its_state(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that waits for the end reads the weights directly afterwards."""
+    lab.register()
+    lab.submit(plain())
+    claim = lab.claim()
+    original = serializers.rows_of_runs
+
+    def ends_meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(serializers, "rows_of_runs", original)
+        lab.succeed(claim)
+        return original(*args)
+
+    monkeypatch.setattr(serializers, "rows_of_runs", ends_meanwhile)
+    read = lab.run(claim["run_id"])
+    assert (read["state"] == "succeeded") <= bool(read["weights"])
+    assert lab.run(claim["run_id"])["weights"]
