@@ -95,7 +95,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stand]:
 
 def visit(path: str = "", **params: str | list[str]) -> AppTest:
     """Run the page at a url_path once, in a new session."""
-    app = AppTest.from_file(str(SCRIPT), default_timeout=30)
+    app = AppTest.from_file(str(SCRIPT), default_timeout=120)
     for name, value in params.items():
         app.query_params[name] = value
     if path:
