@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, exists, false, func, inspect, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, false, func, inspect, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from backend.db import headlines, models
@@ -19,6 +19,7 @@ from backend.errors import not_found
 from backend.experiments.planning import CreatedExperiment, warnings_as_fields
 from backend.metrics import log_store, point_store
 from backend.people import rights
+from backend.queue.archived import is_shown
 from backend.queue.wait_reasons import WaitReasons
 from common.report_bounds import MAX_LINE, fit_environment, fit_text
 from core.protocol import public
@@ -45,9 +46,8 @@ _SHOWN = (
 def _runs_labelled(label: InstrumentedAttribute[str], trial: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     experiment, project = Experiment.name.label("experiment"), Experiment.project.label("project")
     worker = models.Attempt.worker_name.label("worker")
-    link, user = aliased(ExperimentRun), aliased(Experiment)
-    in_use = exists().where(link.run_id == Run.id, link.experiment_id == user.id, user.archived_at.is_(None))
-    archived = (Experiment.archived_at.is_not(None) & ~in_use).label("archived")
+    # The first experiment is joined already; others are looked for only if that is archived.
+    archived = (Experiment.archived_at.is_not(None) & ~is_shown()).label("archived")
     return (
         select(*_SHOWN, label.label("label"), trial.label("trial"), experiment, project, worker, archived)
         .select_from(Run)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, defer
 from backend.db.models import Attempt, Experiment, ExperimentRun, Run
 from backend.errors import conflict, not_found
 from backend.queue import usage
+from backend.queue.archived import is_archived, refuse_archived
 from backend.queue.teacher_links import (
     all_teachers,
     direct_teachers,
@@ -171,7 +172,7 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
     """Queue a failed or cancelled run again; a run that is queued or running stays as it is.
 
     Retrying a student whose teacher failed or was cancelled retries the teacher too, and with it every student that
-    failed because of it.
+    failed because of it and is not archived.
 
     Raises:
         ApiError: 404 if there is no such run, or 409 if it has succeeded, is still being cancelled, or is archived.
@@ -198,22 +199,6 @@ def retry(session: Session, run_id: str, timestamp: datetime) -> Run:
     closed = Experiment.id.in_(using) & Experiment.seeds_open.is_(False)
     session.execute(update(Experiment).where(closed).values(seeds_open=True))
     return run
-
-
-def refuse_archived(session: Session, run_id: str) -> None:
-    """Refuse to start the work of a run that lists do not show.
-
-    Raises:
-        ApiError: 409 if every experiment that uses the run is archived.
-    """
-    using = (
-        select(Experiment.name, Experiment.archived_at)
-        .join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id)
-        .where(ExperimentRun.run_id == run_id)
-    )
-    rows = session.execute(using).all()
-    if rows and all(archived_at is not None for _, archived_at in rows):
-        raise conflict(f"the experiment {rows[0][0]} is archived; unarchive it first")
 
 
 def end_run(session: Session, run: Run, state: str, reason: str, timestamp: datetime) -> None:
@@ -341,8 +326,12 @@ def _retry_teacher(session: Session, teacher: Run, timestamp: datetime) -> None:
 
 
 def _revive_students(session: Session, teacher_id: str) -> None:
-    """Let the runs wait again that failed because of a teacher, unless another of their teachers has failed too."""
-    failed = students_of(teacher_id) & (Run.state == "failed") & Run.teacher_failed & ~has_teacher_in(_UNSUCCESSFUL)
+    """Let the runs wait again that failed because of a teacher, unless another of their teachers has failed too.
+
+    Archived runs stay failed: they would train unseen.
+    """
+    because_of_it = students_of(teacher_id) & (Run.state == "failed") & Run.teacher_failed
+    failed = because_of_it & ~has_teacher_in(_UNSUCCESSFUL) & ~is_archived()
     values = {"state": "waiting", "reason": "", "teacher_failed": False, "ended_at": None}
     revive = update(Run).values(values).execution_options(synchronize_session="fetch")
     teachers = session.execute(select(Run.id, Run.fingerprint).where(failed, Run.role == "teacher")).all()

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from backend.db.models import Experiment, Run
 from backend.errors import conflict
-from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teachers, refuse_archived
+from backend.queue.archived import refuse_archived
+from backend.queue.lifecycle import lock_experiment_runs, lock_run_and_teachers
 from backend.queue.teacher_links import students_of
 from backend.queue.teachers import enqueue, reactivate
 from core.protocol.public import TERMINAL

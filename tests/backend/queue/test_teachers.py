@@ -84,6 +84,20 @@ def test_teacher_that_another_experiment_uses_is_not_archived(lab: Lab, shared: 
     assert lab.admin.post(f"/api/v1/runs/{teacher}/retry").status_code == 409
 
 
+@pytest.mark.parametrize("retried", ["teacher", "student"])
+def test_students_of_an_archived_experiment_are_not_revived(lab: Lab, shared: tuple[Json, Json], retried: str) -> None:
+    first, second = shared
+    lab.finish(lab.claim(), "failed", reason="loss is NaN")
+    lab.admin.post("/api/v1/experiments/first/archive").raise_for_status()
+    lab.retry((first if retried == "teacher" else second)["runs"][0 if retried == "teacher" else 1]["id"])
+    assert set(lab.states("first").values()) == {"queued", "failed"}
+    assert lab.states("second") == {"teacher": "queued", "dkd": "waiting", "kd": "waiting"}
+    lab.succeed(lab.claim())
+    assert set(lab.states("first").values()) == {"succeeded", "failed"}
+    lab.admin.post("/api/v1/experiments/first/unarchive").raise_for_status()
+    assert lab.retry(first["runs"][1]["id"])["state"] == "queued"
+
+
 def test_retry_of_a_teacher_retries_failed_but_not_cancelled_students(lab: Lab, shared: tuple[Json, Json]) -> None:
     first, _ = shared
     lab.cancel(first["runs"][1]["id"])
