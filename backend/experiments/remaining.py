@@ -18,7 +18,7 @@ from backend.db import chunked
 from backend.db.models import Attempt, Experiment, ExperimentRun, FurtherTeacher, Run
 from backend.experiments.activity import seconds_per_step
 from backend.experiments.estimates import RunTimes, past_times
-from backend.queue import worker_queries
+from backend.queue import quotas, worker_queries
 from backend.queue.eligibility import WorkerCapacity, decode_labels, encode_labels
 from backend.queue.leased import LEASED_STATES
 from core.protocol.public import TERMINAL, TimeLeft
@@ -33,7 +33,7 @@ _MAX_ENDED = 200
 # Columns instead of objects: a run's spec is long, and an experiment may have thousands of runs.
 _COLUMNS = (
     *(Run.id, Run.role, Run.model, Run.method, Run.state, Run.step, Run.total_steps, Run.epoch, Run.total_epochs),
-    *(Run.gpus, Run.device, Run.labels, Run.teacher_run_id, Run.attempt),
+    *(Run.gpus, Run.device, Run.labels, Run.teacher_run_id, Run.attempt, Run.checkpoint_step, Run.pausing),
 )
 Timed = Any
 """The columns of a run."""
@@ -55,8 +55,9 @@ class _Following:
     planned: PlannedRun
     resources: Resources
     state = "waiting"
-    step = total_steps = attempt = 0
+    step = total_steps = attempt = checkpoint_step = 0
     epoch = 0.0
+    pausing = False
     teacher_run_id = None
 
     @property
@@ -93,8 +94,9 @@ def time_left(session: Session, experiment: Experiment) -> TimeLeft:
 
     A run takes as long as the runs of its kind in the experiment; without any, as past runs of other experiments. A run
     that has not begun also takes their time before the first epoch and after the last one; of a run that trains, the
-    time after the last one is not known and is left out. Runs start in the order of the plan as slots become free,
-    students after their teachers. While settings are being chosen, the runs that follow the choice count as well.
+    time after the last one is not known and is left out. A run that will be started again continues from its last
+    checkpoint. Runs start in the order of the plan as slots become free; those that wait for a teacher let others pass.
+    While settings are being chosen, the runs that follow the choice count as well.
 
     Args:
         session: A read transaction.
@@ -113,7 +115,7 @@ def time_left(session: Session, experiment: Experiment) -> TimeLeft:
     per_step = seconds_per_step(session, [run.id for run in timed])
     times = _times(session, timed, left, per_step)
     seconds = {run.id: own for run in left if (own := _seconds(run, per_step, times)) is not None}
-    parallel = _parallel(session, left)
+    parallel = _parallel(session, left, experiment.project)
     ends = _schedule(unfinished, seconds, _teachers_of(session, unfinished), parallel)
     own_teachers = {run.id: set(run.planned.spec.teachers) for run in following}
     ends |= _schedule(following, seconds, own_teachers, parallel, start=max(ends.values(), default=0.0))
@@ -123,7 +125,7 @@ def time_left(session: Session, experiment: Experiment) -> TimeLeft:
         teacher_seconds=max(teachers) if teachers and seconds else None,
         parallel=parallel,
         runs=len(unfinished),
-        paused=sum(run.state == "paused" for run in unfinished),
+        paused=sum(run.state == "paused" or run.pausing for run in unfinished),
         unknown=len(left) - len(seconds),
         following=len(following),
     )
@@ -199,16 +201,23 @@ def _durations(session: Session, runs: Sequence[Timed]) -> dict[str, float]:
 
 
 def _seconds(run: Timed, per_step: Mapping[str, float], times: Mapping[Kind, RunTimes]) -> float | None:
+    if run.state == "cancelling":  # it only stops its processes
+        return 0.0
+    leased = run.state in LEASED_STATES
+    step = run.step if leased else run.checkpoint_step
     if run.id in per_step and run.total_steps:
-        return float(max(run.total_steps - run.step, 0) * per_step[run.id])
+        return float(max(run.total_steps - step, 0) * per_step[run.id])
     if _kind(run) not in times:
         return None
-    done = run.epoch if math.isfinite(run.epoch) else 0.0
+    done = run.epoch if leased and math.isfinite(run.epoch) else 0.0
     return times[_kind(run)].of(max(run.total_epochs - done, 0.0))
 
 
-def _parallel(session: Session, unfinished: Sequence[Timed]) -> int:
-    """Return how many of the runs can train at once: those that do, and those for which workers have free slots."""
+def _parallel(session: Session, unfinished: Sequence[Timed], project: str) -> int:
+    """Return how many of the runs can train at once: those that do, and those for which there are free slots.
+
+    These are slots of workers that can take the runs, as far as the quota of the project allows them.
+    """
     training = sum(run.state in LEASED_STATES for run in unfinished)
     needs = {(run.device, max(run.gpus, 1), run.labels) for run in unfinished}
     room = 0
@@ -218,6 +227,11 @@ def _parallel(session: Session, unfinished: Sequence[Timed]) -> int:
         possible = [gpus for device, gpus, labels in needs if capacity.can_run(device, gpus, decode_labels(labels))]
         if possible and worker.state == "online" and not worker.draining:
             room += max(worker.slots - worker.busy, 0) // max(possible)  # a run cannot have slots of two workers
+    connection = session.connection()
+    slots = quotas.limits_of(connection, [project]).get(project, quotas.Limits()).slots
+    if slots is not None:
+        free = slots - quotas.slots_of(connection, [project]).get(project, 0)
+        room = min(room, max(free, 0) // max(gpus for _, gpus, _ in needs))
     return min(max(training + room, 1), len(unfinished))
 
 
@@ -240,14 +254,33 @@ def _schedule(
 ) -> dict[str, float]:
     """Return the time from now at which each run ends; none begins before ``start``.
 
-    A run without an estimate takes no time.
+    A slot that becomes free takes the first run whose teachers have ended. A run without an estimate takes no time.
     """
+    order = sorted(runs, key=_order)  # stable, so that runs of a rank stay in the order of the plan
+    places = {run.id: place for place, run in enumerate(order)}
+    awaited = {run.id: {teacher for teacher in teachers[run.id] if teacher in places} for run in order}
+    students: dict[str, list[str]] = defaultdict(list)
+    for run_id, missing in awaited.items():
+        for teacher in missing:
+            students[teacher].append(run_id)
     slots = [start] * parallel
     ends: dict[str, float] = {}
-    for run in sorted(runs, key=_order):  # stable, so that runs of a rank stay in the order of the plan
-        ready = max((ends.get(teacher, 0.0) for teacher in teachers[run.id]), default=0.0)
-        ends[run.id] = max(heapq.heappop(slots), ready) + seconds.get(run.id, 0.0)
-        heapq.heappush(slots, ends[run.id])
+    ready = [places[run.id] for run in order if not awaited[run.id]]  # a sorted list is a heap
+    ready_later: list[tuple[float, int]] = []
+    while ready or ready_later:
+        free = heapq.heappop(slots)
+        if not ready:
+            free = max(free, ready_later[0][0])
+        while ready_later and ready_later[0][0] <= free:
+            heapq.heappush(ready, heapq.heappop(ready_later)[1])
+        run_id = order[heapq.heappop(ready)].id
+        ends[run_id] = free + seconds.get(run_id, 0.0)
+        heapq.heappush(slots, ends[run_id])
+        for student in students[run_id]:
+            awaited[student].remove(run_id)
+            if not awaited[student]:
+                begin = max(ends[teacher] for teacher in teachers[student] if teacher in places)
+                heapq.heappush(ready_later, (begin, places[student]))
     return ends
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from backend.db import Database, models
-from tests.backend.lab import Json, Lab, metrics, plain, spec, started
+from tests.backend.lab import Json, Lab, checkpoint, metrics, plain, spec, started
 
 
 def time_left(lab: Lab, experiment: str) -> Json:
@@ -125,3 +125,60 @@ def test_runs_that_follow_a_choice_of_settings_count(lab: Lab) -> None:
     reply = time_left(lab, "audit")
     known = sum(label.startswith(student["spec"]["method"]["name"]) for label in labels[1:]) - 1
     assert reply["seconds"] == 20 * known + 20 + 2 * 20, "trials, the teacher, and two seeds of the method"
+
+
+def test_runs_without_a_teacher_train_while_others_wait_for_theirs(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(spec("past", methods=["dkd", "ce"]))
+    for _ in range(3):  # the teacher and two students take 20 s each
+        claim = lab.claim()
+        lab.events(claim, started(), metrics(2, 20, {"train/loss": 1.0}))
+        lab.succeed(claim)
+    lab.register("worker-two", slots=1)
+    teacher = {"model": "resnet8", "training": {"epochs": 20}}
+    lab.submit(spec("next", methods=["dkd", "ce"], teacher=teacher, seeds=[0, 1, 2]))
+    reply = time_left(lab, "next")
+    assert (reply["parallel"], reply["teacher_seconds"]) == (2, 200)
+    assert reply["seconds"] == 200 + 2 * 20, "those of ce while the teacher trains, then three of dkd on two slots"
+
+
+def test_runs_that_are_cancelled_take_no_time(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(plain("one", runs=2))
+    claim = lab.claim()
+    lab.events(claim, started(), metrics(2, 5, {"train/loss": 1.0}))
+    assert time_left(lab, "one")["seconds"] == 15 + 20
+    lab.cancel(claim["run_id"])
+    assert lab.run(claim["run_id"])["state"] == "cancelling"
+    assert time_left(lab, "one")["seconds"] == 20
+
+
+def test_run_that_is_started_again_continues_from_its_checkpoint(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(plain("one"))
+    claim = lab.claim()
+    lab.events(claim, started(), metrics(2, 5, {"train/loss": 1.0}), checkpoint(3, 5))
+    lab.events(claim, metrics(4, 15, {"train/loss": 1.0}))
+    assert time_left(lab, "one")["seconds"] == 5
+    lab.finish(claim, "failed", reason="the disk is full")
+    lab.retry(claim["run_id"])
+    assert time_left(lab, "one")["seconds"] == 15, "10 of the 15 steps are lost"
+
+
+def test_a_run_that_will_be_paused_is_one_of_the_paused(lab: Lab) -> None:
+    lab.register(slots=1)
+    lab.submit(plain("one"))
+    claim = lab.claim()
+    lab.pause(claim["run_id"])
+    assert lab.run(claim["run_id"])["state"] == "running"
+    assert time_left(lab, "one")["paused"] == 1
+
+
+def test_slots_beyond_the_quota_of_the_project_do_not_count(lab: Lab) -> None:
+    lab.register(slots=8)
+    lab.submit(plain("one", runs=6))
+    assert time_left(lab, "one")["parallel"] == 6
+    lab.admin.patch("/api/v1/projects/default/quota", json={"slots": 3}).raise_for_status()
+    assert time_left(lab, "one")["parallel"] == 3
+    lab.claim()
+    assert time_left(lab, "one")["parallel"] == 3, "one trains, and two more may"
