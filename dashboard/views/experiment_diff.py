@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from client import ApiError
-from core.protocol.public import Experiment
+from core.protocol.public import Experiment, ExperimentSummary
 from dashboard import addresses, session
 from dashboard.forms import spec_diff
 from dashboard.forms.widgets import table
@@ -15,20 +15,16 @@ from dashboard.markup import escape
 def draw(experiment: Experiment, parent: Experiment | None) -> None:
     """Draw the choice of the other experiment, and the differences. The choice is kept in the address as ``other``."""
     linked = addresses.query_value("other", "name")
-    names = {parent.id: f"{parent.name} (the parent)"} if parent else {}
+    names = {parent.id: _title(parent, "the parent")} if parent else {}
     newest = session.fetch(
         "experiments to compare with", lambda: session.client().experiments(limit=200, archived="include")
     ).value.items
-    names |= {
-        item.id: f"{item.name} (archived)" if item.archived_at else item.name
-        for item in newest
-        if item.id not in (experiment.id, *names)
-    }
+    names |= {item.id: _title(item) for item in newest if item.id not in (experiment.id, *names)}
     if linked and linked not in names:
         try:
             found = _fetch(linked)
             linked = found.id
-            names.setdefault(found.id, found.name)
+            names.setdefault(found.id, _title(found))
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -63,6 +59,12 @@ def draw(experiment: Experiment, parent: Experiment | None) -> None:
     session.action_link(
         "compare", "Compare their results", "stacked_line_chart", {"experiment": [other.id, experiment.id]}
     )
+
+
+def _title(item: ExperimentSummary, *more: str) -> str:
+    """Return the name of an experiment, and in brackets what else is to be said of it."""
+    notes = [*more, *(["archived"] if item.archived_at else [])]
+    return f"{item.name} ({', '.join(notes)})" if notes else item.name
 
 
 def _fetch(key: str) -> Experiment:

@@ -137,6 +137,24 @@ def test_differences_to_an_archived_one_and_to_one_that_is_not_listed(stand: Sta
     assert "There is no experiment nothing; it may have been deleted." in texts(app)
 
 
+def test_archived_ones_are_marked_in_the_choice_however_they_were_found(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, old = stand.submit("parent"), stand.submit("old", training={"epochs": 7})
+    copy = stand.submit("copy", training={"epochs": 8})
+    stand.client.change_experiment(copy, parent=parent)
+    for key in (parent, old):
+        stand.client.archive_experiment(key)
+    listed = type(stand.client.experiments).list
+    app = look(copy, "Differences")
+    assert app.selectbox[0].options == ["parent (the parent, archived)", "old (archived)"]
+    monkeypatch.setattr(type(stand.client.experiments), "__call__", lambda self, **query: listed(self, text="none"))
+    app = look(copy, "Differences")
+    app.query_params["other"] = "old"
+    [choice] = app.run().selectbox
+    assert choice.options == ["parent (the parent, archived)", "old (archived)"], "it is older than the list"
+
+
 def test_spec_is_shown(stand: Stand) -> None:
     app = look(stand.submit("first"), "Spec")
     assert not app.exception
