@@ -9,10 +9,25 @@ from common.formatting import title_with_count
 from dashboard.curves.curve import Curve
 
 
+def with_count(title: str, metric: str, count_metric: str, curves: Iterable[Mapping[str, Curve]], item: str) -> str:
+    """Return the title of a share with the number of test images that it is of in the runs that have measured it.
+
+    Args:
+        title: The title.
+        metric: Name of the share.
+        count_metric: Name of the metric with the number of images.
+        curves: Curves of each run by metric.
+        item: What an item of the data is called.
+    """
+    of_runs = [found for found in curves if len(found.get(metric, ()))]
+    counts = [found[count_metric].value[-1] if len(found.get(count_metric, ())) else None for found in of_runs]
+    return title_with_count(title, counts, item) if counts else title
+
+
 def counted_title(
     title: str, metric: Mapping[str, Any], curves: Iterable[Mapping[str, Curve]], test_sizes: Iterable[int], item: str
 ) -> str:
-    """Return the title of a metric, with the number of images if it is a share of them.
+    """Return the title of a metric, with the number of images if it is a share, also of all test images.
 
     Args:
         title: The title.
@@ -21,10 +36,7 @@ def counted_title(
         test_sizes: Number of test images of each shown run; 0 until it has started.
         item: What an item of the data is called.
     """
-    counts: list[float | None] = []
     if count_metric := metric.get("of"):
-        of_runs = [found for found in curves if len(found.get(metric["name"], ()))]
-        counts = [found[count_metric].value[-1] if len(found.get(count_metric, ())) else None for found in of_runs]
-    elif metric.get("of_all"):
-        counts = [size for size in test_sizes if size]
-    return title_with_count(title, counts, item) if counts else title
+        return with_count(title, metric["name"], count_metric, curves, item)
+    sizes = [size for size in test_sizes if size]
+    return title_with_count(title, sizes, item) if metric.get("of_all") and sizes else title

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from common.formatting import title_with_count, value_text
+from common.formatting import value_text
 from dashboard import theme
-from dashboard.charts.counted_titles import counted_title
+from dashboard.charts.counted_titles import counted_title, with_count
 from dashboard.curves.curve import Curve
 
 
@@ -43,8 +43,7 @@ class Trace:
         """Return the title, with the number of images (``item``) if the metric does not cover all of them."""
         if not self.count_metric:
             return self.title
-        counts = curves.get(self.count_metric)
-        return title_with_count(self.title, [counts.value[-1] if counts is not None and len(counts) else None], item)
+        return with_count(self.title, self.metric, self.count_metric, [curves], item)
 
 
 @dataclass(frozen=True)

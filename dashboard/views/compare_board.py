@@ -17,6 +17,7 @@ from dashboard.boards import address, choices
 from dashboard.charts import board_figures, chart_component, figures, panels
 from dashboard.charts.board_figures import BoardAxes, BoardMethod, BoardRun
 from dashboard.charts.comparison_charts import X_AXIS_TITLES, ChartSettings, subtract_teacher_time
+from dashboard.charts.counted_titles import with_count
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.families import MANY
 from dashboard.markup import escape
@@ -332,7 +333,8 @@ def _title(metric: str, shown: Shown, board: _Board, curves: Mapping[str, RunCur
     title, count_metric = board.label(metric), str(described.get("of", ""))
     if not count_metric or not shown.runs:
         return title
-    return compare_curves.with_count(title, metric, count_metric, curves, session.item(shown.runs[0].dataset))
+    of_runs = [stored.curves for stored in curves.values()]
+    return with_count(title, metric, count_metric, of_runs, session.item(shown.runs[0].dataset))
 
 
 def _captions(

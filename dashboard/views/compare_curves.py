@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from common.formatting import title_with_count
 from core.protocol.comparison_queries import ComparisonOptions
 from core.protocol.public import TERMINAL, Comparison, Experiment, Run, RunSummary
 from dashboard import addresses, families, session, theme, wording
@@ -24,6 +23,7 @@ from dashboard.charts.comparison_charts import (
     later_range,
     subtract_teacher_time,
 )
+from dashboard.charts.counted_titles import with_count
 from dashboard.curves.curve import Curve, RunCurves
 from dashboard.families import MANY
 from dashboard.markup import escape
@@ -260,7 +260,8 @@ def draw(
         return
     if chart.count_metric:
         item = session.item(every_run[0].dataset)
-        title = with_count(chart.titles[0], chart.metrics[0], chart.count_metric, curves, item)
+        of_runs = [stored.curves for stored in curves.values()]
+        title = with_count(chart.titles[0], chart.metrics[0], chart.count_metric, of_runs, item)
         chart = replace(chart, titles=(title, chart.titles[1]))
     looks = _Looks(
         teacher=comparison.teacher_top1 if comparison and chart.metrics[0] == chart.headline else None,
@@ -377,18 +378,3 @@ def _caption(chart: ComparisonChart, n: int, comparison: Comparison | None) -> s
             "contain unsmoothed values."
         )
     return " ".join(parts)
-
-
-def with_count(title: str, metric: str, count_metric: str, curves: Mapping[str, RunCurves], item: str) -> str:
-    """Return the title of a share with the number of test images that it is of in the drawn runs.
-
-    Args:
-        title: The title.
-        metric: Name of the share.
-        count_metric: Name of the metric with the number of images.
-        curves: Curves by run id.
-        item: What an item of the data is called.
-    """
-    drawn = [stored.curves for stored in curves.values() if len(stored.curves.get(metric, ()))]
-    counts = [found[count_metric].value[-1] if len(found.get(count_metric, ())) else None for found in drawn]
-    return title_with_count(title, counts, item) if counts else title

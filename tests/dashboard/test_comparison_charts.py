@@ -11,8 +11,7 @@ from core.protocol.public import Interval, PairedDifference
 from dashboard import theme
 from dashboard.charts import comparison_charts
 from dashboard.charts.comparison_charts import ChartSettings
-from dashboard.curves.curve import RunCurves
-from dashboard.views import compare_curves
+from dashboard.charts.counted_titles import with_count
 from tests.dashboard.test_figures import curve, traces
 
 
@@ -140,11 +139,11 @@ def test_forest_plot_has_one_row_per_method_with_its_interval() -> None:
 
 def test_title_of_a_share_says_of_how_many_items_of_the_drawn_runs() -> None:
     share, count = "fidelity/agreement_wrong", "fidelity/images_wrong"
-    curves = {
-        "a": RunCurves({share: curve([1.0, 2.0]), count: curve([9.0, 10.0])}),
-        "b": RunCurves({share: curve([1.0, 2.0]), count: curve([12.0, 12.0])}),
-        "c": RunCurves({count: curve([90.0])}),  # is not drawn
-    }
-    title = compare_curves.with_count("Agreement (%)", share, count, curves, "text")
+    curves = [
+        {share: curve([1.0, 2.0]), count: curve([9.0, 10.0])},
+        {share: curve([1.0, 2.0]), count: curve([12.0, 12.0])},
+        {count: curve([90.0])},  # is not drawn
+    ]
+    title = with_count("Agreement (%)", share, count, curves, "text")
     assert title == "Agreement (%) (of 10 to 12 texts)"
-    assert compare_curves.with_count("Agreement (%)", share, count, {}, "text") == "Agreement (%)"
+    assert with_count("Agreement (%)", share, count, [], "text") == "Agreement (%)"
